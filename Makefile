@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make this checkout ready to run: .venv, dependencies, Valkey (the others do it by themselves)
+	@deploy/bootstrap.sh
+
+.PHONY: demo
+demo: setup ## Run the census of the standard library, with workers killed on the way, and check every total
+	@$(BIN)/python examples/census/demo.py
+
+.PHONY: test
+test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check style, format, types and who may import whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Put the code into its format, and mend what can be mended
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+.PHONY: up
+up: setup ## Run Penstock in the foreground, with its data in .penstock (ARGS="--nats-port 4222" is passed on)
+	@$(BIN)/penstock up $(ARGS)

@@ -1,0 +1,140 @@
+-- The lease-keeper's ops: leases, attempts, outcomes.
+local ops = Ops.lease_keeper
+
+-- Refuses a claim by a verb that is not the grant's.
+local function check_verb(x, verb)
+  if verb == 'claim' and x.via == 'resumed' then Errors.raise('use_claim_resumed_execution') end
+  if verb == 'claim_resumed' and x.via ~= 'resumed' then Errors.raise('not_a_resumed_execution') end
+  if verb == 'reclaim' and x.via ~= 'reclaim' then Errors.raise('execution_not_reclaimable', { state = x.state }) end
+end
+
+-- claim: a grant becomes a lease.
+-- args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim | claim_resumed | reclaim | any)
+-- reply: a task. errors: execution_not_found, execution_not_leaseable, lease_conflict, invalid_claim_grant,
+-- claim_grant_expired, use_claim_resumed_execution, not_a_resumed_execution, execution_not_reclaimable,
+-- execution_not_in_eligible_set. events: leased (and started).
+function ops.claim(a)
+  local x = Executions.edit(a.execution_id)
+  if x.lease_id then
+    -- The same claim again, after a lost reply.
+    if x.claimed == a.grant_id and x.worker_id == a.worker_id then return Leases.task(x) end
+    Errors.raise('lease_conflict', { worker_id = x.worker_id, expires_at = x.lease_expires_at })
+  end
+  if x.state ~= 'ready' then
+    if a.verb == 'reclaim' then Errors.raise('execution_not_reclaimable', { state = x.state }) end
+    Errors.raise('execution_not_leaseable', { state = x.state })
+  end
+  if not x.grant_id or x.grant_id ~= a.grant_id or x.grant_worker ~= a.worker_id then
+    if x.past_grant == a.grant_id then Errors.raise('claim_grant_expired') end
+    Errors.raise('invalid_claim_grant')
+  end
+  if x.grant_expires_at <= Call.now then Errors.raise('claim_grant_expired', { expired_at = x.grant_expires_at }) end
+  check_verb(x, a.verb)
+  if Lists.lane_paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end
+  Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
+  return Leases.task(x)
+end
+
+-- start: leased → running. args: fence. reply: {state}. errors: fence errors. events: started.
+function ops.start(a)
+  local x = Fences.hold(a)
+  if x.state == 'leased' then Leases.start(x) end
+  return { state = x.state }
+end
+
+-- renew: the lease lasts longer. args: fence, lease_ttl_ms. reply: {expires_at, cancel_requested}.
+-- errors: fence errors.
+function ops.renew(a)
+  local x = Fences.hold(a)
+  if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
+  x.lease_expires_at = Call.now + x.lease_ttl_ms
+  return { expires_at = x.lease_expires_at, cancel_requested = x.cancel_requested or false }
+end
+
+-- Cancellation really cancels: an outcome that comes after it was asked for ends the execution as canceled.
+local function canceled(x, actor)
+  Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
+end
+
+-- complete: the work is done. args: fence, result. reply: {state}. errors: fence errors, illegal_transition.
+-- events: completed (or canceled), whatever that sets free in a flow.
+function ops.complete(a)
+  local x, repeated = Fences.hold(a, 'complete')
+  if not x then return repeated end
+  States.check(x, 'completed')
+  local actor = 'worker:' .. x.worker_id
+  if x.cancel_requested then
+    canceled(x, actor)
+  else
+    Payloads.put('result', x.id, a.result)
+    States.transition(x, 'completed', { actor = actor, data = { attempt_index = x.attempt_index } })
+  end
+  return Fences.consume(x, a, 'complete', { state = x.state })
+end
+
+-- fail: the attempt failed. args: fence, reason, category, retryable, retry_after_ms.
+-- reply: {outcome, ready_at, next_attempt}. errors: fence errors, illegal_transition. events: retry_wait or failed.
+function ops.fail(a)
+  local x, repeated = Fences.hold(a, 'fail')
+  if not x then return repeated end
+  States.check(x, 'failed')
+  local actor = 'worker:' .. x.worker_id
+  local reply
+  if x.cancel_requested then
+    canceled(x, actor)
+    reply = { outcome = 'terminal_failed' }
+  else
+    reply = Leases.fail(x, a.reason, a.category or 'error', a.retryable ~= false, a.retry_after_ms, actor)
+  end
+  return Fences.consume(x, a, 'fail', reply)
+end
+
+-- release: a lease that has not begun goes back, no attempt used. args: fence. reply: {state}.
+-- errors: fence errors, illegal_transition. events: released.
+function ops.release(a)
+  local x, repeated = Fences.hold(a, 'release')
+  if not x then return repeated end
+  if x.state ~= 'leased' then Errors.raise('illegal_transition', { from = x.state, to = 'ready' }) end
+  local actor = 'worker:' .. x.worker_id
+  if x.cancel_requested then
+    canceled(x, actor)
+  else
+    local via = x.claimed_via
+    States.transition(x, 'ready', { event = 'released', actor = actor })
+    x.via = via
+  end
+  return Fences.consume(x, a, 'release', { state = x.state })
+end
+
+-- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress.
+function ops.progress(a)
+  local x = Fences.hold(a)
+  x.progress = { pct = a.pct, message = a.message or '', at = Call.now }
+  x.updated_at = Call.now
+  Executions.tell(x, 'progress', { actor = 'worker:' .. x.worker_id, data = { pct = a.pct, message = a.message or '' } })
+  return { progress = x.progress }
+end
+
+local function due_execution(x)
+  local now = Call.now
+  if x.state == 'retry_wait' then
+    if x.wake_at <= now then States.transition(x, 'ready', { actor = 'lease-keeper' }) end
+  elseif x.state == 'suspended' then
+    if x.wake_at and x.wake_at <= now then
+      x.via, x.resumed = 'resumed', true
+      States.transition(x, 'ready', { event = 'resumed', why = 'delay', actor = 'lease-keeper' })
+    end
+  elseif x.lease_id and x.lease_expires_at <= now then
+    Leases.lose(x, 'expired', 'lease-keeper')
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now then
+    local lost = { lease_id = x.lease_id, why = 'revoked' }
+    Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
+    Leases.fail(x, 'the attempt took longer than ' .. x.attempt_timeout_ms .. ' ms', 'timeout', true, nil, 'lease-keeper')
+    x.lost = lost
+  end
+end
+
+-- due: leases run out, backoffs and delays end, attempts time out. args: limit. See Due.run.
+function ops.due(a) return Due.run('lease_keeper', { x = due_execution }, a.limit) end
+
+redis.register_function('penstock_lease_keeper', function(keys, args) return Call.run('lease_keeper', keys, args) end)

@@ -1,0 +1,96 @@
+-- One FCALL is one call: a header, then a batch of commands, each [op, args], each answered on its own.
+-- Changes are gathered in memory (Records, Zsets, Events) and written once at the end: ten commands that
+-- touch one flow write it once.
+
+-- Header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for jitter),
+-- limits (settings that rules need: grant_ttl_ms, retention_ms, idempotency_ttl_ms).
+function Call.begin(root, header)
+  Call.root = root
+  Call.nonce = header.nonce
+  Call.random = header.random or 0
+  Call.limits = header.limits or {}
+  Call.counter = 0
+  Call.hints = {}
+  local t = redis.call('TIME')
+  Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + (header.skew or 0)
+  Zsets.begin()
+  Records.begin()
+  Events.begin()
+  Payloads.begin()
+  Queues.begin()
+  Due.begin()
+  Lists.begin()
+  Graph.begin()
+end
+
+-- How long what has ended stays in Valkey (ms), unless it says otherwise itself.
+function Call.retention_ms() return Call.limits.retention_ms or 604800000 end
+
+-- Brings the indexes in Valkey up to date with the records in memory: for ops that read an index.
+function Call.settle()
+  Records.place()
+  Zsets.flush()
+end
+
+function Call.finish()
+  Graph.work()
+  Records.place()
+  Zsets.flush()
+  Records.save()
+  Payloads.flush()
+  Events.flush()
+end
+
+-- A text that no other call makes: lease, attempt and grant ids.
+function Call.unique()
+  Call.counter = Call.counter + 1
+  return Call.nonce .. '-' .. Call.counter
+end
+
+-- Sets hints[name][key] = value, or the lower one of two numbers.
+function Call.hint(name, key, value)
+  local hint = Call.hints[name]
+  if not hint then
+    hint = {}
+    Call.hints[name] = hint
+  end
+  local old = hint[key]
+  if old == nil or value < old then hint[key] = value end
+end
+
+-- Appends to the list hints[name].
+function Call.hint_item(name, item)
+  local hint = Call.hints[name]
+  if not hint then
+    hint = {}
+    Call.hints[name] = hint
+  end
+  hint[#hint + 1] = item
+end
+
+local function answer(ops, packed)
+  local command = unpack_msg(packed)
+  local op = ops[command[1]]
+  if not op then
+    return pack({ error = { code = 'internal', message = 'no op ' .. tostring(command[1]) .. ': the library is older than the service' } })
+  end
+  local ok, reply = pcall(op, command[2])
+  if ok then
+    -- A string is a reply that is packed already.
+    if type(reply) == 'string' then return reply end
+    return pack(reply)
+  end
+  if type(reply) == 'table' and reply.code then return pack({ error = reply }) end
+  return pack({ error = { code = 'internal', message = type(reply) == 'table' and tostring(reply.err) or tostring(reply) } })
+end
+
+function Call.run(service, keys, args)
+  pack, unpack_msg = cmsgpack.pack, cmsgpack.unpack
+  Call.begin(keys[1], unpack_msg(args[1]))
+  local ops = Ops[service]
+  local replies = { '' }
+  for i = 2, #args do replies[i] = answer(ops, args[i]) end
+  Call.finish()
+  if next(Call.hints) then replies[1] = pack(Call.hints) end
+  return replies
+end

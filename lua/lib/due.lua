@@ -1,0 +1,59 @@
+-- Due work: per service and kind of record one sorted set of ids by due time, `due:<service>:<kind>`. Records'
+-- placements fill them; a service's DueLoop sleeps until the earliest and then calls its `due` op.
+
+-- A handler that fails must not keep the head of the set for ever: its record comes again a minute later.
+local POSTPONE_MS = 60000
+
+local services      -- due sets that this call came across: key -> service
+
+function Due.begin() services = {} end
+
+function Due.key(service, kind)
+  local key = Call.root .. ':due:' .. service .. ':' .. kind
+  services[key] = service
+  return key
+end
+
+-- Records tells of a set that an id joined: if it is a due set, its service's loop must know.
+function Due.joined(key, at)
+  local service = services[key]
+  if service then Call.hint('due', service, at) end
+end
+
+-- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double.
+-- Returns {handled, more, now, next_at, errors}.
+function Due.run(service, handlers, limit)
+  local handled, more, errors = 0, false, nil
+  for kind, handler in pairs(handlers) do
+    Call.settle()
+    local key = Due.key(service, kind)
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
+    if #ids == limit then more = true end
+    for _, id in ipairs(ids) do
+      local record = Records.edit(kind, id)
+      if record then
+        local ok, reply = pcall(handler, record)
+        if not ok then
+          errors = errors or {}
+          errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. (type(reply) == 'table' and tostring(reply.code or reply.err) or tostring(reply))
+        end
+      else
+        Zsets.remove(key, id)
+      end
+      handled = handled + 1
+    end
+    Call.settle()
+    for _, id in ipairs(ids) do
+      local at = tonumber(redis.call('ZSCORE', key, id) or nil)
+      if at and at < Call.now then redis.call('ZADD', key, Call.now + POSTPONE_MS, id) end
+      if at == Call.now then more = true end
+    end
+  end
+  local next_at
+  for kind in pairs(handlers) do
+    local first = redis.call('ZRANGE', Due.key(service, kind), 0, 0, 'WITHSCORES')
+    local at = tonumber(first[2] or nil)
+    if at and (not next_at or at < next_at) then next_at = at end
+  end
+  return { handled = handled, more = more, now = Call.now, next_at = next_at, errors = errors }
+end

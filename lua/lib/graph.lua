@@ -1,0 +1,277 @@
+-- The graph of a managed flow: who waits for whom, and what an ending sets in motion.
+--
+-- Keys of one flow: fm {member key: execution id}; fl (execution ids in order); fo {key: out edges}; fi {key: in
+-- edges}; fj {key: its join}; fw (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), ok and
+-- dead (parents completed, parents that ended otherwise), done ('run' | 'skip').
+--
+-- Work is a list of small items, done before the call ends. What a wide fan-out leaves past the budget goes on in
+-- the scheduler's due loop, so that no call holds Valkey for long.
+
+local BUDGET = 150
+local work        -- items of this call: {flow, kind, …}
+
+function Graph.begin() work = {} end
+
+local function push(f, item)
+  item.flow = f.id
+  work[#work + 1] = item
+end
+
+-- Makes the members of a new flow. members: {key, execution_id, …spec}; edges: {from, to, data}; joins {key: {policy,
+-- k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
+function Graph.create(f, members, edges, joins)
+  if #members == 0 then return end
+  local ids, out, incoming = {}, {}, {}
+  local map, order = {}, {}
+  for i, m in ipairs(members) do
+    ids[m.key] = m.execution_id
+    map[#map + 1] = m.key
+    map[#map + 1] = m.execution_id
+    order[#order + 1] = i
+    order[#order + 1] = m.execution_id
+    out[m.key], incoming[m.key] = {}, {}
+  end
+  for _, e in ipairs(edges) do
+    out[e.from][#out[e.from] + 1] = { to = e.to, data = e.data }
+    incoming[e.to][#incoming[e.to] + 1] = { from = e.from, id = ids[e.from], data = e.data }
+  end
+  local function write(command, part, args)
+    for i = 1, #args, 2000 do
+      redis.call(command, Flows.key(part, f.id), unpack(args, i, math.min(i + 1999, #args)))
+    end
+  end
+  write('HSET', 'fm', map)
+  write('ZADD', 'fl', order)
+  local fo, fi, fj = {}, {}, {}
+  for _, m in ipairs(members) do
+    local key = m.key
+    if #out[key] > 0 then
+      fo[#fo + 1] = key
+      fo[#fo + 1] = pack(out[key])
+    end
+    local n = #incoming[key]
+    if n > 0 then
+      local join = joins[key] or {}
+      fi[#fi + 1] = key
+      fi[#fi + 1] = pack(incoming[key])
+      fj[#fj + 1] = key
+      fj[#fj + 1] = pack({ policy = join.policy or 'all_of', k = join.k, on = join.on_satisfied, n = n, ok = 0, dead = 0 })
+    end
+  end
+  if #fo > 0 then write('HSET', 'fo', fo) end
+  if #fi > 0 then write('HSET', 'fi', fi) end
+  if #fj > 0 then write('HSET', 'fj', fj) end
+  f.total = #members
+  f.counts.scheduled = #members
+  for _, m in ipairs(members) do
+    Executions.create(m.execution_id, m, { flow_id = f.id, member = m.key, namespace = f.namespace, held = true })
+  end
+end
+
+-- Releases the members that wait for nobody.
+function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
+
+-- Whether endings still move the graph on.
+local function active(f) return f.status == 'running' or f.status == 'waiting' end
+
+-- States.transition tells of every member's move.
+function Graph.member_moved(x, from, to)
+  local f = Records.edit('f', x.flow_id)
+  if not f then return end
+  f.counts[from] = (f.counts[from] or 0) - 1
+  f.counts[to] = (f.counts[to] or 0) + 1
+  if States.TERMINAL[to] and active(f) then
+    push(f, { kind = 'ended', member = x.member, outcome = x.outcome, offset = 0 })
+  end
+end
+
+-- Stops a member that nobody needs any more: at once, and its worker is told.
+local function skip(id, why)
+  local x = Records.edit('x', id)
+  if not x or States.TERMINAL[x.state] then return end
+  Executions.stop(x, why, 'skipped', 'flow:' .. x.flow_id)
+end
+
+local function satisfied(j)
+  if j.policy == 'any_of' then return j.ok >= 1 end
+  if j.policy == 'quorum' then return j.ok >= j.k end
+  return j.ok == j.n
+end
+
+local function impossible(j)
+  if j.policy == 'any_of' then return j.dead == j.n end
+  if j.policy == 'quorum' then return j.n - j.dead < j.k end
+  return j.dead > 0
+end
+
+-- One parent of `key` ended. Returns whether the join can do without it.
+local function parent_ended(f, key, ok)
+  local joins = Flows.key('fj', f.id)
+  local j = unpack_msg(redis.call('HGET', joins, key))
+  if ok then j.ok = j.ok + 1 else j.dead = j.dead + 1 end
+  local id = redis.call('HGET', Flows.key('fm', f.id), key)
+  if not j.done then
+    if satisfied(j) then
+      j.done = 'run'
+      local child = Records.edit('x', id)
+      if child and child.state == 'scheduled' and child.reason == 'dependencies' then
+        Executions.release(child, 'flow:' .. f.id)
+      end
+      if j.on == 'cancel_remaining' then push(f, { kind = 'siblings', member = key, offset = 0 }) end
+    elseif impossible(j) then
+      j.done = 'skip'
+      skip(id, 'dependency_not_met')
+    end
+  end
+  redis.call('HSET', joins, key, pack(j))
+  return j.done ~= 'skip'
+end
+
+local function list(part, f, key)
+  local packed = redis.call('HGET', Flows.key(part, f.id), key)
+  return packed and unpack_msg(packed) or {}
+end
+
+-- The kinds of work. Each does at most `budget` steps; returns how many, and whether it is through.
+local kinds = {}
+
+function kinds.roots(f, item, budget)
+  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + budget - 1)
+  for _, id in ipairs(ids) do
+    local x = Records.edit('x', id)
+    if x and States.TERMINAL[x.state] then
+      -- Cancelled before the flow began: its children must hear of it.
+      push(f, { kind = 'ended', member = x.member, outcome = x.outcome, offset = 0 })
+    elseif x and x.reason == 'dependencies' and redis.call('HEXISTS', Flows.key('fj', f.id), x.member) == 0 then
+      Executions.release(x, 'flow:' .. f.id)
+    end
+  end
+  item.offset = item.offset + #ids
+  return #ids, #ids < budget
+end
+
+-- A failure is absorbed when every join behind it can still do without it.
+function kinds.ended(f, item, budget)
+  local ok = item.outcome == 'completed'
+  local bad = item.outcome == 'failed' or item.outcome == 'canceled'
+  local out = list('fo', f, item.member)
+  local last = math.min(item.offset + budget, #out)
+  for i = item.offset + 1, last do
+    if not parent_ended(f, out[i].to, ok) and bad then item.unabsorbed = true end
+  end
+  local steps = last - item.offset
+  item.offset = last
+  if last < #out then return steps, false end
+  if bad and (#out == 0 or item.unabsorbed) then
+    Flows.move(f, 'failed', { reason = 'member_' .. item.outcome, data = { member = item.member }, actor = 'flow:' .. f.id })
+    push(f, { kind = 'sweep', offset = 0 })
+  end
+  return steps + 1, true
+end
+
+-- The parents that a satisfied join no longer needs.
+function kinds.siblings(f, item, budget)
+  local parents = list('fi', f, item.member)
+  local last = math.min(item.offset + budget, #parents)
+  for i = item.offset + 1, last do skip(parents[i].id, 'join_satisfied') end
+  local steps = last - item.offset
+  item.offset = last
+  return steps, last == #parents
+end
+
+-- A failed flow begins nothing more; what runs already may end.
+function kinds.sweep(f, item, budget)
+  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + budget - 1)
+  for _, id in ipairs(ids) do
+    local x = Records.read('x', id)
+    if x and not States.HELD[x.state] then skip(id, 'flow_failed') end
+  end
+  item.offset = item.offset + #ids
+  return #ids, #ids < budget
+end
+
+-- A flow whose members have all ended, each well or absorbed, is finished.
+local function finish(f)
+  if f.status ~= 'running' or f.total == 0 then return end
+  local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
+  if ended == f.total then Flows.move(f, 'finished', { actor = 'flow:' .. f.id }) end
+end
+
+-- Does the work of this call; what goes past the budget is kept for the due loop.
+function Graph.work()
+  local budget, at = BUDGET, 1
+  local flows, left = {}, {}
+  while work[at] do
+    local item = work[at]
+    at = at + 1
+    local f = Records.edit('f', item.flow)
+    if f and (active(f) or item.kind == 'sweep') then
+      flows[f.id] = f
+      local through = false
+      if budget > 0 then
+        local steps
+        steps, through = kinds[item.kind](f, item, budget)
+        budget = budget - math.max(steps, 1)
+      end
+      if not through then
+        left[f.id] = left[f.id] or {}
+        table.insert(left[f.id], pack(item))
+      end
+    end
+  end
+  work = {}
+  for id, f in pairs(flows) do
+    if left[id] then
+      redis.call('RPUSH', Flows.key('fw', id), unpack(left[id]))
+      f.work_at = Call.now
+    elseif redis.call('EXISTS', Flows.key('fw', id)) == 0 then
+      finish(f)
+    end
+  end
+end
+
+-- The due loop's share: takes up what was left over.
+function Graph.resume(f)
+  f.work_at = nil
+  for _, packed in ipairs(redis.call('LRANGE', Flows.key('fw', f.id), 0, 49)) do
+    work[#work + 1] = unpack_msg(packed)
+  end
+  redis.call('LTRIM', Flows.key('fw', f.id), 50, -1)
+  if redis.call('EXISTS', Flows.key('fw', f.id)) == 1 then f.work_at = Call.now end
+end
+
+-- The results that edges hand on to this member: {key, result (JSON text)} each.
+function Graph.inputs(x)
+  local inputs = {}
+  local packed = redis.call('HGET', Flows.key('fi', x.flow_id), x.member)
+  if not packed then return nil end
+  for _, edge in ipairs(unpack_msg(packed)) do
+    if edge.data then
+      local parent = Records.read('x', edge.id)
+      if parent and parent.state == 'completed' then
+        inputs[#inputs + 1] = { edge.data, Payloads.get('result', edge.id) or 'null' }
+      end
+    end
+  end
+  return #inputs > 0 and inputs or nil
+end
+
+-- A slice of the graph: members from `offset`, their out edges, their joins.
+function Graph.slice(f, offset, limit)
+  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), offset, offset + limit - 1)
+  local members, edges, joins = {}, {}, {}
+  for _, id in ipairs(ids) do
+    local x = Records.read('x', id)
+    if x then
+      members[#members + 1] = {
+        key = x.member, execution_id = id, kind = x.kind, state = x.state, reason = x.reason, outcome = x.outcome,
+      }
+      for _, edge in ipairs(list('fo', f, x.member)) do
+        edges[#edges + 1] = { from = x.member, to = edge.to, data = edge.data }
+      end
+      local j = list('fj', f, x.member)
+      if j.n then joins[#joins + 1] = { key = x.member, policy = j.policy, k = j.k, on_satisfied = j.on or 'let_run' } end
+    end
+  end
+  return { members = members, edges = edges, joins = joins, graph_revision = f.graph_revision, more = #ids == limit }
+end

@@ -1,0 +1,204 @@
+-- The scheduler's ops: admits work, orders it, hands it out; flows; lists.
+local ops = Ops.scheduler
+
+-- create: a new execution.
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}
+-- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict. events: created.
+function ops.create(a)
+  local existing = Records.read('x', a.id)
+  -- The command came twice: the caller's connection broke before our answer arrived.
+  if existing then return { execution_id = a.id, state = existing.state, duplicate = false } end
+  local kept = Idempotency.check('execution', a.namespace, a.idempotency_key, a.digest)
+  if kept then
+    kept.duplicate = true
+    return kept
+  end
+  Executions.check_spec(a.spec)
+  local x = Executions.create(a.id, a.spec, { namespace = a.namespace ~= 'default' and a.namespace or nil })
+  local reply = { execution_id = a.id, state = x.state, duplicate = false }
+  Idempotency.keep('execution', a.namespace, a.idempotency_key, a.digest, reply)
+  return reply
+end
+
+-- get: one execution, whole. args: execution_id. errors: execution_not_found.
+function ops.get(a) return Executions.view(Executions.read(a.execution_id)) end
+
+-- wait: as get; an execution that goes on is marked, so that its end gives a `done` hint.
+-- args: execution_id. errors: execution_not_found.
+function ops.wait(a)
+  local x = Executions.read(a.execution_id)
+  if not States.TERMINAL[x.state] and not x.waited then Executions.edit(a.execution_id).waited = 1 end
+  return Executions.view(x)
+end
+
+-- history: an execution's events. args: execution_id. reply: packed {seq, events (as they were kept)}.
+-- errors: execution_not_found.
+function ops.history(a)
+  local x = Executions.read(a.execution_id)
+  local kept = redis.call('GET', Call.root .. ':h:' .. a.execution_id) or ''
+  return Events.array_header(x.seq) .. kept
+end
+
+local STATES = { 'scheduled', 'ready', 'leased', 'running', 'retry_wait', 'suspended', 'completed', 'failed', 'canceled' }
+
+-- list: a page of executions, newest first, in this partition.
+-- args: namespace, lane, kind, state, flow_id (all optional), cursor (an id), limit, budget.
+-- reply: {items, cursor}. At most `budget` entries of each index are looked at; a page may be short.
+function ops.list(a)
+  Call.settle()
+  local keys = {}
+  local lanes = a.lane and { a.lane } or Lists.lanes(nil, 1000)
+  for _, lane in ipairs(lanes) do
+    for _, state in ipairs(a.state and { a.state } or STATES) do
+      keys[#keys + 1] = Lists.state_key(lane, state)
+    end
+  end
+  local function keep(id)
+    local x = Records.read('x', id)
+    return x and (not a.kind or x.kind == a.kind) and (not a.namespace or (x.namespace or 'default') == a.namespace)
+      and (not a.flow_id or x.flow_id == a.flow_id)
+  end
+  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
+  local items = {}
+  for i, id in ipairs(ids) do items[i] = Executions.view(Records.read('x', id)) end
+  return { items = items, cursor = cursor }
+end
+
+-- grant: the right to claim up to `max` ready executions. Cancelled flows' members end here instead.
+-- args: worker_id, lanes, capabilities (list), max
+-- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at]…], more: {lane: true}}
+function ops.grant(a)
+  local has = {}
+  for _, name in ipairs(a.capabilities or {}) do has[name] = true end
+  local grants, more = {}, {}
+  for _, lane in ipairs(a.lanes) do
+    local room = a.max - #grants
+    if room <= 0 then
+      more[lane] = true
+    elseif not Lists.lane_paused(lane) then
+      local ids = Queues.take(lane, has, room)
+      if #ids == room then more[lane] = true end
+      for _, id in ipairs(ids) do
+        local x = Records.edit('x', id)
+        local f = x.flow_id and Records.read('f', x.flow_id)
+        if f and f.status == 'cancelled' then
+          Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
+        else
+          Leases.grant(x, a.worker_id)
+          grants[#grants + 1] = { x.grant_id, id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at }
+        end
+      end
+    end
+  end
+  return { grants = grants, more = next(more) and more or nil }
+end
+
+-- lanes: a page of lanes. args: cursor, limit. reply: {items: [{lane, status, depth, oldest_ready_at}], now}
+function ops.lanes(a)
+  Call.settle()
+  local items = {}
+  for i, lane in ipairs(Lists.lanes(a.cursor, a.limit)) do
+    local depth = {}
+    for _, state in ipairs(STATES) do depth[state] = redis.call('ZCARD', Lists.state_key(lane, state)) end
+    local oldest = redis.call('ZRANGE', Lists.state_key(lane, 'ready'), 0, 0)[1]
+    local x = oldest and Records.read('x', oldest)
+    items[i] = { lane = lane, status = Lists.lane_status(lane), depth = depth, oldest_ready_at = x and x.ready_at }
+  end
+  return { items = items, now = Call.now }
+end
+
+-- flow_create: a flow with its whole graph, in one step. args: id, members, edges, joins (checked for cycles and
+-- unknown keys), digest, idempotency_key and the fields of flow.create. reply: the flow.
+-- errors: invalid_request, idempotency_conflict. events: flow created; execution created for each member.
+function ops.flow_create(a)
+  local existing = Records.read('f', a.id)
+  if existing then return Flows.view(existing) end
+  local namespace = a.namespace or 'default'
+  local kept = Idempotency.check('flow', namespace, a.idempotency_key, a.digest)
+  if kept then
+    kept.duplicate = true
+    return kept
+  end
+  for _, m in ipairs(a.members) do Executions.check_spec(m) end
+  a.namespace = namespace ~= 'default' and namespace or nil
+  local f = Flows.create(a.id, a, 'managed', 'created')
+  Graph.create(f, a.members, a.edges, a.joins)
+  local reply = Flows.view(f)
+  if #a.members > 0 then
+    reply.members = {}
+    for _, m in ipairs(a.members) do reply.members[m.key] = m.execution_id end
+  end
+  Idempotency.keep('flow', namespace, a.idempotency_key, a.digest, reply)
+  return reply
+end
+
+-- flow_start: created → running; its roots become ready. args: flow_id, expected_revision. reply: the flow.
+-- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition. events: started.
+function ops.flow_start(a)
+  local f = Flows.edit(a.flow_id, a.expected_revision)
+  Flows.move(f, 'running', { event = 'started' })
+  Graph.start(f)
+  Graph.work()
+  return Flows.view(f)
+end
+
+-- flow_get: args: flow_id. errors: flow_not_found.
+function ops.flow_get(a) return Flows.view(Flows.read(a.flow_id)) end
+
+-- flow_list: newest first. args: owner, status, cursor (an id), limit, budget. reply: {items, cursor}.
+function ops.flow_list(a)
+  Call.settle()
+  local keys = {}
+  if a.owner then
+    keys[1] = Flows.owner_key(a.owner)
+  else
+    for _, status in ipairs(a.status and { a.status } or { 'created', 'running', 'waiting', 'finished', 'failed', 'cancelled' }) do
+      keys[#keys + 1] = Flows.status_key(status)
+    end
+  end
+  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id)
+    local f = Records.read('f', id)
+    return f and (not a.status or f.status == a.status)
+  end)
+  local items = {}
+  for i, id in ipairs(ids) do items[i] = Flows.view(Records.read('f', id)) end
+  return { items = items, cursor = cursor }
+end
+
+-- flow_graph: a slice of a flow's graph. args: flow_id, offset, limit. errors: flow_not_found.
+function ops.flow_graph(a) return Graph.slice(Flows.read(a.flow_id), a.offset, a.limit) end
+
+-- What is due for an execution that the scheduler looks after.
+local function due_execution(x)
+  local now = Call.now
+  if States.TERMINAL[x.state] then
+    Executions.retire(x)
+  elseif x.deadline_at and x.deadline_at <= now then
+    -- Only what has begun can fail; what has not is canceled.
+    x.failure = { reason = 'the deadline passed', category = 'deadline_exceeded', attempt = x.attempt_index or 0 }
+    if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
+      Executions.expire(x, 'deadline_exceeded')
+    else
+      Executions.stop(x, 'deadline_exceeded', 'canceled', 'scheduler')
+    end
+  elseif x.grant_id and x.grant_expires_at <= now then
+    Leases.ungrant(x)
+  elseif x.state == 'scheduled' and x.wake_at and x.wake_at <= now then
+    x.wake_at = nil
+    if x.reason == 'time' then States.transition(x, 'ready', { actor = 'scheduler' }) end
+  end
+end
+
+local function due_flow(f)
+  if f.work_at then
+    Graph.resume(f)
+    Graph.work()
+  elseif Flows.TERMINAL[f.status] then
+    Flows.retire(f, 100)
+  end
+end
+
+-- due: run_at reached, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
+function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow }, a.limit) end
+
+redis.register_function('penstock_scheduler', function(keys, args) return Call.run('scheduler', keys, args) end)

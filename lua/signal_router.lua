@@ -1,0 +1,1 @@
+redis.register_function('penstock_signal_router', function(keys, args) return Call.run('signal_router', keys, args) end)

@@ -1,0 +1,1 @@
+"""NATS: connections, requests and replies, hints, streams and their consumers."""

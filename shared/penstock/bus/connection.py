@@ -1,0 +1,151 @@
+"""A NATS connection that stays: it reconnects for ever, and says so in the log, without secrets."""
+
+import asyncio
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from nats.aio.client import Client
+
+from penstock import errors
+
+log: Final = logging.getLogger("penstock.bus")
+
+# What may wait in memory while the server is away; past it, publishing fails at once.
+_OUTBOUND_BYTES: Final = 16 * 1024 * 1024
+_RECONNECT_WAIT_S: Final = 0.25
+_PING_INTERVAL_S: Final = 15
+
+
+async def connect(
+    url: str, name: str, credentials: str | None = None, *, wait: bool = False, timeout: float = 5.0
+) -> Client:
+    """Connects to NATS and keeps the connection.
+
+    `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
+    `credentials` is the path of a NATS credentials file. With `wait` this goes on trying until a
+    server answers (services); without, it raises `timeout`, saying what to check (clients).
+    """
+    servers, login = _split(url)
+    if credentials is not None:
+        login["user_credentials"] = _readable(credentials)
+    client = Client()
+    watch = _Watch(client, name, ", ".join(servers))
+    opening = asyncio.ensure_future(
+        client.connect(
+            servers=servers,
+            name=name,
+            error_cb=watch.on_error,
+            disconnected_cb=watch.on_disconnect,
+            reconnected_cb=watch.on_reconnect,
+            closed_cb=watch.on_close,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RECONNECT_WAIT_S,  # pyright: ignore[reportArgumentType] - seconds, fractions too
+            ping_interval=_PING_INTERVAL_S,
+            max_outstanding_pings=2,
+            pending_size=_OUTBOUND_BYTES,
+            **login,
+        )
+    )
+    if wait:
+        await opening
+        return client
+    try:
+        await asyncio.wait({opening, watch.refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            await opening
+            return client
+    finally:
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+            await client.close()
+    raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
+
+
+def _readable(credentials: str) -> str:
+    if not Path(credentials).is_file():
+        raise errors.make(
+            "invalid_request",
+            f"there is no NATS credentials file {credentials}",
+            detail={"field": "credentials"},
+        )
+    if find_spec("nkeys") is None:
+        raise errors.make(
+            "invalid_request", "a NATS credentials file needs the package nkeys: install nats-py[nkeys]"
+        )
+    return credentials
+
+
+def _split(url: str) -> tuple[list[str], dict[str, Any]]:
+    """The servers without their login, and the login: so that no URL with a secret is ever at hand."""
+    servers: list[str] = []
+    login: dict[str, Any] = {}
+    for one in filter(None, (part.strip() for part in url.split(","))):
+        try:
+            parts = urlsplit(one if "://" in one else f"nats://{one}")
+            host, _ = parts.hostname, parts.port  # a bad port raises here
+        except ValueError:
+            host = None
+            parts = urlsplit("")
+        if not host:
+            raise errors.make(
+                "invalid_request",
+                "the NATS URL must read nats://[user:password@]host:port",
+                detail={"field": "url"},
+            )
+        if parts.username and parts.password:
+            login = {"user": unquote(parts.username), "password": unquote(parts.password)}
+        elif parts.username:
+            login = {"token": unquote(parts.username)}
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        servers.append(urlunsplit(bare))
+    if not servers:
+        raise errors.make("invalid_request", "no NATS URL is given", detail={"field": "url"})
+    return servers, login
+
+
+class _Watch:
+    """Logs what becomes of a connection: each change once, not each try."""
+
+    def __init__(self, client: Client, name: str, servers: str) -> None:
+        self._client = client
+        self._name = name
+        self.servers = servers
+        self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last: Exception | None = None
+        self._told = False
+
+    def advice(self) -> str:
+        if self.refused.done():
+            return "it refused the login; check the user, password, token or credentials file"
+        return f"is nats-server running, and is this its address? ({_text(self._last)})"
+
+    async def on_error(self, error: Exception) -> None:
+        self._last = error
+        if "authorization violation" in str(error).lower() and not self.refused.done():
+            self.refused.set_result(None)
+        if self._client.is_connected:
+            log.warning("%s: NATS: %s", self._name, _text(error))
+        elif not self._told:
+            self._told = True
+            log.warning("%s: NATS at %s is away (%s); trying on", self._name, self.servers, _text(error))
+
+    async def on_disconnect(self) -> None:
+        if not self._told and not self._client.is_closed:
+            self._told = True
+            log.warning("%s: lost the connection to NATS at %s; trying on", self._name, self.servers)
+
+    async def on_reconnect(self) -> None:
+        self._told = False
+        log.warning("%s: connected to NATS again", self._name)
+
+    async def on_close(self) -> None:
+        log.info("%s: the connection to NATS is closed", self._name)
+
+
+def _text(error: Exception | None) -> str:
+    return "no answer" if error is None else str(error) or type(error).__name__

@@ -1,0 +1,279 @@
+"""A durable pull consumer: messages of one tick as one batch, each acked, retried or put to the dead letters.
+
+It keeps a standing pull request at the server, so that a published message is here at once, and asks again
+when half of it is used. Server restarts, lost requests and a vanished durable are noticed (idle heartbeats,
+the connection's reconnects) and mended: nats-py's own `fetch` stays silent for ever after some of them.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
+
+from penstock.bus import streams
+from penstock.bus.endpoints import unsubscribe
+from penstock.errors import PenstockError
+
+log: Final = logging.getLogger("penstock.bus")
+
+
+class Ack(Struct, frozen=True):
+    """Applied: the message leaves the stream."""
+
+
+class Retry(Struct, frozen=True):
+    """Not now: it comes again after `delay` seconds."""
+
+    delay: float = 1.0
+
+
+class Dead(Struct, frozen=True):
+    """Never: it goes to the dead letters, with this reason (which must hold no secret)."""
+
+    reason: str
+
+
+ACK: Final = Ack()
+Outcome = Ack | Retry | Dead
+MessageHandler = Callable[[list[Msg]], Awaitable[Sequence[Outcome]]]
+
+# A published signal's token must never be kept anywhere but in the message that carries it.
+_SECRET_HEADERS: Final = frozenset({"penstock-token"})
+
+_EXPIRES_S: Final = 30.0
+_HEARTBEAT_S: Final = 4.0
+_SILENCE_S: Final = 10.0
+_WATCH_S: Final = 0.25
+_STOP_S: Final = 10.0
+_PUBLISH_S: Final = 5.0
+_MAX_BACKOFF_S: Final = 60.0
+_MAX_ACK_PENDING: Final = 10_000
+# A handler that fails on a message with anything but a typed, retryable error this often will never do.
+_MAX_FAILURES: Final = 10
+_HEADER_ROOM: Final = 4096
+
+
+class Consumer:
+    """One durable of one of Penstock's streams (`streams.SIGNALS` …); all instances of a service share it.
+
+    The handler gets up to `batch` messages and returns an outcome for each. A message comes again if the
+    process dies or the handler takes longer than `ack_wait`, so handling one twice must do no harm.
+    """
+
+    def __init__(
+        self, stream: str, durable: str, handler: MessageHandler, *, batch: int = 256, ack_wait: float = 30.0
+    ) -> None:
+        self.stream = stream
+        self.durable = durable
+        self._handler = handler
+        self._batch = batch
+        self._ack_wait = ack_wait
+        self._buffer: deque[Msg] = deque()
+        self._asked = 0  # messages that the server still owes to our pull requests
+        self._wake = asyncio.Event()
+        self._lost = False
+        self._stopping = False
+
+    async def start(self, nats: Client, root: str, replicas: int = 1) -> None:
+        """Begins to handle messages. The stream is created if it is not there."""
+        self._nats = nats
+        self._js = nats.jetstream()
+        self._root = root
+        self._replicas = replicas
+        self._name = streams.stream_name(root, self.stream)
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._reconnects = nats.stats["reconnects"]
+        self._inbox = nats.new_inbox()
+        self._subscription: Subscription = await nats.subscribe(
+            self._inbox, cb=self._arrived, pending_bytes_limit=0
+        )
+        await self._ensure()
+        self._running = self._loop.create_task(self._run())
+        self._watching = self._loop.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Takes no more; the batch at work is finished, what waits behind it goes back to the stream."""
+        self._stopping = True
+        self._watching.cancel()
+        await unsubscribe(self._nats, [self._subscription])
+        self._wake.set()
+        _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
+        for task in late:
+            task.cancel()
+        while self._buffer:
+            await self._send(self._buffer.popleft().reply, b"-NAK")
+
+    async def _arrived(self, msg: Msg) -> None:
+        self._heard = self._loop.time()
+        if msg.reply:
+            self._buffer.append(msg)
+            self._asked -= 1
+            self._wake.set()
+            return
+        headers = msg.headers or {}
+        status = headers.get("Status")
+        if status == "100":  # idle heartbeat
+            return
+        if status in ("404", "408"):  # a pull request expired; this is what it still had to give
+            self._asked -= int(headers.get("Nats-Pending-Messages", self._asked))
+        else:
+            log.warning("%s/%s: %s %s", self._name, self.durable, status, headers.get("Description", ""))
+            self._lost = True
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            if self._lost:
+                await self._mend()
+            await self._pull()
+            if not self._buffer:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+            await self._settle(batch, await self._outcomes(batch))
+
+    async def _watch(self) -> None:
+        """Notices what no message tells: a reconnect (our pull request is gone), or silence."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if not self._nats.is_connected:
+                continue
+            reconnects = self._nats.stats["reconnects"]
+            silent = self._loop.time() - self._heard > _SILENCE_S
+            if silent or reconnects != self._reconnects:
+                self._reconnects = reconnects
+                self._heard = self._loop.time()
+                self._lost = True
+                self._wake.set()
+
+    async def _pull(self) -> None:
+        wanted = self._batch - max(self._asked, 0) - len(self._buffer)
+        if wanted < self._batch // 2 or self._stopping:
+            return
+        request = {
+            "batch": wanted,
+            "expires": int(_EXPIRES_S * 1e9),
+            "idle_heartbeat": int(_HEARTBEAT_S * 1e9),
+        }
+        self._asked = max(self._asked, 0) + wanted
+        await self._send(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self.durable}",
+            json.dumps(request).encode(),
+            self._inbox,
+        )
+
+    async def _mend(self) -> None:
+        """Makes sure that the durable is there, and asks anew."""
+        pause = _WATCH_S
+        while not self._stopping:
+            try:
+                await self._ensure()
+                break
+            except (NatsError, TimeoutError) as error:
+                log.warning("%s/%s: not there yet: %s", self._name, self.durable, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+        self._heard = self._loop.time()
+        self._asked = 0
+        self._lost = False
+
+    async def _ensure(self) -> None:
+        config = ConsumerConfig(
+            name=self.durable,
+            durable_name=self.durable,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._ack_wait,
+            max_ack_pending=_MAX_ACK_PENDING,
+        )
+        try:
+            await self._js.add_consumer(self._name, config)
+        except NotFoundError:
+            await streams.ensure(self._js, self._root, self._replicas)
+            await self._js.add_consumer(self._name, config)
+
+    async def _outcomes(self, batch: list[Msg]) -> Sequence[Outcome]:
+        """The handler's outcomes; when it fails on a batch, one by one, so that none hurts another."""
+        try:
+            outcomes = await self._handler(batch)
+            if len(outcomes) != len(batch):
+                raise RuntimeError(f"{len(outcomes)} outcomes for {len(batch)} messages")
+            return outcomes
+        except Exception as error:
+            if isinstance(error, PenstockError) and error.retryable:
+                return [Retry(_backoff(msg)) for msg in batch]
+            if len(batch) > 1:
+                return [(await self._outcomes([msg]))[0] for msg in batch]
+            return [self._failed(batch[0], error)]
+
+    def _failed(self, msg: Msg, error: Exception) -> Outcome:
+        if isinstance(error, PenstockError):
+            return Dead(f"{error.code}: {error.message}")
+        log.error("%s/%s: the handler failed", self._name, self.durable, exc_info=error)
+        if msg.metadata.num_delivered >= _MAX_FAILURES:
+            return Dead(f"internal: the handler failed {_MAX_FAILURES} times")
+        return Retry(_backoff(msg))
+
+    async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> None:
+        for msg, outcome in zip(batch, outcomes, strict=True):
+            match outcome:
+                case Ack():
+                    await self._send(msg.reply, b"")
+                case Retry(delay):
+                    await self._nak(msg, delay)
+                case Dead(reason):
+                    await self._bury(msg, reason)
+
+    async def _nak(self, msg: Msg, delay: float) -> None:
+        await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
+
+    async def _bury(self, msg: Msg, reason: str) -> None:
+        """To the dead letters; only once they have it does the stream let go of it."""
+        metadata = msg.metadata
+        headers = {
+            name: value
+            for name, value in (msg.headers or {}).items()
+            if name.lower() not in _SECRET_HEADERS and not name.lower().startswith("nats-")
+        }
+        headers["Penstock-Dead-Reason"] = " ".join(reason.split())[:1024]
+        headers["Nats-Msg-Id"] = (
+            f"{self._name}-{metadata.sequence.stream}-{int(metadata.timestamp.timestamp())}"
+        )
+        if original := (msg.headers or {}).get("Nats-Msg-Id"):
+            headers["Penstock-Message-Id"] = original
+        data = msg.data
+        if len(data) + sum(map(len, headers.values())) + _HEADER_ROOM > self._nats.max_payload:
+            headers["Penstock-Dead-Size"] = str(len(data))
+            data = b""
+        subject = f"{self._root}.dead.{msg.subject.removeprefix(self._root + '.')}"
+        try:
+            await self._js.publish(subject, data, timeout=_PUBLISH_S, headers=headers)
+        except (NatsError, TimeoutError) as error:
+            log.warning("%s: a dead letter could not be kept yet: %s", self._name, error)
+            await self._nak(msg, 5.0)
+            return
+        log.warning(
+            "%s: a message on %s is dead: %s", self._name, msg.subject, headers["Penstock-Dead-Reason"]
+        )
+        await self._send(msg.reply, b"+TERM")
+
+    async def _send(self, subject: str, data: bytes, reply: str = "") -> None:
+        # What is lost here comes again: a message that is not acked, or the pull request at the next look.
+        with contextlib.suppress(NatsError):
+            await self._nats.publish(subject, data, reply)
+
+
+def _backoff(msg: Msg) -> float:
+    return min(_MAX_BACKOFF_S, 0.1 * 2 ** min(msg.metadata.num_delivered, 10))

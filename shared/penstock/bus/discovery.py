@@ -1,0 +1,84 @@
+"""What `nats micro ls`, `info` and `stats` see: the NATS micro protocol's three questions.
+
+nats-py's own `nats.micro` runs one handler at a time and drops, when it stops, what the server has sent
+but the handler has not seen. Endpoints here queue and drain instead (`endpoints.py`), so this module
+answers for them, with the library's message types.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.micro.service import (
+    EndpointInfo,
+    EndpointStats,
+    ServiceInfo,
+    ServicePing,
+    ServiceStats,
+    ServiceVerb,
+    control_subject,
+)
+
+
+class Served:
+    """An endpoint as discovery shows it, and its counters."""
+
+    def __init__(self, name: str, subject: str, queue_group: str, metadata: dict[str, str]) -> None:
+        self.name = name
+        self.subject = subject
+        self.info = EndpointInfo(name, subject, queue_group, metadata)
+        self.stats = EndpointStats(name, subject, queue_group, 0, 0, 0, 0)
+
+    def answered(self, messages: int, seconds: float) -> None:
+        """Messages that were answered together, after this time."""
+        stats = self.stats
+        stats.num_requests += messages
+        stats.processing_time += int(seconds * 1e9) * messages
+        stats.average_processing_time = stats.processing_time // stats.num_requests
+
+    def failed(self, code: str) -> None:
+        """A message among whose answers is an error."""
+        self.stats.num_errors += 1
+        self.stats.last_error = code
+
+
+class Discovery:
+    """Answers PING, INFO and STATS for one service instance."""
+
+    def __init__(self, nats: Client, name: str, instance: str, version: str, served: list[Served]) -> None:
+        self._nats = nats
+        self._name = name
+        self._instance = instance
+        self._served = served
+        self._subscriptions: list[Subscription] = []
+        self._ping = ServicePing(instance, name, version)
+        self._info = ServiceInfo(name, instance, version, endpoints=[each.info for each in served])
+        self._stats = ServiceStats(
+            instance, name, version, datetime.now(UTC), [each.stats for each in served]
+        )
+
+    async def start(self) -> None:
+        answers: dict[ServiceVerb, Callable[[], dict[str, Any]]] = {
+            ServiceVerb.PING: self._ping.to_dict,
+            ServiceVerb.INFO: self._info.to_dict,
+            ServiceVerb.STATS: self._stats.to_dict,
+        }
+        for verb, answer in answers.items():
+            callback: Callable[[Msg], Awaitable[None]] = partial(self._answer, answer)
+            for name, instance in ((None, None), (self._name, None), (self._name, self._instance)):
+                subject = control_subject(verb, name, instance)
+                self._subscriptions.append(await self._nats.subscribe(subject, cb=callback))
+
+    def stop(self) -> list[Subscription]:
+        """Hands over the subscriptions, to be ended with the others."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        return subscriptions
+
+    async def _answer(self, answer: Callable[[], dict[str, Any]], msg: Msg) -> None:
+        if msg.reply:
+            await self._nats.publish(msg.reply, json.dumps(answer()).encode())

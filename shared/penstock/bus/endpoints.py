@@ -1,0 +1,294 @@
+"""Serves verbs as one NATS micro service.
+
+The subscription callback only queues. Once per event-loop tick an endpoint's messages are decoded and
+handed to the handler: messages of a verb that takes batches are merged into one call and the results
+spread over their replies; messages of any other verb get a task each.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic
+
+from msgspec import json
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from penstock import __version__, errors
+from penstock.bus.codec import MAX_PAYLOAD_BYTES, codec_of
+from penstock.bus.discovery import Discovery, Served
+from penstock.errors import PenstockError
+from penstock.ids import uuid7
+from penstock.verbs import Req, Verb
+
+log: Final = logging.getLogger("penstock.bus")
+
+# Merged calls stay within this many items, so that a small request never waits for a huge batch.
+MERGE_ITEMS: Final = 512
+_PENDING_MESSAGES: Final = 1_000_000
+_PENDING_BYTES: Final = 1024 * 1024 * 1024
+_UNSUBSCRIBE_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Call(Generic[Req]):
+    """What a handler gets: valid requests only, the invalid ones were answered already.
+
+    `reply_to` and `single` are those of the message when it came alone (always so for verbs without
+    batches and for `parked` handlers); a merged call has `""` and False.
+    """
+
+    items: list[Req]
+    reply_to: str
+    single: bool
+
+
+Handler = Callable[[Call[Any]], Awaitable[Sequence[Any] | None]]
+
+# (verb, requests, errors among them, seconds from arrival to reply)
+Observer = Callable[[Verb[Any, Any], int, int, float], None]
+
+
+class Parked:
+    """A handler whose calls wait for something: each message is a call of its own."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def __call__(self, call: Call[Any]) -> Awaitable[Sequence[Any] | None]:
+        return self._handler(call)
+
+
+def parked(handler: Handler) -> Handler:
+    """Marks a handler that parks (`execution.wait`): its messages are never merged into one call."""
+    return Parked(handler)
+
+
+class _Request:
+    """One message: who is to be answered, and its items, the invalid ones as errors."""
+
+    __slots__ = ("items", "reply", "single")
+
+    def __init__(self, reply: str, items: list[Any], single: bool) -> None:
+        self.reply = reply
+        self.items = items
+        self.single = single
+
+
+class _Endpoint:
+    """One verb: its handler, and the messages of this tick."""
+
+    __slots__ = ("codec", "handler", "merge", "queue", "served", "verb")
+
+    def __init__(self, verb: Verb[Any, Any], handler: Handler, served: Served) -> None:
+        self.verb = verb
+        self.handler = handler
+        self.merge = verb.batch and not isinstance(handler, Parked)
+        self.codec = codec_of(verb)
+        self.served = served
+        self.queue: list[Msg] = []
+
+
+class Endpoints:
+    """The verbs of one service process, from `start` to `drain`."""
+
+    def __init__(
+        self,
+        nats: Client,
+        service: str,
+        handlers: Mapping[Verb[Any, Any], Handler],
+        *,
+        root: str = "penstock",
+        version: str = __version__,
+        instance: str | None = None,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        observer: Observer | None = None,
+    ) -> None:
+        self._nats = nats
+        self._queue_group = f"{root}-{service}"
+        self._max_payload_bytes = max_payload_bytes
+        self._observer = observer
+        self._endpoints = [
+            _Endpoint(verb, handler, _served(verb, root, self._queue_group))
+            for verb, handler in handlers.items()
+        ]
+        self._discovery = Discovery(
+            nats, self._queue_group, instance or uuid7(), version, [each.served for each in self._endpoints]
+        )
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def in_flight(self) -> int:
+        """How many handler calls run now."""
+        return len(self._tasks)
+
+    async def start(self) -> None:
+        """Begins to take requests; once this returns the server knows of every endpoint."""
+        for endpoint in self._endpoints:
+            subscription = await self._nats.subscribe(
+                endpoint.served.subject,
+                queue=self._queue_group,
+                cb=partial(self._arrived, endpoint),
+                pending_msgs_limit=_PENDING_MESSAGES,
+                pending_bytes_limit=_PENDING_BYTES,
+            )
+            self._subscriptions.append(subscription)
+        await self._discovery.start()
+        await self._nats.flush()
+
+    async def drain(self, timeout: float = 30.0) -> None:
+        """Stops taking requests, and lets the running handlers finish."""
+        await self.stop_taking()
+        await self.finish(timeout)
+
+    async def stop_taking(self) -> None:
+        """No new requests; those that are here already still get their handlers."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await unsubscribe(self._nats, [*subscriptions, *self._discovery.stop()])
+        for endpoint in self._endpoints:
+            self._flush(endpoint)
+
+    async def finish(self, timeout: float = 30.0) -> None:
+        """Waits for the running handlers; past `timeout` they are cancelled and their callers told so."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _arrived(self, endpoint: _Endpoint, msg: Msg) -> None:
+        if not endpoint.queue:
+            self._loop.call_soon(self._flush, endpoint)
+        endpoint.queue.append(msg)
+
+    def _flush(self, endpoint: _Endpoint) -> None:
+        messages, endpoint.queue = endpoint.queue, []
+        group: list[_Request] = []
+        size = 0
+        for msg in messages:
+            request = _Request(msg.reply, *endpoint.codec.decode(msg.data, self._max_payload_bytes))
+            if group and (not endpoint.merge or size + len(request.items) > MERGE_ITEMS):
+                self._spawn(endpoint, group)
+                group, size = [], 0
+            group.append(request)
+            size += len(request.items)
+        if group:
+            self._spawn(endpoint, group)
+
+    def _spawn(self, endpoint: _Endpoint, group: list[_Request]) -> None:
+        task = self._loop.create_task(self._serve(endpoint, group))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, endpoint: _Endpoint, group: list[_Request]) -> None:
+        """Runs the handler over a group of messages and answers each."""
+        started = self._loop.time()
+        valid = [item for request in group for item in request.items if not isinstance(item, PenstockError)]
+        results: Sequence[Any] | None = ()
+        canceled = False
+        if valid:
+            alone = group[0] if len(group) == 1 else None
+            call = Call(valid, alone.reply if alone else "", alone.single if alone else False)
+            try:
+                results = await self._results(endpoint, call)
+            except asyncio.CancelledError:
+                canceled = True
+                stopping = errors.make(
+                    "timeout", "the service is stopping; the change may or may not have happened"
+                )
+                results = [stopping] * len(valid)
+        if results is None:
+            self._count(endpoint, len(group), len(valid), 0, started)
+            return
+        failed = await self._answer(endpoint, group, results)
+        self._count(endpoint, len(group), sum(len(request.items) for request in group), failed, started)
+        if canceled:
+            raise asyncio.CancelledError
+
+    async def _results(self, endpoint: _Endpoint, call: Call[Any]) -> Sequence[Any] | None:
+        """What the handler answers, whatever happens in it: one result for each item, or None."""
+        try:
+            results = await endpoint.handler(call)
+        except PenstockError as error:
+            return [error] * len(call.items)
+        except Exception:
+            log.exception("%s: the handler failed", endpoint.verb.name)
+        else:
+            if results is None or len(results) == len(call.items):
+                return results
+            log.error(
+                "%s: the handler gave %d results for %d items",
+                endpoint.verb.name,
+                len(results),
+                len(call.items),
+            )
+        return [errors.make("internal")] * len(call.items)
+
+    async def _answer(self, endpoint: _Endpoint, group: list[_Request], results: Sequence[Any]) -> int:
+        """Spreads the results over the messages and replies; how many of all items are errors."""
+        failed = 0
+        following = iter(results)
+        for request in group:
+            answers = [item if isinstance(item, PenstockError) else next(following) for item in request.items]
+            wrong = [answer for answer in answers if isinstance(answer, PenstockError)]
+            if wrong:
+                failed += len(wrong)
+                endpoint.served.failed(wrong[-1].code)
+            if not request.reply:  # published, not requested: nobody listens
+                continue
+            try:
+                body, headers = endpoint.codec.encode(answers, request.single, self._nats.max_payload)
+            except Exception:
+                log.exception("%s: the reply cannot be encoded", endpoint.verb.name)
+                body, headers = endpoint.codec.encode(
+                    [errors.make("internal")] * len(answers), request.single
+                )
+            try:
+                await self._nats.publish(request.reply, body, headers=headers)
+            except NatsError as error:
+                log.warning("%s: a reply could not be sent: %s", endpoint.verb.name, error)
+        return failed
+
+    def _count(self, endpoint: _Endpoint, messages: int, items: int, failed: int, started: float) -> None:
+        seconds = self._loop.time() - started
+        endpoint.served.answered(messages, seconds)
+        if self._observer is not None:
+            self._observer(endpoint.verb, items, failed, seconds)
+
+
+async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> None:
+    """Ends subscriptions, after what the server has already sent was handed over."""
+
+    async def end(subscription: Subscription) -> None:
+        try:
+            if nats.is_connected:
+                await asyncio.wait_for(subscription.drain(), _UNSUBSCRIBE_S)
+            else:
+                await subscription.unsubscribe()
+        except (NatsError, TimeoutError) as error:
+            log.debug("unsubscribing from %s: %s", subscription.subject, error)
+
+    await asyncio.gather(*(end(subscription) for subscription in subscriptions))
+
+
+def _served(verb: Verb[Any, Any], root: str, queue_group: str) -> Served:
+    """What service discovery tells about a verb, with the JSON Schemas of its messages."""
+    metadata = {
+        "request_schema": _schema(verb.request),
+        "reply_schema": _schema(verb.reply),
+        "batch": "true" if verb.batch else "false",
+    }
+    return Served(verb.endpoint, verb.subject(root), queue_group, metadata)
+
+
+def _schema(message_type: Any) -> str:
+    return json.encode(json.schema(message_type)).decode()

@@ -1,0 +1,70 @@
+"""Hints: best-effort wake-ups between processes, over core NATS.
+
+A hint may be lost, so nothing may depend on one for correctness. What is sent to a topic within one
+event-loop tick leaves as one message, a msgpack list.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from msgspec import MsgspecError, msgpack
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+log: Final = logging.getLogger("penstock.bus")
+
+_encode: Final = msgpack.Encoder().encode
+_decode: Final = msgpack.Decoder(list[Any]).decode
+
+
+class Hints:
+    """Sends and hears hints on `<root>.hint.<topic>`."""
+
+    def __init__(self, nats: Client, root: str) -> None:
+        self._nats = nats
+        self._prefix = f"{root}.hint."
+        self._pending: dict[str, list[Any]] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    def send(self, topic: str, payload: Any) -> None:
+        """Tells everyone who listens to this topic, this process included. Never raises, never waits."""
+        payloads = self._pending.get(topic)
+        if payloads is not None:
+            payloads.append(payload)
+            return
+        self._pending[topic] = [payload]
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._flush())
+
+    async def listen(self, topic: str, callback: Callable[[Any], None]) -> Subscription:
+        """Calls back with each payload of this topic, until the subscription that this returns is ended."""
+        return await self._nats.subscribe(self._prefix + topic, cb=partial(self._heard, callback))
+
+    async def _flush(self) -> None:
+        """A task's first step runs in the next tick: all of this one's hints are here by then."""
+        pending, self._pending = self._pending, {}
+        self._sending = None
+        if not self._nats.is_connected:
+            return  # stale once the connection is back, and the sweeps make up for it
+        for topic, payloads in pending.items():
+            try:
+                await self._nats.publish(self._prefix + topic, _encode(payloads))
+            except (NatsError, MsgspecError, TypeError) as error:
+                log.warning("a hint on %s could not be sent: %s", topic, error)
+
+    async def _heard(self, callback: Callable[[Any], None], msg: Msg) -> None:
+        try:
+            payloads = _decode(msg.data)
+        except MsgspecError:
+            log.warning("what came on %s is no hint", msg.subject)
+            return
+        for payload in payloads:
+            try:
+                callback(payload)
+            except Exception:
+                log.exception("a listener to %s failed", msg.subject)

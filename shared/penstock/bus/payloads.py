@@ -1,0 +1,145 @@
+"""Payloads: fields that hold any JSON value and travel byte for byte (contract §1).
+
+On the wire they are JSON inside JSON (`msgspec.Raw`); inside a service they are `str` of JSON text, or
+None for null, since that is what msgpack and Valkey keep. A `Plan` says where a message type has them.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, cast, get_args, get_origin
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock import errors
+from penstock.messages.common import NULL
+
+MAX_DEPTH: Final = 256
+
+
+class Plan(Struct, frozen=True):
+    """The payload fields of a message type, and its fields that hold messages with such fields."""
+
+    own: tuple[str, ...]
+    inner: tuple[tuple[str, "Plan"], ...]
+
+    def to_text(self, message: Struct, limit: int, path: str = "") -> None:
+        """Checks a decoded request's payloads and makes text of them, in place."""
+        for name in self.own:
+            value = getattr(message, name)
+            setattr(message, name, None if value is NULL else _text(value, limit, path + name))
+        for name, plan in self.inner:
+            value = getattr(message, name)
+            if isinstance(value, list):
+                for index, item in enumerate(cast("list[Struct]", value)):
+                    plan.to_text(item, limit, f"{path}{name}[{index}].")
+            elif value is not None:
+                plan.to_text(value, limit, f"{path}{name}.")
+
+    def to_raw(self, result: Any) -> None:
+        """Makes the text payloads of a result (a dict or a Struct) raw JSON again, in place."""
+        fields: dict[str, Any] | _Attributes = result if isinstance(result, dict) else _Attributes(result)
+        for name in self.own:
+            value = fields.get(name)
+            if isinstance(value, str):
+                fields[name] = Raw(value)
+        for name, plan in self.inner:
+            value = fields.get(name)
+            if isinstance(value, list):
+                for item in cast("list[Any]", value):
+                    plan.to_raw(item)
+            elif value is not None:
+                plan.to_raw(value)
+
+
+class _Attributes:
+    """A Struct's fields, with the two moves of a dict that `Plan.to_raw` makes."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Struct) -> None:
+        self._of = of
+
+    def get(self, name: str) -> Any:
+        return getattr(self._of, name, None)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._of, name, value)
+
+
+@cache
+def plan_of(message_type: Any) -> Plan | None:
+    """Where this type has payloads; None if it has none, itself or inside."""
+    return _plan(message_type, ())
+
+
+def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
+    if message_type in above:  # a condition holds conditions
+        return None
+    inner: list[tuple[str, Plan]] = []
+    for field in msgspec.structs.fields(message_type):
+        for held in _structs_in(field.type):
+            plan = _plan(held, (*above, message_type))
+            if plan is not None:
+                inner.append((field.name, plan))
+    own: tuple[str, ...] = getattr(get_origin(message_type) or message_type, "payload_fields", ())
+    return Plan(own, tuple(inner)) if own or inner else None
+
+
+def _structs_in(annotation: Any) -> Iterator[Any]:
+    """The message types in `list[Member]`, `Join | None`, `Annotated[…]` …"""
+    held = get_origin(annotation) or annotation
+    if isinstance(held, type) and issubclass(held, Struct):
+        yield annotation
+    elif held is not dict:  # no message keeps payloads under names of the caller's choice
+        for part in get_args(annotation):
+            yield from _structs_in(part)
+
+
+def _text(value: Raw, limit: int, field: str) -> str | None:
+    size = len(memoryview(value))
+    if size > limit:
+        raise errors.make(
+            "payload_too_large",
+            f"{field} has {size} bytes; the limit is {limit}",
+            detail={"field": field, "limit": limit, "size": size},
+        )
+    try:
+        text = str(value, "utf-8")  # msgspec checks a Raw's grammar, but not its UTF-8
+    except UnicodeDecodeError:
+        raise errors.make("invalid_request", f"{field} is not valid UTF-8", detail={"field": field}) from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+        raise errors.make(
+            "invalid_request",
+            f"{field} is nested too deeply: keep it within {MAX_DEPTH} levels",
+            detail={"field": field},
+        )
+    return None if text == "null" else text
+
+
+@cache
+def _headroom() -> str:
+    """Brackets that leave about MAX_DEPTH levels of what a decoder can take here.
+
+    A payload is decoded by others, inside larger messages and with other libraries: what this process can
+    just about take would break them.
+    """
+    takes, step = 0, 1 << 17
+    while step:
+        depth = takes + step
+        try:
+            msgspec.json.decode(b"[" * depth + b"]" * depth, type=Raw)
+            takes = depth
+        except RecursionError:
+            pass
+        step >>= 1
+    return "[" * max(takes - MAX_DEPTH, 0)
+
+
+def _too_deep(text: str) -> bool:
+    above = _headroom()
+    try:
+        msgspec.json.decode(above + text + "]" * len(above), type=Raw)
+    except RecursionError:
+        return True
+    return False

@@ -1,0 +1,317 @@
+"""The caller's side of request/reply: typed, coalesced, with typed errors.
+
+Requests of one batchable verb made in one event-loop tick leave as one JSON array, and its reply is
+spread over their futures again. One inbox subscription takes all replies; one timer guards a whole
+message, so that a request costs its caller little more than a future.
+"""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from nats import errors as nats_errors
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from penstock import errors
+from penstock.messages.common import Reply, Request
+from penstock.verbs import Verb
+
+Req = TypeVar("Req", bound=Request)
+Rep = TypeVar("Rep", bound=Reply)
+
+MAX_ITEMS: Final = 500
+# A service that restarts is gone for a moment only. "No responders" means that nothing was
+# delivered, so that asking again is always safe.
+PATIENCE_S: Final = 3.0
+FIRST_RETRY_S: Final = 0.05
+# What reaches a service beside the body: subject, headers, reply subject. They share the limit.
+_HEADROOM: Final = 1024
+# These are held open until something happens: in a batch, one would wait for the slowest.
+_PARKED: Final = frozenset({"execution.wait", "work.next"})
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class _Refusal(msgspec.Struct):
+    error: dict[str, Any]
+
+
+_decode_refusal: Final = msgspec.json.Decoder(_Refusal).decode
+
+
+@functools.cache
+def _decoders(verb: Verb[Any, Any]) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[list[Any]]]:
+    """For a single reply, and for a batch's array of `{"ok": …}` or `{"error": …}`."""
+    item = msgspec.defstruct(
+        "Item", [("ok", verb.reply | None, None), ("error", dict[str, Any] | None, None)]
+    )
+    return msgspec.json.Decoder(verb.reply), msgspec.json.Decoder(list[item])
+
+
+def refusal(msg: Msg) -> errors.PenstockError | None:
+    """The error that a reply carries, or None when it carries a result."""
+    headers = msg.headers
+    if not headers or "Nats-Service-Error-Code" not in headers:
+        return None
+    try:
+        return errors.from_body(_decode_refusal(msg.data).error)
+    except msgspec.MsgspecError:
+        return errors.make("internal", headers.get("Nats-Service-Error"))
+
+
+def is_no_responders(msg: Msg) -> bool:
+    """Whether the server says that nobody listens on the subject."""
+    return not msg.data and bool(msg.headers) and msg.headers.get("Status") == "503"
+
+
+def nobody_answers(verb: Verb[Any, Any], root: str, how: str) -> errors.PenstockError:
+    """`timeout`, telling the user what to start."""
+    subject = verb.subject(root)
+    return errors.make(
+        "timeout",
+        f"{how} {subject}: the {verb.service} service answers it; is penstock-{verb.service} running?",
+        detail={"subject": subject, "service": verb.service},
+    )
+
+
+async def listen(nats: Nats, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+    """Subscribe without limits: nats-py drops messages beyond them, and who awaits one waits in vain."""
+    return await nats.subscribe(  # pyright: ignore[reportUnknownMemberType] - nats-py leaves `future` open
+        subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
+    )
+
+
+class _Queue:
+    """Requests of one verb and timeout that wait for the end of this tick."""
+
+    __slots__ = ("futures", "requests", "timeout", "verb")
+
+    def __init__(self, verb: Verb[Any, Any], timeout: float) -> None:
+        self.verb = verb
+        self.timeout = timeout
+        self.requests: list[Request] = []
+        self.futures: list[asyncio.Future[Any]] = []
+
+
+class _Message:
+    """One request message under way."""
+
+    __slots__ = ("array", "body", "delay", "futures", "patience", "timer", "verb")
+
+    def __init__(
+        self, verb: Verb[Any, Any], body: bytes, futures: Sequence[asyncio.Future[Any]], array: bool
+    ) -> None:
+        self.verb = verb
+        self.body = body
+        self.futures = futures
+        self.array = array
+        self.delay = FIRST_RETRY_S
+        self.patience = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def fail(self, error: Exception) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+class Requester:
+    """Calls verbs over one NATS connection.
+
+    >>> record = await requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=...))
+    """
+
+    def __init__(
+        self, nats: Nats, root: str = "penstock", *, timeout: float = 10.0, patience: float = PATIENCE_S
+    ) -> None:
+        self.nats = nats
+        self.root = root
+        self._timeout = timeout
+        self._patience = patience
+        self._queues: dict[tuple[str, float], _Queue] = {}
+        self._inflight: dict[str, _Message] = {}
+        self._serial = 0
+        self._inbox = nats.new_inbox() + "."
+        self._subscription: Subscription | None = None
+        self._subscribing = asyncio.Lock()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def call(self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None) -> Rep:
+        """Send one request and wait for its reply.
+
+        Raises the typed `PenstockError` that the service answered; `timeout` (an `UnavailableError`)
+        when no answer came in time or nobody listens: then the change may or may not have happened.
+        """
+        return await self.send(verb, request, timeout=timeout)
+
+    def send(
+        self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None
+    ) -> "asyncio.Future[Rep]":
+        """As `call`, without waiting: the future has the reply or the error."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Rep] = loop.create_future()
+        if timeout is None:
+            timeout = self._timeout
+        if not self._queues:
+            task = loop.create_task(self._flush())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        key = (verb.name, timeout)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue(verb, timeout)
+        queue.requests.append(request)
+        queue.futures.append(future)
+        return future
+
+    async def close(self) -> None:
+        """Stop listening; what is still under way fails."""
+        inflight, self._inflight = self._inflight, {}
+        for message in inflight.values():
+            if message.timer:
+                message.timer.cancel()
+            message.fail(errors.make("timeout", "the requester was closed before an answer came"))
+        if self._subscription is not None and not self.nats.is_closed:
+            await self._subscription.unsubscribe()
+        self._subscription = None
+
+    async def _flush(self) -> None:
+        """Send what this tick has queued."""
+        queues, self._queues = self._queues, {}
+        for queue in queues.values():
+            for message in self._messages(queue):
+                await self._send_message(message, queue.timeout)
+
+    def _messages(self, queue: _Queue) -> Iterator[_Message]:
+        """A tick's requests as messages: arrays as far as they fit, else single ones."""
+        verb, limit = queue.verb, self.nats.max_payload - _HEADROOM
+        batch = verb.batch and verb.name not in _PARKED
+        bodies: list[bytes] = []
+        futures: list[asyncio.Future[Any]] = []
+        size = 2
+
+        def message() -> _Message:
+            if len(bodies) == 1:
+                return _Message(verb, bodies[0], futures, array=False)
+            return _Message(verb, b"[" + b",".join(bodies) + b"]", futures, array=True)
+
+        for request, future in zip(queue.requests, queue.futures, strict=True):
+            try:
+                body = encode(request)
+            except (TypeError, ValueError, msgspec.MsgspecError) as error:
+                future.set_exception(errors.make("invalid_request", f"{verb.name}: {error}"))
+                continue
+            if len(body) > limit:
+                text = f"{verb.name}: the request is {len(body)} bytes; the NATS server takes {limit}"
+                detail = {"limit": limit, "size": len(body)}
+                future.set_exception(errors.make("payload_too_large", text, detail=detail))
+                continue
+            if bodies and (not batch or len(bodies) >= MAX_ITEMS or size + len(body) + 1 > limit):
+                yield message()
+                bodies, futures, size = [], [], 2
+            bodies.append(body)
+            futures.append(future)
+            size += len(body) + 1
+        if bodies:
+            yield message()
+
+    async def _send_message(self, message: _Message, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._serial += 1
+        token = str(self._serial)
+        message.patience = loop.time() + min(self._patience, timeout)
+        message.timer = loop.call_later(timeout, self._expire, token, timeout)
+        self._inflight[token] = message
+        await self._publish(token, message)
+
+    async def _publish(self, token: str, message: _Message) -> None:
+        try:
+            if self._subscription is None:
+                await self._subscribe()
+            await self.nats.publish(
+                message.verb.subject(self.root), message.body, reply=self._inbox + token
+            )
+        except (nats_errors.Error, OSError) as error:
+            # Never sent: closed, or away for so long that the outgoing buffer is full.
+            text = f"{message.verb.name} could not be sent to NATS ({type(error).__name__})"
+            self._settle(token, errors.make("timeout", text))
+
+    async def _subscribe(self) -> None:
+        async with self._subscribing:
+            if self._subscription is None:
+                self._subscription = await listen(self.nats, self._inbox + "*", self._on_reply)
+
+    def _settle(self, token: str, error: Exception | None = None) -> _Message | None:
+        """Take a message out of flight, failed or answered."""
+        message = self._inflight.pop(token, None)
+        if message is not None:
+            if message.timer:
+                message.timer.cancel()
+            if error is not None:
+                message.fail(error)
+        return message
+
+    def _expire(self, token: str, timeout: float) -> None:
+        message = self._inflight.get(token)
+        if message is not None:
+            how = f"no answer within {timeout:g} s from"
+            self._settle(token, nobody_answers(message.verb, self.root, how))
+
+    async def _on_reply(self, msg: Msg) -> None:
+        token = msg.subject[len(self._inbox) :]
+        if is_no_responders(msg):
+            self._ask_again(token)
+            return
+        error = refusal(msg)
+        message = self._settle(token, error)
+        if message is None or error is not None:
+            return
+        try:
+            self._spread(message, msg.data)
+        except msgspec.MsgspecError as bad:
+            message.fail(errors.make("internal", f"the reply to {message.verb.name} is malformed: {bad}"))
+
+    def _ask_again(self, token: str) -> None:
+        message = self._inflight.get(token)
+        if message is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= message.patience:
+            self._settle(token, nobody_answers(message.verb, self.root, "nobody answers"))
+            return
+
+        def again() -> None:
+            if token in self._inflight:
+                task = loop.create_task(self._publish(token, message))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+
+        loop.call_later(message.delay, again)
+        message.delay = min(message.delay * 2, 0.5)
+
+    @staticmethod
+    def _spread(message: _Message, data: bytes) -> None:
+        """Give each future its part of the reply."""
+        single, batch = _decoders(message.verb)
+        if not message.array:
+            future = message.futures[0]
+            reply = single.decode(data)
+            if not future.done():
+                future.set_result(reply)
+            return
+        items = batch.decode(data)
+        if len(items) != len(message.futures):
+            raise msgspec.ValidationError(f"{len(items)} items for {len(message.futures)} requests")
+        for future, item in zip(message.futures, items, strict=True):
+            if future.done():
+                continue
+            if item.error is not None:
+                future.set_exception(errors.from_body(item.error))
+            elif item.ok is not None:
+                future.set_result(item.ok)
+            else:
+                future.set_exception(errors.make("internal", f"an empty item answers {message.verb.name}"))

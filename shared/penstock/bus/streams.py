@@ -1,0 +1,132 @@
+"""The five JetStream streams (ARCHITECTURE §4 of the contract's house plan), defined once."""
+
+import asyncio
+from typing import Any, Final
+
+from nats.errors import NoRespondersError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, SubjectTransform
+from nats.js.errors import BadRequestError, NotFoundError, ServerError, ServiceUnavailableError
+
+SIGNALS: Final = "SIGNALS"
+OBSERVATIONS: Final = "OBSERVATIONS"
+EVENTS_IN: Final = "EVENTS_IN"
+DEAD: Final = "DEAD"
+AUDIT: Final = "AUDIT"
+
+DEDUP_WINDOW_S: Final = 120.0
+
+# Raised when a definition changes: an older service then leaves a newer one's streams alone.
+_DEFINITION: Final = 1
+_DEFINITION_KEY: Final = "penstock-definition"
+_NAME_IN_USE: Final = 10058
+_PAUSE_S: Final = 0.25
+
+
+def stream_name(root: str, stream: str) -> str:
+    """The stream's full name: `PENSTOCK_SIGNALS` for `SIGNALS` under the root `penstock`."""
+    return f"{root.upper()}_{stream}"
+
+
+def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WINDOW_S) -> list[StreamConfig]:
+    """The streams of a deployment."""
+
+    def stream(name: str, subjects: str, **more: Any) -> StreamConfig:
+        return StreamConfig(
+            name=stream_name(root, name),
+            subjects=[f"{root}.{subjects}"],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            duplicate_window=dedup_window_s,
+            metadata={_DEFINITION_KEY: str(_DEFINITION)},
+            **more,
+        )
+
+    # When full (an operator's limit), an input refuses the new message instead of forgetting an old one.
+    work_queue = {"retention": RetentionPolicy.WORK_QUEUE, "discard": DiscardPolicy.NEW}
+    audit = f"{root}.audit."
+    return [
+        stream(SIGNALS, "signal.>", **work_queue),
+        stream(OBSERVATIONS, "observation.>", **work_queue),
+        stream(EVENTS_IN, "event.>", **work_queue),
+        stream(DEAD, "dead.>", retention=RetentionPolicy.LIMITS, allow_direct=True),
+        stream(
+            AUDIT,
+            "audit.*.*.*.*",
+            retention=RetentionPolicy.LIMITS,
+            deny_delete=True,
+            deny_purge=True,
+            allow_atomic=True,
+            allow_direct=True,
+            # Without the entity's id: live subscribers see it, the stream's subjects stay few.
+            subject_transform=SubjectTransform(
+                audit + "*.*.*.*", audit + "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
+            ),
+        ),
+    ]
+
+
+async def ensure(
+    js: JetStreamContext,
+    root: str,
+    replicas: int = 1,
+    *,
+    dedup_window_s: float = DEDUP_WINDOW_S,
+    timeout: float = 30.0,
+) -> None:
+    """Makes every stream exist as defined here. Services may do this at the same moment.
+
+    What this definition leaves open (an operator's max_bytes, say) stays as it is. JetStream may still be
+    starting: tries on for `timeout` seconds, then raises what it last heard.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    for config in definitions(root, replicas, dedup_window_s):
+        while True:
+            try:
+                await _ensure(js, config)
+                break
+            except (ServerError, ServiceUnavailableError, NoRespondersError, TimeoutError):
+                if loop.time() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+
+
+async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
+    assert config.name is not None
+    try:
+        existing = (await js.stream_info(config.name)).config
+    except NotFoundError:
+        try:
+            await js.add_stream(config)
+            return
+        except BadRequestError as error:
+            if error.err_code != _NAME_IN_USE:
+                raise
+        existing = (await js.stream_info(config.name)).config  # another service was quicker
+    if _definition(existing) > _DEFINITION:
+        return
+    changes = {name: value for name, value in _set_in(config).items() if not _equal(existing, name, value)}
+    if changes:
+        await js.update_stream(existing.evolve(**changes))
+
+
+def _definition(config: StreamConfig) -> int:
+    return int((config.metadata or {}).get(_DEFINITION_KEY, 0))
+
+
+def _set_in(config: StreamConfig) -> dict[str, Any]:
+    """What this definition says, and not what it leaves to the server or an operator."""
+    blank = StreamConfig()
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if name != "name" and (value != getattr(blank, name) or name == "discard")
+    }
+
+
+def _equal(existing: StreamConfig, name: str, value: Any) -> bool:
+    found = getattr(existing, name)
+    if name == "metadata":  # the server adds entries of its own
+        return value.items() <= (found or {}).items()
+    return found == value

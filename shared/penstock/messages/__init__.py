@@ -1,0 +1,1 @@
+"""The messages of the contract, typed: one module for each family of verbs."""

@@ -1,0 +1,110 @@
+"""Field types and base classes that all messages share."""
+
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN
+
+MAX_INT: Final = 2**53
+NULL: Final = Raw(b"null")
+
+
+def raw(default: Raw = NULL) -> Any:
+    """A field that holds any JSON value, byte for byte (a factory, since JSON Schema cannot show a Raw)."""
+    return msgspec.field(default_factory=lambda: default)
+
+
+Token = Annotated[str, Meta(pattern=TOKEN_PATTERN, description="a NATS token: A-Z a-z 0-9 _ -, up to 128")]
+Kind = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=128, description="tokens joined by dots")]
+Id = Annotated[str, Meta(pattern=ID_PATTERN, description="<partition>-<uuid7>")]
+Text = Annotated[str, Meta(max_length=4096)]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=256)]
+Instant = Annotated[int, Meta(ge=0, le=MAX_INT, description="milliseconds since the Unix epoch")]
+DurationMs = Annotated[int, Meta(ge=0, le=MAX_INT, description="milliseconds")]
+PositiveMs = Annotated[int, Meta(ge=1, le=MAX_INT, description="milliseconds")]
+WaitMs = Annotated[int, Meta(ge=0, le=60_000, description="milliseconds, at most a minute")]
+LeaseTtlMs = Annotated[int, Meta(ge=100, le=86_400_000, description="milliseconds")]
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
+Capability = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=64)]
+Capabilities = Annotated[list[Capability], Meta(max_length=32)]
+
+
+class Request(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A request: unknown fields are refused, defaults are left off the wire.
+
+    `payload_fields` names the fields that hold any JSON value and travel byte for byte.
+    """
+
+    payload_fields: ClassVar[tuple[str, ...]] = ()
+
+
+class Reply(Struct, kw_only=True):
+    """A reply: fields that a newer service adds are ignored."""
+
+    payload_fields: ClassVar[tuple[str, ...]] = ()
+
+
+T = TypeVar("T")
+
+
+class Page(Reply, Generic[T], kw_only=True):
+    """What every list answers: items, and the cursor of the next page or None."""
+
+    items: list[T] = msgspec.field(default_factory=list)
+    cursor: str | None = None
+
+
+class Fence(Request, kw_only=True):
+    """What proves that the caller still holds the lease."""
+
+    execution_id: Id
+    attempt_index: Annotated[int, Meta(ge=0, le=MAX_INT)]
+    lease_id: Token
+    lease_epoch: Annotated[int, Meta(ge=0, le=MAX_INT)]
+
+
+class StateReply(Reply, kw_only=True):
+    """The state after the verb."""
+
+    state: str
+
+
+class Record(Reply, kw_only=True):
+    """An execution, whole: the fields of `execution.get` (contract §2)."""
+
+    payload_fields: ClassVar[tuple[str, ...]] = ("input", "result")
+
+    execution_id: str
+    namespace: str
+    kind: str
+    lane: str
+    priority: int
+    state: str
+    reason: str | None = None
+    outcome: str | None = None
+    input: Raw = raw()
+    result: Raw = raw()
+    failure: dict[str, Any] | None = None
+    attempt_index: int = 0
+    attempt_id: str | None = None
+    max_attempts: int = 1
+    reclaims: int = 0
+    max_reclaims: int = 10
+    lease: dict[str, Any] | None = None
+    flow_id: str | None = None
+    parent_id: str | None = None
+    replay_of: str | None = None
+    tags: dict[str, str] = {}
+    capabilities: list[str] = []
+    progress: dict[str, Any] | None = None
+    cancel_requested: bool = False
+    created_at: int = 0
+    ready_at: int | None = None
+    started_at: int | None = None
+    updated_at: int = 0
+    finished_at: int | None = None
+    deadline_at: int | None = None
+    seq: int = 0

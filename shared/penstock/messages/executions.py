@@ -1,0 +1,165 @@
+"""Executions, work and lanes: what the scheduler answers."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Raw, field
+
+from penstock.messages.common import (
+    Capabilities,
+    DurationMs,
+    Id,
+    IdempotencyKey,
+    Instant,
+    Kind,
+    LeaseTtlMs,
+    Limit,
+    PositiveMs,
+    Reply,
+    Request,
+    Tags,
+    Token,
+    WaitMs,
+    raw,
+)
+from penstock.states import ExecutionState
+
+Categories = Annotated[list[Token], Meta(max_length=64)]
+
+
+class Backoff(Request, kw_only=True):
+    """How long a failed execution waits before its next attempt.
+
+    fixed: `delay_ms`; exponential: `delay_ms * factor ** (attempt - 1)`, at most `max_ms`. `jitter`
+    (0 to 1) takes off up to that share at random.
+    """
+
+    kind: Literal["fixed", "exponential"] = "exponential"
+    delay_ms: DurationMs = 1000
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    max_ms: DurationMs = 300_000
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+class ExecutionSpec(Request, kw_only=True):
+    """What an execution is, wherever one is made: alone, in a flow, as a child."""
+
+    payload_fields: ClassVar[tuple[str, ...]] = ("input",)
+
+    kind: Kind
+    input: Raw = raw()
+    lane: Token = "default"
+    priority: Annotated[int, Meta(ge=-128, le=127)] = 0
+    run_at: Instant | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    backoff: Backoff | None = None
+    retry_on: Categories | None = None
+    fail_on: Categories | None = None
+    attempt_timeout_ms: PositiveMs | None = None
+    deadline_at: Instant | None = None
+    capabilities: Capabilities = []
+    tags: Tags = {}
+    fairness_key: Token | None = None
+    max_reclaims: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    retention_ms: PositiveMs | None = None
+
+
+class ExecutionCreate(ExecutionSpec, kw_only=True):
+    namespace: Token = "default"
+    idempotency_key: IdempotencyKey | None = None
+
+
+class ExecutionCreated(Reply, kw_only=True):
+    execution_id: str
+    state: str
+    duplicate: bool = False
+
+
+class ExecutionGet(Request, kw_only=True):
+    execution_id: Id
+
+
+class ExecutionList(Request, kw_only=True):
+    """Newest first. All filters must hold."""
+
+    namespace: Token | None = None
+    lane: Token | None = None
+    kind: Kind | None = None
+    state: ExecutionState | None = None
+    flow_id: Id | None = None
+    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    limit: Limit = 100
+
+
+class ExecutionHistory(Request, kw_only=True):
+    execution_id: Id
+    cursor: Annotated[str, Meta(max_length=32, pattern="^[0-9]+$")] | None = None
+    limit: Limit = 1000
+
+
+class ExecutionEvent(Reply, kw_only=True, rename={"from_": "from"}):
+    """One event of one execution, as its history tells it."""
+
+    seq: int
+    event: str
+    at: int
+    actor: str
+    from_: str | None = None
+    to: str | None = None
+    reason: str | None = None
+    data: dict[str, Any] | None = None
+
+
+class ExecutionWait(Request, kw_only=True):
+    execution_id: Id
+    wait_ms: WaitMs = 30_000
+
+
+class WorkNext(Request, kw_only=True):
+    """Parks up to `wait_ms` until there is work.
+
+    `start`: begin each task at once (leased, then running, in one step) and spare the worker its
+    `lease.start`.
+    """
+
+    worker_id: Token
+    lanes: Annotated[list[Token], Meta(min_length=1, max_length=64)] = field(
+        default_factory=lambda: ["default"]
+    )
+    capabilities: Capabilities = []
+    max: Annotated[int, Meta(ge=1, le=1000)] = 1
+    wait_ms: WaitMs = 30_000
+    lease_ttl_ms: LeaseTtlMs = 30_000
+    start: bool = False
+
+
+class WorkGrant(Request, kw_only=True):
+    worker_id: Token
+    lanes: Annotated[list[Token], Meta(min_length=1, max_length=64)] = field(
+        default_factory=lambda: ["default"]
+    )
+    capabilities: Capabilities = []
+    max: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+
+class Grant(Reply, kw_only=True):
+    """The right to claim one execution until `expires_at`."""
+
+    grant_id: str
+    execution_id: str
+    resumed: bool
+    reclaim: bool
+    expires_at: int
+
+
+class LaneList(Request, kw_only=True):
+    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    limit: Limit = 100
+
+
+class Lane(Reply, kw_only=True):
+    """How deep a lane is, per state, and since when its oldest ready execution waits."""
+
+    lane: str
+    status: str
+    depth: dict[str, int]
+    oldest_ready_age_ms: int | None = None

@@ -1,0 +1,108 @@
+"""Leases, attempts and outcomes: what the lease-keeper answers."""
+
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta, Raw
+
+from penstock.messages.common import (
+    DurationMs,
+    Fence,
+    Id,
+    LeaseTtlMs,
+    Reply,
+    Request,
+    Text,
+    Token,
+    raw,
+)
+
+
+class Claim(Request, kw_only=True):
+    """A grant becomes a lease. `start` begins the task in the same step."""
+
+    grant_id: Token
+    execution_id: Id
+    worker_id: Token
+    lease_ttl_ms: LeaseTtlMs = 30_000
+    start: bool = False
+
+
+class Claims(Request, kw_only=True):
+    """What the scheduler forwards for `work.next`: the worker is answered directly."""
+
+    worker_id: Token
+    lease_ttl_ms: LeaseTtlMs
+    start: bool
+    grants: list[list[str]]
+
+
+class TaskMessage(Reply, kw_only=True):
+    """A leased execution, as its worker gets it."""
+
+    payload_fields: ClassVar[tuple[str, ...]] = ("input",)
+
+    execution_id: str
+    kind: str
+    lane: str
+    input: Raw = raw()
+    attempt_index: int
+    attempt_id: str
+    lease_id: str
+    lease_epoch: int
+    lease_expires_at: int
+    resumed: bool = False
+    tags: dict[str, str] = {}
+    deadline_at: int | None = None
+
+
+class Tasks(Reply, kw_only=True):
+    """What `work.next` answers."""
+
+    tasks: list[TaskMessage] = []
+
+
+class LeaseStart(Fence, kw_only=True):
+    pass
+
+
+class LeaseRenew(Fence, kw_only=True):
+    lease_ttl_ms: LeaseTtlMs | None = None
+
+
+class Renewed(Reply, kw_only=True):
+    expires_at: int
+    cancel_requested: bool
+
+
+class LeaseComplete(Fence, kw_only=True):
+    payload_fields: ClassVar[tuple[str, ...]] = ("result",)
+
+    result: Raw = raw()
+
+
+class LeaseFail(Fence, kw_only=True):
+    reason: Text
+    category: Token = "error"
+    retry_after_ms: DurationMs | None = None
+    retryable: bool = True
+
+
+class Failed(Reply, kw_only=True):
+    """`retry_scheduled` (with ready_at and next_attempt) or `terminal_failed`."""
+
+    outcome: str
+    ready_at: int | None = None
+    next_attempt: int | None = None
+
+
+class LeaseRelease(Fence, kw_only=True):
+    pass
+
+
+class LeaseProgress(Fence, kw_only=True):
+    pct: Annotated[float, Meta(ge=0, le=100)]
+    message: Text = ""
+
+
+class Progress(Reply, kw_only=True):
+    progress: dict[str, Any]

@@ -1,0 +1,228 @@
+"""Due work without polling: sleep until the earliest known time, be woken by hints, sweep rarely.
+
+`DueLoop` calls the service's `due` command, which pops what is due in slices and re-validates it, so
+a time that is known wrongly, twice or too early only costs one call. Times are Valkey's clock.
+"""
+
+import asyncio
+import inspect
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from penstock.errors import PenstockError
+from penstock.runtime.logging import Log
+
+LIMIT: Final = 100
+"""Items of one slice: few enough that Valkey is never held for more than 2 ms."""
+GAP: Final = 0.002
+"""Seconds between two slices of a partition that were not announced as `more`: they gather meanwhile."""
+EARLY: Final = 0.0005
+"""Timers have a resolution of a millisecond: one that fires this early is on time."""
+BACKOFF: Final = (0.1, 5.0)
+GRUMBLE_EVERY: Final = 10.0
+
+
+class DueStore(Protocol):
+    """What the loop needs of `penstock.store.Store`."""
+
+    async def call(self, partition: int, op: str, args: dict[str, Any]) -> Any: ...
+
+
+class ValkeyClock:
+    """An estimate of Valkey's clock from the `now` of replies, on top of this process's monotonic one.
+
+    Every reply proves that the offset lies in an interval (the clock was read between sending and
+    receiving); the estimate moves only as far as that demands. Slow replies therefore do no harm.
+    """
+
+    def __init__(self) -> None:
+        self._offset = time.time() * 1000 - time.monotonic() * 1000  # same clock, until we know better
+
+    def now(self) -> float:
+        """Milliseconds since the Unix epoch, there."""
+        return time.monotonic() * 1000 + self._offset
+
+    def local(self, at: float) -> float:
+        """That instant of Valkey's on `time.monotonic()`, which is also the event loop's clock."""
+        return (at - self._offset) / 1000
+
+    def learn(self, now: float, sent: float, received: float) -> None:
+        """`now` came in a reply; `sent` and `received` are `time.monotonic()`."""
+        lowest, highest = now - received * 1000, now + 1 - sent * 1000
+        self._offset = min(max(self._offset, lowest), highest)
+
+
+class _Partition:
+    __slots__ = ("failures", "next_at", "not_before", "task")
+
+    def __init__(self) -> None:
+        self.next_at: float = 0  # of Valkey's clock; 0: we know nothing yet, so look
+        self.not_before: float = 0  # of the local clock: gap or backoff
+        self.failures = 0
+        self.task: asyncio.Task[None] | None = None
+
+
+class DueLoop:
+    """Handles a service's due work in the partitions that this instance owns.
+
+    `on_result(partition, reply)`, where set, gets every reply of the `due` command, for the work that a
+    service has to do outside Valkey; it may be a coroutine function.
+    """
+
+    def __init__(
+        self,
+        store: DueStore,
+        partitions: int,
+        log: Log,
+        *,
+        sweep_ms: int = 5000,
+        limit: int = LIMIT,
+        owned: Callable[[], frozenset[int]] | None = None,
+    ) -> None:
+        self.on_result: Callable[[int, dict[str, Any]], Awaitable[None] | None] | None = None
+        self.clock = ValkeyClock()
+        self.handled = 0
+        self.slices = 0
+        self.errors = 0
+        self.lag_ms = 0.0
+        self._store = store
+        self._log = log
+        self._sweep = sweep_ms / 1000
+        self._limit = limit
+        everything = frozenset(range(partitions))
+        self._owned = owned or (lambda: everything)
+        self._partitions = [_Partition() for _ in range(partitions)]
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0
+        self._running = False
+        self._last_grumble = -math.inf
+
+    def start(self) -> None:
+        """Looks at every owned partition at once, then whenever something is due."""
+        self._running = True
+        self._sweep_at = time.monotonic() + self._sweep
+        self.rebalance()
+
+    async def stop(self) -> None:
+        """Starts no further slice and waits for those under way."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [partition.task for partition in self._partitions if partition.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self, partition: int, at_ms: float) -> None:
+        """Something in this partition is due at this time (Valkey's); 0 means look now.
+
+        Level-triggered: a wake-up that comes while a slice runs is kept for after it.
+        """
+        if 0 <= partition < len(self._partitions):
+            state = self._partitions[partition]
+            if at_ms < state.next_at:
+                state.next_at = at_ms
+                if state.task is None:
+                    self._arm(max(self.clock.local(at_ms + 1), state.not_before))
+
+    def rebalance(self) -> None:
+        """The partitions that are owned have changed: look at all of them."""
+        for partition in self._partitions:
+            partition.next_at = 0
+        if self._running:
+            self._arm(0)
+
+    def _arm(self, when: float) -> None:
+        if not self._running or (self._timer is not None and self._timer.when() <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        # The loop's own clock may not be time.monotonic(), so only the difference is handed over.
+        self._timer = loop.call_at(loop.time() + max(0.0, when - time.monotonic()), self._fire)
+
+    def _fire(self) -> None:
+        """Starts a slice in every owned partition that has something due; sleeps until the next one."""
+        self._timer = None
+        now = time.monotonic() + EARLY
+        sweep = now >= self._sweep_at
+        if sweep:
+            self._sweep_at = now + self._sweep
+        owned = self._owned()
+        earliest = self._sweep_at
+        for number, state in enumerate(self._partitions):
+            if state.task is not None:
+                continue  # arms the timer itself when it ends
+            if number not in owned:
+                state.next_at = math.inf  # its owner knows; a new owner starts with rebalance()
+                continue
+            when = max(self.clock.local(state.next_at + 1) if state.next_at else 0.0, state.not_before)
+            if when <= now or (sweep and state.not_before <= now):
+                state.task = asyncio.get_running_loop().create_task(self._slices(number, state))
+            else:
+                earliest = min(earliest, when)
+        self._arm(earliest)
+
+    async def _slices(self, number: int, state: _Partition) -> None:
+        try:
+            while self._running and await self._slice(number, state):
+                pass  # each slice is a round trip, so requests get through in between
+            state.not_before = time.monotonic() + GAP
+        except Exception as error:
+            self._failed(number, state, error)
+        finally:
+            state.task = None
+            self._arm(max(self.clock.local(state.next_at + 1) if state.next_at else 0.0, state.not_before))
+
+    async def _slice(self, number: int, state: _Partition) -> bool:
+        """One `due` command; True when more is due already."""
+        planned, state.next_at = state.next_at, math.inf  # wake-ups from here on count anew
+        sent = time.monotonic()
+        try:
+            reply: dict[str, Any] = await self._store.call(number, "due", {"limit": self._limit})
+        except BaseException:
+            state.next_at = min(state.next_at, planned)
+            raise
+        self.clock.learn(reply["now"], sent, time.monotonic())
+        handled = int(reply["handled"])
+        self.slices += 1
+        self.handled += handled
+        if handled and planned and planned < math.inf:
+            self.lag_ms = max(0.0, reply["now"] - planned)
+        if state.failures:
+            state.failures = 0
+            self._log.info("due work goes on", partition=number)
+        state.next_at = min(state.next_at, reply.get("next_at") or math.inf)
+        await self._tell(number, reply)
+        if reply["more"] and not handled:
+            state.next_at = 0  # it only cleaned up: go on, but after the gap, lest this spins
+        return bool(reply["more"]) and handled > 0
+
+    async def _tell(self, number: int, reply: dict[str, Any]) -> None:
+        if self.on_result is None:
+            return
+        try:
+            told = self.on_result(number, reply)
+            if inspect.isawaitable(told):
+                await told
+        except Exception:
+            self._log.exception("handling a due result failed", partition=number)
+
+    def _failed(self, number: int, state: _Partition, error: Exception) -> None:
+        """Keeps what is due, waits with backoff, and says so once in a while."""
+        self.errors += 1
+        least, most = BACKOFF
+        delay = min(most, least * 2 ** min(state.failures, 10)) * random.uniform(0.75, 1.0)
+        state.failures += 1
+        state.not_before = time.monotonic() + delay
+        now = time.monotonic()
+        if now - self._last_grumble >= GRUMBLE_EVERY:
+            self._last_grumble = now
+            expected = isinstance(error, PenstockError) and error.retryable
+            self._log.warning(
+                "due work waits",
+                partition=number,
+                error=str(error) if expected else repr(error),
+                exc_info=None if expected else error,
+            )

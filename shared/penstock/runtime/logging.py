@@ -1,0 +1,93 @@
+"""Logs on stderr: a console on a terminal, JSON lines otherwise; stdlib loggers go the same way.
+
+No traceback shows local variables, and URLs lose their credentials: a log is no place for secrets.
+"""
+
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from penstock.runtime.settings import Settings, redact
+
+Log = structlog.stdlib.BoundLogger
+
+QUIET: Final = {"nats": logging.WARNING, "redis": logging.WARNING, "asyncio": logging.WARNING}
+"""Libraries whose chatter only matters when it is a warning."""
+
+
+def without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Takes user and password out of every URL, wherever it came from."""
+    for key, value in event.items():
+        if isinstance(value, str) and "://" in value and "@" in value:
+            event[key] = " ".join(redact(word) if "://" in word else word for word in value.split(" "))
+    return event
+
+
+_SHARED: Final[list[Processor]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,  # as text, here: a renderer might add local variables
+    without_secrets,
+]
+
+
+def logger(service: str, instance: str) -> Log:
+    """The logger of one service; it works, through the standard library's levels, also unconfigured."""
+    return structlog.wrap_logger(
+        logging.getLogger(f"penstock.{service.replace('-', '_')}"),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        context_class=dict,
+        service=service,
+        instance=instance,
+    )
+
+
+def configure(service: str, settings: Settings) -> None:
+    """Sends everything that this process logs to stderr; for a process that is one service."""
+    terminal = sys.stderr.isatty()
+    console = settings.log_format == "console" or (settings.log_format == "auto" and terminal)
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+
+    def add_context(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("service", service)
+        event.setdefault("instance", settings.instance)
+        return event
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*_SHARED, add_context],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(max(level, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

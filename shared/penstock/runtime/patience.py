@@ -1,0 +1,52 @@
+"""Waiting for what is not there yet: services start in any order."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from penstock.runtime.logging import Log
+
+T = TypeVar("T")
+
+PAUSE: Final = (0.1, 2.0)
+SAY_AFTER: Final = 1.0
+SAY_EVERY: Final = 10.0
+
+
+async def patiently(
+    what: str, attempt: Callable[[], Awaitable[T]], log: Log, passing: Callable[[Exception], bool]
+) -> T:
+    """The result of the first attempt that succeeds.
+
+    Errors that are `passing` are waited out, with backoff; any other is raised. What is waited for is
+    logged once, and again every 10 s.
+    """
+    last: Exception | None = None
+    waited = False
+
+    async def grumble() -> None:
+        nonlocal waited
+        await asyncio.sleep(SAY_AFTER)
+        waited = True
+        while True:
+            log.warning(f"waiting for {what}", reason=None if last is None else str(last) or repr(last))
+            await asyncio.sleep(SAY_EVERY)
+
+    grumbling = asyncio.create_task(grumble())
+    pause, longest = PAUSE
+    try:
+        while True:
+            try:
+                result = await attempt()
+            except Exception as error:
+                if not passing(error):
+                    raise
+                last = error
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+            else:
+                if waited:
+                    log.info(f"found {what}")
+                return result
+    finally:
+        grumbling.cancel()

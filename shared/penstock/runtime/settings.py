@@ -1,0 +1,218 @@
+"""The settings of a service: one frozen struct, each field from `PENSTOCK_<NAME>`.
+
+`Settings` below is the only table of them: the environment, `--help` and the docs are read from it.
+"""
+
+import difflib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock.ids import TOKEN_PATTERN
+
+PREFIX: Final = "PENSTOCK_"
+NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
+"""Read by the runtime too, but set by a supervisor for one start, not by people."""
+SECRET: Final = {"secret": True}
+"""Marks a field that may hold credentials: it is only ever shown redacted."""
+
+
+def redact(text: str) -> str:
+    """A URL, or a list of them, without user, password, token or query: fit for logs and people."""
+    shown: list[str] = []
+    for url in re.split(r",\s*(?=[a-z][a-z0-9+.-]*://)", text):
+        scheme, separator, rest = url.partition("://")
+        if not separator:  # nats-py also takes host:port
+            scheme, rest = "", url
+        place = rest.rpartition("@")[2]
+        hidden = "***@" if place != rest else ""
+        place, query, _ = place.partition("?")
+        shown.append(f"{scheme}{separator}{hidden}{place}{'?***' if query else ''}")
+    return ",".join(shown)
+
+
+def instance_name() -> str:
+    """A name that no other process has, and that tells where this one runs."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0])[:64] or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names the variable."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a service is told by its environment; every field has a default that works on one machine."""
+
+    nats_url: Annotated[
+        str, Meta(min_length=1, description="NATS servers, separated by commas", extra=SECRET)
+    ] = "nats://127.0.0.1:4222"
+    nats_creds: Annotated[str | None, Meta(description="path of a NATS credentials file")] = None
+    valkey_url: Annotated[
+        str,
+        Meta(pattern=r"^(valkey|valkeys|redis|rediss|unix)://", description="where Valkey is", extra=SECRET),
+    ] = "redis://127.0.0.1:6379/0"
+    root: Annotated[
+        str,
+        Meta(pattern=TOKEN_PATTERN, description="first token of every subject and key: one per deployment"),
+    ] = "penstock"
+    partitions: Annotated[
+        int, Meta(ge=1, le=4096, description="shards of the state; it may grow, it must never shrink")
+    ] = 1
+    max_payload_bytes: Annotated[
+        int, Meta(ge=1024, le=64 * 2**20, description="limit of one input, result, payload or state")
+    ] = 2**20
+    idempotency_ttl_ms: Annotated[
+        int, Meta(ge=1000, description="how long an idempotency key is remembered")
+    ] = 24 * 3_600_000
+    grant_ttl_ms: Annotated[
+        int, Meta(ge=100, description="how long a grant may stay unclaimed before its work goes back")
+    ] = 5000
+    retention_ms: Annotated[
+        int, Meta(ge=1, description="how long finished executions are kept unless they say otherwise")
+    ] = 7 * 24 * 3_600_000
+    stream_replicas: Annotated[
+        int, Meta(ge=1, le=5, description="copies of each JetStream stream: 1 on one node, 3 on a cluster")
+    ] = 1
+    metrics_host: Annotated[str, Meta(min_length=1, description="address of the metrics port")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free one")
+    ] = 0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Meta(description="auto: console on a terminal, JSON lines otherwise"),
+    ] = "auto"
+    drain_timeout_ms: Annotated[
+        int, Meta(ge=0, description="how long SIGTERM lets running requests take to finish")
+    ] = 10_000
+    sweep_ms: Annotated[
+        int, Meta(ge=100, description="how often due work is looked for in case a hint was lost")
+    ] = 5000
+    dev: Annotated[
+        bool, Meta(description="reload the Lua library also when only its text changed, not its version")
+    ] = False
+    instance: Annotated[
+        str, Meta(pattern=TOKEN_PATTERN, description="name of this process; default: host, pid and chance")
+    ] = msgspec.field(default_factory=instance_name)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """The settings that these variables give. Raises SettingsError naming all wrong ones."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
+        for field in FIELDS:
+            text = environ.get(field.variable)
+            if text is None or not text.strip():
+                continue  # an empty variable is how compose files and units say "not set"
+            try:
+                values[field.name] = _parse(text.strip(), field.type)
+            except msgspec.ValidationError as error:
+                got = "" if field.secret else f" (it is {text.strip()!r})"
+                wrong.append(f"{field.variable}: {error}{got}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+        return cls(**values)
+
+    def limits(self) -> dict[str, int]:
+        """What the Lua library has to know of them."""
+        return {
+            "max_payload_bytes": self.max_payload_bytes,
+            "idempotency_ttl_ms": self.idempotency_ttl_ms,
+            "grant_ttl_ms": self.grant_ttl_ms,
+            "retention_ms": self.retention_ms,
+        }
+
+    def shown(self) -> dict[str, Any]:
+        """All fields, fit for logs: without secrets."""
+        return {
+            field.name: redact(getattr(self, field.name)) if field.secret else getattr(self, field.name)
+            for field in FIELDS
+        }
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
+
+    def __rich_repr__(self) -> Any:
+        yield from self.shown().items()
+
+
+class Field(NamedTuple):
+    """One setting, as `--help` and the docs show it."""
+
+    name: str
+    variable: str
+    type: Any
+    default: str
+    description: str
+    secret: bool
+
+
+def _fields() -> tuple[Field, ...]:
+    rows: list[Field] = []
+    hints = get_type_hints(Settings, include_extras=True)
+    for info in msgspec.structs.fields(Settings):
+        annotation = hints[info.name]
+        meta: Meta = get_args(annotation)[1]
+        default = "" if info.default in (msgspec.NODEFAULT, None) else _text(info.default)
+        rows.append(
+            Field(
+                name=info.name,
+                variable=PREFIX + info.name.upper(),
+                type=annotation,
+                default=default,
+                description=meta.description or "",
+                secret=bool((meta.extra or {}).get("secret")),
+            )
+        )
+    return tuple(rows)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if kind is bool:  # the words that people use, beside msgspec's own
+        text = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
+    return msgspec.convert(text, annotation, strict=False)
+
+
+FIELDS: Final = _fields()
+
+
+def misspelled(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like a setting but are none, each with the one that was probably meant."""
+    known = {field.variable for field in FIELDS}
+    found: list[str] = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known and name not in NOT_SETTINGS:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            if close:
+                found.append(f"{name} is no setting; did you mean {close[0]}?")
+    return found
+
+
+def help_text() -> str:
+    """The settings, one to a paragraph, for `--help`. Shows defaults only, never what is set."""
+    lines: list[str] = []
+    for field in FIELDS:
+        default = f" [{field.default}]" if field.default else ""
+        lines.append(f"  {field.variable}{default}\n      {field.description}")
+    return "\n".join(lines)
+
+
+def markdown_table() -> str:
+    """The settings, for the docs."""
+    rows = [f"| `{field.variable}` | `{field.default or ' '}` | {field.description} |" for field in FIELDS]
+    return "\n".join(["| variable | default | what it is |", "| --- | --- | --- |", *rows])

@@ -1,0 +1,66 @@
+"""The Lua library `penstock`: put together from `lua/`, loaded when the server's is older.
+
+Within a major version only additions are made, so an old service keeps working on a newer library.
+"""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+LIBRARY_VERSION: Final = 1
+"""Raised with every change of `lua/` that leaves this house."""
+
+_HEADER: Final = re.compile(rb"-- penstock library version=(\d+) digest=([0-9a-f]+)")
+
+
+class LibraryError(Exception):
+    """The server holds a library of the same version with other contents."""
+
+
+def _folder() -> Path:
+    """`penstock/lua` in an installed wheel, `lua/` beside `shared/` in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "lua"
+    return installed if installed.is_dir() else package.parents[1] / "lua"
+
+
+@cache
+def assemble() -> tuple[str, str]:
+    """The library's code and its digest: the files that `lua/manifest` names, in its order."""
+    folder = _folder()
+    names = (folder / "manifest").read_text().split()
+    # Each file is a block of its own, so that its local names stay its own; the prelude's are everybody's.
+    prelude, *rest = ((folder / name).read_text() for name in names)
+    body = prelude + "".join(f"do -- {name}\n{text}end\n" for name, text in zip(names[1:], rest, strict=True))
+    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+    header = f"#!lua name=penstock\n-- penstock library version={LIBRARY_VERSION} digest={digest}\n"
+    return header + body, digest
+
+
+async def ensure(execute: Any, *, dev: bool = False) -> None:
+    """Loads the library unless the server has this one or a newer one.
+
+    `execute(*command)` runs one Valkey command. Raises LibraryError when the server's library has this
+    version but other contents, unless `dev`.
+    """
+    code, digest = assemble()
+    listed = await execute("FUNCTION", "LIST", "LIBRARYNAME", "penstock", "WITHCODE")
+    found = _HEADER.search(_code_of(listed)) if listed else None
+    if found:
+        version = int(found[1])
+        if version > LIBRARY_VERSION or (version == LIBRARY_VERSION and found[2].decode() == digest):
+            return
+        if version == LIBRARY_VERSION and not dev:
+            raise LibraryError(
+                f"Valkey holds another build of Penstock's library version {version}; "
+                "raise LIBRARY_VERSION, or set PENSTOCK_DEV=1 to replace it"
+            )
+    await execute("FUNCTION", "LOAD", "REPLACE", code)
+
+
+def _code_of(listed: list[Any]) -> bytes:
+    """The code in a FUNCTION LIST reply of one library (RESP2: flat field lists)."""
+    fields = listed[0]
+    return bytes(fields[fields.index(b"library_code") + 1])

@@ -1,0 +1,89 @@
+"""Every verb of the contract that stands: which service answers it, what it takes and gives.
+
+The endpoints, their JSON Schemas, the SDK's calls and the table in docs/contract.md come from here.
+A verb's subject is `<root>.v1.<name>`.
+"""
+
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
+
+from penstock.messages import executions as e
+from penstock.messages import flows as f
+from penstock.messages import leases as le
+from penstock.messages import signals as s
+from penstock.messages.common import Page, Record, Reply, Request, StateReply
+
+Req = TypeVar("Req", bound=Request)
+Rep = TypeVar("Rep", bound=Reply)
+
+MAX_BATCH: Final = 10_000
+
+
+class Verb(Struct, Generic[Req, Rep], frozen=True):
+    """One endpoint: `name` is `<resource>.<verb>`; `batch` says whether an array is taken."""
+
+    name: str
+    service: str
+    request: type[Req]
+    reply: type[Rep]
+    batch: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint's name in NATS micro (no dots there)."""
+        return self.name.replace(".", "_")
+
+    def subject(self, root: str) -> str:
+        return f"{root}.v1.{self.name}"
+
+
+SCHEDULER: Final = "scheduler"
+LEASE_KEEPER: Final = "lease-keeper"
+SIGNAL_ROUTER: Final = "signal-router"
+MIRROR_OBSERVER: Final = "mirror-observer"
+CANCEL_RECONCILER: Final = "cancel-reconciler"
+AUDIT_RELAY: Final = "audit-relay"
+SERVICES: Final = (SCHEDULER, LEASE_KEEPER, SIGNAL_ROUTER, MIRROR_OBSERVER, CANCEL_RECONCILER, AUDIT_RELAY)
+
+EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)
+EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)
+EXECUTION_LIST = Verb("execution.list", SCHEDULER, e.ExecutionList, Page[Record], True)
+EXECUTION_HISTORY = Verb("execution.history", SCHEDULER, e.ExecutionHistory, Page[e.ExecutionEvent], True)
+EXECUTION_WAIT = Verb("execution.wait", SCHEDULER, e.ExecutionWait, Record, True)
+WORK_NEXT = Verb("work.next", SCHEDULER, e.WorkNext, le.Tasks)
+WORK_GRANT = Verb("work.grant", SCHEDULER, e.WorkGrant, Page[e.Grant])
+LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
+FLOW_CREATE = Verb("flow.create", SCHEDULER, f.FlowCreate, f.Flow)
+FLOW_START = Verb("flow.start", SCHEDULER, f.FlowStart, f.Flow)
+FLOW_GET = Verb("flow.get", SCHEDULER, f.FlowGet, f.Flow)
+FLOW_LIST = Verb("flow.list", SCHEDULER, f.FlowList, Page[f.Flow])
+FLOW_GRAPH = Verb("flow.graph", SCHEDULER, f.FlowGraph, f.Graph)
+
+LEASE_CLAIM = Verb("lease.claim", LEASE_KEEPER, le.Claim, le.TaskMessage, True)
+LEASE_CLAIM_RESUMED = Verb("lease.claim_resumed", LEASE_KEEPER, le.Claim, le.TaskMessage, True)
+LEASE_RECLAIM = Verb("lease.reclaim", LEASE_KEEPER, le.Claim, le.TaskMessage, True)
+LEASE_START = Verb("lease.start", LEASE_KEEPER, le.LeaseStart, StateReply, True)
+LEASE_RENEW = Verb("lease.renew", LEASE_KEEPER, le.LeaseRenew, le.Renewed, True)
+LEASE_COMPLETE = Verb("lease.complete", LEASE_KEEPER, le.LeaseComplete, StateReply, True)
+LEASE_FAIL = Verb("lease.fail", LEASE_KEEPER, le.LeaseFail, le.Failed, True)
+LEASE_RELEASE = Verb("lease.release", LEASE_KEEPER, le.LeaseRelease, StateReply, True)
+LEASE_PROGRESS = Verb("lease.progress", LEASE_KEEPER, le.LeaseProgress, le.Progress, True)
+
+WAITPOINT_CREATE = Verb("waitpoint.create", SIGNAL_ROUTER, s.WaitpointCreate, s.WaitpointCreated)
+LEASE_SUSPEND = Verb("lease.suspend", SIGNAL_ROUTER, s.LeaseSuspend, s.Suspended, True)
+SIGNAL_DELIVER = Verb("signal.deliver", SIGNAL_ROUTER, s.SignalDeliver, s.Delivered, True)
+SIGNAL_RESUMED_BY = Verb("signal.resumed_by", SIGNAL_ROUTER, s.ResumedBy, Page[s.Signal], True)
+
+FLOW_CREATE_MIRRORED = Verb("flow.create_mirrored", MIRROR_OBSERVER, f.FlowCreateMirrored, f.Flow)
+FLOW_OBSERVE = Verb("flow.observe", MIRROR_OBSERVER, f.Observe, f.Step, True)
+FLOW_STEPS = Verb("flow.steps", MIRROR_OBSERVER, f.FlowSteps, Page[f.Step])
+
+EXECUTION_CANCEL = Verb("execution.cancel", CANCEL_RECONCILER, f.ExecutionCancel, StateReply, True)
+FLOW_REQUEST_CANCEL = Verb("flow.request_cancel", CANCEL_RECONCILER, f.FlowRequestCancel, f.Flow)
+FLOW_CANCEL = Verb("flow.cancel", CANCEL_RECONCILER, f.FlowCancel, f.FlowCancelled)
+CANCEL_BACKLOG = Verb("cancel.backlog", CANCEL_RECONCILER, f.CancelBacklog, Page[f.BacklogItem])
+
+VERBS: Final[dict[str, Verb[Any, Any]]] = {
+    verb.name: verb for verb in list(globals().values()) if isinstance(verb, Verb)
+}

@@ -1,0 +1,100 @@
+"""What a handler may raise, and what the SDK raises to a handler."""
+
+import re
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from penstock.messages.signals import Condition, WaitpointCreated
+
+TimeoutBehavior = Literal["fail", "cancel", "resume", "escalate"]
+Duration = float | timedelta
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def milliseconds(duration: Duration) -> int:
+    """Seconds (or a timedelta) as the wire's integer."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    return round(seconds * 1000)
+
+
+class Retry(Exception):
+    """Raise: this attempt failed, try again (as long as attempts are left).
+
+    `after`: seconds or a timedelta until the next attempt; None leaves it to the execution's backoff.
+    """
+
+    def __init__(
+        self, reason: str = "retry requested", *, after: Duration | None = None, category: str = "retry"
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.after, self.category = reason, after, category
+
+
+class Fail(Exception):
+    """Raise: failed for good, no further attempt."""
+
+    def __init__(self, reason: str, category: str = "failed") -> None:
+        super().__init__(reason)
+        self.reason, self.category = reason, category
+
+
+class Suspend(Exception):
+    """Raise: give the lease back and wait for signals.
+
+    When the condition is met the handler runs again from its start, with `task.resumed` true and the
+    signals in `await task.resumed_by()`. `condition`: a signal name (`"approved"`), a prefix
+    (`"review.*"`), the contract's dict, or a `Condition`; None is any signal. `waitpoint`: one that
+    `task.create_waitpoint` made, so that its token could be handed out first.
+    """
+
+    def __init__(
+        self,
+        condition: "ConditionLike" = None,
+        *,
+        reason_code: str = "signal",
+        timeout: Duration | None = None,
+        timeout_behavior: TimeoutBehavior = "fail",
+        waitpoint: WaitpointCreated | str | None = None,
+    ) -> None:
+        super().__init__(reason_code)
+        self.condition, self.reason_code = condition, reason_code
+        self.timeout, self.waitpoint = timeout, waitpoint
+        self.timeout_behavior: TimeoutBehavior = timeout_behavior
+
+
+ConditionLike = Condition | dict[str, Any] | str | None
+
+
+class TaskConsumedError(RuntimeError):
+    """The task has had its outcome already; nothing was sent."""
+
+
+class PossiblySucceeded(RuntimeError):
+    """An outcome was sent again and again without an answer, and the state could not be read either.
+
+    It may or may not have been applied. If it was not, the lease runs out and the execution is handed
+    to a worker again.
+    """
+
+    def __init__(self, execution_id: str, verb: str) -> None:
+        super().__init__(f"{verb} of {execution_id} may or may not have been applied")
+        self.execution_id, self.verb = execution_id, verb
+
+
+def category_of(error: BaseException) -> str:
+    """The failure category of an exception: its `category` attribute if that is a token, else its
+    class name in snake_case (`ValueError` → `value_error`, `HTTPStatusError` → `http_status_error`).
+    """
+    own = getattr(error, "category", None)
+    if isinstance(own, str) and _TOKEN.fullmatch(own):
+        return own
+    name = _HUMPS.sub("_", type(error).__name__).lower()
+    return name if _TOKEN.fullmatch(name) else "error"
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line of at most 4096 characters."""
+    text = str(error)
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:4096]

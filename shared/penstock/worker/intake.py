@@ -1,0 +1,138 @@
+"""Asks for work: one parked request at a time, on an inbox of its own.
+
+The inbox outlives each request, so that tasks whose reply is late (a reconnect, a slow claim) still arrive
+instead of lying leased until they expire.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from nats import errors as nats_errors
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+
+from penstock import errors, verbs
+from penstock.bus.requester import encode, is_no_responders, listen, nobody_answers, refusal
+from penstock.messages.executions import WorkNext
+from penstock.messages.leases import TaskMessage, Tasks
+
+log: Final = logging.getLogger("penstock.worker")
+
+MAX_ASK: Final = 1000
+MARGIN_S: Final = 3.0
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 2.0
+
+_decode: Final = msgspec.json.Decoder(Tasks).decode
+
+
+class Intake:
+    """Keeps asking for as much work as there are free slots."""
+
+    def __init__(
+        self,
+        nats: Nats,
+        root: str,
+        ask: WorkNext,
+        free_slots: Callable[[], int],
+        accept: Callable[[list[TaskMessage]], None],
+    ) -> None:
+        self._nats = nats
+        self._root = root
+        self._subject = verbs.WORK_NEXT.subject(root)
+        self._ask = ask
+        self._free_slots = free_slots
+        self._accept = accept
+        self._inbox = nats.new_inbox()
+        self._free = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._answered.set()
+        self._empty = False
+        self._error: errors.PenstockError | None = None
+        self._stopping = False
+
+    def slot_freed(self) -> None:
+        """There may be room for more: look again."""
+        self._free.set()
+
+    async def start(self) -> None:
+        """Listen for tasks."""
+        await listen(self._nats, self._inbox, self._on_reply)
+
+    async def run(self) -> None:
+        """Ask until stopped. Raises when the request itself is refused, for that will not change."""
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE_S
+        while not self._stopping:
+            free = self._free_slots()
+            if free <= 0:
+                self._free.clear()
+                await self._free.wait()
+                continue
+            asked = loop.time()
+            await self._send(free)
+            answered = await self._answer()
+            error, self._error = self._error, None
+            if isinstance(error, errors.InvalidError):
+                raise error
+            if error is not None or (self._empty and loop.time() - asked < self._ask.wait_ms / 2000):
+                if error is not None:
+                    log.warning("no work: %s", error)
+                    pause = max(pause, (error.retry_after_ms or 0) / 1000)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            elif answered:
+                pause = FIRST_PAUSE_S
+
+    async def stop(self, timeout: float = 1.0) -> None:
+        """Ask no more. A request that is still parked is withdrawn, and its answer awaited for a moment."""
+        self._stopping = True
+        if not self._answered.is_set() and self._nats.is_connected:
+            withdrawn = encode({"worker_id": self._ask.worker_id})
+            await self._nats.publish(f"{self._root}.hint.withdraw", withdrawn)
+            try:
+                await asyncio.wait_for(self._answered.wait(), timeout)
+            except TimeoutError:
+                log.info("the parked request for work was not withdrawn in time")
+
+    async def _send(self, free: int) -> None:
+        self._answered.clear()
+        self._empty = False
+        self._ask.max = min(free, MAX_ASK)
+        try:
+            await self._nats.publish(self._subject, encode(self._ask), reply=self._inbox)
+        except (nats_errors.Error, OSError) as error:
+            self._error = errors.make("timeout", f"work.next could not be sent ({type(error).__name__})")
+            self._answered.set()
+
+    async def _answer(self) -> bool:
+        """Wait for the answer; False when it is lost: late, or the connection was another one."""
+        loop = asyncio.get_running_loop()
+        connection = self._nats.stats["reconnects"]
+        end = loop.time() + self._ask.wait_ms / 1000 + MARGIN_S
+        while True:
+            try:
+                await asyncio.wait_for(self._answered.wait(), min(1.0, max(0.0, end - loop.time())))
+                return True
+            except TimeoutError:
+                if loop.time() >= end or self._nats.stats["reconnects"] != connection:
+                    return False
+
+    async def _on_reply(self, msg: Msg) -> None:
+        if is_no_responders(msg):
+            self._error = nobody_answers(verbs.WORK_NEXT, self._root, "nobody answers")
+        else:
+            self._error = refusal(msg)
+            if self._error is None:
+                try:
+                    tasks = _decode(msg.data).tasks
+                except msgspec.MsgspecError as bad:
+                    self._error = errors.make("internal", f"the reply to work.next is malformed: {bad}")
+                else:
+                    self._empty = not tasks
+                    if tasks:
+                        self._accept(tasks)
+        self._answered.set()

@@ -1,0 +1,140 @@
+"""From a Python function to a handler: its signature says how the input becomes arguments.
+
+- A first parameter annotated `Task` gets the task.
+- One more parameter that is a Struct, dataclass, TypedDict or NamedTuple, or is named `input`, takes
+  the whole input.
+- Otherwise each parameter takes the input field of its name, converted to its annotation; fields that
+  no parameter asks for are ignored, unless there is a `**rest`, which gets them.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import msgspec
+from msgspec import Raw
+
+from penstock.worker.task import Task
+
+Arguments = Callable[[Raw], dict[str, Any]]
+
+_EMPTY: Final = inspect.Parameter.empty
+
+
+class InvalidInput(ValueError):
+    """The input does not fit the handler's parameters."""
+
+    category = "invalid_input"
+
+
+class Handler:
+    """One registered function, ready to be called with a task."""
+
+    __slots__ = ("_arguments", "_takes_task", "function", "is_async", "kind")
+
+    def __init__(self, kind: str, function: Callable[..., Any]) -> None:
+        self.kind = kind
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+        )
+        self._takes_task, self._arguments = _read(function)
+
+    def bind(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for this task. Raises `InvalidInput`."""
+        positional = (task,) if self._takes_task else ()
+        if self._arguments is None:
+            return positional, {}
+        try:
+            return positional, self._arguments(task.raw_input)
+        except msgspec.MsgspecError as error:
+            raise InvalidInput(f"the input does not fit the handler of {self.kind}: {error}") from None
+
+    def call(self, task: Task) -> Any:
+        """Call the function: an async one answers its awaitable. Raises `InvalidInput`."""
+        positional, named = self.bind(task)
+        return self.function(*positional, **named)
+
+
+def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
+    """Whether the task is asked for, and how the other arguments come from the input."""
+    parameters = list(inspect.signature(function).parameters.values())
+    target = function if inspect.isroutine(function) else type(function).__call__
+    hints = typing.get_type_hints(target, include_extras=True)
+    takes_task = bool(parameters) and hints.get(parameters[0].name) is Task
+    if takes_task:
+        parameters = parameters[1:]
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            _refuse(function, f"parameter {parameter.name!r} cannot be filled by name")
+        if hints.get(parameter.name) is Task:
+            _refuse(function, "the Task comes first")
+    if not parameters:
+        return takes_task, None
+    if len(parameters) == 1 and parameters[0].kind is not parameters[0].VAR_KEYWORD:
+        only = parameters[0]
+        annotation: Any = hints.get(only.name, Any)
+        if only.name == "input" or _is_whole(annotation):
+            return takes_task, _whole(only.name, annotation)
+    return takes_task, _by_name(parameters, hints)
+
+
+def _refuse(function: Callable[..., Any], why: str) -> NoReturn:
+    raise TypeError(f"{getattr(function, '__qualname__', function)!s} cannot be a handler: {why}")
+
+
+def _is_whole(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _is_whole(typing.get_args(annotation)[0])
+    cls: Any = origin or annotation
+    if not isinstance(cls, type):
+        return False
+    whole: Any = cls
+    return (
+        issubclass(whole, msgspec.Struct)
+        or dataclasses.is_dataclass(whole)
+        or typing.is_typeddict(whole)
+        or (issubclass(whole, tuple) and hasattr(whole, "_fields"))
+    )
+
+
+def _whole(name: str, annotation: Any) -> Arguments:
+    if annotation is Raw:
+        return lambda raw: {name: raw}
+    decode = msgspec.json.Decoder(annotation).decode
+    return lambda raw: {name: decode(raw)}
+
+
+def _by_name(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> Arguments:
+    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    fields: list[Any] = []
+    for parameter in named:
+        annotation = hints.get(parameter.name, Any)
+        if parameter.default is _EMPTY:
+            fields.append((parameter.name, annotation))
+        else:
+            # The very default object, as a plain call of the function would use.
+            default = msgspec.field(default_factory=lambda value=parameter.default: value)
+            fields.append((parameter.name, annotation, default))
+    decode = msgspec.json.Decoder(msgspec.defstruct("Input", fields, kw_only=True)).decode
+    names = tuple(p.name for p in named)
+
+    def arguments(raw: Raw) -> dict[str, Any]:
+        # `null` is what an execution created without input has.
+        value = decode(b"{}" if raw == _NULL else raw)
+        return {name: getattr(value, name) for name in names}
+
+    if len(named) == len(parameters):
+        return arguments
+    decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def with_rest(raw: Raw) -> dict[str, Any]:
+        return (decode_object(raw) if raw != _NULL else {}) | arguments(raw)
+
+    return with_rest
+
+
+_NULL: Final = Raw(b"null")

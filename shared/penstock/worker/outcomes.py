@@ -1,0 +1,91 @@
+"""Outcomes reach their service, whatever happens on the way.
+
+An outcome is repeated with the same fence until it is answered: the services answer a repetition as
+they answered the first. When the lease must have run out meanwhile, the execution's state tells.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+from penstock import errors, verbs
+from penstock.bus.requester import Requester
+from penstock.messages.common import Fence, Record, Reply, StateReply
+from penstock.messages.executions import ExecutionGet
+from penstock.messages.leases import Failed
+from penstock.messages.signals import Suspended
+from penstock.verbs import Verb
+from penstock.worker.errors import PossiblySucceeded
+from penstock.worker.lease import Lease
+
+Rep = TypeVar("Rep", bound=Reply)
+
+ANSWER_S: Final = 5.0
+# How long after the lease's end an outcome is still worth repeating.
+MARGIN_S: Final = 5.0
+READ_TRIES: Final = 3
+FIRST_DELAY_S: Final = 0.05
+LONGEST_DELAY_S: Final = 2.0
+
+
+def _failed(record: Record) -> Reply | None:
+    if record.state == "failed":
+        return Failed(outcome="terminal_failed")
+    if record.state == "retry_wait":
+        return Failed(
+            outcome="retry_scheduled", ready_at=record.ready_at, next_attempt=record.attempt_index + 1
+        )
+    return None
+
+
+# What a record must look like if the outcome was applied; the answer is rebuilt from it.
+_APPLIED: Final[dict[str, Callable[[Record], Reply | None]]] = {
+    "lease.complete": lambda r: StateReply(state=r.state) if r.state == "completed" else None,
+    "lease.fail": _failed,
+    "lease.suspend": lambda r: Suspended(outcome="suspended") if r.state == "suspended" else None,
+}
+
+
+async def deliver(requester: Requester, lease: Lease, verb: Verb[Any, Rep], request: Fence) -> Rep:
+    """Send an outcome until it is answered, or until its fate can be read.
+
+    Raises the typed refusal, `stale_lease` when somebody else has the execution by now, or
+    `PossiblySucceeded`.
+    """
+    delay = FIRST_DELAY_S
+    while True:
+        try:
+            return await requester.send(verb, request, timeout=ANSWER_S)
+        except errors.UnavailableError:
+            if time.monotonic() >= lease.expires + MARGIN_S:
+                break
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, LONGEST_DELAY_S)
+    return cast(Rep, await _read_fate(requester, lease, verb))
+
+
+async def _read_fate(requester: Requester, lease: Lease, verb: Verb[Any, Any]) -> Reply:
+    message = lease.message
+    record = await _read(requester, message.execution_id)
+    if record is None:
+        raise PossiblySucceeded(message.execution_id, verb.name)
+    if record.attempt_id == message.attempt_id:
+        rebuild = _APPLIED.get(verb.name)
+        reply = rebuild(record) if rebuild else None
+        if reply is not None:
+            return reply
+    detail = {"state": record.state, "attempt_index": record.attempt_index}
+    raise errors.make("stale_lease", f"{verb.name} was not applied: the lease ran out", detail=detail)
+
+
+async def _read(requester: Requester, execution_id: str) -> Record | None:
+    for _ in range(READ_TRIES):
+        try:
+            request = ExecutionGet(execution_id=execution_id)
+            return await requester.call(verbs.EXECUTION_GET, request, timeout=ANSWER_S)
+        except errors.UnavailableError:
+            await asyncio.sleep(LONGEST_DELAY_S)
+        except errors.PenstockError:
+            return None
+    return None

@@ -1,0 +1,219 @@
+"""Runs handlers, each in a slot, and turns what they return or raise into an outcome."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from penstock import errors
+from penstock.bus.requester import Requester, encode
+from penstock.messages.leases import TaskMessage
+from penstock.worker.errors import (
+    Fail,
+    PossiblySucceeded,
+    Retry,
+    Suspend,
+    TaskConsumedError,
+    category_of,
+    reason_of,
+)
+from penstock.worker.invoke import Handler, InvalidInput
+from penstock.worker.lease import LOST, Lease, Leases
+from penstock.worker.task import Task
+
+log: Final = logging.getLogger("penstock.worker")
+
+# An outcome that is still to be sent, or None when there is nothing (more) to say.
+Outcome = Coroutine[Any, Any, object] | None
+
+
+class Runner:
+    """At most `concurrency` handlers at a time.
+
+    A slot is free as soon as its handler has ended: its outcome is delivered beside the next handler.
+    """
+
+    def __init__(
+        self,
+        requester: Requester,
+        leases: Leases,
+        handlers: dict[str, Handler],
+        concurrency: int,
+        on_free_slot: Callable[[], None],
+    ) -> None:
+        self.active = 0
+        self._requester = requester
+        self._leases = leases
+        self._handlers = handlers
+        self._concurrency = concurrency
+        self._on_free_slot = on_free_slot
+        self._threads: ThreadPoolExecutor | None = None
+        self.running: set[asyncio.Task[None]] = set()
+        # Attempts whose handler is in a thread, which cannot be interrupted.
+        self.in_threads: set[str] = set()
+
+    def start(self, message: TaskMessage) -> None:
+        """Run a task's handler; it has a slot from now on."""
+        lease = self._leases.add(message)
+        self.active += 1
+        lease.runner = asyncio.get_running_loop().create_task(self._run(lease))
+        self.running.add(lease.runner)
+
+    def task(self, message: TaskMessage) -> Task:
+        """A task without a handler: for giving it back."""
+        return Task(self._requester, self._leases, self._leases.add(message))
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, lease: Lease) -> None:
+        task = Task(self._requester, self._leases, lease)
+        try:
+            try:
+                outcome = await self._handle(task, lease)
+            finally:
+                lease.on_stop = None
+                self.active -= 1
+                self._on_free_slot()
+            if outcome is not None:
+                await self._send(task, outcome)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("%s %s: could not be brought to its end", task.kind, task.execution_id)
+        finally:
+            self._leases.drop(lease)
+            if lease.runner is not None:
+                self.running.discard(lease.runner)
+
+    async def _handle(self, task: Task, lease: Lease) -> Outcome:
+        """Run the handler (again, when what it would wait for is there already)."""
+        handler = self._handlers.get(task.kind)
+        if handler is None:
+            log.error("no handler for kind %r, which lane %r holds", task.kind, task.lane)
+            reason = f"this worker has no handler for kind {task.kind!r} (lane {task.lane!r})"
+            return task.fail(reason, "no_handler")
+        while True:
+            try:
+                result = await self._call(handler, task, lease)
+            except asyncio.CancelledError as error:
+                return self._cancelled(task, lease, error)
+            except Suspend as wait:
+                if task.consumed:
+                    return self._too_late(task, wait)
+                try:
+                    reply = await task.suspend(
+                        wait.condition,
+                        reason_code=wait.reason_code,
+                        timeout=wait.timeout,
+                        timeout_behavior=wait.timeout_behavior,
+                        waitpoint=wait.waitpoint,
+                    )
+                except Exception as error:
+                    return self._failed(task, lease, error)
+                if reply.outcome != "already_satisfied":
+                    return None
+            except Exception as error:
+                return self._failed(task, lease, error)
+            else:
+                return self._returned(task, lease, result)
+
+    async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
+        if lease.lost or lease.cancel_requested:
+            raise asyncio.CancelledError
+        if handler.is_async:
+            if lease.runner is not None:
+                lease.on_stop = lease.runner.cancel
+            try:
+                return await handler.call(task)
+            finally:
+                lease.on_stop = None
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="penstock-handler")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._call_in_thread, handler, task)
+
+    def _call_in_thread(self, handler: Handler, task: Task) -> Any:
+        self.in_threads.add(task.lease_id)
+        try:
+            return handler.call(task)
+        finally:
+            self.in_threads.discard(task.lease_id)
+
+    def _returned(self, task: Task, lease: Lease, result: Any) -> Outcome:
+        if task.consumed or self._is_gone(task, lease):
+            return None
+        try:
+            raw = result if isinstance(result, Raw) else Raw(encode(result))
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            reason = f"the handler's result cannot be encoded: {error}"
+            return task.fail(reason, "invalid_result", retryable=False)
+        return task.complete(raw)
+
+    def _cancelled(self, task: Task, lease: Lease, error: asyncio.CancelledError) -> Outcome:
+        asked = lease.lost or lease.cancel_requested or lease.abandoned
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            if not asked:
+                raise error  # not ours: the event loop is going down
+            current.uncancel()
+        if not asked:
+            return self._failed(task, lease, error)
+        if task.consumed or self._is_gone(task, lease) or lease.abandoned:
+            return None
+        return task.fail("canceled on request", "canceled", retryable=False)
+
+    def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
+        if task.consumed:
+            return self._too_late(task, error)
+        if isinstance(error, errors.PenstockError) and error.code in LOST:
+            lease.lose(error.code)
+        if self._is_gone(task, lease):
+            return None
+        if lease.cancel_requested:
+            return task.fail(reason_of(error), "canceled", retryable=False)
+        if isinstance(error, Retry):
+            return task.fail(error.reason, category_of(error), retry_after=error.after)
+        if isinstance(error, Fail):
+            return task.fail(error.reason, category_of(error), retryable=False)
+        if isinstance(error, InvalidInput):
+            return task.fail(str(error), "invalid_input", retryable=False)
+        log.warning("%s %s failed", task.kind, task.execution_id, exc_info=error)
+        category = error.code if isinstance(error, errors.PenstockError) else category_of(error)
+        return task.fail(reason_of(error), category)
+
+    @staticmethod
+    def _too_late(task: Task, error: BaseException) -> None:
+        """The task had its outcome before the handler raised: the error can only be told."""
+        quiet = isinstance(error, (TaskConsumedError, PossiblySucceeded, errors.PenstockError))
+        log.error(
+            "%s %s: raised after its outcome: %s",
+            task.kind,
+            task.execution_id,
+            reason_of(error),
+            exc_info=None if quiet else error,
+        )
+
+    @staticmethod
+    def _is_gone(task: Task, lease: Lease) -> bool:
+        if lease.lost is None:
+            return False
+        log.warning("%s %s: lease lost (%s); nothing is sent", task.kind, task.execution_id, lease.lost)
+        return True
+
+    @staticmethod
+    async def _send(task: Task, outcome: Coroutine[Any, Any, object]) -> None:
+        try:
+            await outcome
+        except errors.InvalidError as refused:
+            # A result that is too large, say: that is a failure, and trying again would not help.
+            await task.fail(str(refused)[:4096], refused.code, retryable=False)
+        except PossiblySucceeded as error:
+            log.error("%s %s: %s", task.kind, task.execution_id, error)
+        except errors.PenstockError as error:
+            log.warning("%s %s: the outcome was refused: %s", task.kind, task.execution_id, error)

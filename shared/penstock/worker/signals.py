@@ -1,0 +1,44 @@
+"""Signals and conditions as handlers see them."""
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from penstock.messages import signals as wire
+from penstock.messages.signals import Condition
+
+T = TypeVar("T")
+
+
+class Signal:
+    """A signal that woke a task: `signal_id`, `name`, `payload`, `source`, `at` (ms)."""
+
+    __slots__ = ("at", "name", "raw_payload", "signal_id", "source")
+
+    def __init__(self, signal: wire.Signal) -> None:
+        self.signal_id = signal.signal_id
+        self.name = signal.name
+        self.source = signal.source
+        self.at = signal.at
+        self.raw_payload: Raw = signal.payload
+
+    @property
+    def payload(self) -> Any:
+        """The payload as plain Python values."""
+        return msgspec.json.decode(self.raw_payload)
+
+    def payload_as(self, type: type[T]) -> T:
+        """The payload as this type. Raises `msgspec.ValidationError`."""
+        return msgspec.json.decode(self.raw_payload, type=type)
+
+    def __repr__(self) -> str:
+        return f"Signal(name={self.name!r}, signal_id={self.signal_id!r}, source={self.source!r})"
+
+
+def condition_of(condition: "Condition | dict[str, Any] | str | None") -> Condition | None:
+    """A name, a prefix `review.*`, or the contract's tree. Raises `msgspec.ValidationError`."""
+    if condition is None or isinstance(condition, Condition):
+        return condition
+    tree = {"name": condition} if isinstance(condition, str) else condition
+    return msgspec.convert(tree, Condition)

@@ -1,0 +1,260 @@
+"""`Task`: what a handler can see and do."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from penstock import errors, verbs
+from penstock.bus.requester import Requester, encode
+from penstock.messages.common import Fence, Reply
+from penstock.messages.leases import Failed, LeaseComplete, LeaseFail, LeaseProgress, LeaseRelease
+from penstock.messages.signals import (
+    LeaseSuspend,
+    ResumedBy,
+    Suspended,
+    WaitpointCreate,
+    WaitpointCreated,
+)
+from penstock.verbs import Verb
+from penstock.worker.errors import (
+    ConditionLike,
+    Duration,
+    TaskConsumedError,
+    TimeoutBehavior,
+    milliseconds,
+)
+from penstock.worker.lease import Lease, Leases
+from penstock.worker.outcomes import deliver
+from penstock.worker.signals import Signal, condition_of
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Fence)
+Rep = TypeVar("Rep", bound=Reply)
+
+
+class Task:
+    """One attempt at one execution.
+
+    `complete`, `fail`, `suspend` and `release` consume it: a second one raises `TaskConsumedError` before
+    anything is sent. Returning from the handler completes a task that was not consumed.
+    """
+
+    __slots__ = ("_consumed", "_input", "_lease", "_leases", "_loop", "_requester", "_resumed", "_signals")
+
+    def __init__(self, requester: Requester, leases: Leases, lease: Lease) -> None:
+        self._requester = requester
+        self._leases = leases
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
+        self._consumed = False
+        self._input: Any = _UNREAD
+        self._resumed = lease.message.resumed
+        self._signals: list[Signal] | None = None
+
+    # What it is.
+
+    @property
+    def execution_id(self) -> str:
+        return self._lease.message.execution_id
+
+    @property
+    def kind(self) -> str:
+        return self._lease.message.kind
+
+    @property
+    def lane(self) -> str:
+        return self._lease.message.lane
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self._lease.message.tags
+
+    @property
+    def attempt_index(self) -> int:
+        return self._lease.message.attempt_index
+
+    @property
+    def attempt_id(self) -> str:
+        return self._lease.message.attempt_id
+
+    @property
+    def lease_id(self) -> str:
+        return self._lease.message.lease_id
+
+    @property
+    def lease_epoch(self) -> int:
+        return self._lease.message.lease_epoch
+
+    @property
+    def deadline_at(self) -> int | None:
+        """Milliseconds since the Unix epoch, or None."""
+        return self._lease.message.deadline_at
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this run continues after a suspension: `await task.resumed_by()` tells the signals."""
+        return self._resumed
+
+    @property
+    def raw_input(self) -> Raw:
+        """The input's JSON, byte for byte."""
+        return self._lease.message.input
+
+    @property
+    def input(self) -> Any:
+        """The input as plain Python values."""
+        if self._input is _UNREAD:
+            self._input = msgspec.json.decode(self._lease.message.input)
+        return self._input
+
+    def input_as(self, type: type[T]) -> T:
+        """The input as this type. Raises `msgspec.ValidationError`."""
+        return msgspec.json.decode(self._lease.message.input, type=type)
+
+    # How its lease is.
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants this stopped. Async handlers are cancelled; sync ones look here."""
+        return self._lease.cancel_requested
+
+    @property
+    def consumed(self) -> bool:
+        """Whether the outcome is decided."""
+        return self._consumed
+
+    def is_lease_healthy(self) -> bool:
+        """False after three failed renewals in a row, and once the lease is lost or over."""
+        return self._lease.healthy
+
+    def consecutive_renewal_failures(self) -> int:
+        return self._lease.failures
+
+    async def renew(self) -> None:
+        """Renew the lease now (it also renews by itself). Raises what the lease-keeper answers."""
+        await self._leases.renew(self._lease)
+
+    # What consumes it.
+
+    async def complete(self, result: Any = None) -> str:
+        """End with a result (anything that msgspec can encode). Answers the state.
+
+        Raises `TypeError` when the result cannot be encoded: then the task is not consumed.
+        """
+        raw = result if isinstance(result, Raw) else Raw(encode(result))
+        return (await self._consume(verbs.LEASE_COMPLETE, self._fenced(LeaseComplete, result=raw))).state
+
+    async def fail(
+        self,
+        reason: str,
+        category: str = "error",
+        *,
+        retryable: bool = True,
+        retry_after: Duration | None = None,
+    ) -> Failed:
+        """This attempt failed. Says whether another one follows."""
+        after = None if retry_after is None else milliseconds(retry_after)
+        request = self._fenced(
+            LeaseFail, reason=reason[:4096], category=category, retryable=retryable, retry_after_ms=after
+        )
+        return await self._consume(verbs.LEASE_FAIL, request)
+
+    async def suspend(
+        self,
+        condition: ConditionLike = None,
+        *,
+        reason_code: str = "signal",
+        timeout: Duration | None = None,
+        timeout_behavior: TimeoutBehavior = "fail",
+        waitpoint: WaitpointCreated | str | None = None,
+    ) -> Suspended:
+        """Give the lease back and wait for signals (`Suspend` says what the arguments mean).
+
+        `outcome` is `suspended`: return from the handler; it runs again when the condition is met. Or
+        `already_satisfied`: the signals had come before, the lease is kept, the task is not consumed and
+        `resumed_by()` has the signals.
+        """
+        waitpoint_id = waitpoint.waitpoint_id if isinstance(waitpoint, WaitpointCreated) else waitpoint
+        request = self._fenced(
+            LeaseSuspend,
+            reason_code=reason_code,
+            condition=condition_of(condition),
+            timeout_ms=None if timeout is None else milliseconds(timeout),
+            timeout_behavior=timeout_behavior,
+            waitpoint_id=waitpoint_id,
+        )
+        reply = await self._consume(verbs.LEASE_SUSPEND, request)
+        if reply.outcome == "already_satisfied":
+            self._consumed = False
+            self._leases.keep_on(self._lease)
+            self._resumed = True
+            self._signals = [Signal(item) for item in reply.items or []]
+        return reply
+
+    async def release(self) -> str:
+        """Give back what was leased and not begun, using no attempt up."""
+        return (await self._consume(verbs.LEASE_RELEASE, self._fenced(LeaseRelease))).state
+
+    # What does not.
+
+    async def progress(self, pct: float, message: str = "") -> None:
+        """Tell how far this is: 0 to 100 percent."""
+        request = self._fenced(LeaseProgress, pct=pct, message=message)
+        await self._requester.call(verbs.LEASE_PROGRESS, request)
+
+    async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
+        """A waitpoint that collects signals already, before the task suspends on it.
+
+        Its `token` is shown only here: hand it to whoever shall send the signal.
+        """
+        request = self._fenced(WaitpointCreate, waitpoint_key=key, expires_in_ms=milliseconds(expires_in))
+        return await self._requester.call(verbs.WAITPOINT_CREATE, request)
+
+    async def resumed_by(self) -> list[Signal]:
+        """The signals that caused this resume; empty after a timeout or an operator's resume."""
+        if self._signals is None:
+            page = await self._requester.call(verbs.SIGNAL_RESUMED_BY, self._fenced(ResumedBy))
+            self._signals = [Signal(item) for item in page.items]
+        return self._signals
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """From a sync handler's thread: run one of the methods above, e.g. `task.run(task.progress(50))`."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    # Inside.
+
+    def _fenced(self, request: type[F], **fields: Any) -> F:
+        message = self._lease.message
+        return request(
+            execution_id=message.execution_id,
+            attempt_index=message.attempt_index,
+            lease_id=message.lease_id,
+            lease_epoch=message.lease_epoch,
+            **fields,
+        )
+
+    async def _consume(self, verb: Verb[Any, Rep], request: Fence) -> Rep:
+        """Deliver an outcome, once."""
+        if self._consumed:
+            raise TaskConsumedError(f"{self.execution_id} has had its outcome: {verb.name} was not sent")
+        self._consumed = True
+        # From here on nothing may interrupt the delivery.
+        on_stop, self._lease.on_stop = self._lease.on_stop, None
+        try:
+            reply = await deliver(self._requester, self._lease, verb, request)
+        except errors.InvalidError:
+            # Refused as it stands (too large, say); the lease is still ours for another outcome.
+            self._consumed = False
+            self._lease.on_stop = on_stop
+            raise
+        except BaseException:
+            self._leases.drop(self._lease)
+            raise
+        self._leases.drop(self._lease)
+        return reply
+
+
+_UNREAD: Any = object()

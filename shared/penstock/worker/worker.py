@@ -1,0 +1,276 @@
+"""`Worker`: handlers by kind, and the life of the process that runs them."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+
+from penstock import errors
+from penstock.bus.connection import connect
+from penstock.bus.requester import Requester, listen
+from penstock.messages.executions import WorkNext
+from penstock.messages.leases import TaskMessage
+from penstock.worker.intake import Intake
+from penstock.worker.invoke import Handler
+from penstock.worker.lease import Leases
+from penstock.worker.runner import Runner
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+log: Final = logging.getLogger("penstock.worker")
+
+
+class _Push(msgspec.Struct):
+    """What is pushed to a worker: so far only `{"type": "cancel", execution_id, lease_id}`."""
+
+    type: str
+    lease_id: str | None = None
+
+
+_decode_push: Final = msgspec.json.Decoder(_Push).decode
+
+
+class Worker:
+    """Runs handlers for the work of some lanes.
+
+    >>> worker = Worker("nats://localhost:4222", lanes=["default"], concurrency=32)
+    >>> @worker.handler("mail.send")
+    ... async def send(task: Task, to: str, subject: str) -> Receipt: ...
+    >>> worker.main()
+
+    `lease_ttl`: seconds after which the work of a dead worker goes to another one. `grace`: seconds
+    that running handlers have to finish after SIGTERM. `park`: seconds that one request for work waits
+    at the scheduler; also how long a worker may sit idle when that scheduler is killed.
+    """
+
+    def __init__(
+        self,
+        url: str = "nats://localhost:4222",
+        lanes: Sequence[str] = ("default",),
+        concurrency: int = 32,
+        *,
+        capabilities: Sequence[str] = (),
+        worker_id: str | None = None,
+        lease_ttl: float = 30.0,
+        grace: float = 30.0,
+        park: float = 5.0,
+        root: str = "penstock",
+        credentials: str | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+        if isinstance(lanes, str) or not lanes:
+            raise ValueError("lanes must be a list with at least one name")
+        self.worker_id = worker_id or _new_worker_id()
+        self.concurrency = concurrency
+        self.root = root
+        self._url = url
+        self._credentials = credentials
+        self._grace = grace
+        self._lease_ttl = lease_ttl
+        self._ask = WorkNext(
+            worker_id=self.worker_id,
+            lanes=list(lanes),
+            capabilities=list(capabilities),
+            wait_ms=round(park * 1000),
+            lease_ttl_ms=round(lease_ttl * 1000),
+            start=True,
+        )
+        self._handlers: dict[str, Handler] = {}
+        # Tasks beyond the free slots: only a late reply brings them.
+        self._surplus: deque[TaskMessage] = deque()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._runner: Runner | None = None
+        self._intake: Intake | None = None
+        self.ready = asyncio.Event()
+
+    def handler(self, kind: str) -> Callable[[Function], Function]:
+        """Register a function, async or sync, for a kind (see `penstock.worker.invoke` for its parameters).
+
+        What it returns is the result. It may raise `Retry`, `Fail` or `Suspend`; any other exception
+        fails the attempt, with the exception's class name in snake_case as category.
+        """
+
+        def register(function: Function) -> Function:
+            if kind in self._handlers:
+                raise ValueError(f"kind {kind!r} has a handler already")
+            self._handlers[kind] = Handler(kind, function)
+            return function
+
+        return register
+
+    def stop(self) -> None:
+        """Begin to drain, as SIGTERM does; called twice, stop without grace."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def main(self) -> None:
+        """Run until SIGTERM or SIGINT, with uvloop where it is installed."""
+        if not logging.getLogger().handlers:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        try:
+            from uvloop import run
+        except ImportError:
+            run = asyncio.run
+        run(self.run())
+        if self._runner is not None and self._runner.in_threads:
+            # Python would wait for these threads without end; their leases are left to expire.
+            logging.shutdown()
+            os._exit(0)
+
+    async def run(self, *, handle_signals: bool = True) -> None:
+        """Work until `stop()`, SIGTERM or SIGINT; then drain.
+
+        Draining: no new work; what was leased and not begun goes back; running handlers finish within the
+        grace time, the rest is left to expire and goes to another worker.
+        """
+        nats = await connect(self._url, f"penstock-worker {self.worker_id}", self._credentials, wait=True)
+        requester = Requester(nats, self.root)
+        leases = Leases(requester, self._lease_ttl)
+        self._runner = runner = Runner(
+            requester, leases, self._handlers, self.concurrency, self._on_free_slot
+        )
+        self._intake = intake = Intake(nats, self.root, self._ask, self._free_slots, self._accept)
+
+        async def on_push(msg: Msg) -> None:
+            self._on_push(leases, msg)
+
+        loops: list[asyncio.Task[None]] = []
+        with _signals(self.stop) if handle_signals else contextlib.nullcontext():
+            try:
+                await listen(nats, f"{self.root}.worker.{self.worker_id}", on_push)
+                await intake.start()
+                renewals = asyncio.create_task(leases.renew_for_ever())
+                asking = asyncio.create_task(intake.run())
+                stopping = asyncio.create_task(self._wait_for_stop())
+                loops = [renewals, asking, stopping]
+                log.info("worker %s takes work of %s", self.worker_id, ", ".join(self._ask.lanes))
+                self.ready.set()
+                await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+                asking.cancel()
+                await self._drain(runner, intake, leases)
+                for ended in (asking, renewals):
+                    if ended.done() and not ended.cancelled():
+                        ended.result()
+            finally:
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
+                runner.close()
+                await _close(nats, requester)
+
+    # Work that comes in.
+
+    def _free_slots(self) -> int:
+        runner = self._runner
+        if runner is None or self._stop.is_set():
+            return 0
+        # Outcomes on their way are bounded too, lest a slow lease-keeper fill the memory.
+        if len(runner.running) > 4 * self.concurrency + 256:
+            return 0
+        return self.concurrency - runner.active - len(self._surplus)
+
+    def _accept(self, tasks: list[TaskMessage]) -> None:
+        runner = self._runner
+        assert runner is not None
+        for message in tasks:
+            if self._stop.is_set() or runner.active >= self.concurrency:
+                self._surplus.append(message)
+            else:
+                runner.start(message)
+
+    def _on_free_slot(self) -> None:
+        runner, intake = self._runner, self._intake
+        assert runner is not None and intake is not None
+        if self._surplus and not self._stop.is_set():
+            runner.start(self._surplus.popleft())
+        else:
+            intake.slot_freed()
+
+    @staticmethod
+    def _on_push(leases: Leases, msg: Msg) -> None:
+        try:
+            push = _decode_push(msg.data)
+        except msgspec.MsgspecError as error:
+            log.warning("a push that cannot be read: %s", error)
+            return
+        lease = leases.held.get(push.lease_id or "")
+        if push.type == "cancel" and lease is not None:
+            lease.cancel()
+
+    # The end.
+
+    async def _wait_for_stop(self) -> None:
+        await self._stop.wait()
+
+    async def _drain(self, runner: Runner, intake: Intake, leases: Leases) -> None:
+        self._stop.set()
+        log.info("worker %s drains: %d running", self.worker_id, runner.active)
+        await intake.stop()
+        surplus, self._surplus = list(self._surplus), deque[TaskMessage]()
+        await asyncio.gather(*(self._give_back(runner, message) for message in surplus))
+        if runner.running:
+            hurry = asyncio.create_task(self._hurry.wait())
+            everything = asyncio.gather(*runner.running, return_exceptions=True)
+            await asyncio.wait({everything, hurry}, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+        if runner.running:
+            log.warning("worker %s leaves %d tasks to expire", self.worker_id, len(runner.running))
+            for lease in list(leases.held.values()):
+                lease.abandon()
+            await asyncio.wait(runner.running, timeout=1.0)
+            for task in list(runner.running):
+                task.cancel()
+
+    @staticmethod
+    async def _give_back(runner: Runner, message: TaskMessage) -> None:
+        try:
+            await asyncio.wait_for(runner.task(message).release(), 5.0)
+        except errors.ConflictError:
+            runner.start(message)  # begun already as far as the service knows: finish it within the grace
+        except (errors.PenstockError, TimeoutError) as error:
+            log.warning("%s could not be given back: %s", message.execution_id, error)
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Generator[None]:
+    """SIGTERM and SIGINT call `stop`, where this thread may say so."""
+    loop = asyncio.get_running_loop()
+    caught: list[signal.Signals] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+async def _close(nats: Nats, requester: Requester) -> None:
+    with contextlib.suppress(Exception):
+        if nats.is_connected:
+            await asyncio.wait_for(nats.flush(), 2.0)
+    with contextlib.suppress(Exception):
+        await requester.close()
+    with contextlib.suppress(Exception):
+        await nats.close()
+
+
+def _new_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "worker"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,0 +1,100 @@
+"""The example's pure parts: what the census counts."""
+
+from pathlib import Path
+
+import pytest
+
+from census import analysis
+from census.analysis import FileCensus
+
+SOURCE = b'''\
+"""A docstring: def not_a_function()."""
+import os.path, sys
+from collections.abc import Mapping
+from . import sibling
+from .cousin import thing
+
+async def outer():
+    def inner():
+        import sys
+    return inner
+
+class Thing:
+    def method(self): ...
+'''
+
+
+def test_counts_lines_definitions_and_imports() -> None:
+    assert analysis.analyse(SOURCE) == FileCensus(
+        lines=13, functions=3, classes=1, imports={".": 2, "collections": 1, "os": 1, "sys": 2}
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [(b"", 0), (b"x = 1", 1), (b"x = 1\n", 1), (b"x = 1\n\n", 2), (b"x = 1\r\ny = 2\r\n", 2)],
+)
+def test_lines_are_counted_with_and_without_a_last_newline(source: bytes, lines: int) -> None:
+    assert analysis.analyse(source).lines == lines
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"print 'python 2'\n",
+        b"x = '\xff'\n",
+        b"# coding: no-such-codec\n",
+        b"x = '\x00'\n",
+        b"(" * 5000 + b"\n",
+    ],
+    ids=["syntax", "encoding", "codec", "null byte", "nested too deep"],
+)
+def test_what_does_not_parse_is_a_result(source: bytes) -> None:
+    result = analysis.analyse(source)
+    assert result.error is not None
+    assert (result.lines, result.functions, result.imports) == (1, 0, {})
+
+
+def test_merge_adds_up_in_any_order() -> None:
+    files = {
+        "a.py": FileCensus(lines=3, functions=1, imports={"os": 2}),
+        "b.py": FileCensus(lines=5, classes=2, imports={"os": 1, "ast": 3}),
+        "bad.py": FileCensus(lines=7, error="SyntaxError"),
+    }
+    totals = analysis.merge(files)
+    assert totals == analysis.merge(dict(reversed(files.items())))
+    assert (totals.files, totals.lines, totals.functions, totals.classes, totals.imports) == (3, 15, 1, 2, 6)
+    assert list(totals.modules.items()) == [("ast", 3), ("os", 3)], "equal counts stand in order of name"
+    assert totals.longest == {"bad.py": 7, "b.py": 5, "a.py": 3}
+    assert totals.unparsable == {"bad.py": "SyntaxError"}
+
+
+def test_merge_of_nothing() -> None:
+    assert analysis.merge({}).files == 0
+
+
+def test_the_files_are_the_library_without_installed_packages(tmp_path: Path) -> None:
+    for name in ("b.py", "a/__init__.py", "site-packages/x.py", "dist-packages/y.py", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x = 1\n")
+    (tmp_path / "folder.py").mkdir()
+    assert analysis.stdlib_files(tmp_path) == ["a/__init__.py", "b.py"]
+    assert analysis.direct(tmp_path, ["a/__init__.py", "b.py"]).lines == 2
+
+
+def test_this_pythons_library_is_large_enough_for_the_demo() -> None:
+    assert len(analysis.stdlib_files(analysis.stdlib_root())) >= 600
+
+
+def test_report_names_what_did_not_parse() -> None:
+    files = {
+        "a.py": FileCensus(lines=1234, imports={"os": 1}),
+        "bad.py": FileCensus(lines=1, error="SyntaxError"),
+    }
+    text = analysis.report(analysis.merge(files), "Ada")
+    assert "Approved by Ada." in text
+    assert "| lines | 1,235 |" in text
+    assert "| os | 1 |" in text
+    assert "- `bad.py`: SyntaxError" in text
+    assert "do not parse\n\n-" not in analysis.report(analysis.merge({}), "Ada")

@@ -1,0 +1,207 @@
+"""DueLoop: woken in time, level-triggered, in slices, and never discouraged."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from penstock import errors
+from penstock.runtime.due import DueLoop, ValkeyClock
+from penstock.runtime.logging import logger
+
+LOG = logger("scheduler", "test")
+
+
+class Agenda:
+    """A DueStore in memory, with a clock of its own that may be far from ours."""
+
+    def __init__(self, partitions: int = 1, ahead_ms: int = 0) -> None:
+        self.items: list[list[int]] = [[] for _ in range(partitions)]
+        self.done: list[tuple[int, int, int]] = []
+        self.calls: list[int] = []
+        self.ahead_ms = ahead_ms
+        self.fail = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+
+    def now(self) -> int:
+        return int(time.time() * 1000) + self.ahead_ms
+
+    async def call(self, partition: int, op: str, args: dict[str, Any]) -> dict[str, Any]:
+        assert op == "due"
+        self.calls.append(partition)
+        if self.fail:
+            self.fail -= 1
+            raise errors.make("valkey_unavailable")
+        now = self.now()
+        waiting = sorted(self.items[partition])
+        due = [at for at in waiting if at <= now][: args["limit"]]
+        self.items[partition] = waiting[len(due) :]
+        self.done += [(partition, at, now) for at in due]
+        left = self.items[partition]
+        self.entered.set()
+        await self.gate.wait()
+        return {
+            "handled": len(due),
+            "more": bool(left) and left[0] <= now,
+            "now": now,
+            **({"next_at": left[0]} if left else {}),
+        }
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the condition has no event
+            await asyncio.sleep(0.001)
+
+
+async def idle(agenda: Agenda, loop: DueLoop) -> None:
+    """The first look at every partition is over."""
+    await until(lambda: loop.slices >= len(agenda.items))
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 7_200_000, -7_200_000])
+async def test_handles_what_is_due_in_valkeys_time(ahead_ms: int) -> None:
+    agenda = Agenda(ahead_ms=ahead_ms)
+    agenda.items[0] = [agenda.now() - 5, agenda.now() + 60]
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await until(lambda: len(agenda.done) == 2)
+    await loop.stop()
+    assert all(at <= now <= at + 1000 for _, at, now in agenda.done[1:])
+    assert len(agenda.calls) <= 4  # no polling
+    assert loop.handled == 2
+    assert abs(loop.clock.now() - agenda.now()) < 200
+
+
+async def test_a_wake_up_is_heard_while_asleep() -> None:
+    agenda = Agenda()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await idle(agenda, loop)
+    at = agenda.now() + 30
+    agenda.items[0].append(at)
+    loop.wake(0, at)
+    await until(lambda: len(agenda.done) == 1)
+    await loop.stop()
+    assert len(agenda.calls) <= 3
+
+
+async def test_a_wake_up_during_a_slice_is_not_lost() -> None:
+    agenda = Agenda()
+    agenda.gate.clear()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await agenda.entered.wait()
+    agenda.items[0].append(agenda.now() - 1)  # after the slice has looked
+    loop.wake(0, agenda.now() - 1)
+    agenda.gate.set()
+    await until(lambda: len(agenda.done) == 1)
+    await loop.stop()
+
+
+async def test_goes_on_in_slices_until_no_more() -> None:
+    agenda = Agenda()
+    agenda.items[0] = [1] * 95
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000, limit=10)
+    loop.start()
+    await until(lambda: loop.handled == 95)
+    await loop.stop()
+    assert len(agenda.calls) == 10
+
+
+async def test_a_lost_hint_is_made_up_for_by_the_sweep() -> None:
+    agenda = Agenda(partitions=3)
+    loop = DueLoop(agenda, 3, LOG, sweep_ms=100)
+    loop.start()
+    await idle(agenda, loop)
+    agenda.items[2].append(agenda.now())  # and nobody says so
+    await until(lambda: agenda.done != [])
+    await loop.stop()
+
+
+async def test_goes_on_after_valkey_was_away() -> None:
+    agenda = Agenda()
+    agenda.items[0] = [agenda.now() - 1]
+    agenda.fail = 2
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await until(lambda: loop.handled == 1)
+    await loop.stop()
+    assert loop.errors == 2
+
+
+async def test_only_owned_partitions_are_looked_at_and_new_ones_at_once() -> None:
+    agenda = Agenda(partitions=4)
+    owned = frozenset({0, 2})
+    loop = DueLoop(agenda, 4, LOG, sweep_ms=60_000, owned=lambda: owned)
+    loop.start()
+    await until(lambda: loop.slices == 2)
+    agenda.items[1].append(1)
+    loop.wake(1, 1)
+    loop.wake(2, 1)
+    await until(lambda: loop.slices == 3)
+    assert set(agenda.calls) == {0, 2}
+    owned = frozenset({1})
+    loop.rebalance()
+    await until(lambda: len(agenda.done) == 1)
+    await loop.stop()
+    assert agenda.done[0][0] == 1
+
+
+async def test_one_stuck_partition_does_not_hold_the_others() -> None:
+    agenda = Agenda(partitions=2)
+    agenda.gate.clear()
+    loop = DueLoop(agenda, 2, LOG, sweep_ms=60_000, owned=lambda: frozenset(range(2)))
+    loop.start()
+    await until(lambda: set(agenda.calls) == {0, 1})
+    agenda.gate.set()
+    await loop.stop()
+
+
+async def test_results_are_told_and_a_failing_listener_does_no_harm() -> None:
+    agenda = Agenda()
+    told: list[dict[str, Any]] = []
+
+    async def listen(partition: int, reply: dict[str, Any]) -> None:
+        told.append(reply)
+        raise RuntimeError("listener")
+
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.on_result = listen
+    loop.start()
+    await until(lambda: len(told) == 1)
+    agenda.items[0].append(1)
+    loop.wake(0, 0)
+    await until(lambda: loop.handled == 1 and len(told) == 2)
+    await loop.stop()
+
+
+async def test_stop_waits_for_the_slice_and_starts_no_other() -> None:
+    agenda = Agenda()
+    agenda.items[0] = [1] * 5
+    agenda.gate.clear()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000, limit=1)
+    loop.start()
+    await agenda.entered.wait()
+    stopping = asyncio.create_task(loop.stop())
+    await asyncio.sleep(0)
+    agenda.gate.set()
+    await stopping
+    assert len(agenda.calls) == 1
+    loop.wake(0, 0)
+    await asyncio.sleep(0)
+    assert len(agenda.calls) == 1
+
+
+def test_the_clock_estimate_moves_only_as_far_as_a_reply_demands() -> None:
+    clock = ValkeyClock()
+    sent = time.monotonic()
+    clock.learn(1_000_000, sent, sent + 0.001)
+    before = clock.local(2_000_000)
+    clock.learn(1_000_500, sent, sent + 2.0)  # a slow reply proves little
+    assert clock.local(2_000_000) == before
+    clock.learn(5_000_000, sent, sent + 0.001)  # a jump is followed
+    assert abs(clock.local(5_000_000) - sent) < 0.01
