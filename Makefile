@@ -11,7 +11,7 @@ setup: ## Make this checkout ready to run: .venv, dependencies, Valkey (the othe
 
 .PHONY: demo
 demo: setup ## Run the census of the standard library, with workers killed on the way, and check every total
-	@$(BIN)/python examples/census/demo.py
+	@cd examples && ../$(BIN)/python -m census.demo $(ARGS)
 
 .PHONY: test
 test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)

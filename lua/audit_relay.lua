@@ -1,1 +1,54 @@
-redis.register_function('penstock_audit_relay', function(keys, args) return Call.run('audit_relay', keys, args) end)
+-- audit-relay: hands out the partition's outbox in order, and trims what JetStream has acknowledged.
+-- How far it has come stands in the audit stream itself (services/penstock_audit_relay), so there is no more to do here.
+local ops = Ops.audit_relay
+
+local SLICE = 32    -- entries of one XRANGE: what lies beyond `bytes` is read in vain
+
+local function key() return Call.root .. ':outbox' end
+
+-- msgpack bin 32: a blob is opaque here, and cmsgpack itself knows no bin type.
+local function bin(blob) return '\198' .. struct.pack('>I4', #blob) .. blob end
+
+-- How many entries wait (those that were taken but not trimmed among them), and since when the oldest does.
+local function waiting()
+  local entries = redis.call('XLEN', key())
+  if entries == 0 then return 0, 0 end
+  local oldest = redis.call('XRANGE', key(), '-', '+', 'COUNT', 1)[1][1]
+  return entries, math.max(0, Call.now - tonumber(string.match(oldest, '^%d+')))
+end
+
+-- take: entries after a position, oldest first.
+-- args: after (entry id, '0' for the start), limit (entries), bytes (stop when this much is gathered).
+-- reply: entries [[entry id, blob]], more (there may be further ones), waiting, age_ms.
+-- errors: none. events: none.
+function ops.take(a)
+  local parts, count, bytes, after, ended = {}, 0, 0, a.after, false
+  while not ended and count < a.limit and bytes < a.bytes do
+    local slice = math.min(SLICE, a.limit - count)
+    local found = redis.call('XRANGE', key(), '(' .. after, '+', 'COUNT', slice)
+    ended = #found < slice
+    for _, entry in ipairs(found) do
+      if bytes >= a.bytes then
+        ended = false
+        break
+      end
+      after = entry[1]
+      count = count + 1
+      bytes = bytes + #entry[2][2]
+      parts[count] = '\146' .. pack(after) .. bin(entry[2][2])
+    end
+  end
+  local entries, age = waiting()
+  return '\132' .. pack('entries') .. Events.array_header(count) .. table.concat(parts)
+    .. pack('more') .. pack(not ended) .. pack('waiting') .. pack(entries) .. pack('age_ms') .. pack(age)
+end
+
+-- ack: trims the outbox up to an entry, which is in the audit stream now (or a dead letter).
+-- args: upto (entry id). reply: trimmed (entries), waiting, age_ms. errors: none. events: none.
+-- Repeating it is harmless.
+function ops.ack(a)
+  local ms, n = string.match(a.upto, '^(%d+)%-(%d+)$')
+  local trimmed = redis.call('XTRIM', key(), 'MINID', '=', ms .. '-' .. string.format('%.0f', tonumber(n) + 1))
+  local entries, age = waiting()
+  return { trimmed = trimmed, waiting = entries, age_ms = age }
+end

@@ -106,6 +106,30 @@ function ops.release(a)
   return Fences.consume(x, a, 'release', { state = x.state })
 end
 
+-- give_back: the worker never got the task: back to the queue, nothing used. args: fence. reply: {state}.
+-- errors: fence errors. events: returned.
+function ops.give_back(a)
+  local x, repeated = Fences.hold(a, 'give_back')
+  if not x then return repeated end
+  if x.cancel_requested then
+    canceled(x, 'lease-keeper')
+  else
+    local via = x.claimed_via
+    States.transition(x, 'ready', { event = 'returned', why = 'worker_gone', actor = 'lease-keeper' })
+    x.via = via
+  end
+  return Fences.consume(x, a, 'give_back', { state = x.state })
+end
+
+-- refuse: no worker can be sent this task: it fails for good. args: fence, reason, category. reply: {outcome}.
+-- errors: fence errors. events: failed.
+function ops.refuse(a)
+  local x, repeated = Fences.hold(a, 'refuse')
+  if not x then return repeated end
+  if x.state == 'leased' then Leases.start(x) end
+  return Fences.consume(x, a, 'refuse', Leases.fail(x, a.reason, a.category, false, nil, 'lease-keeper'))
+end
+
 -- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress.
 function ops.progress(a)
   local x = Fences.hold(a)

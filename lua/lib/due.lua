@@ -4,13 +4,19 @@
 -- A handler that fails must not keep the head of the set for ever: its record comes again a minute later.
 local POSTPONE_MS = 60000
 
+-- Services as their loops call themselves.
+local NAMES = {
+  scheduler = 'scheduler', lease_keeper = 'lease-keeper', signal_router = 'signal-router',
+  mirror_observer = 'mirror-observer', cancel_reconciler = 'cancel-reconciler',
+}
+
 local services      -- due sets that this call came across: key -> service
 
 function Due.begin() services = {} end
 
 function Due.key(service, kind)
   local key = Call.root .. ':due:' .. service .. ':' .. kind
-  services[key] = service
+  services[key] = NAMES[service]
   return key
 end
 

@@ -1,7 +1,62 @@
 """Penstock: durable execution as NATS services, with state in Valkey."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock.client import (
+        AuditEvent,
+        Client,
+        ExecutionCanceled,
+        ExecutionError,
+        ExecutionFailed,
+        FlowRun,
+        Run,
+    )
+    from penstock.worker import (
+        Fail,
+        PossiblySucceeded,
+        Retry,
+        Signal,
+        Suspend,
+        Task,
+        TaskConsumedError,
+        Worker,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["PenstockError", "__version__"]
+__all__ = [
+    "AuditEvent",
+    "Client",
+    "ExecutionCanceled",
+    "ExecutionError",
+    "ExecutionFailed",
+    "Fail",
+    "FlowRun",
+    "PenstockError",
+    "PossiblySucceeded",
+    "Retry",
+    "Run",
+    "Signal",
+    "Suspend",
+    "Task",
+    "TaskConsumedError",
+    "Worker",
+    "__version__",
+]
+
+_WORKER: Final = frozenset(
+    {"Fail", "PossiblySucceeded", "Retry", "Signal", "Suspend", "Task", "TaskConsumedError", "Worker"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    """The SDK loads when it is first used: a service that imports `penstock.errors` does not pay for it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module("penstock.worker" if name in _WORKER else "penstock.client")
+    value = globals()[name] = getattr(module, name)
+    return value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from penstock import errors
 from penstock.runtime.due import DueLoop, ValkeyClock
 from penstock.runtime.logging import logger

@@ -6,6 +6,7 @@ import logging
 import pprint
 
 import pytest
+
 from penstock.runtime import Settings, SettingsError
 from penstock.runtime.logging import configure, logger
 from penstock.runtime.settings import FIELDS, help_text, markdown_table, misspelled, redact

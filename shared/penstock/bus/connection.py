@@ -60,8 +60,9 @@ async def connect(
             return client
     finally:
         if not opening.done():
-            opening.cancel()
-            await asyncio.wait({opening})
+            while not opening.done():  # asyncio.wait_for (3.11), used in there, may swallow a cancellation
+                opening.cancel()
+                await asyncio.wait({opening}, timeout=0.1)
             await client.close()
     raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
 

@@ -5,6 +5,9 @@ when half of it is used. Server restarts, lost requests and a vanished durable a
 the connection's reconnects) and mended: nats-py's own `fetch` stays silent for ever after some of them.
 """
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 import contextlib
 import json
@@ -52,8 +55,7 @@ MessageHandler = Callable[[list[Msg]], Awaitable[Sequence[Outcome]]]
 _SECRET_HEADERS: Final = frozenset({"penstock-token"})
 
 _EXPIRES_S: Final = 30.0
-_HEARTBEAT_S: Final = 4.0
-_SILENCE_S: Final = 10.0
+_MISSED_HEARTBEATS: Final = 2.5
 _WATCH_S: Final = 0.25
 _STOP_S: Final = 10.0
 _PUBLISH_S: Final = 5.0
@@ -72,13 +74,22 @@ class Consumer:
     """
 
     def __init__(
-        self, stream: str, durable: str, handler: MessageHandler, *, batch: int = 256, ack_wait: float = 30.0
+        self,
+        stream: str,
+        durable: str,
+        handler: MessageHandler,
+        *,
+        batch: int = 256,
+        ack_wait: float = 30.0,
+        heartbeat: float = 2.0,
     ) -> None:
         self.stream = stream
         self.durable = durable
+        self.acked = self.retried = self.dead = 0  # for the metrics
         self._handler = handler
         self._batch = batch
         self._ack_wait = ack_wait
+        self._heartbeat = heartbeat
         self._buffer: deque[Msg] = deque()
         self._asked = 0  # messages that the server still owes to our pull requests
         self._wake = asyncio.Event()
@@ -86,7 +97,7 @@ class Consumer:
         self._stopping = False
 
     async def start(self, nats: Client, root: str, replicas: int = 1) -> None:
-        """Begins to handle messages. The stream is created if it is not there."""
+        """Begins to handle messages, as soon as JetStream answers. A missing stream is created."""
         self._nats = nats
         self._js = nats.jetstream()
         self._root = root
@@ -99,7 +110,7 @@ class Consumer:
         self._subscription: Subscription = await nats.subscribe(
             self._inbox, cb=self._arrived, pending_bytes_limit=0
         )
-        await self._ensure()
+        await self._mend()
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
 
@@ -135,15 +146,22 @@ class Consumer:
 
     async def _run(self) -> None:
         while not self._stopping:
-            if self._lost:
-                await self._mend()
-            await self._pull()
-            if not self._buffer:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            await self._settle(batch, await self._outcomes(batch))
+            try:
+                await self._step()
+            except Exception:  # what it was about comes again after ack_wait
+                log.exception("%s/%s: going on after a bug", self._name, self.durable)
+                await asyncio.sleep(_WATCH_S)
+
+    async def _step(self) -> None:
+        if self._lost:
+            await self._mend()
+        await self._pull()
+        if not self._buffer:
+            self._wake.clear()
+            await self._wake.wait()
+            return
+        batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+        await self._settle(batch, await self._outcomes(batch))
 
     async def _watch(self) -> None:
         """Notices what no message tells: a reconnect (our pull request is gone), or silence."""
@@ -152,7 +170,7 @@ class Consumer:
             if not self._nats.is_connected:
                 continue
             reconnects = self._nats.stats["reconnects"]
-            silent = self._loop.time() - self._heard > _SILENCE_S
+            silent = self._loop.time() - self._heard > self._heartbeat * _MISSED_HEARTBEATS
             if silent or reconnects != self._reconnects:
                 self._reconnects = reconnects
                 self._heard = self._loop.time()
@@ -166,7 +184,7 @@ class Consumer:
         request = {
             "batch": wanted,
             "expires": int(_EXPIRES_S * 1e9),
-            "idle_heartbeat": int(_HEARTBEAT_S * 1e9),
+            "idle_heartbeat": int(self._heartbeat * 1e9),
         }
         self._asked = max(self._asked, 0) + wanted
         await self._send(
@@ -230,10 +248,13 @@ class Consumer:
         for msg, outcome in zip(batch, outcomes, strict=True):
             match outcome:
                 case Ack():
+                    self.acked += 1
                     await self._send(msg.reply, b"")
                 case Retry(delay):
+                    self.retried += 1
                     await self._nak(msg, delay)
                 case Dead(reason):
+                    self.dead += 1
                     await self._bury(msg, reason)
 
     async def _nak(self, msg: Msg, delay: float) -> None:

@@ -5,6 +5,9 @@ but the handler has not seen. Endpoints here queue and drain instead (`endpoints
 answers for them, with the library's message types.
 """
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime

@@ -5,6 +5,9 @@ handed to the handler: messages of a verb that takes batches are merged into one
 spread over their replies; messages of any other verb get a task each.
 """
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence

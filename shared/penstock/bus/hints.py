@@ -4,6 +4,9 @@ A hint may be lost, so nothing may depend on one for correctness. What is sent t
 event-loop tick leaves as one message, a msgpack list.
 """
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 import logging
 from collections.abc import Callable

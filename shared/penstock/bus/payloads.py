@@ -38,7 +38,7 @@ class Plan(Struct, frozen=True):
 
     def to_raw(self, result: Any) -> None:
         """Makes the text payloads of a result (a dict or a Struct) raw JSON again, in place."""
-        fields: dict[str, Any] | _Attributes = result if isinstance(result, dict) else _Attributes(result)
+        fields = cast("dict[str, Any]", result) if isinstance(result, dict) else _Attributes(result)
         for name in self.own:
             value = fields.get(name)
             if isinstance(value, str):
@@ -108,7 +108,7 @@ def _text(value: Raw, limit: int, field: str) -> str | None:
         text = str(value, "utf-8")  # msgspec checks a Raw's grammar, but not its UTF-8
     except UnicodeDecodeError:
         raise errors.make("invalid_request", f"{field} is not valid UTF-8", detail={"field": field}) from None
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
+    if size > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(text):
         raise errors.make(
             "invalid_request",
             f"{field} is nested too deeply: keep it within {MAX_DEPTH} levels",

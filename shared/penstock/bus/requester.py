@@ -232,9 +232,7 @@ class Requester:
         try:
             if self._subscription is None:
                 await self._subscribe()
-            await self.nats.publish(
-                message.verb.subject(self.root), message.body, reply=self._inbox + token
-            )
+            await self.nats.publish(message.verb.subject(self.root), message.body, reply=self._inbox + token)
         except (nats_errors.Error, OSError) as error:
             # Never sent: closed, or away for so long that the outgoing buffer is full.
             text = f"{message.verb.name} could not be sent to NATS ({type(error).__name__})"

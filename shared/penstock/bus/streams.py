@@ -1,5 +1,8 @@
 """The five JetStream streams (ARCHITECTURE §4 of the contract's house plan), defined once."""
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 from typing import Any, Final
 

@@ -4,6 +4,8 @@ A service is a `build(context) -> Service`; `run(name, build)` is its whole proc
 """
 
 from penstock.runtime.due import DueLoop
+from penstock.runtime.process import Running, run, start
+from penstock.runtime.service import Context, Service
 from penstock.runtime.settings import Settings, SettingsError
 
-__all__ = ["DueLoop", "Settings", "SettingsError"]
+__all__ = ["Context", "DueLoop", "Running", "Service", "Settings", "SettingsError", "run", "start"]

@@ -127,9 +127,9 @@ class DueLoop:
                     self._arm(max(self.clock.local(at_ms + 1), state.not_before))
 
     def rebalance(self) -> None:
-        """The partitions that are owned have changed: look at all of them."""
+        """Look at all partitions now: other ones are owned, Valkey or NATS was away, or time was moved."""
         for partition in self._partitions:
-            partition.next_at = 0
+            partition.next_at = partition.not_before = 0
         if self._running:
             self._arm(0)
 

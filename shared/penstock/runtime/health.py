@@ -23,6 +23,8 @@ class Health:
         self._conditions = {"nats": False, "valkey": False, "library": False, "endpoints": False}
         self._seen: set[str] = set()
         self._draining = False
+        self.on_back: list[Callable[[], None]] = []
+        """Called when NATS or Valkey is back: hints may have been lost meanwhile."""
 
     def set(self, name: str, holds: bool) -> None:
         """A condition holds, or no longer."""
@@ -33,6 +35,8 @@ class Health:
             self._log.warning(f"{name} is away")
         elif name in self._seen:
             self._log.info(f"{name} is back")
+            for callback in self.on_back:
+                callback()
         self._seen.add(name)
 
     def drain(self) -> None:

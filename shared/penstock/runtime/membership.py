@@ -12,25 +12,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from penstock.bus.hints import Hints
 from penstock.runtime.logging import Log
 
 BEAT: Final = 1.0
 FORGET: Final = 3.5
-
-
-class Beat(Struct, omit_defaults=True):
-    """What is said: who, and whether it is a goodbye."""
-
-    instance: str
-    bye: bool = False
 
 
 def weight(instance: str, key: str) -> bytes:
@@ -48,17 +38,16 @@ class Membership:
 
     def __init__(
         self,
-        nats: Client,
-        root: str,
+        hints: Hints,
         service: str,
         instance: str,
         partitions: int,
         log: Log,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.subject = f"{root}.hint.alive.{service}"
-        self._nats = nats
-        self._instance = instance
+        self.instance = instance
+        self._hints = hints
+        self._topic = f"alive.{service}"
         self._count = partitions
         self._log = log
         self._on_change = on_change
@@ -68,7 +57,6 @@ class Membership:
         self._leader = True
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
-        self._decode = msgspec.json.Decoder(Beat).decode
 
     @property
     def members(self) -> frozenset[str]:
@@ -84,9 +72,7 @@ class Membership:
         return self._leader
 
     async def start(self) -> None:
-        self._subscription = await self._nats.subscribe(  # pyright: ignore[reportUnknownMemberType]
-            self.subject, cb=self._hear
-        )
+        self._subscription = await self._hints.listen(self._topic, self._hear)
         self._task = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
@@ -94,38 +80,32 @@ class Membership:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._subscription is not None and not self._nats.is_closed:
-            await self._say(bye=True)
+            self._say(bye=True)
+        if self._subscription is not None:
             await self._subscription.unsubscribe()
 
     async def _beat(self) -> None:
         while True:
-            await self._say()
+            self._say()
             self._forget()
             await asyncio.sleep(BEAT)
 
-    async def _say(self, bye: bool = False) -> None:
-        if self._nats.is_connected:  # never buffered: an old "alive" is no news
-            try:
-                await self._nats.publish(self.subject, msgspec.json.encode(Beat(self._instance, bye)))
-            except Exception as error:
-                self._log.debug("could not say alive", error=repr(error))
+    def _say(self, bye: bool = False) -> None:
+        self._hints.send(self._topic, {"instance": self.instance, "bye": bye})
 
-    async def _hear(self, message: Msg) -> None:
-        try:
-            beat = self._decode(message.data)
-        except msgspec.MsgspecError:
+    def _hear(self, beat: Any) -> None:
+        instance = str(beat["instance"])
+        if instance == self.instance:
             return
-        if beat.instance == self._instance:
-            return
-        if beat.bye:
-            if self._heard.pop(beat.instance, None) is not None:
+        known = instance in self._heard
+        if beat["bye"]:
+            if known:
+                del self._heard[instance]
                 self._changed()
             return
-        known = beat.instance in self._heard
-        self._heard[beat.instance] = time.monotonic()
+        self._heard[instance] = time.monotonic()
         if not known:
-            await self._say()  # a newcomer should not have to wait for our next beat
+            self._say()  # a newcomer should not have to wait for our next beat
             self._changed()
 
     def _forget(self) -> None:
@@ -137,10 +117,10 @@ class Membership:
             self._changed()
 
     def _changed(self) -> None:
-        self._members = frozenset({self._instance, *self._heard})
+        self._members = frozenset({self.instance, *self._heard})
         self._owned = frozenset(
-            number for number in range(self._count) if owner(self._members, str(number)) == self._instance
+            number for number in range(self._count) if owner(self._members, str(number)) == self.instance
         )
-        self._leader = owner(self._members, "leader") == self._instance
+        self._leader = owner(self._members, "leader") == self.instance
         self._log.debug("members changed", members=sorted(self._members), owned=len(self._owned))
         self._on_change()

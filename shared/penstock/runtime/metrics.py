@@ -1,16 +1,18 @@
 """What a service counts, for Prometheus.
 
-Hot paths add to plain numbers (an event loop is one thread: no locks), looked up once per verb;
-Prometheus' own types appear only when somebody scrapes.
+Hot paths add to plain numbers (an event loop is one thread: no locks); Prometheus' own types
+appear only when somebody scrapes.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from penstock.verbs import Verb
 
 SECONDS: Final = (
     0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
@@ -45,16 +47,14 @@ class Histogram:
 
 
 class VerbMetrics:
-    """The requests of one verb: `latency` per message, `outcomes` (ok or an error code) per item."""
+    """The requests of one verb."""
 
-    __slots__ = ("latency", "outcomes")
+    __slots__ = ("errors", "items", "latency")
 
     def __init__(self) -> None:
+        self.items = 0
+        self.errors = 0
         self.latency = Histogram()
-        self.outcomes: dict[str, int] = {}
-
-    def count(self, outcome: str, items: int = 1) -> None:
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + items
 
 
 class _Watched(NamedTuple):
@@ -89,15 +89,15 @@ class Metrics(Collector):
             found = self._verbs[name] = VerbMetrics()
         return found
 
-    def request(self, verb: str, seconds: float, outcomes: dict[str, int]) -> None:
-        """One message of this verb was answered; `outcomes` counts its items: ok, or an error's code."""
-        numbers = self.verb(verb)
+    def request(self, verb: Verb[Any, Any], items: int, errors: int, seconds: float) -> None:
+        """A call of this verb was answered (`Endpoints`' observer)."""
+        numbers = self.verb(verb.name)
+        numbers.items += items
+        numbers.errors += errors
         numbers.latency.observe(seconds)
-        for outcome, items in outcomes.items():
-            numbers.count(outcome, items)
 
-    def store_call(self, commands: int, seconds: float) -> None:
-        """One FCALL that carried this many commands came back."""
+    def store_call(self, _partition: int, commands: int, seconds: float) -> None:
+        """One FCALL that carried this many commands came back (`Store`'s observer)."""
         self.store_calls += 1
         self.store_batch.observe(commands)
         self.store_seconds.observe(seconds)
@@ -121,14 +121,18 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            "penstock_requests", "Items of requests, by how they ended", labels=("verb", "outcome")
+            "penstock_requests",
+            "Requests, each item of a batch counted, by how they ended",
+            labels=("verb", "outcome"),
         )
         latency = HistogramMetricFamily(
-            "penstock_request_seconds", "From a request's arrival to its reply", labels=("verb",)
+            "penstock_request_seconds",
+            "Time in the handler, requests merged into one call counted once",
+            labels=("verb",),
         )
         for verb, numbers in sorted(self._verbs.items()):
-            for outcome, count in sorted(numbers.outcomes.items()):
-                requests.add_metric((verb, outcome), count)
+            requests.add_metric((verb, "ok"), numbers.items - numbers.errors)
+            requests.add_metric((verb, "error"), numbers.errors)
             latency.add_metric((verb,), numbers.latency.buckets(), numbers.latency.total)
         yield requests
         yield latency

@@ -30,7 +30,7 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, name=work.__qualname__)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -38,7 +38,7 @@ class Tasks:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("a background task failed", task=task.get_coro(), exc_info=error)
+            self._log.error("a background task failed", task=task.get_name(), exc_info=error)
 
     async def finish(self) -> None:
         """Waits for all of them, also for those that they start."""
@@ -70,7 +70,7 @@ class Context:
     tasks: Tasks
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Runs this beside everything else; its exception is logged, it is cancelled when the service stops."""
+        """Runs this beside all else: its exception is logged, it is cancelled when the service stops."""
         return self.tasks.spawn(work)
 
     def listen(self, topic: str, callback: Listener) -> None:
@@ -81,14 +81,19 @@ class Context:
         self.wakes.listen(topic, callback)
 
 
+Loop = Callable[[], Awaitable[None]]
+
+
 @dataclass
 class Service:
     """The table of contents that a service's `build` returns."""
 
     name: str
-    endpoints: dict[Verb[Any, Any], Handler] = field(default_factory=lambda: {})
-    consumers: list[Consumer] = field(default_factory=lambda: [])
-    background: list[Callable[[], Awaitable[None]]] = field(default_factory=lambda: [])
+    endpoints: dict[Verb[Any, Any], Handler] = field(default_factory=dict[Verb[Any, Any], Handler])
+    consumers: list[Consumer] = field(default_factory=list[Consumer])
+    background: list[Callable[[], Awaitable[None]]] = field(
+        default_factory=list[Callable[[], Awaitable[None]]]
+    )
     """Long-running loops; started again when they fail, cancelled at drain."""
     drain: Callable[[], Awaitable[None]] | None = None
     """Called first when the service is to stop: let go of what is parked (an empty `work.next`)."""

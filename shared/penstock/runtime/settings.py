@@ -118,7 +118,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 values[field.name] = _parse(text.strip(), field.type)
             except msgspec.ValidationError as error:
                 got = "" if field.secret else f" (it is {text.strip()!r})"
-                wrong.append(f"{field.variable}: {error}{got}")
+                wrong.append(f"{field.variable}: {str(error).removesuffix(', got `str`')}{got}")
         if wrong:
             raise SettingsError("\n".join(wrong))
         return cls(**values)

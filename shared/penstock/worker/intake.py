@@ -91,7 +91,8 @@ class Intake:
         """Ask no more. A request that is still parked is withdrawn, and its answer awaited for a moment."""
         self._stopping = True
         if not self._answered.is_set() and self._nats.is_connected:
-            withdrawn = encode({"worker_id": self._ask.worker_id})
+            # A hint, as `penstock.bus.hints` packs them: a scheduler that hears it answers at once.
+            withdrawn = msgspec.msgpack.encode([self._ask.worker_id])
             await self._nats.publish(f"{self._root}.hint.withdraw", withdrawn)
             try:
                 await asyncio.wait_for(self._answered.wait(), timeout)

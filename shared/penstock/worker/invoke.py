@@ -92,13 +92,9 @@ def _is_whole(annotation: Any) -> bool:
     cls: Any = origin or annotation
     if not isinstance(cls, type):
         return False
-    whole: Any = cls
-    return (
-        issubclass(whole, msgspec.Struct)
-        or dataclasses.is_dataclass(whole)
-        or typing.is_typeddict(whole)
-        or (issubclass(whole, tuple) and hasattr(whole, "_fields"))
-    )
+    named_tuple = hasattr(annotation, "_fields")
+    struct = issubclass(cls, msgspec.Struct)  # pyright: ignore[reportUnknownArgumentType]
+    return struct or named_tuple or dataclasses.is_dataclass(annotation) or typing.is_typeddict(annotation)
 
 
 def _whole(name: str, annotation: Any) -> Arguments:

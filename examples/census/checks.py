@@ -1,0 +1,95 @@
+"""What must be true in the end. Every check says what it found; one that fails, fails the demo."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from rich.console import Console
+
+from census import analysis
+from census.analysis import Totals
+from census.trail import AuditTrail
+from penstock import Client
+from penstock.client import FlowRun
+from penstock.messages.common import Record
+from penstock.messages.flows import FlowCancelled
+from penstock.states import TERMINAL
+
+TRAIL_S = 30.0
+
+
+class Checks:
+    """Collects what is off."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.problems: list[str] = []
+
+    def expect(self, what: str, holds: bool, found: object = "") -> None:
+        """`what` should hold; `found` is what was seen instead."""
+        mark = "[green]✓[/]" if holds else "[red]✗[/]"
+        self._console.print(mark, what if holds else f"{what}: {found}", highlight=False)
+        if not holds:
+            self.problems.append(f"{what}: {found}")
+
+    def expect_equal(self, what: str, found: object, wanted: object) -> None:
+        self.expect(what, found == wanted, f"{found!r} instead of {wanted!r}")
+
+    def expect_none(self, what: str, offenders: Collection[str]) -> None:
+        """`what` should hold for every one; `offenders` are those for which it does not."""
+        few = ", ".join(sorted(offenders)[:3])
+        self.expect(what, not offenders, f"not for {len(offenders)} of them, such as {few}")
+
+
+def ended(counts: Mapping[str, int]) -> int:
+    """How many members have come to an end, one way or another."""
+    return sum(count for state, count in counts.items() if state in TERMINAL)
+
+
+async def check_census(checks: Checks, flow: FlowRun, report: str, direct: Totals, human: str) -> None:
+    """The first census ended well, and counted right."""
+    record = await flow.get()
+    checks.expect_equal("the census is finished", record.status, "finished")
+    checks.expect_equal("all its members are completed", record.counts, {"completed": len(flow.members)})
+    totals = await flow.members["merge"].result(timeout=5, type=Totals)
+    checks.expect_equal("its totals are those of the plain loop", totals, direct)
+    checks.expect("the report says so", report == analysis.report(direct, human), "another text")
+
+
+async def check_mirror(checks: Checks, flow: FlowRun, told: dict[str, int]) -> None:
+    """The mirrored flow shows what the program says it did."""
+    checks.expect_equal("the mirrored flow is finished", (await flow.get()).status, "finished")
+    steps = Counter([step.status async for step in flow.steps()])
+    steps["succeeded"] -= 1  # the step that stands for the whole
+    checks.expect_equal("its steps are what the program did", dict(steps), told)
+
+
+async def check_cancelled(checks: Checks, flow: FlowRun, answer: FlowCancelled) -> None:
+    """The second census was stopped midway, wholly."""
+    checks.expect_equal("flow.cancel with wait=true answers", answer.result, "cancelled")
+    record = await flow.get()
+    checks.expect_equal("the second census is cancelled", record.status, "cancelled")
+    checks.expect_equal("all its members have ended", ended(record.counts), len(flow.members))
+    checks.expect("it was stopped midway", record.counts.get("canceled", 0) > 0, record.counts)
+
+
+async def check_trail(checks: Checks, client: Client, first: FlowRun, second: FlowRun) -> None:
+    """The audit trail tells of everything exactly once."""
+    records = await members_of(client, first)
+    cancelled = await members_of(client, second)
+    everything = records | cancelled
+    trail = await AuditTrail.read(client, everything, TRAIL_S)
+    reclaims = sum(record.reclaims for record in everything.values())
+    checks.expect(f"leases that the killed worker left behind: {reclaims}", reclaims > 0, "none")
+    checks.expect_none(
+        f"the {trail.length:,} audit events of {len(everything):,} executions have no gap and no repeat",
+        trail.gaps(everything),
+    )
+    checks.expect_none(
+        "each completed execution has exactly one completed event", trail.wrong_endings(everything)
+    )
+    checks.expect_none("none was completed after the cancellation", trail.late(second.id, cancelled))
+
+
+async def members_of(client: Client, flow: FlowRun) -> dict[str, Record]:
+    """The records of a flow's members, by execution id."""
+    return {record.execution_id: record async for record in client.list(flow_id=flow.id, page=500)}

@@ -1,0 +1,80 @@
+"""The demo's child processes: started with a log file each, ended with the demo whatever happens."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+EXAMPLES = Path(__file__).parents[1]
+
+
+class Ready(msgspec.Struct):
+    """What `penstock up --ready-file` writes once every service answers."""
+
+    nats_url: str
+    pids: dict[str, int] = {}
+
+
+class Processes:
+    """`async with Processes(folder) as processes`: ends what it started, last first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: dict[str, Process] = {}
+
+    async def start(
+        self, name: str, module: str, *arguments: str, talks: bool = False, **env: str
+    ) -> Process:
+        """Run a Python module as a process. What it says stands in `<folder>/<name>.log`.
+
+        One that `talks` has something to tell on stdout, which the caller reads.
+        """
+        with (self.folder / f"{name}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, *arguments),
+                cwd=EXAMPLES,
+                env=os.environ | env,
+                stdin=DEVNULL,
+                stdout=PIPE if talks else log,
+                stderr=log if talks else STDOUT,
+            )
+        self._started[name] = process
+        return process
+
+    async def start_penstock(self, timeout: float) -> Ready:
+        """A whole Penstock on this machine, as `penstock up` runs it, once it is ready."""
+        file = self.folder / "ready.json"
+        data = str(self.folder / "data")
+        up = await self.start("penstock", "penstock.cli", "up", "--data", data, "--ready-file", str(file))
+        async with asyncio.timeout(timeout):
+            while up.returncode is None:
+                with suppress(FileNotFoundError, msgspec.DecodeError):
+                    return msgspec.json.decode(file.read_bytes(), type=Ready)
+                await asyncio.sleep(0.05)
+        raise RuntimeError(f"penstock up ended with {up.returncode}:\n{self.log_tail('penstock')}")
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        """The end of what a process said."""
+        text = (self.folder / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._started.values()):
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    await asyncio.wait_for(process.wait(), 15)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()

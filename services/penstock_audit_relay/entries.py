@@ -1,0 +1,74 @@
+"""What an outbox entry holds: a msgpack array [head, event, head, event, …], as lua/lib/events.lua packs it.
+
+head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for what is absent.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from penstock.audit import SCHEMA_VERSION, Facts, canonical, tokens
+
+_unpack: Final = msgspec.msgpack.Decoder().decode
+_pack: Final = msgspec.msgpack.Encoder().encode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError, OverflowError, RecursionError)
+
+
+class Broken(NamedTuple):
+    """What cannot become an event: an entry that cannot be read, or one event of it. It becomes a dead letter."""
+
+    why: str
+    payload: bytes
+
+
+class Entry(NamedTuple):
+    """One outbox entry, ready for the chain: each event's subject (after `<root>.audit.`) and canonical form."""
+
+    partition: int
+    id: str
+    events: list[tuple[str, bytes]]
+    broken: list[Broken]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its events."""
+        return sum(len(form) for _, form in self.events)
+
+
+def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
+    """The entry in `blob`. An event of more than `limit` bytes is stored without its data, and says so."""
+    events: list[tuple[str, bytes]] = []
+    broken: list[Broken] = []
+    entry = Entry(partition, entry_id, events, broken)
+    try:
+        items = _unpack(blob)
+        if type(items) is not list or len(items) % 2:
+            raise ValueError("not an array of heads and events")
+    except _UNREADABLE as error:
+        broken.append(Broken(f"the outbox entry cannot be read: {error}", blob))
+        return entry
+    pairs = iter(items)
+    for head, event in zip(pairs, pairs, strict=True):
+        try:
+            subject, form = _event(head, event)
+            if len(form) > limit:
+                event[7] = {"omitted": "too large for a message", "bytes": len(form)}
+                subject, form = _event(head, event)
+                if len(form) > limit:
+                    raise ValueError("too large for a message")
+            events.append((subject, form))
+        except _UNREADABLE as error:
+            broken.append(Broken(f"an event of the outbox entry is malformed: {error}", _pack([head, event])))
+    return entry
+
+
+def _event(head: Any, event: Any) -> tuple[str, bytes]:
+    entity, namespace, id = head  # noqa: A001 - the contract's name
+    seq, name, at, actor, from_, to, reason, data = event
+    if type(seq) is not int or type(at) is not int:
+        raise ValueError("seq and at must be integers")
+    facts = Facts(
+        f"{id}:{seq}", SCHEMA_VERSION, seq, namespace, entity, id, name, at,
+        actor or None, from_ or None, to or None, reason or None, data or None,
+    )  # fmt: skip
+    return tokens(namespace, entity, name, id), canonical(facts)

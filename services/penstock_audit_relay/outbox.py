@@ -1,0 +1,168 @@
+"""Valkey's side: takes entries in order, keeps a few at hand, trims what the stream has."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from penstock.errors import PenstockError
+from penstock_audit_relay.entries import Entry, read
+
+START: Final = "0"
+ENTRIES: Final = 512
+"""Entries of one take."""
+BYTES: Final = 512 * 1024
+"""Bytes of one round of takes, over all partitions."""
+AT_HAND: Final = 4000
+"""Events that may wait here; past that nothing is taken."""
+RETRY: Final = 1.0
+GRUMBLE_EVERY: Final = 10.0
+
+
+class Caller(Protocol):
+    """What is needed of `penstock.store.Store`."""
+
+    async def call_many(self, calls: Sequence[tuple[int, str, dict[str, Any]]]) -> Sequence[Any]: ...
+
+
+class _Seen(NamedTuple):
+    waiting: int
+    since: float
+
+
+class Outbox:
+    """The outboxes of all partitions. One that cannot be reached holds none of the others up."""
+
+    def __init__(self, store: Caller, partitions: int, log: Any) -> None:
+        self.limit = 1024 * 1024
+        """The largest event that fits in a message; the relay knows."""
+        self._store = store
+        self._log = log
+        self._all = range(partitions)
+        self._taken: dict[int, str] = {}
+        self._confirmed: dict[int, str] = {}
+        self._news: set[int] = set()
+        self._resting: dict[int, float] = {}
+        self._woken = asyncio.Event()
+        self._entries: deque[Entry] = deque()
+        self._events = 0
+        self._seen: dict[int, _Seen] = {}
+        self._last_grumble = -GRUMBLE_EVERY
+
+    def waiting_entries(self) -> int:
+        """Entries in Valkey, as last seen."""
+        return sum(seen.waiting for seen in self._seen.values())
+
+    def age(self) -> float:
+        """Seconds that the oldest of them has waited."""
+        now = time.monotonic()
+        return max((now - seen.since for seen in self._seen.values() if seen.waiting), default=0.0)
+
+    def wake(self, partition: int) -> None:
+        """There is something new in this partition."""
+        if partition in self._all:
+            self._news.add(partition)
+            self._woken.set()
+
+    def rewind(self, cursor: Mapping[int, str]) -> None:
+        """Begins again after these entries, which are in the stream; all that was at hand is forgotten."""
+        self._entries.clear()
+        self._events = 0
+        self._taken = dict(cursor)
+        self._confirmed = {partition: entry for partition, entry in cursor.items() if partition in self._all}
+        self._news.update(self._all)
+
+    def confirm(self, cursor: Mapping[int, str]) -> None:
+        """The stream has all up to these entries: they may go."""
+        self._confirmed |= cursor
+
+    @property
+    def busy(self) -> bool:
+        """Whether `exchange` and `gather` have something to do at once."""
+        return bool(self._entries) or bool((self._news | self._confirmed.keys()) - self._tired())
+
+    def _tired(self) -> set[int]:
+        now = time.monotonic()
+        self._resting = {partition: until for partition, until in self._resting.items() if until > now}
+        return set(self._resting)
+
+    async def wait(self, timeout: float) -> None:
+        """Until something new is announced; after `timeout` everything is looked at, announced or not."""
+        if self._resting:
+            timeout = max(0.0, min(timeout, min(self._resting.values()) - time.monotonic()))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._woken.wait()
+        except TimeoutError:
+            self._news.update(self._all)
+        self._woken.clear()
+
+    async def exchange(self) -> None:
+        """Trims what is confirmed and takes what is new: one round trip for all partitions."""
+        tired = self._tired()
+        takes = self._news - tired if self._events < AT_HAND else set[int]()
+        acks = {partition: entry for partition, entry in self._confirmed.items() if partition not in tired}
+        if not takes and not acks:
+            return
+        order: list[tuple[int, str, dict[str, Any]]] = [
+            (partition, "ack", {"upto": entry}) for partition, entry in acks.items()
+        ]
+        share = BYTES // max(1, len(takes))
+        order += [
+            (partition, "take", {"after": self._taken.get(partition, START), "limit": ENTRIES, "bytes": share})
+            for partition in sorted(takes)
+        ]
+        self._news -= takes  # what is announced from here on counts anew
+        replies = await self._store.call_many(order)
+        for (partition, op, _), reply in zip(order, replies, strict=True):
+            if isinstance(reply, PenstockError):
+                self._rest(partition, reply)
+                if op == "take":
+                    self._news.add(partition)
+                continue
+            self._look(partition, reply)
+            if op == "take":
+                self._add(partition, reply)
+            elif self._confirmed.get(partition) == acks[partition]:
+                del self._confirmed[partition]
+
+    async def look(self) -> None:
+        """How much waits, when nothing can be relayed."""
+        order = [(partition, "take", {"after": START, "limit": 0, "bytes": 0}) for partition in self._all]
+        for partition, reply in enumerate(await self._store.call_many(order)):
+            if not isinstance(reply, PenstockError):
+                self._look(partition, reply)
+
+    def stand_by(self) -> None:
+        """Another relay looks after all of this."""
+        self._seen.clear()
+
+    def _look(self, partition: int, reply: dict[str, Any]) -> None:
+        self._seen[partition] = _Seen(reply["waiting"], time.monotonic() - reply["age_ms"] / 1000)
+
+    def _add(self, partition: int, reply: dict[str, Any]) -> None:
+        for entry_id, blob in reply["entries"]:
+            entry = read(partition, entry_id, blob, self.limit)
+            self._entries.append(entry)
+            self._events += len(entry.events)
+            self._taken[partition] = entry_id
+        if reply["more"]:
+            self._news.add(partition)
+
+    def gather(self, events: int, size: int) -> list[Entry]:
+        """The next entries, of at most so many events and about `size` bytes; an entry is never split."""
+        entries: list[Entry] = []
+        while self._entries and size > 0 and len(self._entries[0].events) <= events:
+            entry = self._entries.popleft()
+            events -= len(entry.events)
+            size -= entry.size
+            self._events -= len(entry.events)
+            entries.append(entry)
+        return entries
+
+    def _rest(self, partition: int, error: PenstockError) -> None:
+        self._resting[partition] = time.monotonic() + RETRY
+        if time.monotonic() - self._last_grumble >= GRUMBLE_EVERY:
+            self._last_grumble = time.monotonic()
+            self._log.warning("an outbox cannot be read or trimmed; trying on", partition=partition, error=str(error))

@@ -1,0 +1,102 @@
+"""NATS' side: writes a batch and hears what the stream says to it."""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from penstock_audit_relay.batch import Batch
+
+ACK_TIMEOUT: Final = 10.0
+_WRONG_LAST_SEQUENCE: Final = 10071
+
+
+class PublishError(Exception):
+    """The stream did not take the batch, or did not say so. Read its end to know."""
+
+
+class Superseded(PublishError):  # noqa: N818 - what happened, not an error of ours
+    """Somebody else has published: the stream has moved on from where we were."""
+
+
+class NoStream(PublishError):  # noqa: N818
+    """Nobody listens on the subject: JetStream is away, or the stream does not exist."""
+
+
+class _Ack(Struct):
+    seq: int = 0
+    error: dict[str, Any] | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Ack).decode
+
+
+class Publisher:
+    """Publishes one batch at a time."""
+
+    def __init__(self, nats: Client) -> None:
+        self._nats = nats
+        self.inbox = nats.new_inbox()
+        self._waiting: tuple[Batch, asyncio.Future[None]] | None = None
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        self._subscription = await self._nats.subscribe(f"{self.inbox}.*", cb=self._heard)
+
+    async def stop(self) -> None:
+        if self._subscription is not None and not self._nats.is_closed:
+            await self._subscription.unsubscribe()
+
+    async def send(self, batch: Batch) -> "asyncio.Future[None]":
+        """Writes the batch. The future is done when the stream has it; it raises PublishError otherwise.
+
+        Only one batch is ever under way: a second one, whose expected sequence rests on the first, could
+        fit behind a foreign batch of the same length, and break the chain.
+        """
+        if not self._nats.is_connected:
+            raise PublishError("NATS is away")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting = (batch, done)
+        timer = loop.call_later(ACK_TIMEOUT, self._settle, batch.token, PublishError("the stream did not answer"))
+        done.add_done_callback(lambda _: timer.cancel())
+        # What `Client.publish` does with one message, for a whole batch: nats-py has no public way to that.
+        await self._nats._send_command(batch.wire)  # pyright: ignore[reportPrivateUsage]
+        await self._nats._flush_pending()  # pyright: ignore[reportPrivateUsage]
+        return done
+
+    async def _heard(self, message: Msg) -> None:
+        token = message.subject.rpartition(".")[2]
+        if not message.data and message.headers and message.headers.get("Status") == "503":
+            self._settle(token, NoStream("nobody listens: JetStream is away, or the stream is missing"))
+            return
+        try:
+            ack = _decode(message.data)
+        except msgspec.MsgspecError:
+            self._settle(token, PublishError("the stream's answer cannot be read"))
+            return
+        if ack.error is not None:
+            what = f"{ack.error.get('description', 'refused')} ({ack.error.get('err_code')})"
+            kind = Superseded if ack.error.get("err_code") == _WRONG_LAST_SEQUENCE else PublishError
+            self._settle(token, kind(what))
+        elif self._waiting and ack.seq != self._waiting[0].last_seq:
+            self._settle(token, PublishError(f"stored up to {ack.seq}, expected {self._waiting[0].last_seq}"))
+        else:
+            self._settle(token, None)
+
+    def _settle(self, token: str, error: PublishError | None) -> None:
+        if self._waiting is None or self._waiting[0].token != token:
+            return  # an answer that came after its time
+        done = self._waiting[1]
+        self._waiting = None
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+            done.exception()  # seen: whoever gave up waiting for it knows that something is wrong anyway

@@ -1,0 +1,164 @@
+"""The loop: take, seal, publish, trim; while one batch is under way, the next is taken and sealed."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from penstock.errors import PenstockError
+from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
+from penstock_audit_relay.dead import DeadLetters
+from penstock_audit_relay.outbox import Outbox
+from penstock_audit_relay.position import recover
+from penstock_audit_relay.publisher import NoStream, Publisher, PublishError, Superseded
+
+SMALL: Final = 250
+GAP: Final = 0.005
+"""Seconds until the next look after a batch of fewer than SMALL events: more gather, and each costs less."""
+STAND_BY: Final = 0.25
+BACKOFF: Final = (0.1, 5.0)
+GRUMBLE_EVERY: Final = 10.0
+
+_EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
+"""What passes by itself."""
+
+
+class Relay:
+    """Carries events from the outboxes to the stream, as long as `leads()`.
+
+    Who leads is only a hint that spares work. What keeps two relays from harm is the sequence that each
+    batch expects to find: the second one is refused, reads the stream's end, and knows what is done.
+    """
+
+    def __init__(
+        self,
+        nats: Client,
+        js: JetStreamContext,
+        outbox: Outbox,
+        *,
+        root: str,
+        stream: str,
+        leads: Callable[[], bool],
+        ensure: Callable[[], Awaitable[None]],
+        sweep: float,
+        log: Any,
+    ) -> None:
+        self.events = 0
+        self.batches = 0
+        self.failures = 0
+        self.active = False
+        self._nats = nats
+        self._js = js
+        self._outbox = outbox
+        self._publisher = Publisher(nats)
+        self._dead = DeadLetters(js, root, nats.max_payload, log)
+        self._root = root
+        self._stream = stream
+        self._leads = leads
+        self._ensure = ensure
+        self._sweep = sweep
+        self._log = log
+        self._in_a_row = 0
+        self._last_grumble = -GRUMBLE_EVERY
+
+    @property
+    def dead_letters(self) -> int:
+        return self._dead.kept
+
+    async def run(self) -> None:
+        """For ever: relays while it leads, stands by while it does not, tries on after every failure."""
+        await self._publisher.start()
+        try:
+            while True:
+                if self._leads():
+                    await self._try()
+                else:
+                    await asyncio.sleep(STAND_BY)
+        finally:
+            self.active = False
+            await self._publisher.stop()
+
+    async def _try(self) -> None:
+        try:
+            await self._relay()
+            self._outbox.stand_by()
+            self._log.info("standing by: another relay leads")
+        except Superseded:
+            self._log.info("another relay has published; reading where to go on")
+            self.active = False
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+        except Exception as error:
+            self.active = False
+            self.failures += 1
+            self._grumble(error)
+            least, most = BACKOFF
+            delay = min(most, least * 2 ** min(self._in_a_row, 10)) * random.uniform(0.75, 1.0)
+            self._in_a_row += 1
+            await self._outbox.look()
+            await asyncio.sleep(delay)
+            if isinstance(error, NoStream | NotFoundError | NoRespondersError):
+                await self._mend()
+
+    async def _relay(self) -> None:
+        position = await recover(self._js, self._stream)
+        chain = Chain(position, self._root, self._publisher.inbox)
+        self._outbox.rewind(position.cursor)
+        self._log.info("relaying", after=position.seq, cursor=position.cursor)
+        self.active = True
+        flying: tuple[Batch, asyncio.Future[None]] | None = None
+        while self._leads():
+            await self._outbox.exchange()
+            entries = self._outbox.gather(MAX_EVENTS, MAX_BYTES)
+            batch = chain.seal(entries) if entries else None
+            if flying is not None:
+                await flying[1]
+                self._done(flying[0])
+                flying = None
+            if batch is not None:
+                for entry in entries:
+                    if entry.broken:
+                        await self._dead.bury(entry)
+                if batch.events:
+                    flying = batch, await self._publisher.send(batch)
+                else:
+                    self._outbox.confirm(batch.cursor)
+                if batch.events < SMALL:
+                    await asyncio.sleep(GAP)
+            elif not self._outbox.busy:
+                await self._outbox.wait(self._sweep)
+        if flying is not None:
+            await flying[1]
+            self._done(flying[0])
+            await self._outbox.exchange()
+        self.active = False
+
+    def _done(self, batch: Batch) -> None:
+        self._outbox.confirm(batch.cursor)
+        self.events += batch.events
+        self.batches += 1
+        self._in_a_row = 0
+
+    async def _mend(self) -> None:
+        try:
+            await self._ensure()
+        except _EXPECTED as error:
+            self._grumble(error)
+
+    def _grumble(self, error: Exception) -> None:
+        """Says so once in a while; a bug with its traceback."""
+        if time.monotonic() - self._last_grumble < GRUMBLE_EVERY:
+            return
+        self._last_grumble = time.monotonic()
+        expected = isinstance(error, _EXPECTED)
+        self._log.warning(
+            "audit events wait in their outboxes",
+            error=str(error) or repr(error),
+            exc_info=None if expected else error,
+        )

@@ -1,0 +1,33 @@
+"""The audit relay's table of contents: one loop, woken by hints, and what it tells of itself."""
+
+from penstock.bus import streams
+from penstock.runtime.service import Context, Service
+from penstock_audit_relay.outbox import Outbox
+from penstock_audit_relay.relay import Relay
+
+
+def build(context: Context) -> Service:
+    settings, metrics = context.settings, context.metrics
+    outbox = Outbox(context.store, settings.partitions, context.log)
+    # Room for the headers of a batch's last message: the cursor names every partition.
+    outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
+    relay = Relay(
+        context.nats,
+        context.js,
+        outbox,
+        root=settings.root,
+        stream=streams.stream_name(settings.root, streams.AUDIT),
+        leads=context.membership.is_leader,
+        ensure=lambda: streams.ensure(context.js, settings.root, settings.stream_replicas, timeout=5.0),
+        sweep=settings.sweep_ms / 1000,
+        log=context.log,
+    )
+    context.listen("audit", lambda partition, _: outbox.wake(partition))
+    metrics.counter("penstock_audit_events", "Events that entered the audit stream", lambda: relay.events)
+    metrics.counter("penstock_audit_batches", "Atomic batches that they came in", lambda: relay.batches)
+    metrics.counter("penstock_audit_failures", "Rounds that failed and were tried again", lambda: relay.failures)
+    metrics.counter("penstock_audit_dead_letters", "Outbox entries that cannot be events", lambda: relay.dead_letters)
+    metrics.gauge("penstock_audit_active", "1 when this relay publishes, 0 when it stands by", lambda: relay.active)
+    metrics.gauge("penstock_outbox_entries", "Outbox entries that wait, as last seen", outbox.waiting_entries)
+    metrics.gauge("penstock_outbox_age_seconds", "Age of the oldest of them, as last seen", outbox.age)
+    return Service("audit-relay", background=[relay.run], due=False)

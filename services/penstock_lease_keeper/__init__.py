@@ -1,0 +1,1 @@
+"""The lease-keeper: leases, attempts, outcomes."""

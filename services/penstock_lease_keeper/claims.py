@@ -1,0 +1,42 @@
+"""lease.claim, .claim_resumed and .reclaim: a grant becomes a lease."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.bus.endpoints import Call
+from penstock.errors import PenstockError
+from penstock.ids import partition_of
+from penstock.messages.leases import Claim
+from penstock.store import Store
+from penstock_lease_keeper import inputs
+
+
+class Claims:
+    """Handlers of the claiming verbs; each only fits its own kind of grant."""
+
+    def __init__(self, store: Store, payload_limit: int) -> None:
+        self._store = store
+        self._limit = payload_limit
+
+    async def claim(self, call: Call[Claim]) -> Sequence[Any]:
+        return await self._claim(call, "claim")
+
+    async def claim_resumed(self, call: Call[Claim]) -> Sequence[Any]:
+        return await self._claim(call, "claim_resumed")
+
+    async def reclaim(self, call: Call[Claim]) -> Sequence[Any]:
+        return await self._claim(call, "reclaim")
+
+    async def _claim(self, call: Call[Claim], verb: str) -> Sequence[Any]:
+        replies = await self._store.call_many(
+            [
+                (partition_of(item.execution_id), "claim", {**msgspec.structs.asdict(item), "verb": verb})
+                for item in call.items
+            ]
+        )
+        return [
+            reply if isinstance(reply, PenstockError) else inputs.task(reply, self._limit)
+            for reply in replies
+        ]

@@ -1,0 +1,37 @@
+"""A task as its worker gets it: what edges hand on is merged into its input."""
+
+from typing import Any
+
+import msgspec
+
+from penstock.errors import PenstockError, make
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.encode
+
+
+def merge(text: str | None, handed_on: list[list[str]]) -> str:
+    """The input object with each edge's (key, result) set in it; other values pass byte for byte."""
+    merged = _object(text) if text else {}
+    for key, result in handed_on:
+        merged[key] = msgspec.Raw(result.encode())
+    return _encode(merged).decode()
+
+
+def task(reply: dict[str, Any], limit: int) -> dict[str, Any] | PenstockError:
+    """The state machine's task, ready for the wire. An input past `limit` bytes is `payload_too_large`."""
+    handed_on = reply.pop("edge_inputs", None)
+    if handed_on:
+        text = merge(reply.get("input"), handed_on)
+        # What edges gather may be larger than one payload, but NATS must carry it.
+        if len(text) > 4 * limit:
+            return make(
+                "payload_too_large",
+                f"the results that edges hand on make an input of {len(text)} bytes; the limit is {4 * limit}",
+                detail={"field": "input", "limit": 4 * limit, "size": len(text)},
+            )
+        reply["input"] = text
+    reply.setdefault("input", None)
+    reply.setdefault("tags", {})
+    reply.setdefault("deadline_at", None)
+    return reply

@@ -1,0 +1,31 @@
+"""What the lease-keeper answers and runs: its table of contents."""
+
+from penstock import verbs
+from penstock.runtime import Context, Service
+from penstock_lease_keeper.claims import Claims
+from penstock_lease_keeper.handover import Handover
+from penstock_lease_keeper.leases import Leases
+from penstock_lease_keeper.outcomes import Outcomes
+
+
+def build(context: Context) -> Service:
+    limit = context.settings.max_payload_bytes
+    claims = Claims(context.store, limit)
+    handover = Handover(context.store, context.nats, root=context.settings.root, payload_limit=limit)
+    leases = Leases(context.store)
+    outcomes = Outcomes(context.store)
+    return Service(
+        name=verbs.LEASE_KEEPER,
+        endpoints={
+            verbs.LEASE_CLAIM: claims.claim,
+            verbs.LEASE_CLAIM_RESUMED: claims.claim_resumed,
+            verbs.LEASE_RECLAIM: claims.reclaim,
+            verbs.LEASE_START: leases.start,
+            verbs.LEASE_RENEW: leases.renew,
+            verbs.LEASE_RELEASE: leases.release,
+            verbs.LEASE_PROGRESS: leases.progress,
+            verbs.LEASE_COMPLETE: outcomes.complete,
+            verbs.LEASE_FAIL: outcomes.fail,
+        },
+        background=[handover.run],
+    )

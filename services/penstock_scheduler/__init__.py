@@ -1,0 +1,1 @@
+"""The scheduler: admits work, orders it, hands it out."""

@@ -1,0 +1,89 @@
+"""flow.create, .start, .get, .list and .graph."""
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.bus.endpoints import Call
+from penstock.ids import new_id, partition_for, partition_of
+from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart
+from penstock.store import Store
+from penstock_scheduler import graphs, pages, views
+from penstock_scheduler.executions import digest, normalize
+
+GRAPH_SLICE: Final = 200
+"""Members of one look at a graph, so that no look holds Valkey for long."""
+
+
+class Flows:
+    """Handlers about flows; their verbs take no batches."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(self, call: Call[FlowCreate]) -> Sequence[Any]:
+        item = call.items[0]
+        graphs.check(item.members, item.edges, item.joins)
+        for member in item.members:
+            normalize(member)
+        partitions = self._store.partitions
+        args: dict[str, Any] = {}
+        if item.idempotency_key is None:
+            partition = random.randrange(partitions)
+        else:
+            partition = partition_for(f"{item.namespace}:{item.idempotency_key}", partitions)
+            args["digest"] = digest(item)
+        args |= msgspec.structs.asdict(item)
+        args["id"] = new_id(partition)
+        args["members"] = [
+            {**msgspec.structs.asdict(member), "execution_id": new_id(partition)} for member in item.members
+        ]
+        flow = await self._store.call(partition, "flow_create", args)
+        return [views.flow(flow)]
+
+    async def start(self, call: Call[FlowStart]) -> Sequence[Any]:
+        item = call.items[0]
+        return [views.flow(await self._store.call(partition_of(item.flow_id), "flow_start", item))]
+
+    async def get(self, call: Call[FlowGet]) -> Sequence[Any]:
+        item = call.items[0]
+        return [views.flow(await self._store.call(partition_of(item.flow_id), "flow_get", item))]
+
+    async def list(self, call: Call[FlowList]) -> Sequence[Any]:
+        item = call.items[0]
+        filters = {
+            name: value for name in ("owner", "status") if (value := getattr(item, name)) is not None
+        }
+        flows, cursor = await pages.newest(
+            self._store, "flow_list", filters, "flow_id", item.cursor, item.limit
+        )
+        return [{"items": [views.flow(flow) for flow in flows], "cursor": cursor}]
+
+    async def graph(self, call: Call[FlowGraph]) -> Sequence[Any]:
+        flow_id = call.items[0].flow_id
+        members: list[dict[str, Any]] = []
+        edges: list[dict[str, Any]] = []
+        joins: dict[str, dict[str, Any]] = {}
+        offset = 0
+        while True:
+            part = await self._store.call(
+                partition_of(flow_id),
+                "flow_graph",
+                {"flow_id": flow_id, "offset": offset, "limit": GRAPH_SLICE},
+            )
+            members += [{"reason": None, "outcome": None, **member} for member in part["members"]]
+            edges += part["edges"]
+            joins |= {join.pop("key"): join for join in part["joins"]}
+            offset += GRAPH_SLICE
+            if not part["more"]:
+                break
+        return [
+            {
+                "members": members,
+                "edges": edges,
+                "joins": joins,
+                "graph_revision": part["graph_revision"],
+            }
+        ]

@@ -1,0 +1,78 @@
+"""Is this graph sound? Checked before anything is written."""
+
+from collections.abc import Mapping, Sequence
+
+from penstock.errors import make
+from penstock.messages.flows import Edge, Join, Member
+
+
+def check(members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, Join]) -> None:
+    """Raises `invalid_request` (naming the field) or `dependency_cycle` (with its path)."""
+    by_key: dict[str, Member] = {}
+    for index, member in enumerate(members):
+        if member.key in by_key:
+            raise _invalid(f"members[{index}].key", f"{member.key!r} is there twice")
+        by_key[member.key] = member
+    following: dict[str, list[str]] = {key: [] for key in by_key}
+    incoming: dict[str, int] = dict.fromkeys(by_key, 0)
+    data: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
+    for index, edge in enumerate(edges):
+        for field, key in (("from", edge.from_), ("to", edge.to)):
+            if key not in by_key:
+                raise _invalid(f"edges[{index}].{field}", f"there is no member {key!r}")
+        if (edge.from_, edge.to) in seen:
+            raise _invalid(f"edges[{index}]", f"{edge.from_!r} leads to {edge.to!r} twice")
+        seen.add((edge.from_, edge.to))
+        if edge.data is not None:
+            if (edge.to, edge.data) in data:
+                raise _invalid(f"edges[{index}].data", f"two edges give {edge.to!r} the key {edge.data!r}")
+            data.add((edge.to, edge.data))
+            text = by_key[edge.to].input
+            # By now a payload is its JSON text, or None for null.
+            if text is not None and not str(text).lstrip().startswith("{"):
+                raise _invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")
+        following[edge.from_].append(edge.to)
+        incoming[edge.to] += 1
+    for key, join in joins.items():
+        _check_join(key, join, incoming)
+    _check_cycles(following, incoming)
+
+
+def _check_join(key: str, join: Join, incoming: Mapping[str, int]) -> None:
+    if key not in incoming:
+        raise _invalid(f"joins.{key}", f"there is no member {key!r}")
+    if not incoming[key]:
+        raise _invalid(f"joins.{key}", f"no edge leads to {key!r}")
+    if (join.policy == "quorum") != (join.k is not None):
+        raise _invalid(f"joins.{key}.k", "a quorum needs k, any other policy takes none")
+    if join.k is not None and join.k > incoming[key]:
+        raise _invalid(f"joins.{key}.k", f"k is {join.k}, but only {incoming[key]} edges lead to {key!r}")
+
+
+def _check_cycles(following: Mapping[str, Sequence[str]], incoming: Mapping[str, int]) -> None:
+    """Kahn, "Topological sorting of large networks" (1962): what is never freed is on or behind a cycle."""
+    waiting = dict(incoming)
+    free = [key for key, count in waiting.items() if not count]
+    while free:
+        key = free.pop()
+        del waiting[key]
+        for child in following[key]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                free.append(child)
+    if not waiting:
+        return
+    # Every member left has a parent that is left too: walking back must come round.
+    parents = {child: key for key in waiting for child in following[key] if child in waiting}
+    walk: list[str] = []
+    at = next(iter(waiting))
+    while at not in walk:
+        walk.append(at)
+        at = parents[at]
+    path = [at, *reversed(walk[walk.index(at) :])]
+    raise make("dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path})
+
+
+def _invalid(field: str, message: str) -> Exception:
+    return make("invalid_request", f"{field}: {message}", detail={"field": field})

@@ -1,0 +1,43 @@
+"""Lists that go over all partitions: newest first, with one cursor."""
+
+import asyncio
+from typing import Any, Final
+
+from penstock.store import Store
+
+BUDGET: Final = 1000
+"""Index entries that one call looks at in each index of each partition: a page may be short, never slow."""
+
+
+async def newest(
+    store: Store, op: str, args: dict[str, Any], id_field: str, cursor: str | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of `op` over all partitions, and the next cursor (the uuid part of an id) or None."""
+    replies = await asyncio.gather(
+        *(
+            store.call(
+                partition,
+                op,
+                {
+                    **args,
+                    "cursor": f"{partition}-{cursor}" if cursor else None,
+                    "limit": limit,
+                    "budget": max(BUDGET, limit),
+                },
+            )
+            for partition in range(store.partitions)
+        )
+    )
+    # Below `bound` some partition has not been read yet.
+    bound = max((_uuid(reply["cursor"]) for reply in replies if "cursor" in reply), default=None)
+    items = [item for reply in replies for item in reply["items"]]
+    items.sort(key=lambda item: _uuid(item[id_field]), reverse=True)
+    if bound is not None:
+        items = [item for item in items if _uuid(item[id_field]) >= bound]
+    if len(items) > limit:
+        return items[:limit], _uuid(items[limit - 1][id_field])
+    return items, bound
+
+
+def _uuid(entity_id: str) -> str:
+    return entity_id.partition("-")[2]

@@ -1,0 +1,40 @@
+"""What the scheduler answers and runs: its table of contents."""
+
+from penstock import verbs
+from penstock.bus.endpoints import parked
+from penstock.runtime import Context, Service
+from penstock_scheduler.executions import Executions
+from penstock_scheduler.flows import Flows
+from penstock_scheduler.lanes import Lanes
+from penstock_scheduler.waits import Waits
+from penstock_scheduler.work import Work
+
+
+def build(context: Context) -> Service:
+    executions = Executions(context.store)
+    flows = Flows(context.store)
+    lanes = Lanes(context.store)
+    waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
+    work = Work(context.store, context.nats, root=context.settings.root)
+    context.listen("ready", work.ready)
+    context.listen("done", waits.done)
+    return Service(
+        name=verbs.SCHEDULER,
+        endpoints={
+            verbs.EXECUTION_CREATE: executions.create,
+            verbs.EXECUTION_GET: executions.get,
+            verbs.EXECUTION_LIST: executions.list,
+            verbs.EXECUTION_HISTORY: executions.history,
+            verbs.EXECUTION_WAIT: parked(waits.wait),
+            verbs.WORK_NEXT: work.next,
+            verbs.WORK_GRANT: work.grant,
+            verbs.LANE_LIST: lanes.list,
+            verbs.FLOW_CREATE: flows.create,
+            verbs.FLOW_START: flows.start,
+            verbs.FLOW_GET: flows.get,
+            verbs.FLOW_LIST: flows.list,
+            verbs.FLOW_GRAPH: flows.graph,
+        },
+        background=[lambda: work.sweep(context.settings.sweep_ms / 1000)],
+        drain=work.drain,
+    )

@@ -1,0 +1,238 @@
+"""work.next and work.grant: finds work for workers, and workers for work.
+
+A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane
+gets ready work, the first of each profile that serves it asks Valkey for a grant; what answers "nothing more"
+makes the lane *dry* for that profile until the next hint. Hints can be lost, so a sweep forgets what is dry.
+The grants go to the lease-keeper with the worker's own reply subject: it claims and answers the worker.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from penstock.bus.endpoints import Call
+from penstock.errors import PenstockError
+from penstock.messages.executions import WorkGrant, WorkNext
+from penstock.messages.leases import Claims
+from penstock.store import Store
+from penstock.subjects import claims_subject
+
+log: Final = logging.getLogger(__name__)
+
+MAX_ASKS: Final = 64
+"""Workers that ask in one round; rounds begin with one and double while there is work."""
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Profile(NamedTuple):
+    """What a worker can do: equal profiles find the same work."""
+
+    lanes: tuple[str, ...]
+    capabilities: tuple[str, ...]
+
+
+class Parked(msgspec.Struct, eq=False):
+    """One `work.next` in line; the future's None means that a lease-keeper answers."""
+
+    request: WorkNext
+    reply_to: str
+    answer: "asyncio.Future[Sequence[Any] | None]"
+    late: bool = False
+
+
+class Work:
+    """Who waits for work, and which lanes may have some."""
+
+    def __init__(self, store: Store, nats: Client, root: str) -> None:
+        self._store = store
+        self._nats = nats
+        self._subject = claims_subject(root)
+        self._lines: dict[Profile, deque[Parked]] = {}
+        self._news: dict[tuple[int, str], int] = {}
+        self._dry: dict[tuple[int, str, Profile], int] = {}
+        self._running: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # -- verbs ------------------------------------------------------------------------------------
+
+    async def next(self, call: Call[WorkNext]) -> Sequence[Any] | None:
+        request = call.items[0]
+        loop = asyncio.get_running_loop()
+        parked = Parked(request, call.reply_to, loop.create_future())
+        if self._stopping:
+            return [{"tasks": []}]
+        profile = _profile(request)
+        line = self._lines.setdefault(profile, deque())
+        line.append(parked)
+        self._wake()
+        timer = loop.call_later(request.wait_ms / 1000, self._give_up, profile, parked)
+        try:
+            return await parked.answer
+        finally:
+            timer.cancel()
+
+    async def grant(self, call: Call[WorkGrant]) -> Sequence[Any]:
+        item = call.items[0]
+        items: list[dict[str, Any]] = []
+        for partition in range(self._store.partitions):
+            if len(items) >= item.max:
+                break
+            reply = await self._ask(partition, _profile(item), item.worker_id, item.max - len(items))
+            items += [
+                {
+                    "grant_id": grant_id,
+                    "execution_id": execution_id,
+                    "resumed": resumed,
+                    "reclaim": reclaim,
+                    "expires_at": expires_at,
+                }
+                for grant_id, execution_id, resumed, reclaim, expires_at in reply["grants"]
+            ]
+        return [{"items": items, "cursor": None}]
+
+    async def _ask(self, partition: int, profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
+        return await self._store.call(partition, "grant", _question(profile, worker_id, most))
+
+    # -- wake-ups ---------------------------------------------------------------------------------
+
+    def ready(self, partition: int, lanes: Any) -> None:
+        """The `ready` hint: these lanes got work in this partition."""
+        for lane in lanes:
+            key = (partition, lane)
+            self._news[key] = self._news.get(key, 0) + 1
+        self._wake()
+
+    async def sweep(self, every_s: float) -> None:
+        """Looks again once in a while, in case a hint was lost."""
+        while True:
+            await asyncio.sleep(every_s)
+            self._dry.clear()
+            self._news.clear()
+            self._wake()
+
+    async def drain(self) -> None:
+        """Lets the parked workers go: they ask another scheduler."""
+        self._stopping = True
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            for parked in line:
+                _settle(parked, [{"tasks": []}])
+
+    def _give_up(self, profile: Profile, parked: Parked) -> None:
+        """Nothing came in time. One that is being asked for is not in line: its answer decides."""
+        parked.late = True
+        line = self._lines.get(profile)
+        if line and parked in line:
+            line.remove(parked)
+            _settle(parked, [{"tasks": []}])
+
+    def _wake(self) -> None:
+        if self._running is None:
+            self._running = asyncio.get_running_loop().create_task(self._match())
+
+    # -- matching ---------------------------------------------------------------------------------
+
+    async def _match(self) -> None:
+        """Asks for the parked, round by round, until every line is empty or dry."""
+        try:
+            width = 1
+            while round_ := self._round(width):
+                if await self._play(round_):
+                    width = min(width * 2, MAX_ASKS)
+        finally:
+            self._running = None
+
+    def _round(self, width: int) -> list[tuple[int, Profile, Parked]]:
+        """Up to `width` workers of each profile that may find work, each with a partition to ask in."""
+        asks: list[tuple[int, Profile, Parked]] = []
+        for profile, line in list(self._lines.items()):
+            if not line:
+                del self._lines[profile]
+                continue
+            partitions = [p for p in range(self._store.partitions) if self._wet(p, profile)]
+            if not partitions:
+                continue
+            turn = 0
+            while line and turn < width:
+                parked = line.popleft()
+                if not parked.answer.done():
+                    asks.append((partitions[turn % len(partitions)], profile, parked))
+                    turn += 1
+        return asks
+
+    def _wet(self, partition: int, profile: Profile) -> bool:
+        return any(
+            self._dry.get((partition, lane, profile)) != self._news.get((partition, lane), 0)
+            for lane in profile.lanes
+        )
+
+    async def _play(self, asks: list[tuple[int, Profile, Parked]]) -> bool:
+        """Asks, forwards what was granted, puts the others back in line. Whether anything was granted."""
+        # Taken before the question: news that come while it is under way make the lane wet again.
+        news = dict(self._news)
+        replies = await self._store.call_many(
+            [
+                (partition, "grant", _question(profile, parked.request.worker_id, parked.request.max))
+                for partition, profile, parked in asks
+            ]
+        )
+        granted = False
+        back: list[tuple[Profile, Parked]] = []
+        for (partition, profile, parked), reply in zip(asks, replies, strict=True):
+            if isinstance(reply, PenstockError):
+                _settle(parked, [reply])
+                continue
+            more = reply.get("more", {})
+            for lane in profile.lanes:
+                if lane not in more:
+                    self._dry[partition, lane, profile] = news.get((partition, lane), 0)
+            if reply["grants"]:
+                granted = True
+                await self._forward(parked, reply["grants"])
+            else:
+                back.append((profile, parked))
+        for profile, parked in reversed(back):
+            if self._stopping or parked.late:
+                _settle(parked, [{"tasks": []}])
+            else:
+                self._lines.setdefault(profile, deque()).appendleft(parked)
+        return granted
+
+    async def _forward(self, parked: Parked, grants: list[list[Any]]) -> None:
+        """The lease-keeper claims them and answers the worker. Lost on the way, the grants expire."""
+        request = parked.request
+        claims = Claims(
+            worker_id=request.worker_id,
+            lease_ttl_ms=request.lease_ttl_ms,
+            start=request.start,
+            grants=[[grant[0], grant[1]] for grant in grants],
+        )
+        try:
+            await self._nats.publish(self._subject, _encode(claims), reply=parked.reply_to)
+        except NatsError as error:
+            log.warning("grants could not be forwarded, they will expire: %s", error)
+        _settle(parked, None)
+
+
+def _profile(request: WorkNext | WorkGrant) -> Profile:
+    return Profile(tuple(request.lanes), tuple(sorted(set(request.capabilities))))
+
+
+def _question(profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
+    return {
+        "worker_id": worker_id,
+        "lanes": profile.lanes,
+        "capabilities": profile.capabilities,
+        "max": most,
+    }
+
+
+def _settle(parked: Parked, answer: Sequence[Any] | None) -> None:
+    if not parked.answer.done():
+        parked.answer.set_result(answer)

@@ -1,0 +1,299 @@
+"""`Client`: everything that can be asked of Penstock, typed, over one NATS connection."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack, cast, overload
+
+from nats.aio.client import Client as Nats
+
+from penstock import errors, verbs
+from penstock.bus.connection import connect
+from penstock.bus.requester import Requester, encode
+from penstock.client import flows
+from penstock.client.events import EventStream
+from penstock.client.flows import FlowRun
+from penstock.client.options import (
+    ExecutionOptions,
+    FlowOptions,
+    create_request,
+    raw,
+    request_of,
+    verb_named,
+)
+from penstock.client.pages import each
+from penstock.client.publishing import Publisher
+from penstock.client.run import Run
+from penstock.ids import uuid7
+from penstock.messages.common import NULL, Record, Reply
+from penstock.messages.executions import (
+    ExecutionCreated,
+    ExecutionEvent,
+    ExecutionGet,
+    ExecutionHistory,
+    ExecutionList,
+    Lane,
+    LaneList,
+)
+from penstock.messages.flows import Flow, FlowCreateMirrored, FlowList
+from penstock.messages.signals import Delivered, SignalDeliver
+from penstock.states import ExecutionState, FlowStatus
+from penstock.verbs import Verb
+
+
+class Client:
+    """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
+
+    >>> async with await Client.connect("nats://localhost:4222") as client:
+    ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
+    ...     print(await run.result(timeout=30))
+    """
+
+    def __init__(self, nats: Nats, *, root: str = "penstock", timeout: float = 10.0) -> None:
+        """Over a NATS connection that exists (`connect` makes one); `timeout`: seconds for one call."""
+        self.nats = nats
+        self.root = root
+        self._requester = Requester(nats, root, timeout=timeout)
+        self._publisher = Publisher(nats, timeout)
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str = "nats://localhost:4222",
+        credentials: str | None = None,
+        *,
+        root: str = "penstock",
+        timeout: float = 10.0,
+        name: str = "penstock-client",
+    ) -> Self:
+        """Connect to NATS. `credentials` is the path of a NATS credentials file."""
+        return cls(await connect(url, name, credentials), root=root, timeout=timeout)
+
+    async def close(self) -> None:
+        """Send what is still to be sent, and close the connection."""
+        await self._requester.close()
+        if self.nats.is_connected:
+            await self.nats.flush()
+        await self.nats.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Any verb.
+
+    async def call(
+        self,
+        verb: str | Verb[Any, Any],
+        request: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Call any verb with plain values: `await client.call("execution.get", {"execution_id": …})`."""
+        known = verb_named(verb) if isinstance(verb, str) else verb
+        return cast(
+            Reply, await self._requester.call(known, request_of(known, request or {}), timeout=timeout)
+        )
+
+    # Executions.
+
+    async def submit(self, kind: str, input: Any = NULL, **options: Unpack[ExecutionOptions]) -> Run:
+        """Create an execution. `input` is anything that msgspec can encode."""
+        request = create_request(kind, input, options)
+        created = await self._requester.call(verbs.EXECUTION_CREATE, request)
+        return Run(self._requester, created.execution_id, duplicate=created.duplicate)
+
+    @overload
+    async def submit_many(
+        self, items: Iterable[tuple[str, Any] | Mapping[str, Any]], **options: Unpack[ExecutionOptions]
+    ) -> list[Run]: ...
+    @overload
+    async def submit_many(
+        self,
+        items: Iterable[tuple[str, Any] | Mapping[str, Any]],
+        *,
+        return_errors: Literal[True],
+        **options: Unpack[ExecutionOptions],
+    ) -> list[Run | errors.PenstockError]: ...
+    async def submit_many(
+        self,
+        items: Iterable[tuple[str, Any] | Mapping[str, Any]],
+        *,
+        return_errors: bool = False,
+        **options: Unpack[ExecutionOptions],
+    ) -> Any:
+        """Create many in as few messages as they fit in.
+
+        An item is `(kind, input)`, or the fields of `execution.create`; `options` hold for all that do not
+        say otherwise. One bad item does not hurt the rest: its error is raised once all are answered, or
+        stands in its place with `return_errors`.
+        """
+        requests = [_item(item, options) for item in items]
+        futures = [self._requester.send(verbs.EXECUTION_CREATE, request) for request in requests]
+        runs: list[Run | errors.PenstockError] = []
+        first: errors.PenstockError | None = None
+        for future in futures:
+            try:
+                created: ExecutionCreated = await future
+                runs.append(Run(self._requester, created.execution_id, duplicate=created.duplicate))
+            except errors.PenstockError as error:
+                first = first or error
+                runs.append(error)
+        if first is not None and not return_errors:
+            raise first
+        return runs
+
+    def run(self, execution_id: str) -> Run:
+        """A handle on an execution that exists."""
+        return Run(self._requester, execution_id)
+
+    async def get(self, execution_id: str) -> Record:
+        """An execution's record. `input` and `result` are raw JSON (`msgspec.json.decode` reads them)."""
+        return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=execution_id))
+
+    def list(
+        self,
+        *,
+        namespace: str | None = None,
+        lane: str | None = None,
+        kind: str | None = None,
+        state: ExecutionState | None = None,
+        flow_id: str | None = None,
+        page: int = 100,
+    ) -> AsyncIterator[Record]:
+        """Executions for which all filters hold, newest first; fetched `page` at a time."""
+        return each(
+            self._requester,
+            verbs.EXECUTION_LIST,
+            lambda cursor: ExecutionList(
+                namespace=namespace,
+                lane=lane,
+                kind=kind,
+                state=state,
+                flow_id=flow_id,
+                cursor=cursor,
+                limit=page,
+            ),
+        )
+
+    def history(self, execution_id: str) -> AsyncIterator[ExecutionEvent]:
+        """An execution's events, oldest first."""
+        return each(
+            self._requester,
+            verbs.EXECUTION_HISTORY,
+            lambda cursor: ExecutionHistory(execution_id=execution_id, cursor=cursor),
+        )
+
+    async def cancel(self, execution_id: str, reason: str = "", *, grace_ms: int = 10_000) -> str:
+        """Ask for an execution's end. Answers its state."""
+        return await self.run(execution_id).cancel(reason, grace_ms=grace_ms)
+
+    def lanes(self) -> AsyncIterator[Lane]:
+        """Every lane, with its depth per state."""
+        return each(self._requester, verbs.LANE_LIST, lambda cursor: LaneList(cursor=cursor))
+
+    # Signals.
+
+    async def signal(
+        self,
+        token: str,
+        name: str,
+        payload: Any = NULL,
+        *,
+        source: str | None = None,
+        signal_id: str | None = None,
+    ) -> Delivered:
+        """Deliver a signal to the waitpoint whose token this is; answers its effect."""
+        request = SignalDeliver(
+            token=token, name=name, payload=raw(payload), source=source, signal_id=signal_id or uuid7()
+        )
+        return await self._requester.call(verbs.SIGNAL_DELIVER, request)
+
+    async def publish_signal(
+        self, waitpoint_id: str, name: str, token: str, payload: Any = NULL, *, signal_id: str | None = None
+    ) -> str:
+        """Publish a signal: JetStream keeps it until applied, also while every router is down.
+
+        Answers the signal id; published again with the same one, it acts once.
+        """
+        signal_id = signal_id or uuid7()
+        subject = f"{self.root}.signal.{waitpoint_id}.{name}"
+        headers = {"Nats-Msg-Id": signal_id, "Penstock-Token": token}
+        await self._publisher.publish(subject, encode(raw(payload)), headers)
+        return signal_id
+
+    # Flows.
+
+    async def create_flow(
+        self,
+        goal: str,
+        *,
+        members: Iterable[Mapping[str, Any]],
+        edges: Iterable[Mapping[str, Any] | tuple[str, str]] = (),
+        joins: Mapping[str, Mapping[str, Any]] | None = None,
+        controller_id: str = "client",
+        owner: str = "default",
+        **options: Unpack[FlowOptions],
+    ) -> FlowRun:
+        """Create a managed flow, whole: members (each with its `key`), edges, joins. `start()` begins it.
+
+        An edge is `(from, to)` or `{"from", "to", "data"?}`.
+        """
+        request = flows.create_request(controller_id, goal, owner, members, edges, joins or {}, options)
+        flow = await self._requester.call(verbs.FLOW_CREATE, request, timeout=30.0)
+        return self.flow(flow.flow_id, flow)
+
+    async def create_mirrored(
+        self,
+        goal: str,
+        *,
+        controller_id: str = "client",
+        owner: str = "default",
+        completion: Literal["manual", "all_steps", "on_task"] = "manual",
+        completion_task: str | None = None,
+        **options: Unpack[FlowOptions],
+    ) -> FlowRun:
+        """Create a flow that somebody else runs; `observe` or `publish_observation` tells how it goes."""
+        fields = dict(options)
+        if "state" in fields:
+            fields["state"] = raw(fields["state"])
+        request = FlowCreateMirrored(
+            controller_id=controller_id,
+            goal=goal,
+            owner=owner,
+            completion=completion,
+            completion_task=completion_task,
+            **cast(Any, fields),
+        )
+        flow = await self._requester.call(verbs.FLOW_CREATE_MIRRORED, request)
+        return self.flow(flow.flow_id, flow)
+
+    def flow(self, flow_id: str, created: Flow | None = None) -> FlowRun:
+        """A handle on a flow that exists."""
+        return FlowRun(self.nats, self._requester, self._publisher, flow_id, created)
+
+    def list_flows(
+        self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100
+    ) -> AsyncIterator[Flow]:
+        """Flows for which all filters hold, newest first."""
+        return each(
+            self._requester,
+            verbs.FLOW_LIST,
+            lambda cursor: FlowList(owner=owner, status=status, cursor=cursor, limit=page),
+        )
+
+    # What happens.
+
+    def events(self, namespace: str = "*", entity: str = "*", event: str = "*", id: str = "*") -> EventStream:
+        """Audit events as they happen: `async with client.events(entity="flow") as events: async for …`."""
+        return EventStream(self.nats, f"{self.root}.audit.{namespace}.{entity}.{event}.{id}")
+
+
+def _item(item: tuple[str, Any] | Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if isinstance(item, tuple):
+        return create_request(item[0], item[1], options)
+    fields: dict[str, Any] = {**options, **item}
+    return create_request(fields.pop("kind"), fields.pop("input", NULL), fields)

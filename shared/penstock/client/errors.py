@@ -1,0 +1,31 @@
+"""How an execution can end other than well."""
+
+from penstock.messages.common import Record
+
+
+class ExecutionError(Exception):
+    """It ended without a result. `record` is the execution as `execution.get` shows it."""
+
+    def __init__(self, record: Record, text: str) -> None:
+        super().__init__(text)
+        self.record = record
+
+
+class ExecutionFailed(ExecutionError):
+    """`reason` and `category` are those of its last failure."""
+
+    def __init__(self, record: Record) -> None:
+        failure = record.failure or {}
+        self.reason = str(failure.get("reason") or record.reason or "unknown")
+        self.category = str(failure.get("category") or "unknown")
+        super().__init__(
+            record, f"{record.kind} {record.execution_id} failed ({self.category}): {self.reason}"
+        )
+
+
+class ExecutionCanceled(ExecutionError):
+    """`outcome` is `canceled` or `skipped` (a flow's member that will never be needed)."""
+
+    def __init__(self, record: Record) -> None:
+        self.outcome = record.outcome or "canceled"
+        super().__init__(record, f"{record.kind} {record.execution_id} was {self.outcome}")

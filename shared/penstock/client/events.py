@@ -1,0 +1,79 @@
+"""Audit events as they happen, over core NATS (nothing is replayed: `penstock audit` reads the stream)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from penstock.bus.requester import listen
+
+
+class AuditEvent(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
+    """One event of the audit trail (contract §3, audit-relay)."""
+
+    event_id: str
+    seq: int
+    namespace: str
+    entity: str
+    id: str
+    event: str
+    at: int
+    schema_version: int = 1
+    actor: str | None = None
+    from_: str | None = None
+    to: str | None = None
+    reason: str | None = None
+    data: Any = None
+    prev_hash: str | None = None
+    hash: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(AuditEvent).decode
+
+
+class EventStream:
+    """Events from the moment it is opened (`async with`), or from the first one asked for."""
+
+    def __init__(self, nats: Nats, subject: str) -> None:
+        self.subject = subject
+        self._nats = nats
+        self._queue: asyncio.Queue[AuditEvent] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Listen from now on: what happens after this returns is not missed."""
+        if self._subscription is None:
+            self._subscription = await listen(self._nats, self.subject, self._on_event)
+            await self._nats.flush()
+
+    async def close(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._nats.is_closed:
+            await subscription.unsubscribe()
+
+    async def next(self, timeout: float | None = None) -> AuditEvent:
+        """The next event. Raises `TimeoutError`."""
+        await self.open()
+        return await asyncio.wait_for(self._queue.get(), timeout)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[AuditEvent]:
+        await self.open()
+        while True:
+            yield await self._queue.get()
+
+    async def _on_event(self, msg: Msg) -> None:
+        self._queue.put_nowait(_decode(msg.data))

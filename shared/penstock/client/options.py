@@ -1,0 +1,73 @@
+"""What can be said when something is created, typed: the fields of `execution.create` and flow.create."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import msgspec
+from msgspec import Raw
+
+from penstock import errors
+from penstock.bus.requester import encode
+from penstock.messages.executions import Backoff, ExecutionCreate
+from penstock.verbs import VERBS, Verb
+
+
+class ExecutionOptions(TypedDict, total=False):
+    """Everything of `execution.create` but kind and input."""
+
+    lane: str
+    priority: int
+    namespace: str
+    run_at: int
+    max_attempts: int
+    backoff: Backoff | Mapping[str, Any]
+    retry_on: Sequence[str]
+    fail_on: Sequence[str]
+    attempt_timeout_ms: int
+    deadline_at: int
+    capabilities: Sequence[str]
+    tags: Mapping[str, str]
+    fairness_key: str
+    max_reclaims: int
+    retention_ms: int
+    idempotency_key: str
+
+
+class FlowOptions(TypedDict, total=False):
+    """Everything of `flow.create` that may be left out."""
+
+    requester_origin: str
+    current_step: str
+    state: Any
+    namespace: str
+    idempotency_key: str
+
+
+CancelPolicy = Literal["cancel_all", "cancel_pending", "flow_only"]
+StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+
+
+def raw(value: Any) -> Raw:
+    """Any value that msgspec encodes, as JSON; a `Raw` stays as it is."""
+    return value if isinstance(value, Raw) else Raw(encode(value))
+
+
+def create_request(kind: str, input: Any, options: Mapping[str, Any]) -> ExecutionCreate:
+    """One `execution.create`. Raises `TypeError` for an option that does not exist."""
+    return ExecutionCreate(kind=kind, input=raw(input), **options)
+
+
+def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:
+    """A verb's request from plain values, checked: raises `invalid_request` naming the field."""
+    try:
+        return msgspec.json.decode(encode(fields), type=verb.request)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise errors.make("invalid_request", f"{verb.name}: {error}") from None
+
+
+def verb_named(name: str) -> Verb[Any, Any]:
+    """The verb of this name; raises `invalid_request` for one that does not exist."""
+    try:
+        return VERBS[name]
+    except KeyError:
+        raise errors.make("invalid_request", f"there is no verb {name!r}") from None

@@ -1,0 +1,95 @@
+"""`Run`: a handle on one execution."""
+
+import asyncio
+import time
+from typing import Any, Final, TypeVar, overload
+
+import msgspec
+
+from penstock import errors, verbs
+from penstock.bus.requester import Requester
+from penstock.client.errors import ExecutionCanceled, ExecutionFailed
+from penstock.messages.common import Record
+from penstock.messages.executions import ExecutionGet, ExecutionWait
+from penstock.messages.flows import ExecutionCancel
+from penstock.states import TERMINAL
+
+T = TypeVar("T")
+
+# How long one wait stays parked at a scheduler; also what a killed scheduler can cost its waiters.
+PARK_S: Final = 5.0
+MARGIN_S: Final = 3.0
+# For how long a wait without a time limit puts up with a scheduler that is away.
+UNAVAILABLE_S: Final = 60.0
+PAUSE_S: Final = 0.2
+
+
+class Run:
+    """One execution, wherever it is: `run.id`, `await run.result()`."""
+
+    __slots__ = ("_requester", "duplicate", "id")
+
+    def __init__(self, requester: Requester, execution_id: str, *, duplicate: bool = False) -> None:
+        self._requester = requester
+        self.id = execution_id
+        # Whether its idempotency key had made it before.
+        self.duplicate = duplicate
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r})"
+
+    @overload
+    async def result(self, timeout: float | None = None) -> Any: ...
+    @overload
+    async def result(self, timeout: float | None = None, *, type: type[T]) -> T: ...
+    async def result(self, timeout: float | None = None, *, type: Any = Any) -> Any:
+        """Wait for the end and give the result, as `type` if one is given.
+
+        Raises `ExecutionFailed`, `ExecutionCanceled`, or `TimeoutError` when it has not ended in time
+        (seconds; it goes on, and can be waited for again).
+        """
+        record = await self.wait(timeout)
+        if record.state == "failed":
+            raise ExecutionFailed(record)
+        if record.state == "canceled":
+            raise ExecutionCanceled(record)
+        return msgspec.json.decode(record.result, type=type)
+
+    async def wait(self, timeout: float | None = None) -> Record:
+        """Wait until it has ended, well or not, and give its record. Raises `TimeoutError`."""
+        now = time.monotonic()
+        end = None if timeout is None else now + timeout
+        answered = now
+        while True:
+            left = PARK_S if end is None else min(PARK_S, end - now)
+            wait_ms = max(0, round(left * 1000))
+            request = ExecutionWait(execution_id=self.id, wait_ms=wait_ms)
+            try:
+                record = await self._requester.call(
+                    verbs.EXECUTION_WAIT, request, timeout=max(left, 0.0) + MARGIN_S
+                )
+            except errors.UnavailableError:
+                # A restarting service is no reason to give up the wait.
+                now = time.monotonic()
+                if now >= (answered + UNAVAILABLE_S if end is None else end):
+                    raise
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if record.state in TERMINAL:
+                return record
+            now = answered = time.monotonic()
+            if end is not None and now >= end:
+                raise TimeoutError(f"{record.kind} {self.id} is {record.state} after {timeout:g} s")
+
+    async def get(self) -> Record:
+        """Its record now."""
+        return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=self.id))
+
+    async def status(self) -> str:
+        """Its state now."""
+        return (await self.get()).state
+
+    async def cancel(self, reason: str = "", *, grace_ms: int = 10_000) -> str:
+        """Ask for its end; a running handler has `grace_ms` to stop. Answers the state."""
+        request = ExecutionCancel(execution_id=self.id, reason=reason, grace_ms=grace_ms)
+        return (await self._requester.call(verbs.EXECUTION_CANCEL, request)).state

@@ -1,0 +1,21 @@
+"""The subjects that are not verbs (those are in `penstock.verbs`), each built in one place."""
+
+
+def claims_subject(root: str) -> str:
+    """Grants that the scheduler forwards to a lease-keeper; internal, in the lease-keepers' queue group."""
+    return f"{root}.internal.claims"
+
+
+def worker_subject(root: str, worker_id: str) -> str:
+    """Pushes to one worker: cancellations."""
+    return f"{root}.worker.{worker_id}"
+
+
+def signal_subject(root: str, waitpoint_id: str, name: str) -> str:
+    """A published signal."""
+    return f"{root}.signal.{waitpoint_id}.{name}"
+
+
+def observation_subject(root: str, flow_id: str) -> str:
+    """A published observation of a mirrored flow's step."""
+    return f"{root}.observation.{flow_id}"
