@@ -2,12 +2,9 @@
 -- How far it has come stands in the audit stream itself (services/penstock_audit_relay), so there is no more to do here.
 local ops = Ops.audit_relay
 
-local SLICE = 32    -- entries of one XRANGE: what lies beyond `bytes` is read in vain
+local FIRST_SLICE, MAX_SLICE = 8, 64    -- entries of one XRANGE: what lies beyond `bytes` is read in vain
 
 local function key() return Call.root .. ':outbox' end
-
--- msgpack bin 32: a blob is opaque here, and cmsgpack itself knows no bin type.
-local function bin(blob) return '\198' .. struct.pack('>I4', #blob) .. blob end
 
 -- How many entries wait (those that were taken but not trimmed among them), and since when the oldest does.
 local function waiting()
@@ -22,25 +19,30 @@ end
 -- reply: entries [[entry id, blob]], more (there may be further ones), waiting, age_ms.
 -- errors: none. events: none.
 function ops.take(a)
-  local parts, count, bytes, after, ended = {}, 0, 0, a.after, false
+  local parts, count, bytes, after, ended, slice = { '' }, 0, 0, a.after, false, FIRST_SLICE
   while not ended and count < a.limit and bytes < a.bytes do
-    local slice = math.min(SLICE, a.limit - count)
+    slice = math.min(slice, a.limit - count)
     local found = redis.call('XRANGE', key(), '(' .. after, '+', 'COUNT', slice)
     ended = #found < slice
+    slice = math.min(slice * 2, MAX_SLICE)
     for _, entry in ipairs(found) do
       if bytes >= a.bytes then
         ended = false
         break
       end
+      local blob = entry[2][2]
       after = entry[1]
       count = count + 1
-      bytes = bytes + #entry[2][2]
-      parts[count] = '\146' .. pack(after) .. bin(entry[2][2])
+      bytes = bytes + #blob
+      -- Blobs are opaque here: msgpack bin 32, which cmsgpack cannot make. Long strings are joined once only.
+      parts[#parts + 1] = '\146' .. pack(after) .. '\198' .. struct.pack('>I4', #blob)
+      parts[#parts + 1] = blob
     end
   end
   local entries, age = waiting()
-  return '\132' .. pack('entries') .. Events.array_header(count) .. table.concat(parts)
-    .. pack('more') .. pack(not ended) .. pack('waiting') .. pack(entries) .. pack('age_ms') .. pack(age)
+  parts[1] = '\132' .. pack('entries') .. Events.array_header(count)
+  parts[#parts + 1] = pack('more') .. pack(not ended) .. pack('waiting') .. pack(entries) .. pack('age_ms') .. pack(age)
+  return table.concat(parts)
 end
 
 -- ack: trims the outbox up to an entry, which is in the audit stream now (or a dead letter).
@@ -52,3 +54,5 @@ function ops.ack(a)
   local entries, age = waiting()
   return { trimmed = trimmed, waiting = entries, age_ms = age }
 end
+
+redis.register_function('penstock_audit_relay', function(keys, args) return Call.run('audit_relay', keys, args) end)

@@ -30,6 +30,8 @@ function ops.claim(a)
   end
   if x.grant_expires_at <= Call.now then Errors.raise('claim_grant_expired', { expired_at = x.grant_expires_at }) end
   check_verb(x, a.verb)
+  local f = x.flow_id and Records.read('f', x.flow_id)
+  if f and f.status == 'cancelled' then Errors.raise('execution_not_leaseable', { state = x.state, flow_status = f.status }) end
   if Lists.lane_paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end
   Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
   return Leases.task(x)
@@ -48,6 +50,7 @@ function ops.renew(a)
   local x = Fences.hold(a)
   if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
   x.lease_expires_at = Call.now + x.lease_ttl_ms
+  if x.limit then Limits.extend(x) end
   return { expires_at = x.lease_expires_at, cancel_requested = x.cancel_requested or false }
 end
 
@@ -150,6 +153,8 @@ local function due_execution(x)
     end
   elseif x.lease_id and x.lease_expires_at <= now then
     Leases.lose(x, 'expired', 'lease-keeper')
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now and x.cancel_requested then
+    Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'lease-keeper')
   elseif x.attempt_expires_at and x.attempt_expires_at <= now then
     local lost = { lease_id = x.lease_id, why = 'revoked' }
     Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })

@@ -64,13 +64,25 @@ function ops.list(a)
   return { items = items, cursor = cursor }
 end
 
+-- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code.
+local function refused(x)
+  local block = Blocks.read(x.limit)
+  if block then return block.code end
+  local expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
+  local code, at = Limits.take(x.limit, x.id, expires_at, Limits.here())
+  if code then Queues.block(x, code, at) end
+  return code
+end
+
 -- grant: the right to claim up to `max` ready executions. Cancelled flows' members end here instead.
 -- args: worker_id, lanes, capabilities (list), max
--- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at]…], more: {lane: true}}
+-- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; remote:
+-- the limit's tokens that are kept in other partitions, to be asked for by `admit` before the grant may be used;
+-- held: the code of a limit that had no room.
 function ops.grant(a)
   local has = {}
   for _, name in ipairs(a.capabilities or {}) do has[name] = true end
-  local grants, more = {}, {}
+  local grants, more, held = {}, {}, nil
   for _, lane in ipairs(a.lanes) do
     local room = a.max - #grants
     if room <= 0 then
@@ -84,14 +96,66 @@ function ops.grant(a)
         if f and f.status == 'cancelled' then
           Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
         else
-          Leases.grant(x, a.worker_id)
-          grants[#grants + 1] = { x.grant_id, id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at }
+          local code = x.limit and refused(x)
+          if code then
+            more[lane], held = true, code
+          else
+            Leases.grant(x, a.worker_id)
+            grants[#grants + 1] = {
+              x.grant_id, id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at, x.limit and Limits.remote(x.limit),
+            }
+          end
         end
       end
     end
   end
-  return { grants = grants, more = next(more) and more or nil }
+  return { grants = grants, more = next(more) and more or nil, held = held }
 end
+
+-- admit: room in the tokens of a limit that are kept here. args: limit, id, expires_at, from (the partition that asks).
+-- reply: {} or {code, at}: what has no room, and when to look again.
+function ops.admit(a)
+  local code, at = Limits.take(a.limit, a.id, a.expires_at, a.from)
+  return { code = code, at = at }
+end
+
+-- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
+-- grant_id, code, at. reply: {}. errors: execution_not_found.
+function ops.ungrant(a)
+  local x = Executions.edit(a.execution_id)
+  if x.grant_id == a.grant_id and x.state == 'ready' then
+    Leases.ungrant(x)
+    Queues.block(x, a.code, a.at)
+  end
+  return {}
+end
+
+-- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, id, expires_at. reply: {}.
+function ops.slot(a)
+  if a.expires_at == 0 then Limits.free_token(a.token, a.id) else Limits.extend_token(a.token, a.id, a.expires_at) end
+  return {}
+end
+
+-- unblock: a token elsewhere has room again. args: token. reply: {}.
+function ops.unblock(a)
+  Blocks.open_token(a.token)
+  return {}
+end
+
+-- quota_create: args: id, max_per_window, window_ms, max_concurrent, namespace. reply: the quota. events: created.
+function ops.quota_create(a)
+  local quota = Records.read('quota', a.id)
+  if not quota then
+    quota = Quotas.create(a.id, a)
+  end
+  return Quotas.view(quota)
+end
+
+-- quota_get: args: quota_id. errors: quota_not_found.
+function ops.quota_get(a) return Quotas.view(Quotas.read(a.quota_id)) end
+
+-- quota_delete: limits nothing from now on. args: quota_id. errors: quota_not_found. events: deleted.
+function ops.quota_delete(a) return Quotas.delete(a.quota_id) end
 
 -- lanes: a page of lanes. args: cursor, limit. reply: {items: [{lane, status, depth, oldest_ready_at}], now}
 function ops.lanes(a)
@@ -198,7 +262,10 @@ local function due_flow(f)
   end
 end
 
+-- A limit may have room again.
+local function due_block(block) Blocks.open(block.id) end
+
 -- due: run_at reached, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
-function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow }, a.limit) end
+function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow, block = due_block }, a.limit) end
 
 redis.register_function('penstock_scheduler', function(keys, args) return Call.run('scheduler', keys, args) end)

@@ -74,6 +74,7 @@ function Executions.create(id, spec, extra)
     max_attempts = spec.max_attempts, backoff = spec.backoff, retry_on = spec.retry_on, fail_on = spec.fail_on,
     attempt_timeout_ms = spec.attempt_timeout_ms, deadline_at = spec.deadline_at, tags = spec.tags,
     fairness_key = spec.fairness_key, max_reclaims = spec.max_reclaims, retention_ms = spec.retention_ms,
+    limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
     flow_id = extra.flow_id, member = extra.member, parent_id = extra.parent_id, replay_of = extra.replay_of,
     fresh = true, created_at = Call.now, updated_at = Call.now,
   }
@@ -153,7 +154,10 @@ function Executions.view(x)
     started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,
     seq = x.seq, input = Payloads.get('input', id),
   }
-  if x.state == 'ready' and Lists.lane_paused(x.lane) then view.reason = 'lane_paused' end
+  if x.state == 'ready' then
+    local block = x.limit and Blocks.read(x.limit)
+    view.reason = Lists.lane_paused(x.lane) and 'lane_paused' or block and block.reason or nil
+  end
   if x.state == 'completed' then view.result = Payloads.get('result', id) end
   if x.lease_id then
     view.lease = {

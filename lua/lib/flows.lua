@@ -1,7 +1,8 @@
 -- Flows: the record and its moves (contract §5). What its members do to each other stands in graph.lua.
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
--- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work), namespace, seq.
+-- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,
+-- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), namespace, seq.
 
 local MOVES = {
   created = { running = true, cancelled = true },
@@ -72,6 +73,14 @@ function Flows.move(f, to, about)
   Flows.mutate(f, about.event or to, { from = from, to = to, reason = about.reason, data = about.data, actor = about.actor })
 end
 
+-- Ends a flow by itself, because its members or steps did: as `to`, or cancelled where that was asked for.
+function Flows.conclude(f, to, about)
+  if f.cancel_requested and to ~= 'cancelled' then
+    to, about.reason = 'cancelled', 'cancel_requested'
+  end
+  Flows.move(f, to, about)
+end
+
 -- A new flow's record. a: fields of flow.create; kind: managed or mirrored; status: its first.
 function Flows.create(id, a, kind, status)
   local f = Records.create('f', id, {
@@ -113,6 +122,6 @@ function Flows.retire(f, slice)
     return
   end
   Payloads.drop('state', f.id)
-  for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr' }) do redis.call('UNLINK', Flows.key(part, f.id)) end
+  for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr', 'ct' }) do redis.call('UNLINK', Flows.key(part, f.id)) end
   Records.delete('f', f.id)
 end

@@ -80,6 +80,12 @@ function Graph.member_moved(x, from, to)
   if not f then return end
   f.counts[from] = (f.counts[from] or 0) - 1
   f.counts[to] = (f.counts[to] or 0) + 1
+  if States.TERMINAL[to] and x.counted then
+    -- A cancelled flow waits for this one to stop.
+    x.counted = nil
+    f.unstopped = f.unstopped > 1 and f.unstopped - 1 or nil
+    if not f.unstopped and not f.cancel_next then Call.hint_item('flow_done', f.id) end
+  end
   if States.TERMINAL[to] and active(f) then
     push(f, { kind = 'ended', member = x.member, outcome = x.outcome, offset = 0 })
   end
@@ -163,7 +169,7 @@ function kinds.ended(f, item, budget)
   item.offset = last
   if last < #out then return steps, false end
   if bad and (#out == 0 or item.unabsorbed) then
-    Flows.move(f, 'failed', { reason = 'member_' .. item.outcome, data = { member = item.member }, actor = 'flow:' .. f.id })
+    Flows.conclude(f, 'failed', { reason = 'member_' .. item.outcome, data = { member = item.member }, actor = 'flow:' .. f.id })
     push(f, { kind = 'sweep', offset = 0 })
   end
   return steps + 1, true
@@ -194,7 +200,7 @@ end
 local function finish(f)
   if f.status ~= 'running' or f.total == 0 then return end
   local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
-  if ended == f.total then Flows.move(f, 'finished', { actor = 'flow:' .. f.id }) end
+  if ended == f.total then Flows.conclude(f, 'finished', { actor = 'flow:' .. f.id }) end
 end
 
 -- Does the work of this call; what goes past the budget is kept for the due loop.

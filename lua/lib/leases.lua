@@ -3,9 +3,10 @@
 -- The lease is gone: its fields leave the record; epoch and attempt stay, they only grow.
 function Leases.drop(x)
   x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
+  if x.limit then Limits.free(x) end
   x.attempt_expires_at = nil
   x.claimed, x.claimed_via = nil, nil
-  x.cancel_at = nil
+  x.cancel_at, x.stopping = nil, nil
 end
 
 -- Grants the right to claim a ready execution until `expires_at`; it leaves its queue for that long.
@@ -17,6 +18,7 @@ end
 
 -- A grant was not claimed in time: back into the queue, at its old place.
 function Leases.ungrant(x)
+  if x.limit then Limits.free(x) end
   x.past_grant = x.grant_id
   x.grant_id, x.grant_worker, x.grant_expires_at = nil, nil, nil
 end
@@ -37,6 +39,7 @@ function Leases.take(x, worker_id, ttl_ms, start)
   x.lease_ttl_ms = ttl_ms
   x.lease_expires_at = Call.now + ttl_ms
   x.worker_id = worker_id
+  if x.limit then Limits.extend(x) end
   x.claimed, x.claimed_via = grant_id, x.via
   x.via, x.past_grant, x.lost = nil, nil, nil
   if x.fresh then

@@ -2,6 +2,7 @@
 -- Files are joined in the order of lua/manifest.
 local Call, Errors, Zsets, Records, Events, Payloads, Queues, Due = {}, {}, {}, {}, {}, {}, {}, {}
 local States, Executions, Fences, Leases, Flows, Graph, Lists, Idempotency = {}, {}, {}, {}, {}, {}, {}, {}
+local Conditions, Waitpoints, Limits, Blocks, Quotas = {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end; filled by the six service files.
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -48,5 +48,6 @@ function States.transition(x, to, about)
   Executions.tell(x, about.event or to, {
     from = from, to = to, reason = about.why or about.reason, data = about.data, actor = about.actor,
   })
+  if x.waitpoints or x.waiting_on or x.woken_by then Waitpoints.execution_moved(x, from, to) end
   if x.flow_id then Graph.member_moved(x, from, to) end
 end

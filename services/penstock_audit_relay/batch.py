@@ -74,7 +74,7 @@ class Chain:
             if number == 1:
                 head += b"Nats-Expected-Last-Sequence:%d\r\n" % self._seq
             if number == last:
-                head += b"Nats-Batch-Commit:1\r\n%b:%b\r\n" % (CURSOR_HEADER.encode(), encode_cursor(self._cursor))
+                head += b"Nats-Batch-Commit:1\r\n%b\r\n" % _cursor_header(self._cursor)
                 reply = f"{self._inbox}.{token} ".encode()
             size = len(head) + 2
             parts.append(
@@ -85,5 +85,5 @@ class Chain:
         return b"".join(parts)
 
 
-def encode_cursor(cursor: Mapping[int, str]) -> bytes:
-    return json.dumps(cursor, separators=(",", ":")).encode()
+def _cursor_header(cursor: Mapping[int, str]) -> bytes:
+    return f"{CURSOR_HEADER}:{json.dumps(cursor, separators=(',', ':'))}".encode()

@@ -11,18 +11,18 @@ from penstock.audit import SCHEMA_VERSION, Facts, canonical, tokens
 
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _pack: Final = msgspec.msgpack.Encoder().encode
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError, OverflowError, RecursionError)
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError, RecursionError)
 
 
 class Broken(NamedTuple):
-    """What cannot become an event: an entry that cannot be read, or one event of it. It becomes a dead letter."""
+    """What cannot become an event, an entry or one event of it: it becomes a dead letter."""
 
     why: str
     payload: bytes
 
 
 class Entry(NamedTuple):
-    """One outbox entry, ready for the chain: each event's subject (after `<root>.audit.`) and canonical form."""
+    """One outbox entry, ready for the chain: each event's `audit.tokens` and canonical form."""
 
     partition: int
     id: str
@@ -63,10 +63,14 @@ def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
 
 
 def _event(head: Any, event: Any) -> tuple[str, bytes]:
-    entity, namespace, id = head  # noqa: A001 - the contract's name
+    entity, namespace, id = head
     seq, name, at, actor, from_, to, reason, data = event
-    if type(seq) is not int or type(at) is not int:
+    if not type(seq) is type(at) is int:
         raise ValueError("seq and at must be integers")
+    if not type(entity) is type(namespace) is type(id) is type(name) is str:
+        raise ValueError("entity, namespace, id and name must be texts")
+    if not type(actor) is type(from_) is type(to) is type(reason) is str:
+        actor, from_, to, reason = map(str, (actor, from_, to, reason))
     facts = Facts(
         f"{id}:{seq}", SCHEMA_VERSION, seq, namespace, entity, id, name, at,
         actor or None, from_ or None, to or None, reason or None, data or None,

@@ -12,7 +12,7 @@ from penstock_audit_relay.entries import Entry, read
 START: Final = "0"
 ENTRIES: Final = 512
 """Entries of one take."""
-BYTES: Final = 512 * 1024
+BYTES: Final = 256 * 1024
 """Bytes of one round of takes, over all partitions."""
 AT_HAND: Final = 4000
 """Events that may wait here; past that nothing is taken."""
@@ -108,9 +108,9 @@ class Outbox:
         order: list[tuple[int, str, dict[str, Any]]] = [
             (partition, "ack", {"upto": entry}) for partition, entry in acks.items()
         ]
-        share = BYTES // max(1, len(takes))
+        room = BYTES // max(1, len(takes))
         order += [
-            (partition, "take", {"after": self._taken.get(partition, START), "limit": ENTRIES, "bytes": share})
+            (partition, "take", {"after": self._taken.get(partition, START), "limit": ENTRIES, "bytes": room})
             for partition in sorted(takes)
         ]
         self._news -= takes  # what is announced from here on counts anew
@@ -165,4 +165,4 @@ class Outbox:
         self._resting[partition] = time.monotonic() + RETRY
         if time.monotonic() - self._last_grumble >= GRUMBLE_EVERY:
             self._last_grumble = time.monotonic()
-            self._log.warning("an outbox cannot be read or trimmed; trying on", partition=partition, error=str(error))
+            self._log.warning("an outbox is out of reach; trying on", partition=partition, error=str(error))

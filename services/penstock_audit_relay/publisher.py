@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription
 from penstock_audit_relay.batch import Batch
 
 ACK_TIMEOUT: Final = 10.0
+WATCH: Final = 0.25
 _WRONG_LAST_SEQUENCE: Final = 10071
 
 
@@ -19,11 +20,11 @@ class PublishError(Exception):
     """The stream did not take the batch, or did not say so. Read its end to know."""
 
 
-class Superseded(PublishError):  # noqa: N818 - what happened, not an error of ours
+class Superseded(PublishError):
     """Somebody else has published: the stream has moved on from where we were."""
 
 
-class NoStream(PublishError):  # noqa: N818
+class NoStream(PublishError):
     """Nobody listens on the subject: JetStream is away, or the stream does not exist."""
 
 
@@ -62,12 +63,23 @@ class Publisher:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting = (batch, done)
-        timer = loop.call_later(ACK_TIMEOUT, self._settle, batch.token, PublishError("the stream did not answer"))
-        done.add_done_callback(lambda _: timer.cancel())
+        self._watch(batch.token, loop.time() + ACK_TIMEOUT, self._nats.stats["reconnects"])
         # What `Client.publish` does with one message, for a whole batch: nats-py has no public way to that.
         await self._nats._send_command(batch.wire)  # pyright: ignore[reportPrivateUsage]
         await self._nats._flush_pending()  # pyright: ignore[reportPrivateUsage]
         return done
+
+    def _watch(self, token: str, deadline: float, reconnects: int) -> None:
+        """An answer cannot come any more once the connection that it was asked on is gone."""
+        if self._waiting is None or self._waiting[0].token != token:
+            return
+        loop = asyncio.get_running_loop()
+        if not self._nats.is_connected or self._nats.stats["reconnects"] != reconnects:
+            self._settle(token, PublishError("the connection was lost before the stream answered"))
+        elif loop.time() > deadline:
+            self._settle(token, PublishError("the stream did not answer"))
+        else:
+            loop.call_later(WATCH, self._watch, token, deadline, reconnects)
 
     async def _heard(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]

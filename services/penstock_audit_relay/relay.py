@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from penstock.errors import PenstockError
 from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
@@ -28,6 +28,8 @@ GRUMBLE_EVERY: Final = 10.0
 
 _EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
 """What passes by itself."""
+_NO_STREAM: Final = (NoStream, NotFoundError, NoStreamResponseError, NoRespondersError)
+"""A stream is missing, or JetStream is away."""
 
 
 class Relay:
@@ -77,7 +79,7 @@ class Relay:
         await self._publisher.start()
         try:
             while True:
-                if self._leads():
+                if self._leads() and self._nats.is_connected:
                     await self._try()
                 else:
                     await asyncio.sleep(STAND_BY)
@@ -103,7 +105,7 @@ class Relay:
             self._in_a_row += 1
             await self._outbox.look()
             await asyncio.sleep(delay)
-            if isinstance(error, NoStream | NotFoundError | NoRespondersError):
+            if isinstance(error, _NO_STREAM):
                 await self._mend()
 
     async def _relay(self) -> None:

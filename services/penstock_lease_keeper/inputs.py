@@ -32,6 +32,6 @@ def task(reply: dict[str, Any], limit: int) -> dict[str, Any] | PenstockError:
             )
         reply["input"] = text
     reply.setdefault("input", None)
-    reply.setdefault("tags", {})
+    reply["tags"] = reply.get("tags") or {}  # an empty table comes as an array
     reply.setdefault("deadline_at", None)
     return reply

@@ -20,6 +20,7 @@ from penstock.messages.executions import (
 )
 from penstock.store import Store
 from penstock_scheduler import pages, views
+from penstock_scheduler.limits import Quotas, limit_of
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -38,15 +39,25 @@ def normalize(spec: ExecutionSpec) -> None:
 class Executions:
     """Handlers about executions; lists of requests in, lists of results out."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, quotas: Quotas) -> None:
         self._store = store
+        self._quotas = quotas
 
     async def create(self, call: Call[ExecutionCreate]) -> Sequence[Any]:
-        return await self._store.call_many([self._create(item) for item in call.items])
+        wanted = {item.quota_id for item in call.items if item.quota_id}
+        missing = await self._quotas.check(wanted) if wanted else {}
+        if not missing:
+            return await self._store.call_many([self._create(item) for item in call.items])
+        good = [item for item in call.items if item.quota_id not in missing]
+        created = iter(await self._store.call_many([self._create(item) for item in good]))
+        return [missing.get(item.quota_id or "") or next(created) for item in call.items]
 
     def _create(self, item: ExecutionCreate) -> tuple[int, str, dict[str, Any]]:
         normalize(item)
-        args: dict[str, Any] = {"namespace": item.namespace, "spec": item}
+        spec: Any = item
+        if limit := limit_of(item, item.namespace, self._store.partitions):
+            spec = {**msgspec.structs.asdict(item), "limit": limit}
+        args: dict[str, Any] = {"namespace": item.namespace, "spec": spec}
         if item.idempotency_key is None:
             partitions = self._store.partitions
             partition = random.randrange(partitions) if partitions > 1 else 0

@@ -12,6 +12,7 @@ from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, Fl
 from penstock.store import Store
 from penstock_scheduler import graphs, pages, views
 from penstock_scheduler.executions import digest, normalize
+from penstock_scheduler.limits import Quotas, limit_of
 
 GRAPH_SLICE: Final = 200
 """Members of one look at a graph, so that no look holds Valkey for long."""
@@ -20,14 +21,18 @@ GRAPH_SLICE: Final = 200
 class Flows:
     """Handlers about flows; their verbs take no batches."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, quotas: Quotas) -> None:
         self._store = store
+        self._quotas = quotas
 
     async def create(self, call: Call[FlowCreate]) -> Sequence[Any]:
         item = call.items[0]
         graphs.check(item.members, item.edges, item.joins)
         for member in item.members:
             normalize(member)
+        missing = await self._quotas.check({member.quota_id for member in item.members if member.quota_id})
+        for error in missing.values():
+            raise error
         partitions = self._store.partitions
         args: dict[str, Any] = {}
         if item.idempotency_key is None:
@@ -38,7 +43,12 @@ class Flows:
         args |= msgspec.structs.asdict(item)
         args["id"] = new_id(partition)
         args["members"] = [
-            {**msgspec.structs.asdict(member), "execution_id": new_id(partition)} for member in item.members
+            {
+                **msgspec.structs.asdict(member),
+                "execution_id": new_id(partition),
+                "limit": limit_of(member, item.namespace, partitions),
+            }
+            for member in item.members
         ]
         flow = await self._store.call(partition, "flow_create", args)
         return [views.flow(flow)]

@@ -6,18 +6,24 @@ from penstock.runtime import Context, Service
 from penstock_scheduler.executions import Executions
 from penstock_scheduler.flows import Flows
 from penstock_scheduler.lanes import Lanes
+from penstock_scheduler.limits import Admission, Quotas
 from penstock_scheduler.waits import Waits
 from penstock_scheduler.work import Work
 
 
 def build(context: Context) -> Service:
-    executions = Executions(context.store)
-    flows = Flows(context.store)
+    quotas = Quotas(context.store)
+    executions = Executions(context.store, quotas)
+    flows = Flows(context.store, quotas)
     lanes = Lanes(context.store)
     waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
-    work = Work(context.store, context.nats, root=context.settings.root)
+    admission = Admission(context.store, context.spawn)
+    work = Work(context.store, context.nats, admission, root=context.settings.root)
     context.listen("ready", work.ready)
     context.listen("done", waits.done)
+    context.listen("slot", admission.slot)
+    context.listen("unblock", admission.unblock)
+    context.spawn(context.hints.listen("withdraw", work.withdraw))
     return Service(
         name=verbs.SCHEDULER,
         endpoints={
@@ -29,6 +35,9 @@ def build(context: Context) -> Service:
             verbs.WORK_NEXT: work.next,
             verbs.WORK_GRANT: work.grant,
             verbs.LANE_LIST: lanes.list,
+            verbs.QUOTA_CREATE: quotas.create,
+            verbs.QUOTA_GET: quotas.get,
+            verbs.QUOTA_DELETE: quotas.delete,
             verbs.FLOW_CREATE: flows.create,
             verbs.FLOW_START: flows.start,
             verbs.FLOW_GET: flows.get,

@@ -17,11 +17,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.messages.leases import Claims
 from penstock.store import Store
 from penstock.subjects import claims_subject
+from penstock_scheduler.limits import Admission
 
 log: Final = logging.getLogger(__name__)
 
@@ -49,14 +50,16 @@ class Parked(msgspec.Struct, eq=False):
 class Work:
     """Who waits for work, and which lanes may have some."""
 
-    def __init__(self, store: Store, nats: Client, root: str) -> None:
+    def __init__(self, store: Store, nats: Client, admission: Admission, root: str) -> None:
         self._store = store
+        self._admission = admission
         self._nats = nats
         self._subject = claims_subject(root)
         self._lines: dict[Profile, deque[Parked]] = {}
         self._news: dict[tuple[int, str], int] = {}
         self._dry: dict[tuple[int, str, Profile], int] = {}
         self._running: asyncio.Task[None] | None = None
+        self._turn = 0
         self._stopping = False
 
     # -- verbs ------------------------------------------------------------------------------------
@@ -79,11 +82,15 @@ class Work:
 
     async def grant(self, call: Call[WorkGrant]) -> Sequence[Any]:
         item = call.items[0]
+        profile = _profile(item)
         items: list[dict[str, Any]] = []
+        held: str | None = None
         for partition in range(self._store.partitions):
             if len(items) >= item.max:
                 break
-            reply = await self._ask(partition, _profile(item), item.worker_id, item.max - len(items))
+            question = _question(profile, item.worker_id, item.max - len(items))
+            reply = await self._store.call(partition, "grant", question)
+            held = held or reply.get("held")
             items += [
                 {
                     "grant_id": grant_id,
@@ -92,12 +99,14 @@ class Work:
                     "reclaim": reclaim,
                     "expires_at": expires_at,
                 }
-                for grant_id, execution_id, resumed, reclaim, expires_at in reply["grants"]
+                for grant_id, execution_id, resumed, reclaim, expires_at, *_ in await self._admission.admit(
+                    partition, reply["grants"]
+                )
             ]
+        if not items:
+            # What had no room says so; otherwise there is nothing at all.
+            raise make(held or "no_eligible_execution", detail={"lanes": item.lanes})
         return [{"items": items, "cursor": None}]
-
-    async def _ask(self, partition: int, profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
-        return await self._store.call(partition, "grant", _question(profile, worker_id, most))
 
     # -- wake-ups ---------------------------------------------------------------------------------
 
@@ -107,6 +116,13 @@ class Work:
             key = (partition, lane)
             self._news[key] = self._news.get(key, 0) + 1
         self._wake()
+
+    def withdraw(self, worker_id: Any) -> None:
+        """A worker that stops no longer wants what it asked for; it is answered at once."""
+        for line in self._lines.values():
+            for parked in [each for each in line if each.request.worker_id == worker_id]:
+                line.remove(parked)
+                _settle(parked, [{"tasks": []}])
 
     async def sweep(self, every_s: float) -> None:
         """Looks again once in a while, in case a hint was lost."""
@@ -159,10 +175,11 @@ class Work:
             if not partitions:
                 continue
             turn = 0
+            self._turn += 1  # partitions take turns, so that none is drained before the others
             while line and turn < width:
                 parked = line.popleft()
                 if not parked.answer.done():
-                    asks.append((partitions[turn % len(partitions)], profile, parked))
+                    asks.append((partitions[(self._turn + turn) % len(partitions)], profile, parked))
                     turn += 1
         return asks
 
@@ -192,9 +209,10 @@ class Work:
             for lane in profile.lanes:
                 if lane not in more:
                     self._dry[partition, lane, profile] = news.get((partition, lane), 0)
-            if reply["grants"]:
+            grants = await self._admission.admit(partition, reply["grants"])
+            if grants:
                 granted = True
-                await self._forward(parked, reply["grants"])
+                await self._forward(parked, grants)
             else:
                 back.append((profile, parked))
         for profile, parked in reversed(back):

@@ -18,17 +18,20 @@ one before; also its stream sequence and its entity's gapless `seq`). What it ca
 newest events were cut off the end; keep the last hash of a report elsewhere for that.
 """
 
+# nats-py leaves the types of its options open.
+# pyright: reportUnknownMemberType=false
+
 import asyncio
 import hashlib
-import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 SCHEMA_VERSION: Final = 1
 GENESIS: Final = b"0" * 64
@@ -36,6 +39,7 @@ GENESIS: Final = b"0" * 64
 CURSOR_HEADER: Final = "Penstock-Cursor"
 """On the last event of each batch: JSON {partition: outbox entry id}, up to where the relay has come."""
 PAGE: Final = 1000
+PAGE_TIMEOUT: Final = 15.0
 
 _PREV: Final = b',"prev_hash":"'
 _HASH: Final = b'","hash":"'
@@ -88,10 +92,10 @@ def unseal(body: bytes) -> tuple[bytes, bytes, bytes] | None:
     return (body[:-_TAIL] + b"}", match[1], match[2]) if match else None
 
 
-def tokens(namespace: str, entity: str, event: str, id: str) -> str:  # noqa: A002 - the contract's name
+def tokens(namespace: str, entity: str, event: str, id: str) -> str:
     """The part of an event's subject that tells what it is about, after `<root>.audit.`.
 
-    Names are tokens by contract; should one not be, it is spelt with `_` here (the event itself has it right).
+    Names are tokens by contract; should one not be, it is spelt with `_` here (not in the event).
     """
     subject = f"{namespace}.{entity}.{event}.{id}"
     if _TOKENS(subject):
@@ -127,12 +131,14 @@ class Report(Struct):
 
     def sentence(self) -> str:
         """The result in words."""
-        span = f"{self.events} events of {self.entities} entities, stream sequences {self.first_seq} to {self.last_seq}"
+        span = f"{self.events} events of {self.entities} entities, stream {self.first_seq} to {self.last_seq}"
         if not self.ok:
             first = self.problems[0]
             others = f" ({self.problem_count} problems in all)" if self.problem_count > 1 else ""
             return f"BROKEN at stream sequence {first.stream_seq}: {first.message}{others}; {span}"
-        start = f"; older ones have left the stream, so the proof starts at {self.first_seq}" if self.head_cut else ""
+        if not self.events:
+            return "there are no events in the stream" + (" any more" if self.head_cut else "")
+        start = f"; older ones have left it: the proof starts at {self.first_seq}" if self.head_cut else ""
         return f"the chain is whole: {span}; last hash {self.last_hash}{start}"
 
 
@@ -197,11 +203,12 @@ class Verifier:
 
     def finish(self, last_seq: int) -> Report:
         """The report; `last_seq` is the stream's own idea of its last sequence."""
-        if self.report.last_seq < last_seq:
-            missing = f"the stream ends at {last_seq}, its last message is {self.report.last_seq or 'gone'}"
-            if self.report.events:
-                self._problem(last_seq, "removed", missing)
-        return self.report
+        report = self.report
+        if not report.events:
+            report.head_cut = last_seq > 0
+        elif report.last_seq < last_seq:
+            self._problem(last_seq, "removed", f"the messages end at {report.last_seq}, not {last_seq}")
+        return report
 
     def _problem(self, stream_seq: int, kind: str, message: str) -> None:
         self.report.problem_count += 1
@@ -217,9 +224,7 @@ def verify_messages(messages: Iterable[tuple[int, bytes]]) -> Report:
     return verifier.report
 
 
-async def verify(
-    nats: Client, stream: str, progress: Callable[[int, int], object] | None = None
-) -> Report:
+async def verify(nats: Client, stream: str, progress: Callable[[int, int], object] | None = None) -> Report:
     """Verifies the whole stream as it is now, from its first message to its last.
 
     `progress(done, total)` is called after each page. Raises what NATS raises when it cannot be read.
@@ -235,8 +240,13 @@ async def verify(
     return verifier.finish(last_seq)
 
 
-async def pages(nats: Client, stream: str, first_seq: int, last_seq: int) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """The stream's messages in order, (sequence, body), many at a time."""
+async def pages(
+    nats: Client, stream: str, first_seq: int, last_seq: int
+) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """The stream's messages in order, (sequence, body), many at a time; no consumer is left behind.
+
+    Raises NoRespondersError when the stream cannot be read, TimeoutError when the answer stops halfway.
+    """
     inbox = nats.new_inbox()
     page: list[tuple[int, bytes]] = []
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -246,20 +256,22 @@ async def pages(nats: Client, stream: str, first_seq: int, last_seq: int) -> Asy
         if "Nats-Sequence" in headers:
             page.append((int(headers["Nats-Sequence"]), message.data))
         elif not ended.done():
-            ended.set_result(headers.get("Status", "?"))
+            ended.set_result(headers.get("Status", ""))
 
+    # No limits: nats-py would drop messages beyond them.
     subscription = await nats.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
     try:
         while first_seq <= last_seq:
+            page, ended = [], asyncio.get_running_loop().create_future()
             ask = {"seq": first_seq, "batch": min(PAGE, last_seq - first_seq + 1)}
-            await nats.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=inbox)
-            status = await asyncio.wait_for(ended, 30)
-            if status not in ("204", "404"):
-                raise RuntimeError(status)
+            await nats.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(ask), reply=inbox)
+            async with asyncio.timeout(PAGE_TIMEOUT):
+                status = await ended
+            if status == "503":
+                raise NoRespondersError
             if not page:
                 return
-            yield page
+            yield [message for message in page if message[0] <= last_seq]
             first_seq = page[-1][0] + 1
-            page, ended = [], asyncio.get_running_loop().create_future()
     finally:
         await subscription.unsubscribe()

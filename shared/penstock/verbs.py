@@ -11,6 +11,7 @@ from msgspec import Struct
 from penstock.messages import executions as e
 from penstock.messages import flows as f
 from penstock.messages import leases as le
+from penstock.messages import limits as li
 from penstock.messages import signals as s
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
 
@@ -54,6 +55,9 @@ EXECUTION_WAIT = Verb("execution.wait", SCHEDULER, e.ExecutionWait, Record, True
 WORK_NEXT = Verb("work.next", SCHEDULER, e.WorkNext, le.Tasks)
 WORK_GRANT = Verb("work.grant", SCHEDULER, e.WorkGrant, Page[e.Grant])
 LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
+QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
+QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
+QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)
 FLOW_CREATE = Verb("flow.create", SCHEDULER, f.FlowCreate, f.Flow)
 FLOW_START = Verb("flow.start", SCHEDULER, f.FlowStart, f.Flow)
 FLOW_GET = Verb("flow.get", SCHEDULER, f.FlowGet, f.Flow)

@@ -1,11 +1,15 @@
-"""The example's pure parts: what the census counts."""
+"""The example's pure parts: what the census counts, the shape of its flow, what its checks find."""
 
 from pathlib import Path
 
 import pytest
 
-from census import analysis
+from census import analysis, flow
 from census.analysis import FileCensus
+from census.trail import AuditTrail
+from penstock import AuditEvent, verbs
+from penstock.client.options import request_of
+from penstock.messages.common import Record
 
 SOURCE = b'''\
 """A docstring: def not_a_function()."""
@@ -98,3 +102,88 @@ def test_report_names_what_did_not_parse() -> None:
     assert "| os | 1 |" in text
     assert "- `bad.py`: SyntaxError" in text
     assert "do not parse\n\n-" not in analysis.report(analysis.merge({}), "Ada")
+
+
+def test_every_file_has_a_key_of_its_own() -> None:
+    paths = ["a/b.py", "a-b.py", "a.b.py", "merge.py", "ä.py", f"{'long/' * 50}x.py", f"{'other/' * 50}x.py"]
+    keys = flow.file_keys(paths)
+    assert list(keys) == paths
+    assert len(set(keys.values()) | {"merge", "approve", "report"}) == len(paths) + 3
+    assert keys["a/b.py"] == "a-b"
+    assert keys["merge.py"] == "merge-2"
+
+
+def test_the_flow_of_the_whole_library_is_a_valid_request() -> None:
+    paths = analysis.stdlib_files(analysis.stdlib_root())
+    fields = {
+        "controller_id": "demo",
+        "owner": "census",
+        "goal": "count",
+        "members": flow.members(paths, "report.md"),
+        "edges": flow.edges(paths),
+    }
+    request = request_of(verbs.FLOW_CREATE, fields)
+    assert len(request.members) == len(paths) + 3
+    assert len(request.edges) == len(paths) + 3
+    keys = {member.key for member in request.members}
+    assert {edge.from_ for edge in request.edges} | {edge.to for edge in request.edges} == keys
+
+
+def event(id: str, seq: int, name: str, at: int = 0) -> AuditEvent:
+    return AuditEvent(
+        event_id=f"{id}.{seq}", seq=seq, namespace="census", entity="execution", id=id, event=name, at=at
+    )
+
+
+def record(id: str, state: str, seq: int) -> Record:
+    return Record(
+        execution_id=id,
+        namespace="census",
+        kind="census.file",
+        lane="census",
+        priority=0,
+        state=state,
+        seq=seq,
+    )
+
+
+def trail(*events: AuditEvent) -> AuditTrail:
+    made = AuditTrail()
+    for each in events:
+        made.events[each.id].append(each)
+    return made
+
+
+def test_gaps_repeats_and_disorder_are_found() -> None:
+    records = {id: record(id, "ready", 2) for id in ("whole", "gap", "repeat", "disorder", "nothing")}
+    found = trail(
+        *(event("whole", seq, "x") for seq in (1, 2)),
+        *(event("gap", seq, "x") for seq in (2,)),
+        *(event("repeat", seq, "x") for seq in (1, 2, 2)),
+        *(event("disorder", seq, "x") for seq in (2, 1)),
+    )
+    assert found.gaps(records) == {"gap", "repeat", "disorder", "nothing"}
+
+
+def test_completions_are_counted() -> None:
+    states = {
+        "once": "completed",
+        "twice": "completed",
+        "never": "completed",
+        "stray": "canceled",
+        "stopped": "canceled",
+    }
+    records = {id: record(id, state, 1) for id, state in states.items()}
+    names = ("once", "twice", "twice", "stray")
+    found = trail(*(event(id, 1, "completed") for id in names), event("stopped", 1, "canceled"))
+    assert found.wrong_endings(records) == {"twice", "never", "stray"}
+
+
+def test_completions_after_the_cancellation_are_found() -> None:
+    records = {id: record(id, "completed", 1) for id in ("before", "after")}
+    found = trail(
+        event("flow", 3, "cancelled", 100),
+        event("before", 1, "completed", 100),
+        event("after", 1, "completed", 101),
+    )
+    assert found.late("flow", records) == {"after"}

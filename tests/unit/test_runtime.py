@@ -270,7 +270,8 @@ async def test_a_process_tells_when_it_is_ready_and_drains_at_sigterm(
         sys.executable, "-c", SERVICE, env=environ, stderr=asyncio.subprocess.PIPE, cwd=tmp_path
     )
     try:
-        await until(ready.exists)
+        await until(lambda: ready.exists() or process.returncode is not None)
+        assert process.returncode is None, (await process.communicate())[1].decode()
         told = json.loads(ready.read_text())
         assert told["service"] == "scheduler"
         assert told["pid"] == process.pid
@@ -283,7 +284,7 @@ async def test_a_process_tells_when_it_is_ready_and_drains_at_sigterm(
         if process.returncode is None:
             process.kill()
     assert process.returncode == 0
-    assert os.listdir(tmp_path) == []  # nothing is left behind
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240 - nothing is left behind
     events = [json.loads(line)["event"] for line in stderr.decode().splitlines()]
     assert events[-1] == "stopped"
     assert "ready" in events

@@ -6,28 +6,24 @@ import asyncio
 import itertools
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from nats.aio.client import Client as Nats
-from servers import nats_server
+from nats.errors import NoRespondersError
 
 from penstock import Fail, PossiblySucceeded, Retry, Suspend, Task, TaskConsumedError, Worker, errors, verbs
 from penstock.bus.connection import connect
 from penstock.bus.endpoints import Call, Endpoints
 from penstock.worker import outcomes
+from servers import NatsServer, free_port
 
 Script = Callable[[Any], Any]
 DEADLINE_S = 10.0
 roots = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def nats_url() -> Iterator[str]:
-    with nats_server() as url:
-        yield url
 
 
 class Services:
@@ -58,8 +54,6 @@ class Services:
         handlers[verbs.WORK_NEXT] = self._next
         self._endpoints = Endpoints(self.nats, "scheduler", handlers, root=self.root)
         await self._endpoints.start()
-        await self.nats.subscribe(f"{self.root}.hint.withdraw", cb=self._withdraw)
-        await self.nats.flush()
 
     async def stop(self) -> None:
         assert self._endpoints is not None
@@ -82,10 +76,6 @@ class Services:
         self.parked.append((call.reply_to, call.items[0].max))
         self._changed.set()
         await self._hand_out()
-
-    async def _withdraw(self, _: Any) -> None:
-        while self.parked:
-            await self.nats.publish(self.parked.popleft()[0], b'{"tasks":[]}')
 
     async def _hand_out(self) -> None:
         while self.parked and self.ready:
@@ -562,10 +552,12 @@ async def test_after_the_grace_time_the_rest_is_left_to_expire(services: Service
 
 
 async def test_an_idle_worker_stops_at_once(services: Services) -> None:
+    """And nobody listens any more for what its parked request may still be granted."""
     running = Running(services, park=60.0)
     async with running:
-        await services.until(lambda: services.parked)
-    assert not services.parked
+        reply_to, _ = await services.until(lambda: services.parked and services.parked[0])
+    with pytest.raises(NoRespondersError):
+        await services.nats.request(reply_to, b'{"tasks":[]}', timeout=DEADLINE_S)
 
 
 async def test_a_request_that_can_never_succeed_stops_the_worker(services: Services) -> None:
@@ -573,6 +565,48 @@ async def test_a_request_that_can_never_succeed_stops_the_worker(services: Servi
     with pytest.raises(errors.InvalidRequest, match="lanes"):
         async with running:
             await asyncio.wait_for(asyncio.shield(running.running), DEADLINE_S)
+
+
+async def test_work_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    nats = await connect(server.url, "services")
+    services = Services(server.url, nats, "restarted")
+    await services.start()
+    running = Running(services, park=60.0)
+    go_on = asyncio.Event()
+
+    @running.worker.handler("slow")
+    async def slow() -> None:
+        await go_on.wait()
+
+    @running.worker.handler("noop")
+    async def noop() -> None: ...
+
+    try:
+        async with running:
+            await services.give("slow")
+            await services.until(lambda: services.asked == 2)
+            server.kill()
+            go_on.set()  # its outcome is on the way while there is no server
+            services.parked.clear()
+            server.start()
+            await services.outcome("lease.complete")
+            await services.until(lambda: services.parked)  # asked again, long before a minute is over
+            await services.give("noop")
+            await services.until(lambda: len(services.got("lease.complete")) == 2)
+        await services.stop()
+        await nats.close()
+    finally:
+        server.kill()
+
+
+async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:
+    worker = Worker(f"nats://127.0.0.1:{free_port()}")
+    running = asyncio.create_task(worker.run(handle_signals=False))
+    await asyncio.sleep(0)
+    worker.stop()
+    await asyncio.wait_for(running, DEADLINE_S)
 
 
 def test_wrong_settings_are_refused() -> None:

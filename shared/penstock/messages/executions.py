@@ -59,6 +59,9 @@ class ExecutionSpec(Request, kw_only=True):
     capabilities: Capabilities = []
     tags: Tags = {}
     fairness_key: Token | None = None
+    quota_id: Id | None = None
+    concurrency_key: Token | None = None
+    concurrency_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1
     max_reclaims: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     retention_ms: PositiveMs | None = None
 

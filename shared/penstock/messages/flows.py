@@ -9,7 +9,6 @@ from penstock.messages.common import (
     Id,
     IdempotencyKey,
     Instant,
-    Kind,
     Limit,
     Reply,
     Request,
@@ -22,7 +21,10 @@ from penstock.messages.executions import ExecutionSpec
 from penstock.states import FlowStatus
 
 EMPTY_OBJECT = Raw(b"{}")
+TaskName = Annotated[str, Meta(min_length=1, max_length=256)]
 Revision = Annotated[int, Meta(ge=0, le=MAX_INT)]
+GraceMs = Annotated[int, Meta(ge=0, le=86_400_000, description="how long a worker has to stop by itself")]
+DEFAULT_GRACE_MS = 10_000
 
 
 class Member(ExecutionSpec, kw_only=True):
@@ -67,10 +69,15 @@ class FlowCreate(FlowSpec, kw_only=True):
 
 
 class FlowCreateMirrored(FlowSpec, kw_only=True):
-    """`on_task` ends the flow with the first terminal step of `completion_task`."""
+    """A flow that somebody else runs, and what ends it.
+
+    `manual`: nothing but a verb. `all_steps`: once every step that is known is terminal, so announce steps
+    as `pending` first; finished, or failed if any failed. `on_task`: the first terminal step of
+    `completion_task`, with its own ending.
+    """
 
     completion: Literal["manual", "all_steps", "on_task"] = "manual"
-    completion_task: Kind | None = None
+    completion_task: TaskName | None = None
 
 
 class Flow(Reply, kw_only=True):
@@ -98,6 +105,12 @@ class Flow(Reply, kw_only=True):
     finished_at: int | None = None
     members: dict[str, str] | None = None
     duplicate: bool = False
+
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Flow":
+        """From the state machine's record, whose payloads are text; what is newer there is left out."""
+        return cls(**{name: value for name, value in record.items() if name in cls.__struct_fields__})
 
 
 class FlowGet(Request, kw_only=True):
@@ -129,18 +142,27 @@ class Graph(Reply, kw_only=True):
     graph_revision: int
 
 
-class Observe(Request, kw_only=True):
-    """One step of a mirrored flow, as its runner saw it."""
+class Observation(Request, kw_only=True):
+    """One step of a mirrored flow, as its runner saw it. No observed_at: when it is applied."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("result",)
 
-    flow_id: Id
     run_id: Annotated[str, Meta(min_length=1, max_length=256)]
-    task: Text
+    task: TaskName
     status: Literal["pending", "running", "succeeded", "failed", "cancelled"]
     result: Raw = raw()
     child_session_key: Text | None = None
     observed_at: Instant | None = None
+
+
+class Observe(Observation, kw_only=True):
+    flow_id: Id
+
+
+class PublishedObservation(Observation, kw_only=True):
+    """What is published on `<root>.observation.<flow_id>`; the flow need not be named again."""
+
+    flow_id: Id | None = None
 
 
 class Step(Reply, kw_only=True):
@@ -178,13 +200,18 @@ class FlowCancel(Request, kw_only=True):
     reason: Text = ""
     wait: bool = False
     wait_ms: WaitMs = 30_000
+    grace_ms: GraceMs = DEFAULT_GRACE_MS
     expected_revision: Revision | None = None
 
 
 class FlowCancelled(Reply, kw_only=True):
-    """`cancelled`, `cancellation_scheduled` or `partially_cancelled` (contract §3)."""
+    """`cancelled`, `cancellation_scheduled` or `partially_cancelled` (contract §3).
+
+    `status` is the flow's: an idempotent retry on one that finished or failed before changes nothing.
+    """
 
     result: str
+    status: str = "cancelled"
     cancellation_policy: str
     member_execution_ids: list[str] = []
     member_count: int | None = None
@@ -194,7 +221,7 @@ class FlowCancelled(Reply, kw_only=True):
 class ExecutionCancel(Request, kw_only=True):
     execution_id: Id
     reason: Text = ""
-    grace_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 10_000
+    grace_ms: GraceMs = DEFAULT_GRACE_MS
 
 
 class CancelBacklog(Request, kw_only=True):
@@ -203,10 +230,11 @@ class CancelBacklog(Request, kw_only=True):
 
 
 class BacklogItem(Reply, kw_only=True):
-    """An execution that is still to be stopped."""
+    """An execution that is still to be stopped, or a flow of which `members` are still to be looked at."""
 
-    execution_id: str
+    execution_id: str | None = None
     flow_id: str | None = None
+    members: int | None = None
     tries: int
     next_at: int
     last_error: str | None = None

@@ -8,16 +8,17 @@ from penstock.messages.common import (
     Fence,
     Id,
     Kind,
+    Limit,
     PositiveMs,
     Reply,
     Request,
-    Text,
     Token,
     raw,
 )
 
 SignalId = Annotated[str, Meta(min_length=1, max_length=256)]
 SignalToken = Annotated[str, Meta(min_length=1, max_length=512)]
+Source = Annotated[str, Meta(max_length=256)]
 
 _NAME_OR_PREFIX = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?(?!\n)$"
 # A name, or a prefix `review.*`.
@@ -25,12 +26,16 @@ NamePattern = Annotated[str, Meta(pattern=_NAME_OR_PREFIX, max_length=128)]
 
 
 class Condition(Request, kw_only=True):
-    """A node: exactly one of a leaf `name`, `any_of`, `all_of`, or `count` with `of`."""
+    """A node: exactly one of a leaf `name`, `any_of`, `all_of`, or `count` with `of`.
+
+    `count` adds up the signals that its own branches match; with `distinct_sources` the sources that they
+    came from (signals without a source share one).
+    """
 
     name: NamePattern | None = None
     any_of: Annotated[list["Condition"], Meta(min_length=1, max_length=64)] | None = None
     all_of: Annotated[list["Condition"], Meta(min_length=1, max_length=64)] | None = None
-    count: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    count: Annotated[int, Meta(ge=1, le=1000)] | None = None
     distinct_sources: bool = False
     of: Annotated[list["Condition"], Meta(min_length=1, max_length=64)] | None = None
 
@@ -56,7 +61,8 @@ class LeaseSuspend(Fence, kw_only=True):
 
 
 class Suspended(Reply, kw_only=True):
-    """`suspended`, or `already_satisfied` with the signals (the lease is kept)."""
+    """`suspended`, `already_satisfied` with the signals (the lease is kept), or `canceled` where that was
+    asked for."""
 
     outcome: str
     suspension_id: str | None = None
@@ -73,7 +79,7 @@ class SignalDeliver(Request, kw_only=True):
     execution_id: Id | None = None
     waitpoint_key: Token | None = None
     payload: Raw = raw()
-    source: Text | None = None
+    source: Source | None = None
     signal_id: SignalId | None = None
 
 
@@ -97,4 +103,5 @@ class Signal(Reply, kw_only=True):
 
 
 class ResumedBy(Fence, kw_only=True):
-    pass
+    cursor: Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")] | None = None
+    limit: Limit = 1000

@@ -25,6 +25,8 @@ Listener = Callable[[int, Any], None]
 AUDIENCE: Final = {
     "ready": SCHEDULER,
     "done": SCHEDULER,
+    "slot": SCHEDULER,
+    "unblock": SCHEDULER,
     "flow_done": CANCEL_RECONCILER,
     "audit": AUDIT_RELAY,
 }

@@ -75,7 +75,10 @@ class Store:
         options = {**parse_url(url), "protocol": 2, "socket_connect_timeout": 2.0, "retry": None}
         connection_class = cast("type[Connection]", options.pop("connection_class", Connection))
         self._idle = [connection_class(**options) for _ in range(CONNECTIONS)]
-        self._all = list(self._idle)
+        # Plain commands have a connection of their own, so that they never stand in front of batches.
+        self._plain = connection_class(**options)
+        self._plain_free = asyncio.Lock()
+        self._all = [*self._idle, self._plain]
         self._tasks: set[asyncio.Task[None]] = set()
         self._nonce = os.urandom(6).hex()
         self._calls = itertools.count(1)
@@ -258,20 +261,14 @@ class Store:
     # -- plain commands ---------------------------------------------------------------------------
 
     async def _with_connection(self, use: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-        while not self._idle:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        connection = self._idle.pop()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await connection.connect()
-                return await use(connection)
-        except _AWAY as error:
-            await connection.disconnect(nowait=True)
-            raise make("valkey_unavailable", f"Valkey is away: {type(error).__name__}") from None
-        finally:
-            self._idle.append(connection)
-            if self._pending:
-                self._dispatch()
+        async with self._plain_free:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._plain.connect()
+                    return await use(self._plain)
+            except _AWAY as error:
+                await self._plain.disconnect(nowait=True)
+                raise make("valkey_unavailable", f"Valkey is away: {type(error).__name__}") from None
 
     async def _load(self, connection: Connection) -> None:
         async def execute(*command: Any) -> Any:

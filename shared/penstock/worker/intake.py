@@ -5,6 +5,7 @@ instead of lying leased until they expire.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 from nats import errors as nats_errors
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from penstock import errors, verbs
 from penstock.bus.requester import encode, is_no_responders, listen, nobody_answers, refusal
@@ -23,6 +25,7 @@ log: Final = logging.getLogger("penstock.worker")
 
 MAX_ASK: Final = 1000
 MARGIN_S: Final = 3.0
+UNSUBSCRIBE_S: Final = 2.0
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
@@ -47,6 +50,7 @@ class Intake:
         self._free_slots = free_slots
         self._accept = accept
         self._inbox = nats.new_inbox()
+        self._subscription: Subscription | None = None
         self._free = asyncio.Event()
         self._answered = asyncio.Event()
         self._answered.set()
@@ -60,7 +64,7 @@ class Intake:
 
     async def start(self) -> None:
         """Listen for tasks."""
-        await listen(self._nats, self._inbox, self._on_reply)
+        self._subscription = await listen(self._nats, self._inbox, self._on_reply)
 
     async def run(self) -> None:
         """Ask until stopped. Raises when the request itself is refused, for that will not change."""
@@ -87,17 +91,14 @@ class Intake:
             elif answered:
                 pause = FIRST_PAUSE_S
 
-    async def stop(self, timeout: float = 1.0) -> None:
-        """Ask no more. A request that is still parked is withdrawn, and its answer awaited for a moment."""
+    async def stop(self) -> None:
+        """Take no more. What is granted to a request that is still parked finds nobody here any more: the
+        lease-keeper sees that and puts it back at once.
+        """
         self._stopping = True
-        if not self._answered.is_set() and self._nats.is_connected:
-            # A hint, as `penstock.bus.hints` packs them: a scheduler that hears it answers at once.
-            withdrawn = msgspec.msgpack.encode([self._ask.worker_id])
-            await self._nats.publish(f"{self._root}.hint.withdraw", withdrawn)
-            try:
-                await asyncio.wait_for(self._answered.wait(), timeout)
-            except TimeoutError:
-                log.info("the parked request for work was not withdrawn in time")
+        if self._subscription is not None and self._nats.is_connected:
+            with contextlib.suppress(nats_errors.Error, TimeoutError):
+                await asyncio.wait_for(self._subscription.drain(), UNSUBSCRIBE_S)
 
     async def _send(self, free: int) -> None:
         self._answered.clear()

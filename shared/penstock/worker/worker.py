@@ -137,7 +137,27 @@ class Worker:
         Draining: no new work; what was leased and not begun goes back; running handlers finish within the
         grace time, the rest is left to expire and goes to another worker.
         """
-        nats = await connect(self._url, f"penstock-worker {self.worker_id}", self._credentials, wait=True)
+        with _signals(self.stop) if handle_signals else contextlib.nullcontext():
+            nats = await self._connect()
+            if nats is not None:
+                try:
+                    await self._work(nats)
+                finally:
+                    await _close(nats)
+
+    async def _connect(self) -> Nats | None:
+        """A connection, however long that takes; None when stopped before."""
+        name = f"penstock-worker {self.worker_id}"
+        connecting = asyncio.ensure_future(connect(self._url, name, self._credentials, wait=True))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return await connecting if connecting.done() else None
+        finally:
+            connecting.cancel()
+            stopping.cancel()
+
+    async def _work(self, nats: Nats) -> None:
         requester = Requester(nats, self.root)
         leases = Leases(requester, self._lease_ttl)
         self._runner = runner = Runner(
@@ -148,29 +168,26 @@ class Worker:
         async def on_push(msg: Msg) -> None:
             self._on_push(leases, msg)
 
-        loops: list[asyncio.Task[None]] = []
-        with _signals(self.stop) if handle_signals else contextlib.nullcontext():
-            try:
-                await listen(nats, f"{self.root}.worker.{self.worker_id}", on_push)
-                await intake.start()
-                renewals = asyncio.create_task(leases.renew_for_ever())
-                asking = asyncio.create_task(intake.run())
-                stopping = asyncio.create_task(self._wait_for_stop())
-                loops = [renewals, asking, stopping]
-                log.info("worker %s takes work of %s", self.worker_id, ", ".join(self._ask.lanes))
-                self.ready.set()
-                await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-                asking.cancel()
-                await self._drain(runner, intake, leases)
-                for ended in (asking, renewals):
-                    if ended.done() and not ended.cancelled():
-                        ended.result()
-            finally:
-                for loop in loops:
-                    loop.cancel()
-                await asyncio.gather(*loops, return_exceptions=True)
-                runner.close()
-                await _close(nats, requester)
+        await listen(nats, f"{self.root}.worker.{self.worker_id}", on_push)
+        await intake.start()
+        renewals = asyncio.ensure_future(leases.renew_for_ever())
+        asking = asyncio.ensure_future(intake.run())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        log.info("worker %s takes work of %s", self.worker_id, ", ".join(self._ask.lanes))
+        self.ready.set()
+        try:
+            await asyncio.wait({renewals, asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            asking.cancel()
+            await self._drain(runner, intake, leases)
+            for ended in (asking, renewals):
+                if ended.done() and not ended.cancelled():
+                    ended.result()
+        finally:
+            for loop in (renewals, asking, stopping):
+                loop.cancel()
+            runner.close()
+            with contextlib.suppress(Exception):
+                await requester.close()
 
     # Work that comes in.
 
@@ -212,9 +229,6 @@ class Worker:
             lease.cancel()
 
     # The end.
-
-    async def _wait_for_stop(self) -> None:
-        await self._stop.wait()
 
     async def _drain(self, runner: Runner, intake: Intake, leases: Leases) -> None:
         self._stop.set()
@@ -261,12 +275,11 @@ def _signals(stop: Callable[[], None]) -> Generator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _close(nats: Nats, requester: Requester) -> None:
+async def _close(nats: Nats) -> None:
+    """Send what is still to be sent; a server that is away must not keep the process."""
     with contextlib.suppress(Exception):
         if nats.is_connected:
             await asyncio.wait_for(nats.flush(), 2.0)
-    with contextlib.suppress(Exception):
-        await requester.close()
     with contextlib.suppress(Exception):
         await nats.close()
 

@@ -1,0 +1,1 @@
+"""The cancel-reconciler: stops executions and flows, and makes sure they stopped."""

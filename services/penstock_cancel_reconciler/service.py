@@ -1,0 +1,30 @@
+"""What the cancel-reconciler answers and runs: its table of contents.
+
+Its due loop asks the workers of held executions again and revokes their leases past the grace, and walks
+the members of cancelled flows whose handler died.
+"""
+
+from penstock import verbs
+from penstock.runtime import Context, Service
+from penstock_cancel_reconciler.backlog import Backlog
+from penstock_cancel_reconciler.executions import Executions
+from penstock_cancel_reconciler.flows import Flows
+from penstock_cancel_reconciler.waits import Waits
+
+
+def build(context: Context) -> Service:
+    waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
+    executions = Executions(context.store)
+    flows = Flows(context.store, waits)
+    backlog = Backlog(context.store)
+    context.listen("flow_done", waits.done)
+    return Service(
+        name=verbs.CANCEL_RECONCILER,
+        endpoints={
+            verbs.EXECUTION_CANCEL: executions.cancel,
+            verbs.FLOW_REQUEST_CANCEL: flows.request_cancel,
+            verbs.FLOW_CANCEL: flows.cancel,
+            verbs.CANCEL_BACKLOG: backlog.list,
+        },
+        drain=waits.drain,
+    )

@@ -1,0 +1,27 @@
+"""What the mirror-observer answers and consumes: its table of contents."""
+
+from penstock import verbs
+from penstock.bus import streams
+from penstock.bus.consumer import Consumer
+from penstock.runtime import Context, Service
+from penstock_mirror_observer.flows import Flows
+from penstock_mirror_observer.observations import Observations
+from penstock_mirror_observer.steps import Steps
+
+
+def build(context: Context) -> Service:
+    flows = Flows(context.store)
+    steps = Steps(context.store)
+    observations = Observations(
+        context.store, root=context.settings.root, max_payload_bytes=context.settings.max_payload_bytes
+    )
+    return Service(
+        name=verbs.MIRROR_OBSERVER,
+        endpoints={
+            verbs.FLOW_CREATE_MIRRORED: flows.create_mirrored,
+            verbs.FLOW_OBSERVE: steps.observe,
+            verbs.FLOW_STEPS: steps.list,
+        },
+        consumers=[Consumer(streams.OBSERVATIONS, "mirror-observer", observations.apply)],
+        due=False,
+    )

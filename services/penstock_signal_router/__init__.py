@@ -1,0 +1,1 @@
+"""The signal-router: waits and wakes."""

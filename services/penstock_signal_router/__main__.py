@@ -1,0 +1,12 @@
+"""`penstock-signal-router`: the process."""
+
+from penstock.runtime import run
+from penstock_signal_router.service import build
+
+
+def main() -> None:
+    run("signal-router", build)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Published signals: `<root>.signal.<waitpoint_id>.<name>`, kept by JetStream until applied here."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+from nats.aio.msg import Msg
+
+from penstock.bus.consumer import ACK, Dead, Outcome, Retry
+from penstock.bus.payloads import plan_of
+from penstock.errors import PenstockError, make
+from penstock.ids import ID_PATTERN
+from penstock.messages.signals import SignalDeliver
+from penstock_signal_router.signals import Delivery, Signals
+
+TOKEN_HEADER: Final = "penstock-token"  # noqa: S105 - a header's name
+SOURCE_HEADER: Final = "penstock-source"
+ID_HEADER: Final = "nats-msg-id"
+RETRY_S: Final = 1.0
+NO_TOKEN: Final = "-"  # noqa: S105 - it is none
+
+_is_id = re.compile(ID_PATTERN).match
+_payload = msgspec.json.Decoder(Raw).decode
+_plan = plan_of(SignalDeliver)
+
+
+class Published:
+    """The stream's handler: a batch of messages is one delivery."""
+
+    def __init__(self, signals: Signals, root: str, max_payload_bytes: int) -> None:
+        self._signals = signals
+        self._prefix = f"{root}.signal."
+        self._limit = max_payload_bytes
+
+    async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
+        read = [self._read(message) for message in messages]
+        results = iter(await self._signals.deliver([each for each in read if isinstance(each, Delivery)]))
+        return [_outcome(each if isinstance(each, PenstockError) else next(results)) for each in read]
+
+    def _read(self, message: Msg) -> Delivery | PenstockError:
+        """The signal in a message, checked as a request would be, or why there is none."""
+        waitpoint_id, _, name = message.subject.removeprefix(self._prefix).partition(".")
+        if not _is_id(waitpoint_id):
+            return make("invalid_request", "the subject names no waitpoint")
+        headers = {key.lower(): value for key, value in (message.headers or {}).items()}
+        token = headers.get(TOKEN_HEADER, NO_TOKEN)
+        fields: dict[str, Any] = {
+            # What cannot be a token is refused, and told of, like a wrong one.
+            "token": token if 0 < len(token) <= 512 else NO_TOKEN,
+            "name": name,
+            "source": headers.get(SOURCE_HEADER),
+            "signal_id": headers.get(ID_HEADER) or _position(message),
+        }
+        try:
+            signal = msgspec.convert(fields, SignalDeliver)
+            if message.data.strip():
+                signal.payload = _payload(message.data)
+            if _plan is not None:
+                _plan.to_text(signal, self._limit)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return make("invalid_request", f"not a signal: {error}"[:512])
+        except PenstockError as error:
+            return error
+        return Delivery(signal, waitpoint_id)
+
+
+def _position(message: Msg) -> str:
+    """The id of a signal that came without one: its place in the stream, the same at every delivery."""
+    return f"{message.metadata.stream}-{message.metadata.sequence.stream}"
+
+
+def _outcome(result: dict[str, Any] | PenstockError) -> Outcome:
+    if not isinstance(result, PenstockError):
+        return ACK
+    return Retry(RETRY_S) if result.retryable else Dead(f"{result.code}: {result.message}")

@@ -1,0 +1,112 @@
+"""signal.deliver: the token is checked here, the rest is one atomic step by what the waitpoint is then."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from penstock.bus.endpoints import Call
+from penstock.errors import PenstockError, make
+from penstock.ids import partition_of, uuid7
+from penstock.messages.signals import SignalDeliver
+from penstock.store import Store
+from penstock_signal_router.tokens import Facts, Token, Tokens
+
+REMEMBERED: Final = 50_000
+"""Waitpoints whose facts are kept in memory."""
+
+
+class Delivery(NamedTuple):
+    """A signal on its way; `waitpoint_id` is the one that a published signal's subject names."""
+
+    signal: SignalDeliver
+    waitpoint_id: str | None = None
+
+
+class Signals:
+    """Checks tokens and delivers; many at once cost one round trip (two for waitpoints not seen before)."""
+
+    def __init__(self, store: Store, tokens: Tokens) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._facts: dict[str, Facts] = {}
+
+    async def handle(self, call: Call[SignalDeliver]) -> Sequence[Any]:
+        return await self.deliver([Delivery(item) for item in call.items])
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> list[dict[str, Any] | PenstockError]:
+        """What became of each, in order. Wrong, foreign, malformed and unknown are one `invalid_token`.
+
+        Raises PenstockError("valkey_unavailable") when nothing could be looked up.
+        """
+        parsed = [Token.parse(delivery.signal.token) for delivery in deliveries]
+        tokens = [token for token in parsed if token]
+        ring = await self._tokens.ring(token.key_id for token in tokens)
+        known = await self._look_up({token.waitpoint_id for token in tokens})
+        commands: list[tuple[int, str, dict[str, Any]]] = []
+        refused: list[PenstockError | None] = []
+        for delivery, token in zip(deliveries, parsed, strict=True):
+            facts = known.get(token.waitpoint_id) if token else None
+            # The same work for every token, so that the time tells nothing either.
+            why = self._tokens.refusal(ring, token, facts) if token else "malformed"
+            if token is None or facts is None or why or not _meant(delivery, facts):
+                commands.append(self._rejection(delivery, token, why or "foreign"))
+                refused.append(make("token_expired" if why == "expired" else "invalid_token"))
+            else:
+                commands.append(_delivery(delivery.signal, facts))
+                refused.append(None)
+        replies = await self._store.call_many(commands)
+        return [error or reply for error, reply in zip(refused, replies, strict=True)]
+
+    async def _look_up(self, ids: set[str]) -> dict[str, Facts]:
+        """The facts of those that exist."""
+        known: dict[str, Facts] = {}
+        missing: list[str] = []
+        for waitpoint_id in ids:
+            facts = self._facts.pop(waitpoint_id, None)
+            if facts is not None:
+                known[waitpoint_id] = self._facts[waitpoint_id] = facts
+            elif partition_of(waitpoint_id) < self._store.partitions:
+                missing.append(waitpoint_id)
+        replies = await self._store.call_many(
+            [(partition_of(each), "peek", {"waitpoint_id": each}) for each in missing]
+        )
+        for waitpoint_id, reply in zip(missing, replies, strict=True):
+            if isinstance(reply, PenstockError):
+                raise reply
+            if reply:
+                known[waitpoint_id] = self._facts[waitpoint_id] = Facts(
+                    *(reply[name] for name in Facts._fields)
+                )
+        while len(self._facts) > REMEMBERED:
+            del self._facts[next(iter(self._facts))]
+        return known
+
+    def _rejection(
+        self, delivery: Delivery, token: Token | None, why: str
+    ) -> tuple[int, str, dict[str, Any]]:
+        """The audit event of a refused token, on the waitpoint that was aimed at."""
+        waitpoint_id = delivery.waitpoint_id or (token.waitpoint_id if token else None)
+        partition = partition_of(waitpoint_id) if waitpoint_id else 0
+        if partition >= self._store.partitions:  # nobody would relay events from there
+            partition, waitpoint_id = 0, None
+        return partition, "reject", {"waitpoint_id": waitpoint_id, "reason": why}
+
+
+def _meant(delivery: Delivery, facts: Facts) -> bool:
+    """Whether the token is for what the sender names beside it."""
+    signal = delivery.signal
+    return (
+        delivery.waitpoint_id in (None, facts.waitpoint_id)
+        and signal.execution_id in (None, facts.execution_id)
+        and signal.waitpoint_key in (None, facts.key)
+    )
+
+
+def _delivery(signal: SignalDeliver, facts: Facts) -> tuple[int, str, dict[str, Any]]:
+    command = {
+        "waitpoint_id": facts.waitpoint_id,
+        "signal_id": signal.signal_id or uuid7(),
+        "name": signal.name,
+        "source": signal.source,
+        "payload": signal.payload,
+    }
+    return partition_of(facts.waitpoint_id), "deliver", command

@@ -1,0 +1,131 @@
+"""Waitpoint tokens: `<key id>.<waitpoint_id>.<mac>`, an HMAC-SHA256 over what never changes of a waitpoint.
+
+Nothing of a token is kept anywhere: whoever holds the ring of secrets can make it again. The ring stands in
+Valkey (partition 0), made once by whichever router needs it first. HMAC is computed here, never in Lua, where
+it would cost the server's only thread.
+"""
+
+import asyncio
+import base64
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Self
+
+import msgspec
+from msgspec import Struct
+
+from penstock.errors import make
+from penstock.ids import ID_PATTERN
+from penstock.store import Store
+
+_ID: Final = ID_PATTERN.removeprefix("^").removesuffix(r"(?!\n)$")
+_TOKEN: Final = re.compile(rf"([0-9a-f]{{8}})\.({_ID})\.([A-Za-z0-9_-]{{43}})")
+_REREAD_S: Final = 1.0
+"""Tokens with made-up key ids must not become reads of the ring."""
+
+
+class Facts(NamedTuple):
+    """What a token vouches for: all immutable."""
+
+    waitpoint_id: str
+    execution_id: str
+    key: str
+    created_at: int
+
+
+# A token for a waitpoint that does not exist takes the same way as a wrong one.
+NOBODY: Final = Facts("0-00000000-0000-7000-8000-000000000000", "", "", 0)
+
+
+class Token(NamedTuple):
+    """A well-formed token, true or not."""
+
+    key_id: str
+    waitpoint_id: str
+    mac: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        found = _TOKEN.fullmatch(text)
+        return cls(*found.groups()) if found else None
+
+
+class Key(Struct):
+    """A secret of the ring; `expires_at` (ms, Valkey's clock) once it has been rotated away."""
+
+    secret: bytes
+    expires_at: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Key(expires_at={self.expires_at})"
+
+
+class Ring(Struct):
+    """The signing keys: `active` signs, all of them verify in their time."""
+
+    active: str
+    keys: dict[str, Key]
+
+    @classmethod
+    def new(cls) -> Self:
+        key_id = secrets.token_hex(4)
+        return cls(active=key_id, keys={key_id: Key(secrets.token_bytes(32))})
+
+    def mint(self, facts: Facts) -> str:
+        """The token of this waitpoint."""
+        mac = _mac(self.keys[self.active].secret, facts)
+        return f"{self.active}.{facts.waitpoint_id}.{mac}"
+
+    def refusal(self, token: Token, facts: Facts | None, now: float) -> str | None:
+        """Why this token is not this waitpoint's: `wrong`, or `expired` for a true one of a past key."""
+        key = self.keys.get(token.key_id)
+        secret = key.secret if key else self.keys[self.active].secret
+        same = hmac.compare_digest(_mac(secret, facts or NOBODY), token.mac)
+        if not (same and key and facts):
+            return "wrong"
+        return "expired" if key.expires_at is not None and key.expires_at <= now else None
+
+
+def _mac(secret: bytes, facts: Facts) -> str:
+    message = f"{facts.waitpoint_id}\n{facts.key}\n{facts.created_at}".encode()
+    return base64.urlsafe_b64encode(hmac.digest(secret, message, "sha256")).decode().rstrip("=")
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Ring).decode
+
+
+class Tokens:
+    """Makes and checks tokens with the deployment's ring, which is kept in memory."""
+
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._ring: Ring | None = None
+        self._read_at = 0.0
+        self._lock = asyncio.Lock()
+
+    async def ring(self, key_ids: Iterable[str] = ()) -> Ring:
+        """The ring, read again if it lacks one of these keys: another router may have rotated.
+
+        Raises PenstockError("valkey_unavailable").
+        """
+        ring = self._ring
+        if ring is not None and all(key_id in ring.keys for key_id in key_ids):
+            return ring
+        async with self._lock:
+            if self._ring is None or time.monotonic() - self._read_at >= _REREAD_S:
+                offer = _encode(Ring.new()).decode() if self._ring is None else None
+                reply = await self._store.call(0, "secrets", {"offer": offer})
+                if not reply.get("ring"):
+                    raise make("internal", "the ring of signing keys is gone")
+                self._ring = _decode(reply["ring"])
+                self._read_at = time.monotonic()
+            return self._ring
+
+    def refusal(self, ring: Ring, token: Token, facts: Facts | None) -> str | None:
+        """Why this token does not hold now, or None (`Ring.refusal`)."""
+        return ring.refusal(token, facts, self._now())

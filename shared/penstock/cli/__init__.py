@@ -1,0 +1,1 @@
+"""The `penstock` command: `up`, and everything that a person asks of a running Penstock."""

@@ -1,0 +1,87 @@
+"""The data directory of one `penstock up`: who uses it, which ports it had, what runs now."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.cli.problems import Problem
+
+DEFAULT: Final = Path(".penstock")
+
+
+class DataDir:
+    """`up.json` is there exactly while everything is up; `ports.json` keeps the ports over restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.logs = self.path / "logs"
+        self.run = self.path / "run"
+        self.up_file = self.path / "up.json"
+        self._ports_file = self.path / "ports.json"
+        self._lock_file = self.path / "lock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Ours alone, until the end of this block or process. Raises Problem when it is somebody else's."""
+        try:
+            for folder in (self.path, self.logs, self.run):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = self._lock_file.open("a+")
+        except OSError as error:
+            raise Problem(f"cannot use {self.path} for data: {error.strerror}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise Problem(
+                    f"another `penstock up` (pid {lock.read().strip() or 'unknown'}) uses {self.path}: "
+                    "stop that one, or name another directory with --data"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            try:
+                yield
+            finally:
+                self.up_file.unlink(missing_ok=True)
+
+    def ports(self) -> dict[str, int]:
+        """The ports of last time."""
+        return {name: port for name, port in read_json(self._ports_file).items() if isinstance(port, int)}
+
+    def remember_ports(self, ports: dict[str, int]) -> None:
+        write_json(self._ports_file, {**self.ports(), **ports})
+
+    def log(self, name: str) -> Path:
+        """Where a process's output goes; a log that has grown large begins anew, the old one is kept."""
+        path = self.logs / f"{name}.log"
+        if path.exists() and path.stat().st_size > 32 * 2**20:
+            path.replace(path.with_suffix(".log.1"))
+        return path
+
+    def running(self) -> dict[str, Any] | None:
+        """What the `penstock up` that runs here has written to `up.json`, if one does."""
+        facts = read_json(self.up_file)
+        with suppress(OSError, KeyError, TypeError):
+            os.kill(facts["pid"], 0)
+            return facts
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; empty when there is none, or half of one."""
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text())
+    return {}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Written whole or not at all: a reader never sees half."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    draft.replace(path)

@@ -1,0 +1,120 @@
+"""What commands print: JSON for scripts, tables and lines for people."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from penstock.runtime.settings import redact as redact
+
+STYLES: Final = {
+    "completed": "green",
+    "finished": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "canceled": "yellow",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "leased": "cyan",
+    "suspended": "magenta",
+    "waiting": "magenta",
+    "retry_wait": "yellow",
+}
+
+
+def encoded(value: Any, *, pretty: bool) -> str:
+    """A reply as JSON; payloads stand there byte for byte (but for the spaces of `pretty`)."""
+    body = msgspec.json.encode(value)
+    return (msgspec.json.format(body, indent=2) if pretty else body).decode()
+
+
+def emit(text: str) -> None:
+    """A line of output that rich must not wrap or colour."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def emit_json(value: Any) -> None:
+    emit(encoded(value, pretty=sys.stdout.isatty()))
+
+
+def styled(state: str, reason: str | None = None) -> str:
+    """A state in its colour, with its reason."""
+    style = STYLES.get(state, "default")
+    return f"[{style}]{escape(state)}[/]" + (f" [dim]({escape(reason)})[/]" if reason else "")
+
+
+def clock(at: int | None) -> str:
+    """An instant of the contract, in local time."""
+    if at is None:
+        return ""
+    seconds, ms = divmod(at, 1000)
+    shown = time.localtime(seconds)
+    day = "" if time.localtime()[:3] == shown[:3] else time.strftime("%Y-%m-%d ", shown)
+    return f"{day}{time.strftime('%H:%M:%S', shown)}.{ms:03}"
+
+
+def payload(value: Any) -> str:
+    """A payload, readable."""
+    return encoded(value, pretty=True)
+
+
+def facts(rows: Mapping[str, Any]) -> Table:
+    """Names and values, one to a line; what is not set is left out."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value not in (None, "", [], {}):
+            table.add_row(name, value if isinstance(value, str) else escape(payload(value)))
+    return table
+
+
+def listing(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A plain table; the first column is an id that must stay whole."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for index, name in enumerate(columns):
+        table.add_column(name, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+class Status:
+    """How a long-running command tells what it does: lines, and on a terminal one that changes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._spinner = console.status("") if console.is_terminal else None
+        self._doing = ""
+
+    def __enter__(self) -> "Status":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._spinner:
+            self._spinner.stop()
+
+    def doing(self, text: str) -> None:
+        if self._spinner and text != self._doing:
+            self._doing = text
+            self._spinner.update(f"[dim]{escape(text)}[/]")
+            self._spinner.start()
+
+    def say(self, text: str) -> None:
+        self._pause()
+        self._console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def good(self, name: str, text: str) -> None:
+        self._console.print(f"[green]✓[/] {name:<18} [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
+    def bad(self, name: str, text: str) -> None:
+        self._console.print(f"[red]✗[/] {name:<18} {escape(text)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,259 @@
+"""`penstock up`: the servers and all services on this machine, each its own process, supervised."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.cli import servers
+from penstock.cli.data_dir import DataDir, read_json, write_json
+from penstock.cli.output import Status, redact
+from penstock.cli.problems import Problem
+from penstock.cli.servers import Durability, Server
+from penstock.cli.supervise import Child, in_words
+from penstock.verbs import SERVICES
+
+SERVER_PATIENCE: Final = 20.0
+"""Seconds for a server to answer; a Valkey with a large log file to read says so and takes longer."""
+TRIES: Final = 3
+LOOK: Final = 0.03
+WATCH: Final = 0.2
+SLOW: Final = 10.0
+DRAIN: Final = 15.0
+WRONG_SETTING: Final = 2
+"""The exit code of a service that was told something impossible: starting it again would not help."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `penstock up` was asked for."""
+
+    data: Path
+    nats_url: str | None = None
+    valkey_url: str | None = None
+    nats_port: int = 0
+    valkey_port: int = 0
+    ready_file: Path | None = None
+    durability: Durability = "disk"
+    scale: dict[str, int] = field(default_factory=dict[str, int])
+    settings: dict[str, str] = field(default_factory=dict[str, str])
+    """More of the services' environment."""
+
+
+class Up:
+    """One `penstock up`, from start to end."""
+
+    def __init__(self, options: Options, status: Status) -> None:
+        self._options = options
+        self._status = status
+        self._data = DataDir(options.data)
+        self._servers: list[Child] = []
+        self._services: dict[str, Child] = {}
+        self._nats_url = options.nats_url
+        self._valkey_url = options.valkey_url
+        self._ready = False
+        self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or SIGHUP. Raises Problem when it cannot start; leaves no process behind."""
+        with self._data.held():
+            stop = self._on_signals()
+            if self._options.ready_file:
+                self._options.ready_file.unlink(missing_ok=True)
+            work = asyncio.create_task(self._live())
+            try:
+                await asyncio.wait({work, stop, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await work
+                if self._failed.done():
+                    raise self._failed.result()
+            finally:
+                work.cancel()
+                await asyncio.wait({work})
+                await self._stop()
+
+    async def _live(self) -> None:
+        began = time.monotonic()
+        self._status.say(f"Starting Penstock; data and logs in {self._data.path}")
+        await self._start_servers()
+        await self._start_services()
+        facts = await self._all_ready()
+        for name in self._services:
+            self._status.good(name, f"pid {facts['pids'][name]:<8} {facts['metrics_urls'][name]}")
+        self._publish(facts)
+        self._ready = True
+        self._status.say(f"Ready after {time.monotonic() - began:.1f} s: NATS is {redact(facts['nats_url'])}")
+        await self._watch(facts)
+
+    # --- servers
+
+    async def _start_servers(self) -> None:
+        options = self._options
+        if self._nats_url is None:
+            self._nats_url = await self._start_server(servers.nats, "nats", options.nats_port)
+        else:
+            self._status.good("nats-server", f"{redact(self._nats_url)} (given)")
+        if self._valkey_url is None:
+            self._valkey_url = await self._start_server(servers.valkey, "valkey", options.valkey_port)
+        else:
+            self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
+
+    async def _start_server(
+        self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int
+    ) -> str:
+        """Starts a server on its port of last time, or a free one; another process may be quicker to take it."""
+        for attempt in range(TRIES):
+            port = servers.choose_port(wanted, self._data.ports().get(key) if attempt == 0 else None)
+            server = configure(self._data, port, self._options.durability)
+            child = Child(server.name, server.command, self._data.log(server.name), on_end=self._ended)
+            self._status.doing(f"starting {server.name} {server.version}")
+            self._servers.append(child)
+            await child.start()
+            if await self._answering(server, child):
+                self._data.remember_ports({key: port})
+                self._status.good(server.name, f"{server.version:<12} {server.url}")
+                return server.url
+            self._servers.remove(child)
+            await child.stop(DRAIN)
+        words = "\n  ".join(child.last_words())
+        raise Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
+
+    async def _answering(self, server: Server, child: Child) -> bool:
+        deadline = time.monotonic() + SERVER_PATIENCE
+        while child.exit_code is None and time.monotonic() < deadline:
+            if await servers.answers(server):
+                return child.exit_code is None
+            await asyncio.sleep(LOOK)
+        return False
+
+    # --- services
+
+    async def _start_services(self) -> None:
+        for service in SERVICES:
+            for number in range(1, self._options.scale.get(service, 1) + 1):
+                await self._start_service(service, service if number == 1 else f"{service}-{number}")
+
+    async def _start_service(self, service: str, name: str) -> None:
+        ready_file = self._ready_file(name)
+        ready_file.unlink(missing_ok=True)
+        env = {
+            **checkout_settings(),
+            **self._options.settings,
+            "PENSTOCK_NATS_URL": self._nats_url or "",
+            "PENSTOCK_VALKEY_URL": self._valkey_url or "",
+            "PENSTOCK_READY_FILE": str(ready_file),
+        }
+        command = [sys.executable, "-P", "-m", f"penstock_{service.replace('-', '_')}"]
+        child = Child(name, command, self._data.log(name), env, on_end=self._ended)
+        self._services[name] = child
+        await child.start()
+
+    def _ready_file(self, name: str) -> Path:
+        return self._data.run / f"{name}.json"
+
+    def _ready_facts(self) -> dict[str, dict[str, Any]]:
+        """What each service that is ready now has written."""
+        found = {name: read_json(self._ready_file(name)) for name in self._services}
+        return {name: facts for name, facts in found.items() if facts.get("pid") == self._services[name].pid}
+
+    async def _all_ready(self) -> dict[str, Any]:
+        slow = time.monotonic() + SLOW
+        while True:
+            ready = self._ready_facts()
+            waiting = [name for name in self._services if name not in ready]
+            if not waiting:
+                return self._facts(ready)
+            self._status.doing(f"waiting for {', '.join(waiting)}")
+            if time.monotonic() > slow:
+                slow = time.monotonic() + SLOW * 3
+                for name in waiting:
+                    words = self._services[name].last_words(1) or ["it has said nothing yet"]
+                    self._status.bad(name, f"is not ready yet: {words[-1]}")
+            await asyncio.sleep(LOOK)
+
+    def _facts(self, ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "nats_url": self._nats_url,
+            "valkey_url": self._valkey_url,
+            "metrics_urls": {name: facts["metrics_url"] for name, facts in ready.items()},
+            "pids": {name: facts["pid"] for name, facts in ready.items()},
+            "server_pids": {child.name: child.pid for child in self._servers},
+            "pid": os.getpid(),
+            "data": str(self._data.path),
+        }
+
+    async def _watch(self, facts: dict[str, Any]) -> None:
+        """Keeps what was published true while processes come and go."""
+        while True:
+            await asyncio.sleep(WATCH)
+            ready = self._ready_facts()
+            now = self._facts(ready)
+            for key in ("metrics_urls", "pids"):  # one that is being restarted keeps its old entry
+                now[key] = {**facts[key], **now[key]}
+            if now != facts:
+                for name in ready:
+                    if now["pids"][name] != facts["pids"][name]:
+                        self._status.good(name, f"pid {now['pids'][name]:<8} again ready")
+                facts = now
+                self._publish(facts)
+
+    def _publish(self, facts: dict[str, Any]) -> None:
+        try:
+            write_json(self._data.up_file, facts)
+            if self._options.ready_file:
+                write_json(self._options.ready_file, facts)
+        except OSError as error:
+            raise Problem(f"cannot write {error.filename}: {error.strerror}") from None
+
+    # --- the end
+
+    def _ended(self, child: Child, code: int) -> None:
+        """A process ended by itself; it is about to be started again."""
+        if child.name in self._services:
+            self._ready_file(child.name).unlink(missing_ok=True)
+        if code == WRONG_SETTING and child.name in self._services and not self._ready:
+            words = "\n  ".join(child.last_words())
+            if not self._failed.done():
+                self._failed.set_result(Problem(f"{child.name} cannot start:\n  {words}"))
+            return
+        self._status.bad(child.name, f"ended ({in_words(code)}); starting it again. Log: {child.log}")
+
+    def _on_signals(self) -> "asyncio.Future[None]":
+        """Done at the first signal; the second one kills all at once."""
+        loop = asyncio.get_running_loop()
+        stop: asyncio.Future[None] = loop.create_future()
+
+        def on_signal() -> None:
+            if not stop.done():
+                stop.set_result(None)
+                return
+            for child in [*self._services.values(), *self._servers]:
+                child.signal(signal.SIGKILL)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, on_signal)
+        return stop
+
+    async def _stop(self) -> None:
+        """Services first: they finish what they do, and need the servers for it."""
+        self._status.doing("stopping")
+        if self._options.ready_file and self._ready:
+            self._options.ready_file.unlink(missing_ok=True)
+        self._data.up_file.unlink(missing_ok=True)
+        await asyncio.gather(*(child.stop(DRAIN) for child in self._services.values()))
+        await asyncio.gather(*(child.stop(DRAIN) for child in self._servers))
+        with contextlib.suppress(OSError):
+            self._status.say("Stopped.")
+
+
+def checkout_settings() -> dict[str, str]:
+    """In a checkout `lua/` changes under the data of yesterday: let services reload it."""
+    package = Path(__file__).resolve().parents[1]
+    in_checkout = not (package / "lua").is_dir()
+    return {"PENSTOCK_DEV": "1"} if in_checkout and "PENSTOCK_DEV" not in os.environ else {}

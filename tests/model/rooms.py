@@ -1,0 +1,197 @@
+"""What stands in Valkey under one root, read without the library: records, indexes, outbox, histories."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from penstock.states import FLOW_MOVES, MOVES, TERMINAL
+from redis import Redis
+
+TIME_SPAN = 2**42
+_unpack = msgspec.msgpack.Decoder(strict=False).decode
+Sets = dict[str, dict[str, float]]
+
+
+@dataclass
+class Event:
+    entity: str
+    id: str
+    seq: int
+    name: str
+    from_state: str
+    to_state: str
+    reason: str
+    data: Any
+
+
+class Rooms:
+    """A look at everything; `retention` is the setting that the stores were given."""
+
+    def __init__(self, redis: "Redis[bytes]", root: str, retention: int) -> None:
+        self._redis = redis
+        self._root = f"{root}:{{0}}:"
+        self._retention = retention
+        self._after = "-"
+        self.events: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
+        self.executions: dict[str, dict[str, Any]] = {}
+        self.flows: dict[str, dict[str, Any]] = {}
+        self.waitpoints: dict[str, dict[str, Any]] = {}
+        self.keys: set[str] = set()
+
+    def look(self) -> None:
+        """Reads all keys, and what is new in the outbox."""
+        names = [name.decode() for name in self._redis.keys(f"{self._root}*")]
+        self.keys = {name.removeprefix(self._root) for name in names}
+        kinds = {"x": self.executions, "f": self.flows, "w": self.waitpoints}
+        wanted: list[tuple[dict[str, dict[str, Any]], str]] = []
+        pipe = self._redis.pipeline(transaction=False)
+        for name in self.keys:
+            kind, _, entity_id = name.partition(":")
+            if kind in kinds:
+                wanted.append((kinds[kind], entity_id))
+                pipe.get(self._root + name)
+        found = pipe.execute()
+        for records in kinds.values():
+            records.clear()
+        for (records, entity_id), packed in zip(wanted, found, strict=True):
+            records[entity_id] = _unpack(packed)
+        for entry_id, fields in self._redis.xrange(f"{self._root}outbox", self._after, "+"):
+            self._after = f"({entry_id.decode()}"
+            packed = _unpack(fields[b"e"])
+            for (entity, _, of), event in zip(packed[::2], packed[1::2], strict=True):
+                seq, name, _, _, from_state, to_state, reason, data = event
+                self.events[entity, of].append(
+                    Event(entity, of, seq, name, from_state, to_state, reason, data)
+                )
+
+    def clear(self) -> None:
+        names = self._redis.keys(f"{self._root}*")
+        if names:
+            self._redis.unlink(*names)
+
+    # -- invariants -------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that must always hold, whatever happened."""
+        self._check_indexes()
+        self._check_queues_can_be_found()
+        self._check_events()
+        for execution_id, x in self.executions.items():
+            self._check_record(execution_id, x)
+
+    def _check_indexes(self) -> None:
+        expected: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for execution_id, x in self.executions.items():
+            for name, score in self._placement(x).items():
+                expected[name][execution_id] = score
+        for flow_id, f in self.flows.items():
+            for name, score in self._flow_placement(f).items():
+                expected[name][flow_id] = score
+        for waitpoint_id, w in self.waitpoints.items():
+            at = w.get("expires_at") if w["state"] == "pending" else w.get("retire_at")
+            if at is not None:
+                expected["due:signal_router:w"][waitpoint_id] = at
+        actual = self._sets("s:", "q:", "due:", "fs:", "fb:")
+        assert actual == dict(expected), "indexes disagree with records"
+
+    def _sets(self, *prefixes: str) -> Sets:
+        names = [name for name in self.keys if name.startswith(prefixes)]
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.zrange(self._root + name, 0, -1, withscores=True)
+        found = pipe.execute()
+        return {
+            name: {member.decode(): score for member, score in pairs}
+            for name, pairs in zip(names, found, strict=True)
+        }
+
+    def _placement(self, x: dict[str, Any]) -> dict[str, float]:
+        """Where an execution's record says that it stands."""
+        state = x["state"]
+        placement = {f"s:{x['lane']}:{state}": 0.0}
+
+        def earliest(name: str, *times: float | None) -> None:
+            known = [time for time in times if time is not None]
+            if known:
+                placement[name] = min(known)
+
+        if state in TERMINAL:
+            if "flow_id" not in x:
+                earliest("due:scheduler:x", x["finished_at"] + x.get("retention_ms", self._retention))
+            return placement
+        if state == "ready" and "grant_id" not in x:
+            queue = f"q:{x['lane']}|{x.get('caps', '')}|{x.get('fairness_key', '')}"
+            placement[queue] = (127 - x.get("priority", 0)) * TIME_SPAN + x["ready_at"]
+        starts = x.get("wake_at") if state == "scheduled" else None
+        earliest("due:scheduler:x", x.get("deadline_at"), x.get("grant_expires_at"), starts)
+        if state == "retry_wait":
+            earliest("due:lease_keeper:x", x["wake_at"])
+        elif state in ("leased", "running"):
+            earliest("due:lease_keeper:x", x["lease_expires_at"], x.get("attempt_expires_at"))
+        elif state == "suspended":
+            earliest(f"due:{x.get('wake_by', 'signal_router')}:x", x.get("wake_at"))
+        earliest("due:cancel_reconciler:x", x.get("cancel_at"))
+        return placement
+
+    def _flow_placement(self, f: dict[str, Any]) -> dict[str, float]:
+        placement = {f"fs:{f['status']}": 0.0, f"fb:{f['owner']}": 0.0}
+        if "work_at" in f:
+            placement["due:scheduler:f"] = f["work_at"]
+        elif not FLOW_MOVES[f["status"]]:
+            placement["due:scheduler:f"] = f["finished_at"] + self._retention
+        if "cancel_at" in f:
+            placement["due:cancel_reconciler:f"] = f["cancel_at"]
+        return placement
+
+    def _check_queues_can_be_found(self) -> None:
+        """A queue with work is known to its lane: else no worker would ever get it."""
+        for name in self.keys:
+            if name.startswith("q:"):
+                lane, caps, fair = name.removeprefix("q:").split("|")[:3]
+                ring = f"{self._root}ring:{lane}|{caps}"
+                assert self._redis.zscore(ring, fair) is not None, f"{name} is not in its ring"
+                assert self._redis.sismember(f"{self._root}caps:{lane}", caps), f"{name}: unknown to its lane"
+
+    def _check_events(self) -> None:
+        """Gapless, legal, and as the record and the history have it."""
+        for (entity, entity_id), events in self.events.items():
+            assert [event.seq for event in events] == list(range(1, len(events) + 1)), (entity, entity_id)
+            if entity in ("execution", "flow"):
+                last = _follow(MOVES if entity == "execution" else FLOW_MOVES, events)
+                record = (self.executions if entity == "execution" else self.flows).get(entity_id)
+                if record is not None:
+                    assert record["seq"] == len(events), (entity, entity_id)
+                    assert record["state" if entity == "execution" else "status"] == last
+        for execution_id, x in self.executions.items():
+            assert ("execution", execution_id) in self.events
+            kept = self._redis.get(f"{self._root}h:{execution_id}") or b""
+            history = _unpack(b"\xdc" + x["seq"].to_bytes(2, "big") + kept)
+            told = self.events["execution", execution_id]
+            assert [(event[0], event[1]) for event in history] == [(event.seq, event.name) for event in told]
+
+    def _check_record(self, execution_id: str, x: dict[str, Any]) -> None:
+        held = x["state"] in ("leased", "running")
+        for name in ("lease_id", "lease_expires_at", "worker_id", "lease_ttl_ms"):
+            assert (name in x) == held, (execution_id, name)
+        assert x.get("attempt_index", 0) <= x.get("max_attempts", 1), execution_id
+        assert "grant_id" not in x or x["state"] == "ready", execution_id
+        assert ("outcome" in x) == (x["state"] in TERMINAL), execution_id
+        assert ("finished_at" in x) == (x["state"] in TERMINAL), execution_id
+        assert "cancel_at" not in x or held, execution_id
+        assert not x.get("cancel_requested") or held or x["state"] in TERMINAL, execution_id
+        epochs = sum(event.to_state == "leased" for event in self.events["execution", execution_id])
+        assert x.get("lease_epoch", 0) == epochs, "each lease is one more epoch"
+
+
+def _follow(moves: dict[str, frozenset[str]], events: list[Event]) -> str:
+    """The last state that these events lead to, by legal moves only."""
+    assert events[0].name == "created"
+    assert not events[0].from_state
+    state = events[0].to_state
+    for event in events[1:]:
+        if event.to_state:
+            assert event.from_state == state, event
+            assert event.to_state in moves[state], event
+            state = event.to_state
+    return state
