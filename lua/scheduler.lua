@@ -142,13 +142,20 @@ function ops.unblock(a)
   return {}
 end
 
--- quota_create: args: id, max_per_window, window_ms, max_concurrent, namespace. reply: the quota. events: created.
+-- quota_create: args: id, max_per_window, window_ms, max_concurrent, namespace, digest, idempotency_key.
+-- reply: the quota. errors: idempotency_conflict. events: created.
 function ops.quota_create(a)
-  local quota = Records.read('quota', a.id)
-  if not quota then
-    quota = Quotas.create(a.id, a)
+  local existing = Records.read('quota', a.id)
+  if existing then return Quotas.view(existing) end
+  local namespace = a.namespace or 'default'
+  local kept = Idempotency.check('quota', namespace, a.idempotency_key, a.digest)
+  if kept then
+    kept.duplicate = true
+    return kept
   end
-  return Quotas.view(quota)
+  local reply = Quotas.view(Quotas.create(a.id, a))
+  Idempotency.keep('quota', namespace, a.idempotency_key, a.digest, reply)
+  return reply
 end
 
 -- quota_get: args: quota_id. errors: quota_not_found.

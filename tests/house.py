@@ -46,7 +46,7 @@ class House:
             for running in started:
                 stack.push_async_callback(running.stop)
             yield house
-            await asyncio.gather(*(running.stop() for running in started))
+            await asyncio.gather(*(running.stop() for running in house.running.values()))
 
     async def _start(self, name: str) -> Any:
         build = importlib.import_module(f"penstock_{name.replace('-', '_')}.service").build
@@ -54,6 +54,10 @@ class House:
         settings = msgspec.structs.replace(self.settings, instance=instance)
         self.running[name] = await start(name, build, settings, skew=lambda: self.skew_ms)
         return self.running[name]
+
+    async def start_again(self, name: str) -> None:
+        """A service that the test has stopped."""
+        await self._start(name)
 
     async def _remove_streams(self) -> None:
         for stream in await self.js.streams_info():

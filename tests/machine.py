@@ -24,7 +24,7 @@ class Machine:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, valkey_url: str) -> AsyncIterator[Self]:
+    async def open(cls, valkey_url: str, limits: dict[str, int] | None = None) -> AsyncIterator[Self]:
         machine = cls()
         async with AsyncExitStack() as stack:
             for service in SERVICES:
@@ -33,6 +33,7 @@ class Machine:
                     service=service,
                     root=machine.root,
                     dev=True,
+                    limits=limits,
                     skew=lambda: machine.skew_ms,
                     on_hints=lambda _, hints: machine.hints.append(hints),
                 )

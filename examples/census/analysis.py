@@ -135,4 +135,4 @@ def report(totals: Totals, approved_by: str) -> str:
 
 def _table(name: str, count: str, rows: Mapping[str, int]) -> str:
     lines = [f"| {name} | {count} |", "| --- | ---: |"]
-    return "\n".join(lines + [f"| {key} | {value:,} |" for key, value in rows.items()])
+    return "\n".join(lines + [f"| `{key}` | {value:,} |" for key, value in rows.items()])

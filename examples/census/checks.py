@@ -15,6 +15,7 @@ from penstock.messages.flows import FlowCancelled
 from penstock.states import TERMINAL
 
 TRAIL_S = 30.0
+ENDED = TERMINAL | {"succeeded", "cancelled"}  # of members, and of mirrored steps
 
 
 class Checks:
@@ -42,7 +43,7 @@ class Checks:
 
 def ended(counts: Mapping[str, int]) -> int:
     """How many members have come to an end, one way or another."""
-    return sum(count for state, count in counts.items() if state in TERMINAL)
+    return sum(count for state, count in counts.items() if state in ENDED)
 
 
 async def check_census(checks: Checks, flow: FlowRun, report: str, direct: Totals, human: str) -> None:

@@ -218,7 +218,7 @@ class Demo:
 
 
 async def main(files: int | None) -> int:
-    console = Console()
+    console = Console(log_path=False)
     paths = analysis.stdlib_files(analysis.stdlib_root())[:files]
     folder = Path(tempfile.mkdtemp(prefix="penstock-census-"))
     began = time.monotonic()

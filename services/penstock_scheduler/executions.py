@@ -1,7 +1,6 @@
 """execution.create, .get, .list and .history."""
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -20,15 +19,8 @@ from penstock.messages.executions import (
 )
 from penstock.store import Store
 from penstock_scheduler import pages, views
+from penstock_scheduler.idempotency import digest
 from penstock_scheduler.limits import Quotas, limit_of
-
-_canonical = msgspec.json.Encoder(order="deterministic").encode
-
-
-def digest(request: msgspec.Struct) -> str:
-    """What tells two bodies under one idempotency key apart."""
-    return hashlib.blake2b(_canonical(request), digest_size=16).hexdigest()
-
 
 def normalize(spec: ExecutionSpec) -> None:
     """Capabilities are a set: sorted and unique, so that equal sets share a queue."""

@@ -11,7 +11,8 @@ from penstock.ids import new_id, partition_for, partition_of
 from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart
 from penstock.store import Store
 from penstock_scheduler import graphs, pages, views
-from penstock_scheduler.executions import digest, normalize
+from penstock_scheduler.executions import normalize
+from penstock_scheduler.idempotency import digest
 from penstock_scheduler.limits import Quotas, limit_of
 
 GRAPH_SLICE: Final = 200

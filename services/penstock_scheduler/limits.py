@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
-from penstock.ids import new_id, partition_for, partition_of
+from penstock.ids import new_id, partition_for, partition_of, uuid7
 from penstock.messages.executions import ExecutionSpec
 from penstock.messages.limits import QuotaCreate, QuotaGet
 from penstock.store import Store
+from penstock_scheduler.idempotency import digest
 
 KNOWN_S: Final = 5.0
 """How long a quota that was seen counts as there."""
@@ -45,20 +48,11 @@ class Quotas:
             raise _invalid("max_per_window", "give max_per_window with window_ms, or max_concurrent, or both")
         if (item.max_per_window is None) != (item.window_ms is None):
             raise _invalid("window_ms", "max_per_window and window_ms go together")
-        partition = partition_for(item.idempotency_key or new_id(0), self._store.partitions)
-        return [
-            await self._store.call(
-                partition,
-                "quota_create",
-                {
-                    "id": new_id(partition),
-                    "max_per_window": item.max_per_window,
-                    "window_ms": item.window_ms,
-                    "max_concurrent": item.max_concurrent,
-                    "namespace": None if item.namespace == "default" else item.namespace,
-                },
-            )
-        ]
+        key = item.idempotency_key
+        partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
+        args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
+        args["namespace"] = None if item.namespace == "default" else item.namespace
+        return [await self._store.call(partition, "quota_create", args)]
 
     async def get(self, call: Call[QuotaGet]) -> Sequence[Any]:
         item = call.items[0]

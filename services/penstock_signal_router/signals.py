@@ -54,7 +54,11 @@ class Signals:
                 commands.append(_delivery(delivery.signal, facts))
                 refused.append(None)
         replies = await self._store.call_many(commands)
-        return [error or reply for error, reply in zip(refused, replies, strict=True)]
+        # A refusal that could not be told of is to come again.
+        return [
+            reply if isinstance(reply, PenstockError) else error or reply
+            for error, reply in zip(refused, replies, strict=True)
+        ]
 
     async def _look_up(self, ids: set[str]) -> dict[str, Facts]:
         """The facts of those that exist."""

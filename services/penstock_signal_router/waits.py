@@ -1,6 +1,6 @@
 """waitpoint.create, lease.suspend and signal.resumed_by: what a worker does about signals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,7 @@ def _created(ring: Ring, reply: dict[str, Any]) -> dict[str, Any]:
 
 def _suspended(ring: Ring, reply: dict[str, Any]) -> dict[str, Any]:
     if reply["outcome"] != "suspended":
+        _fill(reply.get("items", ()))
         return reply
     facts = _facts(reply)
     return {
@@ -97,6 +98,14 @@ def _facts(reply: dict[str, Any]) -> Facts:
 
 
 def _page(item: ResumedBy, reply: dict[str, Any]) -> dict[str, Any]:
-    items: list[Any] = list(reply["items"])
+    items: list[dict[str, Any]] = list(reply["items"])
+    _fill(items)
     end = int(item.cursor or 0) + len(items)
     return {"items": items, "cursor": str(end) if reply.get("more") else None}
+
+
+def _fill(items: Iterable[dict[str, Any]]) -> None:
+    """What the state machine leaves out is null on the wire."""
+    for item in items:
+        item.setdefault("payload", None)
+        item.setdefault("source", None)

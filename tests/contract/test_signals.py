@@ -337,3 +337,14 @@ class TestPublished:
         again = await penstock.begin()
         items = (await penstock.request("signal.resumed_by", fence(again)))["items"]
         assert sorted(int(item["signal_id"]) for item in items) == list(range(500))
+
+    async def test_published_while_every_router_is_down(self, penstock: House) -> None:
+        task = await running(penstock)
+        made = await waitpoint(penstock, task)
+        await penstock.running["signal-router"].stop()
+        await publish(penstock, made["waitpoint_id"], "approved", b"1", Penstock_Token=made["token"])
+        await penstock.start_again("signal-router")
+        [event] = await events(penstock, "signal_buffered")
+        assert event["id"] == made["waitpoint_id"]
+        reply = await suspend(penstock, task, waitpoint_id=made["waitpoint_id"], condition=APPROVED)
+        assert [item["payload"] for item in reply["items"]] == [1]

@@ -237,7 +237,8 @@ class Up:
                 child.signal(signal.SIGKILL)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, hanging up is to be ignored
+                loop.add_signal_handler(number, on_signal)
         return stop
 
     async def _stop(self) -> None:

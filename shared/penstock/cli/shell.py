@@ -1,0 +1,111 @@
+"""What every command gets: the options before and after it, and the way to NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from cyclopts import Parameter
+from nats import errors as nats_errors
+from rich.console import Console
+
+from penstock.cli import data_dir
+from penstock.cli.output import emit_json, redact
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.client import Client
+from penstock.messages.common import Reply
+
+T = TypeVar("T")
+DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The global options, and what commands do with them."""
+
+    console: Console
+    errors: Console
+    nats: str | None = None
+    credentials: str | None = None
+    root: str = "penstock"
+    json: bool = False
+    timeout: float = 10.0
+
+    def nats_url(self) -> str:
+        """--nats or its variable; else the `penstock up` that runs in this directory; else the usual port."""
+        if self.nats:
+            return self.nats
+        running = data_dir.DataDir(data_dir.DEFAULT).running()
+        return str(running["nats_url"]) if running else DEFAULT_URL
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """The SDK's client, connected."""
+        url = self.nats_url()
+        client = await Client.connect(
+            url, self.credentials, root=self.root, timeout=self.timeout, name="penstock-cli"
+        )
+        try:
+            yield client
+        except nats_errors.Error as error:
+            raise Problem(f"NATS at {redact(url)}: {error or type(error).__name__}") from None
+        finally:
+            await client.close()
+
+    async def ask(
+        self, verb: str, request: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Reply:
+        """One call of one verb. Fields that are None are not sent."""
+        async with self.client() as client:
+            sent = {name: value for name, value in request.items() if value is not None}
+            return await client.call(verb, sent, timeout=timeout)
+
+    def show(self, reply: Any, human: Any = None) -> None:
+        """A reply: as JSON with --json (or when there is no other form), else for people."""
+        if self.json or human is None:
+            emit_json(reply)
+        else:
+            self.console.print(human)
+
+
+ShellArgument = Annotated[Shell, Parameter(parse=False)]
+
+
+def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
+    """JSON from the command line: as it stands, `@file`, or `-` for standard input. Kept byte for byte."""
+    if text is None:
+        return None
+    body = file_argument(text[1:] if text.startswith("@") else text, name) if text[:1] in ("@", "-") else None
+    body = body if body is not None else text.encode()
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+        msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        hint = "" if text[:1] in ("@", "-", "{", "[") else """ (a text needs its quotes: '"text"')"""
+        raise UsageProblem(f"{name} is not JSON: {error}{hint}") from None
+    return msgspec.Raw(body.strip())
+
+
+def file_argument(path: str, name: str) -> bytes | None:
+    """A file's content; `-` is standard input. None when this looks like a negative number."""
+    import sys
+
+    if path == "-":
+        return sys.stdin.buffer.read()
+    if path.startswith("-"):
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageProblem(f"{name}: cannot read {path}: {error.strerror}") from None
+
+
+async def until(work: Awaitable[T], seconds: float | None) -> T:
+    """`work` within a time limit, with a plain sentence when it is over."""
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        raise Problem(f"not done within {seconds:g} s") from None

@@ -1,0 +1,563 @@
+"""Random ops through the Lua library on a real Valkey, against the plain-Python model in reference.py.
+
+Durations are odd multiples of 30 s and the clock moves in minutes: what is due is never a question of the
+few milliseconds that the ops themselves take. `PENSTOCK_MODEL_EXAMPLES` asks for more than the quick run.
+"""
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import servers
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from machine import Machine
+from penstock.errors import PenstockError
+from penstock.ids import new_id
+from redis import Redis
+from reference import GRANT_TTL, HELD, RETENTION, TERMINAL, Fence, Job, Refused
+from rooms import Rooms
+
+HALF = 30_000
+MINUTE = 2 * HALF
+LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
+EXAMPLES = int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "30"))
+
+PROFILE = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
+    print_blob=False,
+    database=None,
+)
+
+Command = tuple[str, dict[str, Any]]
+Check = Callable[[Any], None]
+
+index = st.integers(0, 11)
+worker = st.sampled_from(["w1", "w2"])
+durations = st.sampled_from([HALF, 3 * HALF])
+
+
+def command(name: str, /, **fields: Any) -> st.SearchStrategy[Command]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(fields))
+
+
+def maybe(strategy: Any) -> Any:
+    return st.none() | strategy
+
+
+fenced = {
+    "job": index,
+    "lease": st.sampled_from([0, 0, 0, 0, 1, 2]),
+    "forge": st.sampled_from(["", "", "", "", "", "lease", "epoch", "attempt"]),
+}
+backoff = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["fixed", "exponential"]),
+        "delay_ms": st.just(HALF),
+        "factor": st.just(3),
+        "max_ms": st.sampled_from([HALF, 9 * HALF]),
+    }
+)
+CREATE = command(
+    "create",
+    lane=st.sampled_from(["a", "a", "b"]),
+    priority=st.sampled_from([0, 0, 5, -128, 127]),
+    caps=st.sampled_from([[], [], ["gpu"], ["gpu", "ssd"]]),
+    fair=st.sampled_from([None, None, "t1", "t2", "t3"]),
+    run_at=maybe(durations),
+    deadline=maybe(st.sampled_from([5 * HALF, 9 * HALF])),
+    max_attempts=st.integers(1, 3),
+    backoff=backoff,
+    timeout=maybe(durations),
+    max_reclaims=st.sampled_from([None, 0, 1, 2]),
+    categories=st.sampled_from([{}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
+)
+GRANT = command(
+    "grant",
+    worker=worker,
+    lanes=st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
+    caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
+    max=st.sampled_from([1, 1, 2, 10]),
+)
+CLAIM = command(
+    "claim",
+    grant=st.integers(0, 3),
+    worker=st.sampled_from([None, None, None, "w1", "w2"]),
+    job=maybe(index) | st.none() | st.none(),
+    verb=st.sampled_from(["any", "any", "claim", "claim_resumed", "reclaim"]),
+    start=st.sampled_from([True, True, False]),
+    ttl=durations,
+)
+KEEPER = st.one_of(
+    CLAIM,
+    command("start", **fenced),
+    command("renew", **fenced, ttl=maybe(durations)),
+    command("progress", **fenced),
+    command("complete", **fenced),
+    command("complete", **fenced),
+    command(
+        "fail",
+        **fenced,
+        category=st.sampled_from(["error", "bad", "good"]),
+        retryable=st.sampled_from([True, True, True, False]),
+        delay=maybe(durations),
+    ),
+    command("release", **fenced),
+    command("give_back", **fenced),
+)
+waitpoint = {"waitpoint": maybe(st.integers(0, 2))}
+ROUTER = st.one_of(
+    command("waitpoint", **fenced, key=st.sampled_from(["k", "l"]), lasts=durations),
+    command(
+        "suspend",
+        **fenced,
+        **waitpoint,
+        condition=st.sampled_from([None, "yes", "yes"]),
+        timeout=maybe(durations),
+        behavior=st.sampled_from(["fail", "cancel", "resume", "escalate"]),
+    ),
+    command("deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])),
+)
+CANCEL = command("cancel", job=index, grace=st.sampled_from([0, HALF, 3 * HALF]))
+
+
+def batch(commands: st.SearchStrategy[Command], most: int = 4) -> st.SearchStrategy[list[Command]]:
+    return st.lists(commands, min_size=1, max_size=most)
+
+
+class Executions(RuleBasedStateMachine):
+    """`now` is the model's clock; `jobs` the model; `rooms` what stands in Valkey."""
+
+    valkey_url = ""
+
+    @initialize()
+    def open(self) -> None:
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        opening = self.stack.enter_async_context(Machine.open(self.valkey_url, LIMITS))
+        self.machine = self.runner.run(opening)
+        self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
+        self.rooms = Rooms(self.redis, self.machine.root, RETENTION)
+        seconds, micros = self.redis.time()
+        self.base = seconds * 1000 + micros // 1000
+        self.jobs: list[Job] = []
+        self.grants: list[tuple[str, Job, str]] = []
+        self.fences: dict[str, list[Fence]] = {}
+        self.ready_at: dict[str, float] = {}
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.epochs: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "rooms"):
+            self.rooms.clear()
+            self.redis.close()
+            self.runner.run(self.stack.aclose())
+            self.runner.close()
+
+    @property
+    def now(self) -> int:
+        return self.machine.skew_ms
+
+    # -- rules ------------------------------------------------------------------------------------
+
+    @rule(commands=batch(st.one_of(CREATE, CREATE, GRANT)))
+    def scheduler(self, commands: list[Command]) -> None:
+        self._run("scheduler", commands)
+
+    @rule(commands=batch(KEEPER))
+    def keeper(self, commands: list[Command]) -> None:
+        self._run("lease-keeper", commands)
+
+    @rule(commands=batch(ROUTER, 3))
+    def router(self, commands: list[Command]) -> None:
+        self._run("signal-router", commands)
+
+    @rule(commands=batch(CANCEL, 2))
+    def cancel(self, commands: list[Command]) -> None:
+        self._run("cancel-reconciler", commands)
+
+    @rule(grant=GRANT, claim=CLAIM)
+    def work(self, grant: Command, claim: Command) -> None:
+        """The usual way: what was granted is claimed."""
+        before = len(self.grants)
+        self._run("scheduler", [grant])
+        fresh = len(self.grants) - before
+        plain = {**claim[1], "worker": None, "job": None, "verb": "any"}
+        self._run("lease-keeper", [("claim", {**plain, "grant": i}) for i in range(fresh)])
+
+    @rule(minutes=st.sampled_from([1, 1, 1, 2, 5]))
+    def time_passes(self, minutes: int) -> None:
+        self.machine.skew_ms += minutes * MINUTE
+
+    @rule(service=st.sampled_from(["scheduler", "lease-keeper", "lease-keeper", "signal-router", "cancel-reconciler"]))
+    def due(self, service: str) -> None:
+        self.runner.run(self.machine.due(service))
+        for job in self.jobs:
+            if not job.gone:
+                match service:
+                    case "scheduler":
+                        job.scheduler_due(self.now)
+                    case "lease-keeper":
+                        job.keeper_due(self.now)
+                    case "signal-router":
+                        job.router_due(self.now)
+                    case _:
+                        job.reconciler_due(self.now)
+
+    @invariant()
+    def agrees(self) -> None:
+        if not hasattr(self, "rooms"):
+            return
+        self.rooms.look()
+        self.rooms.check()
+        for job in self.jobs:
+            self._agrees(job)
+
+    # -- one batch --------------------------------------------------------------------------------
+
+    def _run(self, service: str, commands: list[Command]) -> None:
+        """All commands leave in one call; then the model does them one after the other."""
+        prepared = [each for name, fields in commands if (each := getattr(self, f"_{name}")(**fields)) is not None]
+        calls = [(0, op, args) for op, args, _ in prepared]
+        replies = self.runner.run(self._call(service, calls))
+        for (op, args, check), reply in zip(prepared, replies, strict=True):
+            assert not isinstance(reply, PenstockError) or reply.code != "internal", (op, args)
+            check(reply)
+
+    async def _call(self, service: str, calls: list[Any]) -> list[Any]:
+        return await self.machine.stores[service].call_many(calls)
+
+    def _expect(self, does: Callable[[Any], Any]) -> Check:
+        """The reply must be what the model says, or the refusal."""
+
+        def check(reply: Any) -> None:
+            try:
+                expected = does(reply)
+            except Refused as refused:
+                assert isinstance(reply, PenstockError), f"{refused.code} expected, answered {reply}"
+                assert reply.code == refused.code
+            else:
+                assert not isinstance(reply, PenstockError), f"{expected} expected, refused: {reply}"
+                assert {name: reply.get(name) for name in expected} == expected
+
+        return check
+
+    def _job(self, number: int) -> Job | None:
+        """The newest jobs first: they have more to live for."""
+        return self.jobs[-1 - number % len(self.jobs)] if self.jobs else None
+
+    # -- the scheduler's ops ----------------------------------------------------------------------
+
+    def _create(
+        self,
+        lane: str,
+        priority: int,
+        caps: list[str],
+        fair: str | None,
+        run_at: int | None,
+        deadline: int | None,
+        timeout: int | None,
+        max_reclaims: int | None,
+        categories: dict[str, list[str]],
+        **plain: Any,
+    ) -> tuple[str, dict[str, Any], Check]:
+        optional = {
+            "attempt_timeout_ms": timeout,
+            "max_reclaims": max_reclaims,
+            "fairness_key": fair,
+            "run_at": None if run_at is None else self.now + run_at,
+            "deadline_at": None if deadline is None else self.now + deadline,
+        }
+        spec = {"kind": "t", "lane": lane, "priority": priority, "capabilities": caps, **plain, **categories}
+        spec |= {name: value for name, value in optional.items() if value is not None}
+        job = Job(new_id(0), spec)
+        if run_at is not None:
+            job.state, job.reason, job.wake_at = "scheduled", "time", spec["run_at"]
+        sent = dict(spec)
+        for name in ("run_at", "deadline_at"):
+            if name in spec:
+                sent[name] = self.base + spec[name]
+
+        def check(reply: Any) -> None:
+            assert reply["state"] == job.state
+            self.jobs.append(job)
+
+        return "create", {"id": job.execution_id, "namespace": "default", "spec": sent}, check
+
+    def _grant(
+        self, worker: str, lanes: list[str], caps: list[str], max: int
+    ) -> tuple[str, dict[str, Any], Check]:
+        def check(reply: Any) -> None:
+            granted = [grant[1] for grant in reply["grants"]]
+            room = max
+            for lane in lanes:
+                eligible = [
+                    job
+                    for job in self.jobs
+                    if job.state == "ready"
+                    and job.grant is None
+                    and job.spec["lane"] == lane
+                    and set(job.spec["capabilities"]) <= set(caps)
+                ]
+                most = min(room, len(eligible))
+                mine, granted = granted[:most], granted[most:]
+                self._check_order(mine, eligible, most)
+                room -= most
+            assert granted == [], "more was granted than there is"
+            for grant_id, execution_id, resumed, reclaim, _ in reply["grants"]:
+                [job] = [job for job in self.jobs if job.execution_id == execution_id]
+                assert (resumed, reclaim) == (job.via == "resumed", job.via == "reclaim")
+                job.granted(self.now, grant_id, worker)
+                self.grants.append((grant_id, job, worker))
+
+        return "grant", {"worker_id": worker, "lanes": lanes, "capabilities": caps, "max": max}, check
+
+    def _check_order(self, mine: list[str], eligible: list[Job], most: int) -> None:
+        """Of each tenant the first by priority, then by the time they became ready."""
+        assert len(mine) == most, f"{most} of {len(eligible)} should be granted, {len(mine)} were"
+        tenants = {job.spec.get("fairness_key") for job in eligible}
+        for tenant in tenants:
+            line = sorted((job for job in eligible if job.spec.get("fairness_key") == tenant), key=self._place)
+            ids = [job.execution_id for job in line]
+            # Several capability sets are merged by priority and time, over their tenants' turns.
+            got = [each for each in mine if each in ids]
+            sets = {tuple(job.spec["capabilities"]) for job in eligible}
+            if len(tenants) == 1 or len(sets) == 1:
+                assert got == ids[: len(got)]
+
+    def _place(self, job: Job) -> tuple[float, float, str]:
+        return -job.spec["priority"], self.ready_at.get(job.execution_id, math.inf), job.execution_id
+
+    # -- the lease-keeper's ops -------------------------------------------------------------------
+
+    def _claim(
+        self, grant: int, worker: str | None, job: int | None, verb: str, start: bool, ttl: int
+    ) -> tuple[str, dict[str, Any], Check] | None:
+        if not self.grants:
+            return None
+        grant_id, owner, granted_to = self.grants[-1 - grant % len(self.grants)]
+        target = owner if job is None else self._job(job)
+        assert target is not None
+        who = worker or granted_to
+        args = {
+            "execution_id": target.execution_id,
+            "grant_id": grant_id,
+            "worker_id": who,
+            "lease_ttl_ms": ttl,
+            "start": start,
+            "verb": verb,
+        }
+
+        def does(reply: Any) -> Any:
+            answered = {} if isinstance(reply, PenstockError) else reply
+            task = target.claim(self.now, grant_id, who, ttl, start, verb, answered)
+            known = self.fences.setdefault(target.execution_id, [])
+            assert target.lease is not None
+            if target.lease.fence not in known:
+                assert target.lease.fence.lease_id not in {each.lease_id for each in known}
+                known.append(target.lease.fence)
+            return task
+
+        return "claim", args, self._expect(does)
+
+    def _fenced(
+        self, op: str, job: int, lease: int, forge: str, does: Callable[[Job, Fence], Any], **args: Any
+    ) -> tuple[str, dict[str, Any], Check] | None:
+        """An op with a fence: the newest of the job's, an older one or a forged one."""
+        leased = [each for each in self.jobs if each.execution_id in self.fences]
+        if not leased:
+            return None
+        held = [each for each in leased if each.lease is not None]
+        target = (held or leased)[-1 - job % len(held or leased)] if job % 4 else leased[-1 - job % len(leased)]
+        known = self.fences[target.execution_id]
+        fence = known[-1 - lease % len(known)]
+        match forge:
+            case "lease":
+                fence = replace(fence, lease_id=f"{fence.lease_id}0")
+            case "epoch":
+                fence = replace(fence, epoch=fence.epoch + 1)
+            case "attempt":
+                fence = replace(fence, attempt=fence.attempt + 1)
+            case _:
+                pass
+        sent = {
+            "execution_id": target.execution_id,
+            "lease_id": fence.lease_id,
+            "lease_epoch": fence.epoch,
+            "attempt_index": fence.attempt,
+            **{name: value for name, value in args.items() if value is not None},
+        }
+        return op, sent, self._expect(lambda reply: does(target, fence))
+
+    def _start(self, **fenced: Any) -> Any:
+        return self._fenced("start", **fenced, does=lambda job, fence: job.start(self.now, fence))
+
+    def _renew(self, ttl: int | None, **fenced: Any) -> Any:
+        return self._fenced(
+            "renew", **fenced, does=lambda job, fence: job.renew(self.now, fence, ttl), lease_ttl_ms=ttl
+        )
+
+    def _progress(self, **fenced: Any) -> Any:
+        return self._fenced(
+            "progress", **fenced, does=lambda job, fence: job.progress(self.now, fence), pct=50, message="half"
+        )
+
+    def _complete(self, **fenced: Any) -> Any:
+        return self._fenced(
+            "complete", **fenced, does=lambda job, fence: job.complete(self.now, fence), result='{"ok": true}'
+        )
+
+    def _fail(self, category: str, retryable: bool, delay: int | None, **fenced: Any) -> Any:
+        return self._fenced(
+            "fail",
+            **fenced,
+            does=lambda job, fence: job.fail(self.now, fence, category, retryable, delay),
+            reason="why not",
+            category=category,
+            retryable=retryable,
+            retry_after_ms=delay,
+        )
+
+    def _release(self, **fenced: Any) -> Any:
+        return self._fenced(
+            "release", **fenced, does=lambda job, fence: job.release(self.now, fence, "release")
+        )
+
+    def _give_back(self, **fenced: Any) -> Any:
+        return self._fenced(
+            "give_back", **fenced, does=lambda job, fence: job.release(self.now, fence, "give_back")
+        )
+
+    # -- the signal-router's and the cancel-reconciler's ops --------------------------------------
+
+    def _waitpoint(self, key: str, lasts: int, **fenced: Any) -> Any:
+        waitpoint_id = new_id(0)
+        return self._fenced(
+            "create",
+            **fenced,
+            does=lambda job, fence: job.create_waitpoint(self.now, fence, waitpoint_id, key, lasts),
+            id=waitpoint_id,
+            waitpoint_key=key,
+            expires_in_ms=lasts,
+        )
+
+    def _suspend(
+        self,
+        waitpoint: int | None,
+        condition: str | None,
+        timeout: int | None,
+        behavior: str,
+        **fenced: Any,
+    ) -> Any:
+        new = new_id(0)
+        known = self._waitpoints()
+        waitpoint_id = None
+        if waitpoint is not None and known:
+            waitpoint_id = known[-1 - waitpoint % len(known)][1]
+        return self._fenced(
+            "suspend",
+            **fenced,
+            does=lambda job, fence: job.suspend(
+                self.now, fence, new, waitpoint_id, condition, timeout, behavior
+            ),
+            id=new,
+            waitpoint_id=waitpoint_id,
+            condition=None if condition is None else {"name": condition},
+            reason_code="signal",
+            timeout_ms=timeout,
+            timeout_behavior=behavior,
+        )
+
+    def _waitpoints(self) -> list[tuple[Job, str]]:
+        return [(job, each) for job in self.jobs if not job.gone for each in job.waitpoints]
+
+    def _deliver(self, waitpoint: int, signal: int, name: str) -> Any:
+        known = self._waitpoints()
+        if not known:
+            return None
+        job, waitpoint_id = known[-1 - waitpoint % len(known)]
+        signal_id = f"s{signal}"
+
+        def does(reply: Any) -> Any:
+            return {"effect": job.deliver(self.now, waitpoint_id, signal_id, name), "signal_id": signal_id}
+
+        args = {"waitpoint_id": waitpoint_id, "signal_id": signal_id, "name": name, "payload": "[]"}
+        return "deliver", args, self._expect(does)
+
+    def _cancel(self, job: int, grace: int) -> Any:
+        target = self._job(job)
+        if target is None:
+            return None
+        args = {"execution_id": target.execution_id, "reason": "enough", "grace_ms": grace}
+        return "cancel", args, self._expect(lambda reply: target.cancel(self.now, grace))
+
+    # -- agreement --------------------------------------------------------------------------------
+
+    def _agrees(self, job: Job) -> None:
+        x = self.rooms.executions.get(job.execution_id)
+        if job.gone:
+            assert x is None
+            left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
+            assert left == set(), "what retired leaves nothing"
+            return
+        assert x is not None, "a record is lost"
+        seen = (x["state"], x.get("reason"), x.get("outcome"), x.get("attempt_index", 0), x.get("reclaims", 0))
+        assert seen == (job.state, job.reason, job.outcome, job.attempt, job.reclaims)
+        assert x.get("failure", {}).get("category") == job.failure
+        assert x.get("grant_id") == (job.grant.grant_id if job.grant else None)
+        assert x.get("via") == job.via
+        self._agrees_on_lease(job, x)
+        self._agrees_on_times(job, x)
+        if job.state == "ready":
+            self.ready_at[job.execution_id] = x["ready_at"]
+        epoch = x.get("lease_epoch", 0)
+        assert epoch >= self.epochs.get(job.execution_id, 0), "the epoch only grows"
+        self.epochs[job.execution_id] = epoch
+        if job.state in TERMINAL:
+            assert self.ended.setdefault(job.execution_id, x) == x, "what is terminal is immutable"
+
+    def _agrees_on_lease(self, job: Job, x: dict[str, Any]) -> None:
+        if job.lease is None:
+            assert "lease_id" not in x
+            return
+        assert job.state in HELD
+        fence = job.lease.fence
+        assert (x["lease_id"], x["lease_epoch"], x["attempt_index"]) == (fence.lease_id, fence.epoch, fence.attempt)
+        assert x["worker_id"] == job.lease.worker
+        assert self._about(x["lease_expires_at"], job.lease.expires)
+        assert self._about(x.get("attempt_expires_at"), job.lease.attempt_ends)
+
+    def _agrees_on_times(self, job: Job, x: dict[str, Any]) -> None:
+        assert self._about(x.get("wake_at"), job.wake_at)
+        assert self._about(x.get("cancel_at"), job.look_at)
+        assert self._about(x.get("grant_expires_at"), job.grant.expires if job.grant else None)
+
+    def _about(self, real: float | None, model: int | None) -> bool:
+        """The same instant, but for the time that the test itself takes."""
+        if real is None or model is None:
+            return real is model
+        return 0 <= real - self.base - model < HALF
+
+
+@pytest.fixture(scope="module", autouse=True)
+def valkey() -> Iterator[None]:
+    """A server of its own: thousands of steps need no disk."""
+    with servers.valkey_server() as url:
+        with Redis.from_url(url) as redis:
+            redis.config_set("appendonly", "no")
+        Executions.valkey_url = url
+        yield
+
+
+def test_executions_against_the_model() -> None:
+    run_state_machine_as_test(Executions, settings=PROFILE)
