@@ -111,9 +111,9 @@ def install_valkey() -> None:
                         return
 
 
-def run(command: Sequence[str], **options: bool) -> bool:
+def run(command: Sequence[str]) -> bool:
     """Runs a system command, with its output on stderr; whether it succeeded."""
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, **options).returncode == 0
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode == 0
 
 
 class Apt:

@@ -59,20 +59,33 @@ local function canceled(x, actor)
   Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
 end
 
--- complete: the work is done. args: fence, result. reply: {state}. errors: fence errors, illegal_transition.
--- events: completed (or canceled), whatever that sets free in a flow.
+-- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], made with it).
+-- reply: {state, children (their ids, if any)}. errors: fence errors, illegal_transition, invalid_request.
+-- events: completed (or canceled: then no child is made), whatever that sets free in a flow; created for each child.
 function ops.complete(a)
   local x, repeated = Fences.hold(a, 'complete')
   if not x then return repeated end
   States.check(x, 'completed')
+  local specs = a.children
+  for i, spec in ipairs(specs or {}) do Executions.check_spec(spec, 'children[' .. i - 1 .. '].') end
   local actor = 'worker:' .. x.worker_id
+  local reply = {}
   if x.cancel_requested then
     canceled(x, actor)
   else
     Payloads.put('result', x.id, a.result)
     States.transition(x, 'completed', { actor = actor, data = { attempt_index = x.attempt_index } })
+    if specs then reply.children = Children.create(x, specs, actor) end
   end
-  return Fences.consume(x, a, 'complete', { state = x.state })
+  reply.state = x.state
+  return Fences.consume(x, a, 'complete', reply)
+end
+
+-- quota: whether a quota exists, for those who want to make children under it. args: quota_id. reply: {}.
+-- errors: quota_not_found.
+function ops.quota(a)
+  Quotas.read(a.quota_id)
+  return {}
 end
 
 -- fail: the attempt failed. args: fence, reason, category, retryable, retry_after_ms.
@@ -90,6 +103,65 @@ function ops.fail(a)
     reply = Leases.fail(x, a.reason, a.category or 'error', a.retryable ~= false, a.retry_after_ms, actor)
   end
   return Fences.consume(x, a, 'fail', reply)
+end
+
+-- cancel: the worker gives the work up, for good. args: fence, reason. reply: {state}. errors: fence errors.
+-- events: canceled.
+function ops.cancel(a)
+  local x, repeated = Fences.hold(a, 'cancel')
+  if not x then return repeated end
+  local reason = a.reason or x.cancel_reason or 'canceled'
+  Executions.cancel(x, reason, 'canceled', 'worker:' .. x.worker_id)
+  return Fences.consume(x, a, 'cancel', { state = x.state })
+end
+
+-- delay: running → suspended(delay) until a time, then ready; the same attempt goes on. A time that has come already
+-- resumes it at once: clocks differ, that is no mistake of the caller's. args: fence, until.
+-- reply: {state}. errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
+function ops.delay(a)
+  local x, repeated = Fences.hold(a, 'delay')
+  if not x then return repeated end
+  States.check(x, 'suspended')
+  local actor, at = 'worker:' .. x.worker_id, a['until']
+  if x.cancel_requested then
+    canceled(x, actor)
+  else
+    States.transition(x, 'suspended', { reason = 'delay', actor = actor, data = { until_at = at } })
+    if at > Call.now then
+      x.wake_at, x.wake_by = at, 'lease_keeper'
+    else
+      Executions.resume(x, 'delay', 'lease-keeper')
+    end
+  end
+  return Fences.consume(x, a, 'delay', { state = x.state })
+end
+
+-- await_children: running → suspended(children) until every child is terminal, then ready; the same attempt goes on.
+-- If all are, or there is none, it resumes at once: a worker always sees the same. args: fence. reply: {state}.
+-- errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
+function ops.await_children(a)
+  local x, repeated = Fences.hold(a, 'await_children')
+  if not x then return repeated end
+  States.check(x, 'suspended')
+  local actor = 'worker:' .. x.worker_id
+  if x.cancel_requested then
+    canceled(x, actor)
+  else
+    local open = x.children_open or 0
+    States.transition(x, 'suspended', { reason = 'children', actor = actor, data = { children_open = open } })
+    if open == 0 then Executions.resume(x, 'children', 'lease-keeper') end
+  end
+  return Fences.consume(x, a, 'await_children', { state = x.state })
+end
+
+-- revoke: an operator takes the lease away: ready again; neither an attempt nor a reclaim is counted. One that was
+-- asked to stop is canceled. args: execution_id, reason. reply: {state}.
+-- errors: execution_not_found, no_active_lease {state}. events: reclaimed (or canceled).
+function ops.revoke(a)
+  local x = Executions.edit(a.execution_id)
+  if not x.lease_id then Errors.raise('no_active_lease', { state = x.state }) end
+  Leases.revoke(x, a.reason, 'operator')
+  return { state = x.state }
 end
 
 -- release: a lease that has not begun goes back, no attempt used. args: fence. reply: {state}.
@@ -147,10 +219,7 @@ local function due_execution(x)
   if x.state == 'retry_wait' then
     if x.wake_at <= now then States.transition(x, 'ready', { actor = 'lease-keeper' }) end
   elseif x.state == 'suspended' then
-    if x.wake_at and x.wake_at <= now then
-      x.via, x.resumed = 'resumed', true
-      States.transition(x, 'ready', { event = 'resumed', why = 'delay', actor = 'lease-keeper' })
-    end
+    if x.reason == 'delay' and x.wake_at and x.wake_at <= now then Executions.resume(x, 'delay', 'lease-keeper') end
   elseif x.lease_id and x.lease_expires_at <= now then
     Leases.lose(x, 'expired', 'lease-keeper')
   elseif x.attempt_expires_at and x.attempt_expires_at <= now and x.cancel_requested then

@@ -3,7 +3,8 @@ local ops = Ops.scheduler
 
 -- create: a new execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}
--- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict. events: created.
+-- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
+-- parent). events: created.
 function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the caller's connection broke before our answer arrived.
@@ -14,7 +15,11 @@ function ops.create(a)
     return kept
   end
   Executions.check_spec(a.spec)
-  local x = Executions.create(a.id, a.spec, { namespace = a.namespace ~= 'default' and a.namespace or nil })
+  local parent_id = a.spec.parent_id
+  if parent_id then Executions.read(parent_id) end
+  local x = Executions.create(a.id, a.spec, {
+    namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id,
+  })
   local reply = { execution_id = a.id, state = x.state, duplicate = false }
   Idempotency.keep('execution', a.namespace, a.idempotency_key, a.digest, reply)
   return reply
@@ -42,21 +47,25 @@ end
 local STATES = { 'scheduled', 'ready', 'leased', 'running', 'retry_wait', 'suspended', 'completed', 'failed', 'canceled' }
 
 -- list: a page of executions, newest first, in this partition.
--- args: namespace, lane, kind, state, flow_id (all optional), cursor (an id), limit, budget.
+-- args: namespace, lane, kind, state, flow_id, tag (a name or name=value; all optional), cursor (an id), limit, budget.
 -- reply: {items, cursor}. At most `budget` entries of each index are looked at; a page may be short.
 function ops.list(a)
   Call.settle()
   local keys = {}
-  local lanes = a.lane and { a.lane } or Lists.lanes(nil, 1000)
-  for _, lane in ipairs(lanes) do
-    for _, state in ipairs(a.state and { a.state } or STATES) do
-      keys[#keys + 1] = Lists.state_key(lane, state)
+  if a.tag then
+    keys[1] = Lists.tag_key(a.tag)
+  else
+    for _, lane in ipairs(a.lane and { a.lane } or Lists.lanes(nil, 1000)) do
+      for _, state in ipairs(a.state and { a.state } or STATES) do
+        keys[#keys + 1] = Lists.state_key(lane, state)
+      end
     end
   end
   local function keep(id)
     local x = Records.read('x', id)
     return x and (not a.kind or x.kind == a.kind) and (not a.namespace or (x.namespace or 'default') == a.namespace)
-      and (not a.flow_id or x.flow_id == a.flow_id)
+      and (not a.flow_id or x.flow_id == a.flow_id) and (not a.tag or not a.lane or x.lane == a.lane)
+      and (not a.tag or not a.state or x.state == a.state)
   end
   local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
   local items = {}

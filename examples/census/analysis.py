@@ -7,7 +7,7 @@ job in one process, which is what the demo compares the flow's totals with.
 import ast
 import sysconfig
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -60,23 +60,33 @@ def analyse(source: bytes) -> FileCensus:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return FileCensus(lines=lines, error=type(error).__name__)
-    functions = classes = 0
+    kinds: Counter[type[ast.stmt]] = Counter()
     imports: Counter[str] = Counter()
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                functions += 1
-            case ast.ClassDef():
-                classes += 1
-            case ast.Import():
-                imports.update(alias.name.partition(".")[0] for alias in node.names)
-            case ast.ImportFrom():  # no level, no module: `from . import x`; "." stands for all relative ones
-                imports[node.module.partition(".")[0] if node.module and not node.level else "."] += 1
-            case _:
-                pass
+    for node in statements(tree):
+        kinds[type(node)] += 1
+        if isinstance(node, ast.Import):
+            imports.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "" if node.level else node.module or ""  # a relative import counts as "."
+            imports[module.partition(".")[0] or "."] += 1
     return FileCensus(
-        lines=lines, functions=functions, classes=classes, imports=dict(sorted(imports.items()))
+        lines=lines,
+        functions=kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef],
+        classes=kinds[ast.ClassDef],
+        imports=dict(sorted(imports.items())),
     )
+
+
+def statements(tree: ast.AST) -> Iterator[ast.stmt]:
+    """Every statement, at whatever depth. Those inside of statements stand in five fields; expressions, which
+    are most of a tree, have none, so this is much quicker than `ast.walk`."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            todo += getattr(node, field, ())
 
 
 def merge(files: Mapping[str, FileCensus]) -> Totals:
@@ -121,9 +131,9 @@ def report(totals: Totals, approved_by: str) -> str:
         f"Approved by {approved_by}.",
         _table("what", "count", rows),
         "## Most imported (`.` is a relative import)",
-        _table("module", "imports", totals.modules),
+        _table("module", "imports", _as_code(totals.modules)),
         "## Longest files",
-        _table("file", "lines", totals.longest),
+        _table("file", "lines", _as_code(totals.longest)),
     ]
     if totals.unparsable:
         sections += [
@@ -133,6 +143,10 @@ def report(totals: Totals, approved_by: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _as_code(rows: Mapping[str, int]) -> dict[str, int]:
+    return {f"`{name}`": count for name, count in rows.items()}
+
+
 def _table(name: str, count: str, rows: Mapping[str, int]) -> str:
     lines = [f"| {name} | {count} |", "| --- | ---: |"]
-    return "\n".join(lines + [f"| `{key}` | {value:,} |" for key, value in rows.items()])
+    return "\n".join(lines + [f"| {key} | {value:,} |" for key, value in rows.items()])

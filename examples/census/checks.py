@@ -11,7 +11,7 @@ from census.trail import AuditTrail
 from penstock import Client
 from penstock.client import FlowRun
 from penstock.messages.common import Record
-from penstock.messages.flows import FlowCancelled
+from penstock.messages.flows import Flow, FlowCancelled
 from penstock.states import TERMINAL
 
 TRAIL_S = 30.0
@@ -64,31 +64,35 @@ async def check_mirror(checks: Checks, flow: FlowRun, told: dict[str, int]) -> N
     checks.expect_equal("its steps are what the program did", dict(steps), told)
 
 
-async def check_cancelled(checks: Checks, flow: FlowRun, answer: FlowCancelled) -> None:
-    """The second census was stopped midway, wholly."""
-    checks.expect_equal("flow.cancel with wait=true answers", answer.result, "cancelled")
-    record = await flow.get()
-    checks.expect_equal("the second census is cancelled", record.status, "cancelled")
-    checks.expect_equal("all its members have ended", ended(record.counts), len(flow.members))
-    checks.expect("it was stopped midway", record.counts.get("canceled", 0) > 0, record.counts)
+async def check_cancelled(checks: Checks, flow: FlowRun, answer: FlowCancelled, then: Flow) -> None:
+    """The second census was stopped midway, wholly: `then` is how it stood when the answer came."""
+    checks.expect_equal("flow.cancel with wait=true answers cancelled", answer.result, "cancelled")
+    checks.expect_equal("the second census is cancelled", then.status, "cancelled")
+    checks.expect_equal("all its members had ended by then", ended(then.counts), len(flow.members))
+    checks.expect("it was stopped midway", then.counts.get("canceled", 0) > 0, then.counts)
+    checks.expect_equal("nothing of it has moved since", (await flow.get()).counts, then.counts)
 
 
-async def check_trail(checks: Checks, client: Client, first: FlowRun, second: FlowRun) -> None:
+async def check_trail(
+    checks: Checks, client: Client, first: FlowRun, second: FlowRun, cancelled: Flow
+) -> None:
     """The audit trail tells of everything exactly once."""
-    records = await members_of(client, first)
-    cancelled = await members_of(client, second)
-    everything = records | cancelled
+    stopped = await members_of(client, second)
+    everything = stopped | await members_of(client, first)
     trail = await AuditTrail.read(client, everything, TRAIL_S)
     reclaims = sum(record.reclaims for record in everything.values())
-    checks.expect(f"leases that the killed worker left behind: {reclaims}", reclaims > 0, "none")
+    checks.expect(f"the killed worker's {reclaims} leases went to others", reclaims > 0, "it held none")
     checks.expect_none(
         f"the {trail.length:,} audit events of {len(everything):,} executions have no gap and no repeat",
         trail.gaps(everything),
     )
-    checks.expect_none(
-        "each completed execution has exactly one completed event", trail.wrong_endings(everything)
+    checks.expect_none("each completed one has exactly one completed event", trail.wrong_endings(everything))
+    checks.expect_none("nothing was begun after the cancellation", trail.begun_late(second.id, stopped))
+    checks.expect_equal(
+        "nothing was completed after its answer",
+        trail.completed(stopped),
+        cancelled.counts.get("completed", 0),
     )
-    checks.expect_none("none was completed after the cancellation", trail.late(second.id, cancelled))
 
 
 async def members_of(client: Client, flow: FlowRun) -> dict[str, Record]:

@@ -19,13 +19,17 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from asyncio.subprocess import Process
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from nats.aio.msg import Msg
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from census import analysis
@@ -35,7 +39,7 @@ from census.flow import APPROVALS, NAMESPACE, Approval, Question, edges, members
 from census.processes import Processes, Ready
 from penstock import Client
 from penstock.client import FlowRun
-from penstock.messages.flows import FlowCancelled
+from penstock.messages.flows import Flow, FlowCancelled
 from penstock.states import FLOW_TERMINAL
 
 WORKERS = 3
@@ -76,7 +80,7 @@ class Demo:
                     mirror = side_by_side.create_task(self.mirrored_flow())
                     census = side_by_side.create_task(self.census(workers[0]))
                 first, mirrored = census.result(), mirror.result()
-                second, answer = await self.cancelled_census()
+                second, answer, cancelled = await self.cancelled_census()
                 totals = await self.direct()
             report = self.report_file.read_text(encoding="utf-8")
             self.console.print(Markdown(report))
@@ -84,8 +88,8 @@ class Demo:
             checks.expect_equal("the killed worker died of SIGKILL", workers[0].returncode, -signal.SIGKILL)
             await check_census(checks, first, report, totals, HUMAN)
             await check_mirror(checks, *mirrored)
-            await check_cancelled(checks, second, answer)
-            await check_trail(checks, self.client, first, second)
+            await check_cancelled(checks, second, answer, cancelled)
+            await check_trail(checks, self.client, first, second, cancelled)
             await self.verify_audit_chain(checks)
         return checks.problems
 
@@ -166,8 +170,8 @@ class Demo:
         await self.follow(flow, "byte-compiler, mirrored", len(self.paths) + 1)
         return flow, json.loads(await program.stdout.readline())
 
-    async def cancelled_census(self) -> tuple[FlowRun, FlowCancelled]:
-        """The census that is stopped midway."""
+    async def cancelled_census(self) -> tuple[FlowRun, FlowCancelled, Flow]:
+        """The census that is stopped midway. Gives the answer, and how the flow stood when it came."""
         flow = await self.create_census("count it once more")
         await flow.start()
         async with asyncio.TaskGroup() as side_by_side:
@@ -175,8 +179,9 @@ class Demo:
             await self.reached(flow, 0.25)
             began = time.monotonic()
             answer = await flow.cancel("cancel_all", "the demo has seen enough", wait=True)
-            self.say(f"second census {answer.result} after {time.monotonic() - began:.2f} s")
-        return flow, answer
+            then = await flow.get()
+            self.say(f"second census {answer.result} within {time.monotonic() - began:.2f} s")
+        return flow, answer, then
 
     async def direct(self) -> Totals:
         """The same count in a plain loop, for comparison."""
@@ -203,10 +208,10 @@ class Demo:
         bar = self.bars.add_task(title, total=total)
         while True:
             record = await flow.get()
-            self.bars.update(bar, completed=ended(record.counts))
+            self.bars.update(bar, completed=ended(record.counts) - record.counts.get("canceled", 0))
             if record.status in FLOW_TERMINAL:
-                self.say(f"{title}: the flow is {record.status}")
-                return
+                self.bars.stop_task(bar)
+                return self.say(f"{title}: the flow is {record.status}")
             await asyncio.sleep(0.2)
 
     async def reached(self, flow: FlowRun, share: float) -> None:
@@ -225,15 +230,28 @@ async def main(files: int | None) -> int:
     try:
         async with asyncio.timeout(LONGEST_S), Processes(folder) as processes:
             problems = await Demo(console, processes, paths).run()
-    except BaseException:
-        console.print(f"[red]The demo broke.[/] What every process said is in {folder}", highlight=False)
-        raise
+    except Exception as error:
+        traceback.print_exc(file=(folder / "demo.log").open("w"))
+        problems = [f"{type(cause).__name__}: {cause}" for cause in causes(error)]
     if problems:
-        console.print(f"\n[red]{len(problems)} things are off.[/] What every process said is in {folder}")
+        console.print(
+            f"\n[red]The census is off.[/] What every process said is in {folder}.", highlight=False
+        )
+        for problem in problems:
+            console.print(f"[red]✗[/] {escape(problem)}", highlight=False)
         return 1
     shutil.rmtree(folder)
     console.print(f"\nAll is well, after {time.monotonic() - began:.0f} s.")
     return 0
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, out of the groups that asyncio ties it up in."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from causes(inner)
+    else:
+        yield error
 
 
 if __name__ == "__main__":

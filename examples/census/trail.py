@@ -61,10 +61,14 @@ class AuditTrail:
             if len(self._times(id, "completed")) != (1 if record.state == "completed" else 0)
         }
 
-    def late(self, flow_id: str, records: dict[str, Record]) -> set[str]:
-        """Members that were completed when their flow was cancelled already."""
+    def begun_late(self, flow_id: str, records: dict[str, Record]) -> set[str]:
+        """Members that a worker was given when their flow was cancelled already."""
         [cancelled_at, *_] = self._times(flow_id, "cancelled") or [0]
-        return {id for id in records if any(at > cancelled_at for at in self._times(id, "completed"))}
+        return {id for id in records if any(at > cancelled_at for at in self._times(id, "leased"))}
+
+    def completed(self, records: dict[str, Record]) -> int:
+        """How many of these have been completed."""
+        return sum(len(self._times(id, "completed")) for id in records)
 
     def _times(self, id: str, event: str) -> list[int]:
         return [each.at for each in self.events[id] if each.event == event]

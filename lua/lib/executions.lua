@@ -4,7 +4,7 @@
 -- capabilities, sorted, comma-joined), fresh (the next claim begins a new attempt), via (which verb claims it:
 -- nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last (the outcome
 -- that consumed the last lease, for repeats), lost (the lease that was taken away), member (key in its flow),
--- waited (somebody waits for its end).
+-- waited (somebody waits for its end), children_open (lib/children.lua).
 
 local DEFAULT_MAX_RECLAIMS = 10
 
@@ -16,6 +16,7 @@ end
 
 Records.define('x', function(x)
   local placement = { [Lists.state_key(x.lane, x.state)] = 0 }
+  if x.tags then Lists.place_tags(x.tags, placement) end
   if States.TERMINAL[x.state] then
     -- A flow's members leave with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end
@@ -58,11 +59,13 @@ function Executions.tell(x, name, about)
   Events.remember(x.id, Events.emit('execution', x, name, about))
 end
 
--- Refuses a spec whose times make no sense now. Errors: invalid_request.
-function Executions.check_spec(spec)
-  if spec.deadline_at and spec.deadline_at <= Call.now then Errors.invalid('deadline_at', 'is in the past') end
+-- Refuses a spec whose times make no sense now. within: where it stands in the request ('children[0].').
+-- Errors: invalid_request.
+function Executions.check_spec(spec, within)
+  within = within or ''
+  if spec.deadline_at and spec.deadline_at <= Call.now then Errors.invalid(within .. 'deadline_at', 'is in the past') end
   if spec.deadline_at and spec.run_at and spec.run_at >= spec.deadline_at then
-    Errors.invalid('run_at', 'is not before deadline_at')
+    Errors.invalid(within .. 'run_at', 'is not before deadline_at')
   end
 end
 
@@ -88,8 +91,11 @@ function Executions.create(id, spec, extra)
     x.state, x.ready_at = 'ready', Call.now
   end
   Records.create('x', id, x)
+  if x.parent_id then Children.born(x.parent_id) end
   Payloads.put('input', id, spec.input)
-  Executions.tell(x, 'created', { to = x.state, reason = x.reason, actor = extra.actor, data = { kind = x.kind, lane = x.lane } })
+  Executions.tell(x, 'created', { to = x.state, reason = x.reason, actor = extra.actor, data = {
+    kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
+  } })
   Lists.lane_used(x.lane)
   return x
 end
@@ -104,6 +110,24 @@ function Executions.release(x, actor)
     x.wake_at = nil
     States.transition(x, 'ready', { actor = actor })
   end
+end
+
+-- suspended → ready: what it waited for has come, or it need not wait any more. The same attempt goes on.
+function Executions.resume(x, why, actor, data)
+  x.via, x.resumed = 'resumed', true
+  States.transition(x, 'ready', { event = 'resumed', why = why, actor = actor, data = data })
+end
+
+-- A new execution's spec, as another one had it: all but its times, its flow and its parent.
+function Executions.spec_of(x)
+  local caps = {}
+  for name in string.gmatch(x.caps or '', '[^,]+') do caps[#caps + 1] = name end
+  return {
+    kind = x.kind, lane = x.lane, priority = x.priority, max_attempts = x.max_attempts, backoff = x.backoff,
+    retry_on = x.retry_on, fail_on = x.fail_on, attempt_timeout_ms = x.attempt_timeout_ms, tags = x.tags,
+    fairness_key = x.fairness_key, max_reclaims = x.max_reclaims, retention_ms = x.retention_ms, limit = x.limit,
+    quota_id = x.quota_id, concurrency_key = x.concurrency_key, capabilities = caps,
+  }
 end
 
 -- Ends an execution as canceled, whatever state it is in. outcome: 'canceled' or 'skipped'.

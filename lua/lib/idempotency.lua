@@ -13,6 +13,8 @@ function Idempotency.check(verb, namespace, name, digest)
   return kept.reply
 end
 
+function Idempotency.drop(verb, namespace, name) redis.call('UNLINK', key(verb, namespace, name)) end
+
 function Idempotency.keep(verb, namespace, name, digest, reply)
   if not name then return end
   redis.call('SET', key(verb, namespace, name), pack({ digest = digest, reply = reply }), 'PX', Call.limits.idempotency_ttl_ms or 86400000)

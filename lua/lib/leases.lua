@@ -121,6 +121,20 @@ function Leases.lose(x, why, actor)
   x.lost = lost
 end
 
+-- An operator takes the lease away: back to the queue, and nothing is counted against the work. The worker is told.
+function Leases.revoke(x, reason, actor)
+  local lost = { lease_id = x.lease_id, why = 'revoked' }
+  local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch, reason = reason }
+  Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
+  if x.cancel_requested then
+    Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
+  else
+    x.via = 'reclaim'
+    States.transition(x, 'ready', { event = 'reclaimed', why = 'lease_revoked', data = data, actor = actor })
+  end
+  x.lost = lost
+end
+
 -- What a worker gets of the execution that it just leased.
 function Leases.task(x)
   local task = {

@@ -73,6 +73,18 @@ function Limits.usage(token)
     code == 'rate_limit_exceeded' and at - Call.now or 0
 end
 
+-- How a token stands, for whoever wonders what holds an execution back.
+function Limits.describe(token)
+  local concurrent, per_window, window_ms = rule(token)
+  local running, in_window, wait_ms = Limits.usage(token)
+  local quota = string.sub(token, 1, 1) == 'q'
+  return {
+    kind = quota and 'quota' or 'concurrency_key', id = quota and string.sub(token, 3) or string.match(token, '^c/%d+/%d+/(.*)$'),
+    running = running, max_concurrent = concurrent, in_window = in_window, max_per_window = per_window,
+    window_ms = window_ms, retry_after_ms = wait_ms,
+  }
+end
+
 -- Takes room in every token of `limit` that is kept here, or in none of them. expires_at: the grant's end.
 -- from: the partition that asks, told when a slot frees. Returns nil, or the error's code and when to look again.
 function Limits.take(limit, id, expires_at, from)

@@ -2,6 +2,16 @@
 
 function Lists.state_key(lane, state) return Call.root .. ':s:' .. lane .. ':' .. state end
 
+-- A tag is found by its name and by `name=value`.
+function Lists.tag_key(tag) return Call.root .. ':tag:' .. tag end
+
+function Lists.place_tags(tags, placement)
+  for name, value in pairs(tags) do
+    placement[Lists.tag_key(name)] = 0
+    placement[Lists.tag_key(name .. '=' .. value)] = 0
+  end
+end
+
 local used
 
 function Lists.begin() used = {} end

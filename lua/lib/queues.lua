@@ -5,6 +5,7 @@
 --
 -- Sharing between fairness keys is stride scheduling with equal tickets (Waldspurger and Weihl, 1995): the key
 -- with the fewest turns goes next; a newcomer starts at the present minimum, so it neither starves nor owns the lane.
+-- Turns count in the whole lane: a key that asks for several sets of capabilities does not get several shares.
 
 -- Priority first (higher is sooner), then the time it became ready: 8 + 42 bits fit a double exactly.
 local TIME_SPAN = 2 ^ 42
@@ -31,16 +32,21 @@ function Queues.key(x)
   return name
 end
 
--- A newcomer starts at the present minimum of turns.
-local function join(zset, member)
-  if redis.call('ZSCORE', zset, member) then return end
-  local first = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')
-  redis.call('ZADD', zset, first[2] or 0, member)
-end
+-- The present minimum of turns in a ring or in the lines of a key, or nil.
+local function fewest(zset) return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2] or nil) end
 
 local function open(lane, caps, fair, limit)
-  join(ring_key(lane, caps), fair)
-  if limit then join(lines_key(lane, caps, fair), limit) end
+  local ring = ring_key(lane, caps)
+  if not redis.call('ZSCORE', ring, fair) then
+    local turns
+    for _, other in ipairs(redis.call('SMEMBERS', caps_key(lane))) do
+      local n = fewest(ring_key(lane, other))
+      if n and (not turns or n < turns) then turns = n end
+    end
+    redis.call('ZADD', ring, turns or 0, fair)
+  end
+  local lines = lines_key(lane, caps, fair)
+  if limit and not redis.call('ZSCORE', lines, limit) then redis.call('ZADD', lines, fewest(lines) or 0, limit) end
   redis.call('SADD', caps_key(lane), caps)
   Call.hint('ready', lane, 1)
 end
@@ -67,8 +73,10 @@ end
 -- A limit has no room: its queue stands aside.
 function Queues.block(x, code, until_at)
   local caps, fair = x.caps or '', x.fairness_key or ''
+  local name = Queues.key(x)
   redis.call('ZREM', lines_key(x.lane, caps, fair), x.limit)
-  Blocks.add(x.limit, code, until_at, Queues.key(x), { x.lane, caps, fair })
+  filled[name] = nil
+  Blocks.add(x.limit, code, until_at, name, { x.lane, caps, fair })
 end
 
 -- Whether a worker with this set of capabilities may do what asks for `caps` (a comma-joined list).
@@ -110,80 +118,102 @@ local function lines_of(lane, caps, fair, chunk, max)
       lines[#lines + 1] = line
     else
       redis.call('ZREM', key, limit)
+      -- What joins it later in this call must make it known again.
+      filled[line.name] = nil
     end
   end
   return lines
 end
 
--- The line whose head is first by priority and time.
+-- The line whose head is first by priority, time and id.
 local function best_line(lines)
-  local best, best_score
+  local best, best_score, best_id
   for _, line in ipairs(lines) do
     local id, score = head(line)
-    if id and (not best or score < best_score) then best, best_score = line, score end
+    if id and (not best or score < best_score or (score == best_score and id < best_id)) then
+      best, best_score, best_id = line, score, id
+    end
   end
   return best, best_score
 end
 
--- Appends the next `max` ids of one ring to `picks`, shared between its fairness keys by turns. A key that
--- turns out to have nothing leaves the ring, an empty ring the lane.
-local function take_ring(lane, caps, max, picks)
+-- Adds the lines of one ring to `tenants` {fairness key = {turns, lines}}, those with the fewest turns first. A key
+-- that turns out to have nothing leaves the ring, an empty ring the lane.
+local function gather(lane, caps, max, tenants)
   local ring = ring_key(lane, caps)
-  local keys = redis.call('ZRANGE', ring, 0, max - 1, 'WITHSCORES')
-  local tenants = {}
+  local lines = {}
+  local keys, dropped
+  repeat
+    dropped = false
+    -- One more than can be served tells whether there is somebody to share with.
+    keys = redis.call('ZRANGE', ring, 0, max, 'WITHSCORES')
+    for i = 1, #keys, 2 do
+      local fair = keys[i]
+      lines[fair] = lines[fair] or lines_of(lane, caps, fair, #keys == 2 and max or 4, max)
+      if not best_line(lines[fair]) then
+        redis.call('ZREM', ring, fair)
+        filled[queue_key(lane, caps, fair)] = nil
+        lines[fair] = nil
+        dropped = true
+      end
+    end
+  until not dropped
+  if #keys == 0 then redis.call('SREM', caps_key(lane), caps) end
   for i = 1, #keys, 2 do
-    local fair = keys[i]
-    local lines = lines_of(lane, caps, fair, #keys == 2 and max or 4, max)
-    if best_line(lines) then
-      tenants[#tenants + 1] = { fair = fair, turns = tonumber(keys[i + 1]), ring = ring, shared = #keys > 2, lines = lines }
-    else
-      redis.call('ZREM', ring, fair)
+    local fair, turns = keys[i], tonumber(keys[i + 1])
+    local tenant = tenants[fair]
+    if not tenant then
+      tenant = { fair = fair, turns = turns, lines = {} }
+      tenants[fair] = tenant
+      tenants[#tenants + 1] = tenant
+    end
+    tenant.turns = math.max(tenant.turns, turns)
+    for _, line in ipairs(lines[fair]) do
+      line.caps = caps
+      tenant.lines[#tenant.lines + 1] = line
     end
   end
-  if #keys > 0 and #tenants == 0 and redis.call('EXISTS', ring) == 0 then redis.call('SREM', caps_key(lane), caps) end
-  while max > 0 and #tenants > 0 do
-    local first = 1
-    for i = 2, #tenants do
-      if tenants[i].turns < tenants[first].turns then first = i end
-    end
-    local tenant = tenants[first]
-    local line, score = best_line(tenant.lines)
-    if line then
-      picks[#picks + 1] = { id = line.found[line.next], score = score, tenant = tenant, line = line, caps = caps }
-      line.next = line.next + 2
-      tenant.turns = tenant.turns + 1
-      max = max - 1
-    else
-      table.remove(tenants, first)
+end
+
+-- The tenant whose turn it is (of equal ones, whose best id is first) and its best line; nil when all are through.
+local function next_turn(tenants)
+  local first, first_line, first_score
+  for _, tenant in ipairs(tenants) do
+    if not first or tenant.turns <= first.turns then
+      local line, score = best_line(tenant.lines)
+      if line and (not first or tenant.turns < first.turns or score < first_score) then
+        first, first_line, first_score = tenant, line, score
+      end
     end
   end
+  return first, first_line
 end
 
 -- Up to `max` ids of ready executions of one lane for a worker with these capabilities, best first; they stay
 -- in their queues until their records move on. has: {capability = true}.
 function Queues.take(lane, has, max)
   Call.settle()
-  local picks, sets = {}, 0
-  for _, caps in ipairs(redis.call('SMEMBERS', caps_key(lane))) do
-    if serves(has, caps) then
-      take_ring(lane, caps, max, picks)
-      sets = sets + 1
-    end
-  end
-  -- Of several capability sets the best heads, by priority and time.
-  if sets > 1 then
-    table.sort(picks, function(a, b)
-      if a.score ~= b.score then return a.score < b.score end
-      return a.id < b.id
-    end)
+  local tenants, sets = {}, redis.call('SMEMBERS', caps_key(lane))
+  for _, caps in ipairs(sets) do
+    if serves(has, caps) then gather(lane, caps, max, tenants) end
   end
   local ids = {}
-  for i = 1, math.min(max, #picks) do
-    local pick = picks[i]
-    ids[i] = pick.id
-    -- Turns matter only where there is somebody to share with.
-    if pick.tenant.shared then redis.call('ZINCRBY', pick.tenant.ring, 1, pick.tenant.fair) end
-    if pick.line.limit then redis.call('ZINCRBY', lines_key(lane, pick.caps, pick.tenant.fair), 1, pick.line.limit) end
+  while #ids < max do
+    local tenant, line = next_turn(tenants)
+    if not tenant then break end
+    ids[#ids + 1] = head(line)
+    line.next = line.next + 2
+    tenant.turns = tenant.turns + 1
+    tenant.served = true
+    if line.limit then redis.call('ZINCRBY', lines_key(lane, line.caps, tenant.fair), 1, line.limit) end
+  end
+  -- Turns matter only where there is somebody to share with.
+  if #tenants > 1 then
+    for _, tenant in ipairs(tenants) do
+      if tenant.served then
+        for _, caps in ipairs(sets) do redis.call('ZADD', ring_key(lane, caps), 'XX', tenant.turns, tenant.fair) end
+      end
+    end
   end
   return ids
 end

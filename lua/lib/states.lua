@@ -44,6 +44,7 @@ function States.transition(x, to, about)
       Call.hint_item('done', x.id)
       x.waited = nil
     end
+    if x.parent_id then Children.ended(x) end
   end
   Executions.tell(x, about.event or to, {
     from = from, to = to, reason = about.why or about.reason, data = about.data, actor = about.actor,

@@ -199,7 +199,7 @@ class TestFlowCancel:
         reply = await waiting
         assert reply["failed_member_execution_ids"] == [task["execution_id"]]
         penstock.move_clock(60_001)
-        await penstock._start("cancel-reconciler")
+        await penstock.start_again("cancel-reconciler")
         await penstock.reaches(task["execution_id"], "canceled")
 
     async def test_cancel_pending_lets_running_members_end(self, penstock: House) -> None:

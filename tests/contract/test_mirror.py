@@ -158,7 +158,7 @@ class TestPublished:
         flow_id = await mirror(penstock)
         await penstock.running["mirror-observer"].stop()
         await publish(penstock, flow_id, observation(flow_id, "running"))
-        await penstock._start("mirror-observer")
+        await penstock.start_again("mirror-observer")
         await penstock.until(lambda: steps(penstock, flow_id), lambda found: len(found) == 1)
 
     async def test_twice_and_out_of_order(self, penstock: House) -> None:

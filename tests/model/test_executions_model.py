@@ -329,11 +329,8 @@ class Executions(RuleBasedStateMachine):
         for tenant in tenants:
             line = sorted((job for job in eligible if job.spec.get("fairness_key") == tenant), key=self._place)
             ids = [job.execution_id for job in line]
-            # Several capability sets are merged by priority and time, over their tenants' turns.
             got = [each for each in mine if each in ids]
-            sets = {tuple(job.spec["capabilities"]) for job in eligible}
-            if len(tenants) == 1 or len(sets) == 1:
-                assert got == ids[: len(got)]
+            assert got == ids[: len(got)]
 
     def _place(self, job: Job) -> tuple[float, float, str]:
         return -job.spec["priority"], self.ready_at.get(job.execution_id, math.inf), job.execution_id

@@ -1,5 +1,6 @@
 """The example's pure parts: what the census counts, the shape of its flow, what its checks find."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,32 @@ def test_counts_lines_definitions_and_imports() -> None:
     assert analysis.analyse(SOURCE) == FileCensus(
         lines=13, functions=3, classes=1, imports={".": 2, "collections": 1, "os": 1, "sys": 2}
     )
+
+
+@pytest.mark.parametrize("path", ["ast.py", "asyncio/tasks.py", "dataclasses.py", "os.py", "typing.py"])
+def test_no_statement_is_overlooked(path: str) -> None:
+    tree = ast.parse((analysis.stdlib_root() / path).read_bytes())
+    everything = {node for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+    found = list(analysis.statements(tree))
+    assert len(found) == len(everything)
+    assert set(found) == everything
+
+
+def test_statements_stand_in_every_kind_of_block() -> None:
+    source = """
+match x:
+    case 1: import a
+try: import b
+except E: import c
+else: import d
+finally: import e
+while x: import f
+else: import g
+with x: import h
+if (lambda: 1)(): pass
+elif y: import i
+"""
+    assert list(analysis.analyse(source.encode()).imports) == list("abcdefghi")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +126,7 @@ def test_report_names_what_did_not_parse() -> None:
     text = analysis.report(analysis.merge(files), "Ada")
     assert "Approved by Ada." in text
     assert "| lines | 1,235 |" in text
-    assert "| os | 1 |" in text
+    assert "| `os` | 1 |" in text
     assert "- `bad.py`: SyntaxError" in text
     assert "do not parse\n\n-" not in analysis.report(analysis.merge({}), "Ada")
 
@@ -179,11 +206,13 @@ def test_completions_are_counted() -> None:
     assert found.wrong_endings(records) == {"twice", "never", "stray"}
 
 
-def test_completions_after_the_cancellation_are_found() -> None:
-    records = {id: record(id, "completed", 1) for id in ("before", "after")}
+def test_what_began_after_the_cancellation_is_found() -> None:
+    records = {id: record(id, "completed", 2) for id in ("before", "after")}
     found = trail(
         event("flow", 3, "cancelled", 100),
-        event("before", 1, "completed", 100),
-        event("after", 1, "completed", 101),
+        event("before", 1, "leased", 100),
+        event("before", 2, "completed", 105),
+        event("after", 1, "leased", 101),
     )
-    assert found.late("flow", records) == {"after"}
+    assert found.begun_late("flow", records) == {"after"}
+    assert found.completed(records) == 1

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ class DataDir:
         self._lock_file = self.path / "lock"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None]:
         """Ours alone, until the end of this block or process. Raises Problem when it is somebody else's."""
         try:
             for folder in (self.path, self.logs, self.run):

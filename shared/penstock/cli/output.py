@@ -1,5 +1,6 @@
 """What commands print: JSON for scripts, tables and lines for people."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,6 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from penstock.runtime.settings import redact as redact
 
 STYLES: Final = {
     "completed": "green",
@@ -25,6 +24,11 @@ STYLES: Final = {
     "waiting": "magenta",
     "retry_wait": "yellow",
 }
+
+
+def redact(urls: str) -> str:
+    """URLs without their logins."""
+    return re.sub(r"//[^/@]*@", "//***@", urls)
 
 
 def encoded(value: Any, *, pretty: bool) -> str:

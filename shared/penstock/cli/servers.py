@@ -147,7 +147,7 @@ def quoted(path: Path) -> str:
 
 
 def choose_port(wanted: int, remembered: int | None) -> int:
-    """The wanted port (0: none), else last time's if it is free, else any. Raises Problem when it is taken."""
+    """The wanted port (0: none; Problem when it is taken), else last time's if it is free, else any."""
     if wanted:
         if not is_free(wanted):
             raise Problem(f"port {wanted} is taken")

@@ -1,7 +1,8 @@
 """What every command gets: the options before and after it, and the way to NATS."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Shell:
         return str(running["nats_url"]) if running else DEFAULT_URL
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    async def client(self) -> AsyncGenerator[Client]:
         """The SDK's client, connected."""
         url = self.nats_url()
         client = await Client.connect(
@@ -55,9 +56,7 @@ class Shell:
         finally:
             await client.close()
 
-    async def ask(
-        self, verb: str, request: Mapping[str, Any], *, timeout: float | None = None
-    ) -> Reply:
+    async def ask(self, verb: str, request: Mapping[str, Any], *, timeout: float | None = None) -> Reply:
         """One call of one verb. Fields that are None are not sent."""
         async with self.client() as client:
             sent = {name: value for name, value in request.items() if value is not None}
@@ -78,25 +77,21 @@ def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
     """JSON from the command line: as it stands, `@file`, or `-` for standard input. Kept byte for byte."""
     if text is None:
         return None
-    body = file_argument(text[1:] if text.startswith("@") else text, name) if text[:1] in ("@", "-") else None
-    body = body if body is not None else text.encode()
+    if text == "-" or text.startswith("@"):
+        body, hint = read_file(text.removeprefix("@"), name), ""
+    else:
+        body, hint = text.encode(), """ (a text needs its quotes: '"text"')"""
     try:
-        msgspec.json.decode(body, type=msgspec.Raw)
         msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        hint = "" if text[:1] in ("@", "-", "{", "[") else """ (a text needs its quotes: '"text"')"""
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{name} is not JSON: {error}{hint}") from None
     return msgspec.Raw(body.strip())
 
 
-def file_argument(path: str, name: str) -> bytes | None:
-    """A file's content; `-` is standard input. None when this looks like a negative number."""
-    import sys
-
+def read_file(path: str, name: str) -> bytes:
+    """A file's content; `-` is standard input."""
     if path == "-":
         return sys.stdin.buffer.read()
-    if path.startswith("-"):
-        return None
     try:
         return Path(path).read_bytes()
     except OSError as error:

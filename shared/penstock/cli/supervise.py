@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
@@ -17,13 +18,13 @@ STEADY: Final = 10.0
 """Seconds after which a process counts as running well: its next restart is quick again."""
 
 PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+_LIBC: Final[Any] = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _dies_with(parent: int) -> Callable[[], None] | None:
     """Run in the child before its program starts: the kernel kills it when this process dies, however."""
     libc = _LIBC
-    if libc is None:
+    if libc is None:  # elsewhere only an orderly end takes the children along
         return None
 
     def before_exec() -> None:
@@ -94,6 +95,15 @@ class Child:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, size - 8192))
             return file.read().decode(errors="replace").splitlines()[-lines:]
+
+    def last_word(self) -> str:
+        """The last line of its log, in words if it is one of our services'."""
+        line = (self.last_words(1) or [""])[0]
+        with contextlib.suppress(ValueError, TypeError):
+            said: dict[str, Any] = json.loads(line)
+            parts = (said["event"], said.get("reason") or said.get("error"))
+            return ": ".join(str(part) for part in parts if part)
+        return line
 
     async def _spawn(self) -> None:
         with self.log.open("ab") as log:

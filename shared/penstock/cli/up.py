@@ -26,8 +26,6 @@ LOOK: Final = 0.03
 WATCH: Final = 0.2
 SLOW: Final = 10.0
 DRAIN: Final = 15.0
-WRONG_SETTING: Final = 2
-"""The exit code of a service that was told something impossible: starting it again would not help."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,10 @@ class Up:
     async def _start_server(
         self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int
     ) -> str:
-        """Starts a server on its port of last time, or a free one; another process may be quicker to take it."""
-        for attempt in range(TRIES):
-            port = servers.choose_port(wanted, self._data.ports().get(key) if attempt == 0 else None)
+        """Starts a server on last time's port or a free one; its URL. Somebody else may take that first."""
+        last_port = self._data.ports().get(key)
+        for attempt in range(1, TRIES + 1):
+            port = servers.choose_port(wanted, last_port if attempt == 1 else None)
             server = configure(self._data, port, self._options.durability)
             child = Child(server.name, server.command, self._data.log(server.name), on_end=self._ended)
             self._status.doing(f"starting {server.name} {server.version}")
@@ -121,8 +120,10 @@ class Up:
                 return server.url
             self._servers.remove(child)
             await child.stop(DRAIN)
-        words = "\n  ".join(child.last_words())
-        raise Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
+            if attempt == TRIES:
+                words = "\n  ".join(child.last_words())
+                raise Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
+        raise AssertionError("unreachable")
 
     async def _answering(self, server: Server, child: Child) -> bool:
         deadline = time.monotonic() + SERVER_PATIENCE
@@ -160,7 +161,12 @@ class Up:
     def _ready_facts(self) -> dict[str, dict[str, Any]]:
         """What each service that is ready now has written."""
         found = {name: read_json(self._ready_file(name)) for name in self._services}
-        return {name: facts for name, facts in found.items() if facts.get("pid") == self._services[name].pid}
+        # No file and no process (None, both) is not ready.
+        return {
+            name: facts
+            for name, facts in found.items()
+            if facts and facts.get("pid") == self._services[name].pid
+        }
 
     async def _all_ready(self) -> dict[str, Any]:
         slow = time.monotonic() + SLOW
@@ -173,8 +179,8 @@ class Up:
             if time.monotonic() > slow:
                 slow = time.monotonic() + SLOW * 3
                 for name in waiting:
-                    words = self._services[name].last_words(1) or ["it has said nothing yet"]
-                    self._status.bad(name, f"is not ready yet: {words[-1]}")
+                    said = self._services[name].last_word() or "it has said nothing yet"
+                    self._status.bad(name, f"is not ready yet: {said}")
             await asyncio.sleep(LOOK)
 
     def _facts(self, ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -217,11 +223,11 @@ class Up:
         """A process ended by itself; it is about to be started again."""
         if child.name in self._services:
             self._ready_file(child.name).unlink(missing_ok=True)
-        if code == WRONG_SETTING and child.name in self._services and not self._ready:
-            words = "\n  ".join(child.last_words())
-            if not self._failed.done():
-                self._failed.set_result(Problem(f"{child.name} cannot start:\n  {words}"))
-            return
+            if code > 0 and not self._ready:  # services wait for what waiting mends: this is something else
+                if not self._failed.done():
+                    said = child.last_word() or in_words(code)
+                    self._failed.set_result(Problem(f"{child.name}: {said} (log: {child.log})"))
+                return
         self._status.bad(child.name, f"ended ({in_words(code)}); starting it again. Log: {child.log}")
 
     def _on_signals(self) -> "asyncio.Future[None]":

@@ -106,7 +106,6 @@ class Flow(Reply, kw_only=True):
     members: dict[str, str] | None = None
     duplicate: bool = False
 
-
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Flow":
         """From the state machine's record, whose payloads are text; what is newer there is left out."""

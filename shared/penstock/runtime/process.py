@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 from nats.js.errors import BadRequestError
-from redis import exceptions as redis_errors
 
 from penstock import PenstockError, __version__
 from penstock.bus import connection, streams
@@ -40,14 +39,6 @@ READY_FILE: Final = "PENSTOCK_READY_FILE"
 CLOSING: Final = 3.0
 """Seconds for each of the small steps at the end: flushing, disconnecting."""
 GC_THRESHOLD: Final = (50_000, 20, 50)
-
-_VALKEY_AWAY: Final = (
-    redis_errors.ReadOnlyError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ClusterDownError,
-    redis_errors.MasterDownError,
-    redis_errors.TryAgainError,
-)
 
 
 class Running:
@@ -122,9 +113,7 @@ class Running:
                 dev=settings.dev,
             ),
             log,
-            passing=lambda error: (
-                isinstance(error, _VALKEY_AWAY) or (isinstance(error, PenstockError) and error.retryable)
-            ),
+            passing=lambda error: isinstance(error, PenstockError) and error.retryable,
         )
         self._undo("disconnecting from Valkey", store.close)
         health.set("valkey", True)
@@ -343,7 +332,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     except asyncio.CancelledError:
         log.info("stopped before it was ready")
         return 0
-    except (PenstockError, LibraryError, OSError, NatsError, redis_errors.RedisError) as error:
+    except (PenstockError, LibraryError, OSError, NatsError) as error:
         log.error("cannot start", reason=str(error) or repr(error))
         return 1
     except Exception:

@@ -1,8 +1,8 @@
 """Calls into the state machine, coalesced.
 
 `await store.call(partition, op, args)` looks like one call. All calls of one event-loop tick to the same
-partition leave as one FCALL (a batch of commands), all partitions as one pipeline; while both connections
-are busy the next batch gathers, so batches grow with the load.
+partition leave as one FCALL (a batch of commands), all partitions as one pipeline; while enough are under way
+the next batch gathers, so batches grow with the load.
 """
 
 import asyncio
@@ -11,36 +11,45 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Self, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self, cast
 
 import msgspec
-from redis import exceptions as redis_errors
-from redis.asyncio.connection import Connection, parse_url
 
 from penstock.errors import PenstockError, make
 from penstock.store import library
+from penstock.store.wire import ReplyError, Wire
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Args = msgspec.Struct | dict[str, Any]
 OnHints = Callable[[int, dict[str, Any]], None]
 Observer = Callable[[int, int, float], None]
 """Told of every FCALL: partition, commands, seconds."""
 
-MAX_COMMANDS: Final = 128
+MAX_COMMANDS: Final = 96
 """Commands in one FCALL, so that no call holds Valkey for more than about 2 ms."""
-CONNECTIONS: Final = 2
+UNDER_WAY: Final = 2
+"""Pipelines under way: one that Valkey works on while the other travels. More would make smaller batches."""
+AGAIN_S: Final = 0.1
+"""After a failed connect, calls are refused at once for so long."""
 _ERROR: Final = b"\x81\xa5error"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
-_AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, asyncio.TimeoutError)
 
 
-class _Pending(msgspec.Struct, gc=False):
-    command: bytes
-    future: "asyncio.Future[bytes]"
+class _Command(msgspec.Struct, gc=False):
+    packed: bytes
+    answer: "asyncio.Future[bytes]"
+
+
+class _Pipeline(msgspec.Struct, gc=False):
+    """What left together: it is over when each of its calls is answered."""
+
+    left: int
+    timer: asyncio.TimerHandle
+    first: bool
+    """Not yet sent again because the library was gone."""
 
 
 class Store:
@@ -61,6 +70,7 @@ class Store:
         dev: bool = False,
     ) -> None:
         self.partitions = partitions
+        self._url = url
         self._root = root
         self._function = f"penstock_{service.replace('-', '_')}"
         self._limits = limits or {}
@@ -70,15 +80,12 @@ class Store:
         self._timeout = timeout
         self._dev = dev
         self._prefixes: dict[str, bytes] = {}
-        self._pending: dict[int, list[_Pending]] = {}
+        self._pending: dict[int, list[_Command]] = {}
         self._scheduled = False
-        options = {**parse_url(url), "protocol": 2, "socket_connect_timeout": 2.0, "retry": None}
-        connection_class = cast("type[Connection]", options.pop("connection_class", Connection))
-        self._idle = [connection_class(**options) for _ in range(CONNECTIONS)]
-        # Plain commands have a connection of their own, so that they never stand in front of batches.
-        self._plain = connection_class(**options)
-        self._plain_free = asyncio.Lock()
-        self._all = [*self._idle, self._plain]
+        self._under_way = 0
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
+        self._refuse_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._nonce = os.urandom(6).hex()
         self._calls = itertools.count(1)
@@ -96,30 +103,33 @@ class Store:
 
     async def ensure_library(self) -> None:
         """Loads the library if the server's is older or gone (a failover may lose it)."""
-        await self._with_connection(self._load)
+        await library.ensure(self.execute, dev=self._dev)
 
     async def ping(self) -> None:
         """Raises PenstockError("valkey_unavailable") unless Valkey answers."""
-
-        async def ping(connection: Connection) -> None:
-            await self._execute(connection, "PING")
-
-        await self._with_connection(ping)
+        await self.execute("PING")
 
     async def execute(self, *command: Any) -> Any:
-        """One plain Valkey command, apart from the batches (diagnostics, secrets)."""
+        """One plain Valkey command, apart from the batches (diagnostics, secrets).
 
-        async def run(connection: Connection) -> Any:
-            return await self._execute(connection, *command)
-
-        return await self._with_connection(run)
+        Raises PenstockError("valkey_unavailable").
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                wire = self._wire or await self._connect()
+                return await wire.ask(*command)
+        except (OSError, TimeoutError, ReplyError) as error:
+            raise _unavailable(error) from None
 
     async def close(self) -> None:
         """Waits for what is under way and disconnects."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        for connection in self._all:
-            await connection.disconnect(nowait=True)
+        deadline = self._loop.time() + self._timeout
+        while self._under_way or self._pending or self._tasks:
+            if self._loop.time() > deadline:
+                break
+            await asyncio.sleep(0.005)
+        if self._wire is not None:
+            self._wire.close()
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -128,15 +138,15 @@ class Store:
         prefix = self._prefixes.get(op)
         if prefix is None:
             prefix = self._prefixes[op] = b"\x92" + _encode(op)
-        future: asyncio.Future[bytes] = self._loop.create_future()
+        answer: asyncio.Future[bytes] = self._loop.create_future()
         queue = self._pending.get(partition)
         if queue is None:
             queue = self._pending[partition] = []
-        queue.append(_Pending(prefix + _encode(args), future))
-        if not self._scheduled and self._idle:
+        queue.append(_Command(prefix + _encode(args), answer))
+        if not self._scheduled and self._under_way < UNDER_WAY:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)
-        return future
+        return answer
 
     async def call_raw(self, partition: int, op: str, args: Args) -> bytes:
         """One command's reply, still packed. Raises PenstockError."""
@@ -162,65 +172,59 @@ class Store:
             answers.append(_error_of(reply) if reply.startswith(_ERROR) else _decode(reply))
         return answers
 
-    # -- batches ----------------------------------------------------------------------------------
+    # -- pipelines --------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
+        """What has gathered leaves; without a connection, it waits for one."""
         self._scheduled = False
-        if not self._pending or not self._idle:
+        if not self._pending or self._under_way >= UNDER_WAY:
             return
-        batch: list[tuple[int, list[_Pending]]] = []
         pending, self._pending = self._pending, {}
-        for partition, commands in pending.items():
-            for start in range(0, len(commands), MAX_COMMANDS):
-                batch.append((partition, commands[start : start + MAX_COMMANDS]))
-        task = self._loop.create_task(self._run(self._idle.pop(), batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._wire is None:
+            self._spawn(self._reconnect(pending))
+            return
+        self._send(self._wire, pending, first=True)
 
-    async def _run(self, connection: Connection, batch: list[tuple[int, list[_Pending]]]) -> None:
-        try:
-            await self._roundtrip(connection, batch, first=True)
-        except _AWAY as error:
-            await connection.disconnect(nowait=True)
-            self._fail(batch, make("valkey_unavailable", f"Valkey is away: {type(error).__name__}"))
-        except Exception:
-            log.exception("a call into Valkey failed")
-            await connection.disconnect(nowait=True)
-            self._fail(batch, make("internal"))
-        finally:
-            self._idle.append(connection)
-            if self._pending:
-                self._dispatch()
+    def _send(self, wire: Wire, pending: dict[int, list[_Command]], *, first: bool) -> None:
+        batches = [
+            (partition, commands[start : start + MAX_COMMANDS])
+            for partition, commands in pending.items()
+            for start in range(0, len(commands), MAX_COMMANDS)
+        ]
+        # A dead peer is noticed by its silence; closing fails whatever still waits.
+        pipeline = _Pipeline(len(batches), self._loop.call_later(self._timeout, wire.close), first)
+        self._under_way += 1
+        calls = [
+            wire.send(self._fcall(partition, commands), self._receiver(pipeline, partition, commands))
+            for partition, commands in batches
+        ]
+        wire.write(b"".join(calls))
 
-    async def _roundtrip(
-        self, connection: Connection, batch: list[tuple[int, list[_Pending]]], *, first: bool
-    ) -> None:
+    def _receiver(
+        self, pipeline: _Pipeline, partition: int, commands: list[_Command]
+    ) -> Callable[[Any], None]:
         started = time.perf_counter()
-        # One connect, one write, one read each; a time limit over all, so that a dead peer is noticed.
-        async with asyncio.timeout(self._timeout):
-            await connection.connect()
-            await connection.send_packed_command(
-                connection.pack_commands([self._fcall(partition, commands) for partition, commands in batch]),
-                check_health=False,
-            )
-            lost: list[tuple[int, list[_Pending]]] = []
-            for partition, commands in batch:
-                try:
-                    replies = await connection.read_response(disable_decoding=True)
-                except redis_errors.ResponseError as error:
-                    if first and "Function not found" in str(error):
-                        lost.append((partition, commands))
-                    else:
-                        self._refused(commands, error)
-                    continue
-                self._answer(partition, commands, cast("list[bytes]", replies))
+
+        def receive(reply: Any) -> None:
+            pipeline.left -= 1
+            if not pipeline.left:
+                pipeline.timer.cancel()
+                self._under_way -= 1
+                if self._pending and not self._scheduled:
+                    self._scheduled = True
+                    self._loop.call_soon(self._dispatch)
+            if isinstance(reply, list):
+                self._answer(partition, commands, cast("list[bytes]", reply))
                 if self._observer:
                     self._observer(partition, len(commands), time.perf_counter() - started)
-            if lost:
-                await self._load(connection)
-                await self._roundtrip(connection, lost, first=False)
+            elif pipeline.first and isinstance(reply, ReplyError) and "Function not found" in str(reply):
+                self._spawn(self._reload({partition: commands}))
+            else:
+                self._refuse({partition: commands}, reply)
 
-    def _fcall(self, partition: int, commands: list[_Pending]) -> tuple[Any, ...]:
+        return receive
+
+    def _fcall(self, partition: int, commands: list[_Command]) -> tuple[Any, ...]:
         header = _encode(
             {
                 "skew": self._skew(),
@@ -229,57 +233,85 @@ class Store:
                 "limits": self._limits,
             }
         )
-        return (
-            "FCALL",
-            self._function,
-            1,
-            f"{self._root}:{{{partition}}}",
-            header,
-            *(pending.command for pending in commands),
-        )
+        root = f"{self._root}:{{{partition}}}"
+        return ("FCALL", self._function, 1, root, header, *(command.packed for command in commands))
 
-    def _answer(self, partition: int, commands: list[_Pending], replies: list[bytes]) -> None:
-        for pending, reply in zip(commands, replies[1:], strict=True):
-            if not pending.future.done():
-                pending.future.set_result(reply)
+    def _answer(self, partition: int, commands: list[_Command], replies: list[bytes]) -> None:
+        for command, reply in zip(commands, replies[1:], strict=True):
+            if not command.answer.done():
+                command.answer.set_result(reply)
         if replies[0] and self._on_hints:
-            self._on_hints(partition, _decode(replies[0]))
-
-    def _refused(self, commands: list[_Pending], error: redis_errors.ResponseError) -> None:
-        """The server refused a whole call: out of memory, loading, a replica, no permission."""
-        text = str(error)
-        log.error("Valkey refused a call: %s", text)
-        self._fail([(0, commands)], make("valkey_unavailable", f"Valkey refused the call: {text[:200]}"))
-
-    @staticmethod
-    def _fail(batch: list[tuple[int, list[_Pending]]], error: PenstockError) -> None:
-        for _, commands in batch:
-            for pending in commands:
-                if not pending.future.done():
-                    pending.future.set_exception(error)
-
-    # -- plain commands ---------------------------------------------------------------------------
-
-    async def _with_connection(self, use: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-        async with self._plain_free:
             try:
-                async with asyncio.timeout(self._timeout):
-                    await self._plain.connect()
-                    return await use(self._plain)
-            except _AWAY as error:
-                await self._plain.disconnect(nowait=True)
-                raise make("valkey_unavailable", f"Valkey is away: {type(error).__name__}") from None
+                self._on_hints(partition, _decode(replies[0]))
+            except Exception:
+                log.exception("the hints of a call could not be passed on")
 
-    async def _load(self, connection: Connection) -> None:
-        async def execute(*command: Any) -> Any:
-            return await self._execute(connection, *command)
+    def _refuse(self, pending: dict[int, list[_Command]], error: Any) -> None:
+        """Whole calls failed: the connection broke, or the server is full, loading, a replica."""
+        if isinstance(error, ReplyError):
+            log.error("Valkey refused a call: %s", error)
+            if str(error).startswith(("READONLY", "LOADING", "MASTERDOWN")) and self._wire is not None:
+                self._wire.close()  # the name may lead to another server by now
+        failure = _unavailable(error)
+        for commands in pending.values():
+            for command in commands:
+                if not command.answer.done():
+                    command.answer.set_exception(failure)
 
-        await library.ensure(execute, dev=self._dev)
+    # -- the connection ---------------------------------------------------------------------------
 
-    @staticmethod
-    async def _execute(connection: Connection, *command: Any) -> Any:
-        await connection.send_command(*command)
-        return await connection.read_response(disable_decoding=True)
+    async def _reconnect(self, pending: dict[int, list[_Command]]) -> None:
+        try:
+            wire = await self._connect()
+        except (OSError, TimeoutError, ReplyError) as error:
+            self._refuse(pending, error)
+            return
+        self._send(wire, pending, first=True)
+
+    async def _reload(self, pending: dict[int, list[_Command]]) -> None:
+        """The library is gone (a failover, a flush): load it and try once more."""
+        try:
+            await self.ensure_library()
+            wire = self._wire or await self._connect()
+        except (OSError, TimeoutError, ReplyError, PenstockError, library.LibraryError) as error:
+            self._refuse(pending, error)
+            return
+        self._send(wire, pending, first=False)
+
+    async def _connect(self) -> Wire:
+        """The connection, made once for all who wait for it."""
+        if self._loop.time() < self._refuse_until:
+            raise ConnectionError("Valkey was away a moment ago")
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(Wire.connect(self._url, self._lost))
+        task = self._connecting
+        try:
+            wire = await asyncio.shield(task)
+            self._wire = wire
+        except (OSError, TimeoutError, ReplyError):
+            self._refuse_until = self._loop.time() + AGAIN_S
+            raise
+        finally:
+            if self._connecting is task and task.done():
+                self._connecting = None
+        return wire
+
+    def _lost(self, wire: Wire, _error: Exception) -> None:
+        if self._wire is wire:
+            self._wire = None
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _unavailable(error: Any) -> PenstockError:
+    if isinstance(error, PenstockError):
+        return error
+    if isinstance(error, ReplyError):
+        return make("valkey_unavailable", f"Valkey refused the call: {str(error)[:200]}")
+    return make("valkey_unavailable", f"Valkey is away: {type(error).__name__}")
 
 
 def _error_of(reply: bytes) -> PenstockError:
@@ -287,8 +319,8 @@ def _error_of(reply: bytes) -> PenstockError:
     if body["code"] == "internal":
         log.error("the state machine failed: %s", body.get("message"))
         return make("internal")
-    detail = body.get("detail")
-    error = make(body["code"], body.get("message"), detail=detail if isinstance(detail, dict) else None)
+    # An empty Lua table arrives as an array.
+    error = make(body["code"], body.get("message"), detail=body.get("detail") or None)
     if "retry_after_ms" in error.detail:
         error.retry_after_ms = error.detail["retry_after_ms"]
     return error

@@ -1,0 +1,175 @@
+"""The `penstock` command: global options, the commands, and how they fail."""
+
+import asyncio
+import inspect
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+if find_spec("cyclopts") is None or find_spec("rich") is None:
+    sys.exit("penstock: the command needs more than the SDK does: pip install 'penstock[cli]'")
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+
+from penstock import PenstockError, __version__
+from penstock.cli import audit, doctor, executions, flows, watch
+from penstock.cli.data_dir import DEFAULT
+from penstock.cli.output import Status, emit_json
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.cli.shell import Shell, ShellArgument
+from penstock.verbs import SERVICES
+
+GLOBAL = Group("Everywhere", sort_key=100)
+
+app = App(
+    name="penstock",
+    help="Durable execution as NATS services, with state in Valkey.",
+    version=__version__,
+    help_on_error=False,
+    default_parameter=Parameter(show_default=False),
+)
+app.meta.group_parameters = GLOBAL
+
+
+@app.command
+async def up(
+    *,
+    data: Path = DEFAULT,
+    valkey: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")] = None,
+    nats_port: int = 0,
+    valkey_port: int = 0,
+    ready_file: Path | None = None,
+    partitions: Annotated[int | None, Parameter(env_var="PENSTOCK_PARTITIONS")] = None,
+    durability: Literal["disk", "process"] = "disk",
+    scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
+    shell: ShellArgument,
+) -> None:
+    """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
+
+    Servers named with --nats or --valkey are used, others are started here, with their data in --data.
+    Every service is a process of its own, started again when it dies. Other commands that run in the same
+    directory find it by themselves.
+
+    Parameters
+    ----------
+    data
+        Where data, logs and the remembered ports are kept [.penstock].
+    valkey
+        A Valkey that runs already: redis://…
+    nats_port
+        Port of the embedded nats-server [last time's, or any free one].
+    valkey_port
+        Port of the embedded Valkey [last time's, or any free one].
+    ready_file
+        Written, as JSON {"nats_url", "valkey_url", "metrics_urls", "pids", …}, once every service answers.
+    partitions
+        Shards of the state; may grow, must never shrink [1].
+    durability
+        disk: what is acknowledged survives a power cut. process: it survives killed processes [disk].
+    scale
+        SERVICE=N: so many processes of this service; may be given several times.
+    """
+    from penstock.cli.up import Options, Up
+
+    options = Options(
+        data=data,
+        nats_url=None if nats_port else shell.nats,
+        valkey_url=None if valkey_port else valkey,
+        nats_port=nats_port,
+        valkey_port=valkey_port,
+        ready_file=ready_file,
+        durability=durability,
+        scale=dict(_scale(text) for text in scale),
+        settings={
+            "PENSTOCK_ROOT": shell.root,
+            **({"PENSTOCK_NATS_CREDS": shell.credentials} if shell.credentials else {}),
+            **({"PENSTOCK_PARTITIONS": str(partitions)} if partitions else {}),
+        },
+    )
+    with Status(shell.console) as status:
+        await Up(options, status).run()
+
+
+def _scale(text: str) -> tuple[str, int]:
+    service, _, count = text.partition("=")
+    if service not in SERVICES or not count.isdigit() or not 1 <= int(count) <= 64:
+        raise UsageProblem(f"--scale must read SERVICE=N with one of {', '.join(SERVICES)}, not {text!r}")
+    return service, int(count)
+
+
+executions.add_to(app)
+app.command(watch.watch)
+app.command(flows.app)
+app.command(audit.app)
+app.command(doctor.doctor)
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    nats: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_URL")] = None,
+    creds: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_CREDS")] = None,
+    root: Annotated[str, Parameter(env_var="PENSTOCK_ROOT")] = "penstock",
+    json: Annotated[bool, Parameter(negative="")] = False,
+    timeout: float = 10.0,
+) -> None:
+    """Run one command.
+
+    Parameters
+    ----------
+    nats
+        Where NATS is [the `penstock up` that runs in this directory, or nats://127.0.0.1:4222].
+    creds
+        A NATS credentials file.
+    root
+        The first token of every subject: one per deployment [penstock].
+    json
+        Print JSON, for scripts.
+    timeout
+        Seconds to wait for an answer [10].
+    """
+    command, bound, ignored = app.parse_args(tokens)
+    more: dict[str, Any] = {}
+    if "shell" in ignored:
+        more["shell"] = Shell(
+            console=Console(),
+            errors=Console(stderr=True),
+            nats=nats,
+            credentials=creds,
+            root=root,
+            json=json,
+            timeout=timeout,
+        )
+    try:
+        result = command(*bound.args, **bound.kwargs, **more)
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+    except PenstockError as error:
+        if json:
+            emit_json({"error": error.body()})
+        fail(f"{error.code}: {error.message}", 1)
+    except Problem as problem:
+        fail(str(problem), problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """One line on stderr, and the exit code."""
+    sys.stderr.write(f"penstock: {message}\n")
+    sys.exit(code)
+
+
+def main() -> None:
+    """The console script."""
+    app.meta()
+
+
+if __name__ == "__main__":
+    main()

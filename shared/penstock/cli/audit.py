@@ -1,0 +1,169 @@
+"""`penstock audit …`: the audit trail, read from its stream."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+from nats.aio.client import Client as Nats
+from nats.js.errors import NotFoundError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from penstock import audit
+from penstock.bus.streams import AUDIT, stream_name
+from penstock.cli.output import clock, emit, emit_json, styled
+from penstock.cli.problems import Problem
+from penstock.cli.shell import Shell, ShellArgument
+from penstock.client import AuditEvent, EventStream
+
+app = App(name="audit", help="Read the audit trail, and prove that it is whole.")
+
+
+@app.command
+async def tail(
+    *,
+    follow: Annotated[bool, Parameter(alias="-f", negative="")] = False,
+    lines: Annotated[int, Parameter(alias="-n")] = 20,
+    namespace: str = "*",
+    entity: str = "*",
+    event: str = "*",
+    id: str = "*",
+    shell: ShellArgument,
+) -> None:
+    """Print the newest audit events; with --json whole, one to a line.
+
+    Parameters
+    ----------
+    follow
+        Go on with what happens from now, until Ctrl-C.
+    lines
+        How many of the newest that fit to print first.
+    namespace
+        Only of this namespace.
+    entity
+        Only of this sort: execution, flow, waitpoint, budget, lane, schedule, worker.
+    event
+        Only this event, such as completed.
+    id
+        Only of the execution, flow or waitpoint with this id.
+    """
+    wanted = {"namespace": namespace, "entity": entity, "event": event, "id": id}
+    wanted = {name: value for name, value in wanted.items() if value != "*"}
+    async with shell.client() as client:
+        live: EventStream | None = None
+        if follow:  # listen first, read the past after: nothing falls in between
+            live = client.events(namespace, entity, event, id)
+            await live.open()
+        seen: set[str] = set()
+        for past in await newest(client.nats, shell.root, wanted, lines):
+            seen.add(past.event_id)
+            print_event(shell, past)
+        if live is not None:
+            async for now in live:
+                if now.event_id not in seen:
+                    print_event(shell, now)
+
+
+@app.command
+async def verify(*, shell: ShellArgument) -> None:
+    """Check the hash chain through the whole audit stream: nothing removed, reordered or edited.
+
+    Exit code 0 when it is whole. The last hash, kept elsewhere, also shows later whether the end was cut off.
+    """
+    async with shell.client() as client:
+        with progress_bar(shell.errors) as progress:
+            bar = progress.add_task("verifying", total=None)
+            try:
+                report = await audit.verify(
+                    client.nats,
+                    stream_name(shell.root, AUDIT),
+                    lambda done, total: progress.update(bar, completed=done, total=total),
+                )
+            except NotFoundError:
+                raise no_stream(shell.root) from None
+    if shell.json:
+        emit_json({"ok": report.ok, **msgspec.structs.asdict(report)})
+    elif report.ok:
+        shell.console.print(f"[green]✓[/] {escape(report.sentence())}", soft_wrap=True, highlight=False)
+    else:
+        for problem in report.problems:
+            text = f"{problem.stream_seq} {problem.kind}: {problem.message}"
+            shell.console.print(f"[red]✗[/] {escape(text)}", soft_wrap=True, highlight=False)
+    if not report.ok:
+        raise Problem(report.sentence())
+
+
+async def newest(nats: Nats, root: str, wanted: dict[str, str], count: int) -> list[AuditEvent]:
+    """The newest events that fit, oldest first; the stream is read backwards, in pages."""
+    found: list[AuditEvent] = []
+    async for page in backwards(nats, root):
+        for event in reversed(page):
+            if len(found) >= count:
+                return found[::-1]
+            if all(getattr(event, name) == value for name, value in wanted.items()):
+                found.append(event)
+        if len(found) >= count:
+            break
+    return found[::-1]
+
+
+async def backwards(nats: Nats, root: str) -> AsyncIterator[list[AuditEvent]]:
+    """The whole stream, the newest page first; each page is in order."""
+    stream = stream_name(root, AUDIT)
+    try:
+        info = await nats.jetstream().stream_info(stream)  # pyright: ignore[reportUnknownMemberType]
+    except NotFoundError:
+        raise no_stream(root) from None
+    last = info.state.last_seq
+    while last >= max(info.state.first_seq, 1):
+        first = max(info.state.first_seq, last - audit.PAGE + 1)
+        page: list[AuditEvent] = []
+        async for messages in audit.pages(nats, stream, first, last):
+            page += [msgspec.json.decode(body, type=AuditEvent) for _, body in messages]
+        yield page
+        last = first - 1
+
+
+def no_stream(root: str) -> Problem:
+    return Problem(
+        f"there is no audit stream under the root {root!r}: is this the right NATS, and is Penstock up?"
+    )
+
+
+def print_event(shell: Shell, event: AuditEvent) -> None:
+    """One event on one line."""
+    if shell.json:
+        emit(msgspec.json.encode(event).decode())
+    else:
+        shell.console.print(event_line(event), soft_wrap=True, highlight=False)
+
+
+def event_line(event: AuditEvent, *, with_id: bool = True) -> str:
+    """An event for people: when, whose, what, from where to where, why."""
+    move = ""
+    if event.to:
+        move = f"{escape(event.from_)} → {styled(event.to)}" if event.from_ else styled(event.to)
+    whose = f"{escape(event.entity):<9} {escape(event.id)} " if with_id else ""
+    reason = f" [dim]({escape(event.reason)})[/]" if event.reason else ""
+    more = f" [dim]{escape(brief(event.data))}[/]" if event.data else ""
+    return f"[dim]{clock(event.at)}[/] {whose}[bold]{escape(event.event)}[/] {move}{reason}{more}"
+
+
+def brief(data: Any, length: int = 100) -> str:
+    """An event's data on the rest of a line."""
+    text = msgspec.json.encode(data).decode()
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[dim]{task.description}[/]"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,223 @@
+"""`penstock doctor`: whether everything that Penstock needs is there, and what to do where it is not."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, cast
+
+import msgspec
+from cyclopts import Parameter
+from nats.aio.client import Client as Nats
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+from rich.markup import escape
+
+from penstock import __version__
+from penstock.bus.connection import connect
+from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name
+from penstock.cli import data_dir
+from penstock.cli.output import emit_json, listing, redact
+from penstock.cli.problems import Problem
+from penstock.cli.servers import OLDEST_NATS, OLDEST_REDIS, numbers
+from penstock.cli.shell import Shell, ShellArgument
+from penstock.errors import PenstockError
+from penstock.verbs import SERVICES
+
+PING_S: Final = 2.0
+SKEW_MS: Final = 500
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. `ok` None: it could not be looked at, or is only worth knowing."""
+
+    name: str
+    ok: bool | None
+    found: str
+    advice: str = ""
+
+
+async def doctor(
+    *, valkey: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")] = None, shell: ShellArgument
+) -> None:
+    """Check NATS, streams, services and Valkey, and say what to do; exit code 1 when something fails.
+
+    Parameters
+    ----------
+    valkey
+        Where Valkey is; without it, that of the `penstock up` that runs here is looked at, if one does.
+    """
+    url = shell.nats_url()
+    checks = [check async for check in on_nats(shell, url)]
+    running = data_dir.DataDir(data_dir.DEFAULT).running()
+    if valkey is None and running and url == running["nats_url"]:
+        valkey = str(running["valkey_url"])
+    if valkey is None:
+        checks.append(Check("Valkey", None, "not looked at", "name it with --valkey redis://…"))
+    else:
+        checks += [check async for check in on_valkey(valkey)]
+    bad = [check for check in checks if check.ok is False]
+    if shell.json:
+        emit_json({"ok": not bad, "checks": [vars(check) for check in checks]})
+    else:
+        marks = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]·[/]"}
+        rows = ((marks[each.ok], each.name, escape(each.found), escape(each.advice)) for each in checks)
+        shell.console.print(listing(("", "what", "found", "what to do"), rows))
+    if bad:
+        raise Problem(f"{len(bad)} of {len(checks)} checks failed")
+
+
+async def on_nats(shell: Shell, url: str) -> AsyncIterator[Check]:
+    """Everything that can be seen with NATS credentials only."""
+    try:
+        nats = await connect(url, "penstock-doctor", shell.credentials)
+    except PenstockError as error:
+        yield Check("NATS", False, error.message, "start Penstock (penstock up), or name NATS with --nats")
+        return
+    try:
+        found = nats.connected_server_version
+        version = (found.major, found.minor, found.patch)
+        shown = ".".join(map(str, version))
+        advice = "" if version >= OLDEST_NATS else "update nats-server to 2.12 or newer"
+        yield Check("NATS", not advice, f"{shown} at {redact(url)}", advice)
+        size = nats.max_payload
+        small = "let it take more: max_payload: 8MB" if size < 2 * 2**20 else ""
+        yield Check("NATS message size", None if small else True, f"{size / 2**20:g} MiB", small)
+        async for check in on_streams(nats, shell.root):
+            yield check
+        async for check in on_services(nats):
+            yield check
+    finally:
+        await nats.close()
+
+
+async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
+    js = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
+    try:
+        account = await js.account_info()
+        yield Check("JetStream", True, f"on, {account.streams} streams")
+    except (NatsError, TimeoutError) as error:
+        yield Check(
+            "JetStream",
+            False,
+            str(error) or "no answer",
+            "switch it on: jetstream {} in nats-server's configuration",
+        )
+        return
+    for stream in (SIGNALS, OBSERVATIONS, EVENTS_IN, AUDIT, DEAD):
+        name = stream_name(root, stream)
+        try:
+            state = (await js.stream_info(name)).state
+        except NotFoundError:
+            yield Check(name, False, "missing", "start any service: each creates the streams")
+            continue
+        dead = stream == DEAD and state.messages > 0
+        advice = f"look at what could not be applied: nats stream view {name}" if dead else ""
+        yield Check(name, None if dead else True, f"{state.messages} messages", advice)
+
+
+async def on_services(nats: Nats) -> AsyncIterator[Check]:
+    """Which services answer a ping of the NATS micro protocol."""
+    inbox = nats.new_inbox()
+    subscription = await nats.subscribe(inbox)  # pyright: ignore[reportUnknownMemberType]
+    for service in SERVICES:
+        await nats.publish(f"$SRV.PING.{service}", b"", reply=inbox)
+    answers: dict[str, list[dict[str, Any]]] = {service: [] for service in SERVICES}
+    deadline = time.monotonic() + PING_S
+    quiet = 0.25  # once all have answered: others may have more instances
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            message = await subscription.next_msg(quiet if all(answers.values()) else left)
+        except TimeoutError:
+            break
+        pong: dict[str, Any] = msgspec.json.decode(message.data) if message.data else {}
+        if pong.get("name") in answers:
+            answers[pong["name"]].append(pong)
+    for service, pongs in answers.items():
+        if not pongs:
+            yield Check(service, False, "no answer", f"start it: penstock-{service}, or penstock up")
+            continue
+        versions = sorted({str(pong["version"]) for pong in pongs})
+        others = [version for version in versions if version != __version__]
+        advice = f"this command is {__version__}: update the older of both" if others else ""
+        count = f"{len(pongs)} instance{'' if len(pongs) == 1 else 's'}"
+        yield Check(service, None if others else True, f"{count}, version {', '.join(versions)}", advice)
+
+
+async def on_valkey(url: str) -> AsyncIterator[Check]:
+    """Valkey itself: only operators and services may reach it."""
+    try:
+        from redis import exceptions
+        from redis.asyncio import Redis
+    except ImportError:
+        yield Check("Valkey", None, "not looked at", "pip install 'penstock[services]'")
+        return
+    connect_to = cast(Any, Redis).from_url
+    client = connect_to(
+        url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        protocol=2,
+    )
+    try:
+        async for check in _on_valkey(client, url):
+            yield check
+    except (exceptions.RedisError, OSError) as error:
+        yield Check(
+            "Valkey", False, f"{redact(url)}: {error}", "start it (penstock up), or name it with --valkey"
+        )
+    finally:
+        await client.aclose()
+
+
+async def _on_valkey(client: Any, url: str) -> AsyncIterator[Check]:
+    info: dict[str, Any] = await client.info()
+    valkey = info.get("valkey_version")
+    version = str(valkey or info["redis_version"])
+    old = valkey is None and numbers(version) < OLDEST_REDIS
+    shown = f"{version} at {redact(url)}" + ("" if valkey else " (Redis)")
+    yield Check("Valkey", not old, shown, "use Valkey, or Redis 7 or newer" if old else "")
+
+    async def setting(name: str) -> str:
+        return cast("dict[str, str]", await client.config_get(name)).get(name, "unknown")
+
+    before = time.time()
+    seconds, micros = cast("tuple[int, int]", await client.time())
+    skew = round((seconds + micros / 1e6 - (before + time.time()) / 2) * 1000)
+    far = "set this machine's clock (NTP); Penstock goes by Valkey's" if abs(skew) > SKEW_MS else ""
+    yield Check("clock skew", None if far else True, f"{skew} ms", far)
+    appendonly = (await setting("appendonly")) == "yes"
+    fsync = await setting("appendfsync")
+    lax = "appendfsync always, unless the last second may be lost in a power cut" if fsync != "always" else ""
+    yield Check(
+        "Valkey appendonly",
+        appendonly,
+        "yes" if appendonly else "no",
+        "" if appendonly else "set appendonly yes: without it a restart loses everything",
+    )
+    yield Check("Valkey appendfsync", None if lax else True, fsync, lax)
+    policy = await setting("maxmemory-policy")
+    yield Check(
+        "Valkey maxmemory-policy",
+        policy == "noeviction",
+        policy,
+        "" if policy == "noeviction" else "set maxmemory-policy noeviction: others throw state away",
+    )
+    yield await _on_library(client)
+
+
+async def _on_library(client: Any) -> Check:
+    from penstock.store.library import LIBRARY_VERSION, assemble
+
+    listed = await client.execute_command("FUNCTION", "LIST", "LIBRARYNAME", "penstock", "WITHCODE")
+    text = repr(listed)
+    if "penstock library version=" not in text:
+        return Check("Lua library", False, "not loaded", "start any service: it loads the library")
+    version, digest = text.split("penstock library version=", 1)[1].split("\\n", 1)[0].split(" digest=")
+    if int(version) > LIBRARY_VERSION:
+        return Check(
+            "Lua library", None, f"version {version}", f"newer than this command ({LIBRARY_VERSION})"
+        )
+    same = int(version) == LIBRARY_VERSION and digest[:16] == assemble()[1]
+    advice = "" if same else "services load theirs when they start; restart them after an update"
+    return Check("Lua library", None if advice else True, f"version {version}, {digest[:16]}", advice)

@@ -1,0 +1,293 @@
+"""`penstock submit, get, list, cancel, signal`: one execution at a time."""
+
+import re
+import sys
+from typing import Annotated, Any, cast
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.markup import escape
+
+from penstock.cli.output import clock, emit, emit_json, encoded, facts, listing, payload, styled
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.cli.shell import Shell, ShellArgument, json_argument, until
+from penstock.ids import ID_PATTERN
+from penstock.messages.common import Page, Record
+from penstock.messages.executions import ExecutionCreated
+from penstock.messages.signals import Delivered
+from penstock.states import TERMINAL, ExecutionState
+
+JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+
+
+def add_to(app: App) -> None:
+    app.command(submit)
+    app.command(get)
+    app.command(list_, name="list")
+    app.command(cancel)
+    app.command(signal)
+
+
+async def submit(
+    kind: str,
+    input: JsonText = None,
+    /,
+    *,
+    lane: str | None = None,
+    priority: int | None = None,
+    namespace: str | None = None,
+    max_attempts: int | None = None,
+    capability: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
+    tag: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006
+    idempotency_key: str | None = None,
+    option: Annotated[list[str], Parameter(alias="-o", negative="")] = [],  # noqa: B006
+    wait: Annotated[bool, Parameter(negative="")] = False,
+    wait_s: float | None = None,
+    shell: ShellArgument,
+) -> None:
+    """Submit an execution; prints its id, or with --wait its result.
+
+    penstock submit mail.send '{"to": "a@example.com"}' --max-attempts 5 --wait
+
+    Parameters
+    ----------
+    kind
+        What is to be done: the name of a worker's handler.
+    input
+        Its input, as JSON; @FILE reads it from a file, - from standard input.
+    lane
+        The queue that it goes to [default].
+    priority
+        -128 to 127, higher first [0].
+    namespace
+        Whose it is [default].
+    max_attempts
+        How often it is tried in all [1].
+    capability
+        A capability that its worker must have; may be given several times.
+    tag
+        NAME=VALUE; may be given several times.
+    idempotency_key
+        The same key and body again answer with the first one's id.
+    option
+        FIELD=JSON: any other field of execution.create, such as -o 'backoff={"kind": "fixed"}'.
+    wait
+        Wait until it has ended and print its result; exit code 1 when it ended otherwise.
+    wait_s
+        How many seconds to wait at most; it goes on afterwards.
+    """
+    fields: dict[str, Any] = {
+        "lane": lane,
+        "priority": priority,
+        "namespace": namespace,
+        "max_attempts": max_attempts,
+        "capabilities": capability or None,
+        "tags": dict(_pair(each, "--tag") for each in tag) or None,
+        "idempotency_key": idempotency_key,
+        "input": json_argument(input, "INPUT"),
+        **{name: json_argument(text, f"--option {name}") for name, text in (_pair(o, "-o") for o in option)},
+    }
+    request = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
+    async with shell.client() as client:
+        created = cast(ExecutionCreated, await client.call("execution.create", request))
+        if not wait:
+            emit_json(created) if shell.json else emit(created.execution_id)
+            return
+        with shell.errors.status(f"[dim]{escape(kind)} {created.execution_id}[/]"):
+            record = await until(client.run(created.execution_id).wait(), wait_s)
+    if shell.json:
+        emit_json(record)
+    elif record.state == "completed":
+        emit(encoded(record.result, pretty=shell.console.is_terminal))
+    if record.state != "completed":
+        raise Problem(how_it_ended(record))
+
+
+async def get(execution_id: str, /, *, shell: ShellArgument) -> None:
+    """Show an execution, whole.
+
+    Parameters
+    ----------
+    execution_id
+        Its id, as `penstock submit` printed it.
+    """
+    record = cast(Record, await shell.ask("execution.get", {"execution_id": execution_id}))
+    shell.show(record, record_facts(record))
+
+
+async def list_(
+    *,
+    namespace: str | None = None,
+    lane: str | None = None,
+    kind: str | None = None,
+    state: ExecutionState | None = None,
+    flow: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    shell: ShellArgument,
+) -> None:
+    """List executions, newest first; all filters must hold.
+
+    Parameters
+    ----------
+    namespace
+        Only of this namespace.
+    lane
+        Only in this lane.
+    kind
+        Only of this kind.
+    state
+        Only in this state.
+    flow
+        Only the members of this flow.
+    limit
+        How many at most, up to 1000.
+    cursor
+        Goes on where an earlier list ended.
+    """
+    request = {
+        "namespace": namespace,
+        "lane": lane,
+        "kind": kind,
+        "state": state,
+        "flow_id": flow,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    page = cast(Page[Record], await shell.ask("execution.list", request))
+    rows = (
+        (
+            each.execution_id,
+            escape(each.kind),
+            escape(each.lane),
+            styled(each.state, each.reason),
+            str(each.attempt_index),
+            clock(each.updated_at),
+        )
+        for each in page.items
+    )
+    shell.show(page, listing(("execution", "kind", "lane", "state", "attempt", "updated"), rows))
+    if page.cursor and not shell.json:
+        shell.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
+
+
+async def cancel(
+    execution_id: str, /, *, reason: str = "", grace_ms: int | None = None, shell: ShellArgument
+) -> None:
+    """Cancel an execution; prints its state. A flow is cancelled with `penstock flow cancel`.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    reason
+        Why; it is kept with the execution.
+    grace_ms
+        How long a worker that holds it may take to stop, before it loses its lease [10000].
+    """
+    request = {"execution_id": execution_id, "reason": reason, "grace_ms": grace_ms}
+    reply = await shell.ask("execution.cancel", request)
+    state = str(msgspec.to_builtins(reply)["state"])
+    waits = "" if state in TERMINAL else " [dim](cancel requested: its worker was told)[/]"
+    shell.show(reply, styled(state) + waits)
+
+
+async def signal(
+    token: str,
+    name: str,
+    payload: JsonText = None,
+    /,
+    *,
+    source: str | None = None,
+    signal_id: str | None = None,
+    publish: Annotated[bool, Parameter(negative="")] = False,
+    shell: ShellArgument,
+) -> None:
+    """Send a signal to the waitpoint whose token this is; prints its effect.
+
+    Parameters
+    ----------
+    token
+        The waitpoint's token; - reads it from standard input, which keeps it out of the shell's history.
+    name
+        The signal's name, such as `approved`.
+    payload
+        What it brings along, as JSON; @FILE reads it from a file.
+    source
+        Who sends it.
+    signal_id
+        Sent again with the same id it acts once.
+    publish
+        Publish it: JetStream keeps it until it is applied, also while no signal-router runs.
+    """
+    if token == "-":  # noqa: S105
+        token = sys.stdin.readline().strip()
+    value = json_argument(payload, "PAYLOAD")
+    if publish:
+        await _publish(shell, token, name, value, signal_id)
+        return
+    async with shell.client() as client:
+        reply: Delivered = await client.signal(
+            token, name, value or msgspec.Raw(b"null"), source=source, signal_id=signal_id
+        )
+    shell.show(reply, reply.effect)
+
+
+async def _publish(
+    shell: Shell, token: str, name: str, value: msgspec.Raw | None, signal_id: str | None
+) -> None:
+    waitpoint_id = token.split(".")[1] if token.count(".") == 2 else ""
+    if not re.match(ID_PATTERN, waitpoint_id):
+        raise UsageProblem("TOKEN is no waitpoint's token")
+    async with shell.client() as client:
+        sent = await client.publish_signal(
+            waitpoint_id, name, token, value or msgspec.Raw(b"null"), signal_id=signal_id
+        )
+    shell.show({"signal_id": sent}, "published")
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageProblem(f"{option} must read NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def how_it_ended(record: Record) -> str:
+    """One line about an execution that did not complete."""
+    failure = record.failure or {}
+    told = f" ({failure.get('category')}): {failure.get('reason')}" if failure else ""
+    return f"{record.kind} {record.execution_id} is {record.outcome or record.state}{told}"
+
+
+def record_facts(record: Record) -> Any:
+    """An execution for people: the fields that say something."""
+    lease, progress, failure = record.lease, record.progress, record.failure
+    return facts(
+        {
+            "execution": record.execution_id,
+            "kind": escape(record.kind),
+            "state": styled(record.state, record.reason or record.outcome),
+            "lane": escape(record.lane) + (f" priority {record.priority}" if record.priority else ""),
+            "namespace": "" if record.namespace == "default" else escape(record.namespace),
+            "attempt": f"{record.attempt_index} of {record.max_attempts}",
+            "reclaims": f"{record.reclaims} of {record.max_reclaims}" if record.reclaims else "",
+            "progress": escape(f"{progress['pct']:g} % {progress.get('message') or ''}") if progress else "",
+            "failure": escape(f"({failure.get('category')}) {failure.get('reason')}") if failure else "",
+            "lease": escape(f"{lease['worker_id']}, until {clock(lease['expires_at'])}") if lease else "",
+            "cancel requested": "yes" if record.cancel_requested and record.state not in TERMINAL else "",
+            "flow": record.flow_id,
+            "parent": record.parent_id,
+            "replay of": record.replay_of,
+            "capabilities": escape(" ".join(record.capabilities)),
+            "tags": escape(" ".join(f"{name}={value}" for name, value in record.tags.items())),
+            "created": clock(record.created_at),
+            "started": clock(record.started_at),
+            "ready": clock(record.ready_at) if record.state in ("scheduled", "retry_wait", "ready") else "",
+            "deadline": clock(record.deadline_at),
+            "finished": clock(record.finished_at),
+            "events": str(record.seq),
+            "input": escape(payload(record.input)),
+            "result": escape(payload(record.result)) if record.state == "completed" else "",
+        }
+    )
