@@ -1,15 +1,18 @@
-"""A first worker: `python examples/first_worker.py`, with `penstock up` running.
+"""A first worker: `python examples/first_worker.py`, with `penstock up --nats-port 4222` running.
 
 Start it twice, and the two share the work. Kill one in the midst of it, and the other takes over.
 """
 
 import asyncio
+import os
 
 from msgspec import Struct
 
 from penstock import Retry, Task, Worker
 
-worker = Worker("nats://localhost:4222", lanes=["default"], concurrency=32)
+NATS_URL = os.environ.get("PENSTOCK_NATS_URL", "nats://localhost:4222")
+
+worker = Worker(NATS_URL, lanes=["default"], concurrency=32)
 
 
 class Receipt(Struct):

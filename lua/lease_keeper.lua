@@ -81,12 +81,13 @@ function ops.complete(a)
   return Fences.consume(x, a, 'complete', reply)
 end
 
--- quota: whether a quota exists, for those who want to make children under it. args: quota_id. reply: {}.
--- errors: quota_not_found.
-function ops.quota(a)
-  Quotas.read(a.quota_id)
-  return {}
-end
+-- namespace: which one an execution's children will have. args: execution_id. reply: {namespace}.
+-- errors: execution_not_found.
+function ops.namespace(a) return { namespace = Executions.read(a.execution_id).namespace or 'default' } end
+
+-- quota_get: whether there is such a quota, for those who want to make children under it. args: quota_id. reply: the
+-- quota. errors: quota_not_found.
+function ops.quota_get(a) return Quotas.view(Quotas.read(a.quota_id)) end
 
 -- fail: the attempt failed. args: fence, reason, category, retryable, retry_after_ms.
 -- reply: {outcome, ready_at, next_attempt}. errors: fence errors, illegal_transition. events: retry_wait or failed.
@@ -232,7 +233,7 @@ local function due_execution(x)
   end
 end
 
--- due: leases run out, backoffs and delays end, attempts time out. args: limit. See Due.run.
-function ops.due(a) return Due.run('lease_keeper', { x = due_execution }, a.limit) end
+-- due: leases run out, backoffs and delays end, attempts time out, budgets are reset. args: limit. See Due.run.
+function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due }, a.limit) end
 
 redis.register_function('penstock_lease_keeper', function(keys, args) return Call.run('lease_keeper', keys, args) end)

@@ -91,17 +91,24 @@ function ops.replay(a)
   return { execution_id = a.id, state = x.state, duplicate = false, replay_of = old.id }
 end
 
--- remember: an idempotency key whose execution will live in another partition: its id is settled here, before it is
--- made there. args: verb, namespace, key, digest, execution_id. reply: {execution_id, duplicate}.
+-- remember: an idempotency key whose execution will live in another partition: the id that it will have is kept here
+-- first, so that whoever comes again after a crash goes on with the same one.
+-- args: verb, namespace, key, digest, execution_id. reply: {execution_id, reply (the first one, once it is settled)}.
 -- errors: idempotency_conflict. events: none.
 function ops.remember(a)
   local kept = Idempotency.check(a.verb, a.namespace, a.key, a.digest)
-  if kept then return { execution_id = kept.execution_id, duplicate = true } end
-  Idempotency.keep(a.verb, a.namespace, a.key, a.digest, { execution_id = a.execution_id, state = 'ready', duplicate = false })
-  return { execution_id = a.execution_id, duplicate = false }
+  if kept then return { execution_id = kept.execution_id, reply = kept.state and kept } end
+  Idempotency.keep(a.verb, a.namespace, a.key, a.digest, { execution_id = a.execution_id })
+  return { execution_id = a.execution_id }
 end
 
--- forget: what `remember` settled was refused; the key is free again. args: verb, namespace, key. reply: {}.
+-- settle: what `remember` prepared was made. args: verb, namespace, key, digest, reply. reply: {}.
+function ops.settle(a)
+  Idempotency.keep(a.verb, a.namespace, a.key, a.digest, a.reply)
+  return {}
+end
+
+-- forget: what `remember` prepared was refused; the key is free again. args: verb, namespace, key. reply: {}.
 function ops.forget(a)
   Idempotency.drop(a.verb, a.namespace, a.key)
   return {}
@@ -112,7 +119,8 @@ end
 function ops.explain(a) return Facts.of(Executions.read(a.execution_id)) end
 
 -- limit_use: how a token that is kept here stands. args: token. reply: {kind, id, running, max_concurrent, in_window,
--- max_per_window, window_ms, retry_after_ms}. errors, events: none.
+-- max_per_window, window_ms, retry_after_ms}; of a budget {kind, id, exhausted, dimensions, reset_at}.
+-- errors, events: none.
 function ops.limit_use(a)
   Call.settle()
   return Limits.describe(a.token)

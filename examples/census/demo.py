@@ -82,7 +82,7 @@ class Demo:
                 first, mirrored = census.result(), mirror.result()
                 second, answer, cancelled = await self.cancelled_census()
                 totals = await self.direct()
-            report = self.report_file.read_text(encoding="utf-8")
+            report = self.report_file.read_text(encoding="utf-8") if self.report_file.exists() else ""
             self.console.print(Markdown(report))
             self.console.rule("is all of it true?")
             checks.expect_equal("the killed worker died of SIGKILL", workers[0].returncode, -signal.SIGKILL)

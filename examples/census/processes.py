@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
 from pathlib import Path
@@ -52,12 +53,13 @@ class Processes:
         file = self.folder / "ready.json"
         data = str(self.folder / "data")
         up = await self.start("penstock", "penstock.cli", "up", "--data", data, "--ready-file", str(file))
-        async with asyncio.timeout(timeout):
-            while up.returncode is None:
-                with suppress(FileNotFoundError, msgspec.DecodeError):
-                    return msgspec.json.decode(file.read_bytes(), type=Ready)
-                await asyncio.sleep(0.05)
-        raise RuntimeError(f"penstock up ended with {up.returncode}:\n{self.log_tail('penstock')}")
+        deadline = time.monotonic() + timeout
+        while up.returncode is None and time.monotonic() < deadline:
+            with suppress(FileNotFoundError, msgspec.DecodeError):
+                return msgspec.json.decode(file.read_bytes(), type=Ready)
+            await asyncio.sleep(0.05)
+        how = f"is not ready after {timeout:g} s" if up.returncode is None else f"ended with {up.returncode}"
+        raise RuntimeError(f"penstock up {how}:\n{self.log_tail('penstock')}")
 
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The end of what a process said."""

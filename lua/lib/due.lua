@@ -11,8 +11,16 @@ local NAMES = {
 }
 
 local services      -- due sets that this call came across: key -> service
+local outside       -- what handlers of this call leave to their service
 
-function Due.begin() services = {} end
+function Due.begin() services, outside = {}, nil end
+
+-- Work that a handler cannot do in here, for it leads into other partitions or needs Python: it goes to the service with
+-- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
+function Due.outside(item)
+  outside = outside or {}
+  outside[#outside + 1] = item
+end
 
 function Due.key(service, kind)
   local key = Call.root .. ':due:' .. service .. ':' .. kind
@@ -27,7 +35,7 @@ function Due.joined(key, at)
 end
 
 -- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double.
--- Returns {handled, more, now, next_at, errors}.
+-- Returns {handled, more, now, next_at, errors, outside}.
 function Due.run(service, handlers, limit)
   local handled, more, errors = 0, false, nil
   for kind, handler in pairs(handlers) do
@@ -61,5 +69,5 @@ function Due.run(service, handlers, limit)
     local at = tonumber(first[2] or nil)
     if at and (not next_at or at < next_at) then next_at = at end
   end
-  return { handled = handled, more = more, now = Call.now, next_at = next_at, errors = errors }
+  return { handled = handled, more = more, now = Call.now, next_at = next_at, errors = errors, outside = outside }
 end

@@ -1,8 +1,9 @@
--- Limits: what an execution needs room in before it may be handed out: a quota, a concurrency key.
+-- Limits: what an execution needs room in before it may be handed out: a quota, a concurrency key, a budget.
 --
 -- An execution names its limits in `x.limit`: tokens joined by '&', sorted. A token is
 --   q/<quota_id>                    a quota: so many per sliding window, so many at once
 --   c/<partition>/<n>/<key>         a concurrency key: at most n at once
+--   b/<budget_id>                   a budget: nothing more once it is exhausted; nobody holds a slot of it (lib/budgets.lua)
 -- A token's books are kept in the partition that it names. Where that is not the execution's own, the scheduler
 -- asks there (`admit`) before it forwards the grant: a two-step reservation that repairs itself, for a slot is a
 -- sorted-set member that runs out with the grant or lease that holds it, and renewals push it on.
@@ -34,8 +35,11 @@ local function slots_key(token) return Call.root .. ':slots:' .. token end
 local function window_key(token) return Call.root .. ':window:' .. token end
 local function waiting_key(token) return Call.root .. ':waiting:' .. token end
 
+local function is_budget(token) return string.sub(token, 1, 1) == 'b' end
+
 -- How many at once; nil for no such limit. Second: how many per window, and its length (ms).
 local function rule(token)
+  if is_budget(token) then return nil end
   if string.sub(token, 1, 1) == 'c' then return tonumber(string.match(token, '^c/%d+/(%d+)/')) end
   local quota = Records.read('quota', string.sub(token, 3))
   -- A deleted quota limits nothing.
@@ -45,6 +49,7 @@ end
 
 -- Whether a token has room for one more; if not, the error that says why and when to look again (ms, absolute).
 local function room(token, id)
+  if is_budget(token) then return Budgets.room(string.sub(token, 3)) end
   local concurrent, per_window, window_ms = rule(token)
   if concurrent then
     redis.call('ZREMRANGEBYSCORE', slots_key(token), '-inf', Call.now)
@@ -75,6 +80,13 @@ end
 
 -- How a token stands, for whoever wonders what holds an execution back.
 function Limits.describe(token)
+  if is_budget(token) then
+    local id = string.sub(token, 3)
+    local b = Records.read('budget', id)
+    if not b then return { kind = 'budget', id = id, exhausted = false } end
+    local view = Budgets.view(b)
+    return { kind = 'budget', id = id, exhausted = view.exhausted, dimensions = view.dimensions, reset_at = view.reset_at }
+  end
   local concurrent, per_window, window_ms = rule(token)
   local running, in_window, wait_ms = Limits.usage(token)
   local quota = string.sub(token, 1, 1) == 'q'
@@ -127,6 +139,9 @@ local function tell_waiting(token)
   redis.call('UNLINK', waiting_key(token))
 end
 
+-- There may be room again, by other means than a freed slot.
+function Limits.opened(token) tell_waiting(token) end
+
 -- Frees a slot.
 function Limits.free_token(token, id)
   redis.call('ZREM', slots_key(token), id)
@@ -142,7 +157,9 @@ end
 -- For an execution: all its tokens, those kept elsewhere by way of a hint.
 function Limits.extend(x)
   for token in Limits.tokens(x.limit) do
-    if Limits.is_local(token) then
+    if is_budget(token) then
+      -- It has no slots.
+    elseif Limits.is_local(token) then
       Limits.extend_token(token, x.id, x.lease_expires_at)
     else
       Call.hint_item('slot', { tonumber(part(token)), token, x.id, x.lease_expires_at })
@@ -152,7 +169,9 @@ end
 
 function Limits.free(x)
   for token in Limits.tokens(x.limit) do
-    if Limits.is_local(token) then
+    if is_budget(token) then
+      -- It has no slots.
+    elseif Limits.is_local(token) then
       Limits.free_token(token, x.id)
     else
       Call.hint_item('slot', { tonumber(part(token)), token, x.id, 0 })

@@ -2,20 +2,8 @@
 
 from typing import Any
 
-import msgspec
-
 from penstock.errors import PenstockError, make
-
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.encode
-
-
-def merge(text: str | None, handed_on: list[list[str]]) -> str:
-    """The input object with each edge's (key, result) set in it; other values pass byte for byte."""
-    merged = _object(text) if text else {}
-    for key, result in handed_on:
-        merged[key] = msgspec.Raw(result.encode())
-    return _encode(merged).decode()
+from penstock.store.specs import merge
 
 
 def task(reply: dict[str, Any], limit: int) -> dict[str, Any] | PenstockError:

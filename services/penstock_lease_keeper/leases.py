@@ -1,4 +1,4 @@
-"""lease.start, .renew, .release and .progress: what a worker says of a lease that it keeps."""
+"""lease.start, .renew, .release, .progress: a worker speaks of its lease; .revoke: an operator does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from penstock.bus.endpoints import Call
 from penstock.ids import partition_of
 from penstock.messages.common import Fence
-from penstock.messages.leases import LeaseProgress, LeaseRelease, LeaseRenew, LeaseStart
+from penstock.messages.leases import LeaseProgress, LeaseRelease, LeaseRenew, LeaseRevoke, LeaseStart
 from penstock.store import Store
 
 
-async def fenced(store: Store, op: str, items: Sequence[Fence]) -> Sequence[Any]:
+async def fenced(store: Store, op: str, items: Sequence[Fence | LeaseRevoke]) -> Sequence[Any]:
     """One command for each request, in the partition that its execution names."""
     return await store.call_many([(partition_of(item.execution_id), op, item) for item in items])
 
@@ -29,6 +29,9 @@ class Leases:
 
     async def release(self, call: Call[LeaseRelease]) -> Sequence[Any]:
         return await fenced(self._store, "release", call.items)
+
+    async def revoke(self, call: Call[LeaseRevoke]) -> Sequence[Any]:
+        return await fenced(self._store, "revoke", call.items)
 
     async def progress(self, call: Call[LeaseProgress]) -> Sequence[Any]:
         return await fenced(self._store, "progress", call.items)

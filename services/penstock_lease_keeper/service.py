@@ -2,6 +2,8 @@
 
 from penstock import verbs
 from penstock.runtime import Context, Service
+from penstock.store.references import References
+from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
 from penstock_lease_keeper.handover import Handover
 from penstock_lease_keeper.leases import Leases
@@ -13,7 +15,9 @@ def build(context: Context) -> Service:
     claims = Claims(context.store, limit)
     handover = Handover(context.store, context.nats, root=context.settings.root, payload_limit=limit)
     leases = Leases(context.store)
-    outcomes = Outcomes(context.store)
+    outcomes = Outcomes(context.store, References(context.store))
+    budgets = Budgets(context.store, context.spawn)
+    context.due.on_result = budgets.due
     return Service(
         name=verbs.LEASE_KEEPER,
         endpoints={
@@ -24,8 +28,13 @@ def build(context: Context) -> Service:
             verbs.LEASE_RENEW: leases.renew,
             verbs.LEASE_RELEASE: leases.release,
             verbs.LEASE_PROGRESS: leases.progress,
+            verbs.LEASE_USAGE: budgets.usage,
             verbs.LEASE_COMPLETE: outcomes.complete,
             verbs.LEASE_FAIL: outcomes.fail,
+            verbs.LEASE_CANCEL: outcomes.cancel,
+            verbs.LEASE_DELAY: outcomes.delay,
+            verbs.LEASE_AWAIT_CHILDREN: outcomes.await_children,
+            verbs.LEASE_REVOKE: leases.revoke,
         },
         background=[handover.run],
     )

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from penstock.bus.codec import codec_of
+from penstock.bus.codec import decode
 from penstock.bus.consumer import ACK, Dead, Outcome, Retry
 from penstock.errors import PenstockError, make
 from penstock.ids import partition_of
@@ -16,7 +16,9 @@ from penstock.store import Store
 from penstock.verbs import MIRROR_OBSERVER, Verb
 
 # Not a verb that anyone can request: what is published is read as one, with the same typed errors.
-_PUBLISHED: Final = Verb("observation", MIRROR_OBSERVER, PublishedObservation, Step)
+_PUBLISHED: Final[Verb[PublishedObservation, Step]] = Verb(
+    "observation", MIRROR_OBSERVER, PublishedObservation, Step
+)
 
 
 class Observations:
@@ -26,7 +28,6 @@ class Observations:
         self._store = store
         self._prefix = f"{root}.observation."
         self._max_payload_bytes = max_payload_bytes
-        self._decode = codec_of(_PUBLISHED).decode
 
     async def apply(self, messages: list[Msg]) -> Sequence[Outcome]:
         """An outcome for each message; the consumer's handler."""
@@ -43,7 +44,7 @@ class Observations:
             msgspec.convert(flow_id, Id)
         except msgspec.ValidationError:
             return make("invalid_request", "the subject must end in a flow id", detail={"field": "flow_id"})
-        (item,), _ = self._decode(message.data, self._max_payload_bytes)
+        (item,), _ = decode(_PUBLISHED, message.data, self._max_payload_bytes)
         if isinstance(item, PenstockError):
             return item
         if item.flow_id not in (None, flow_id):

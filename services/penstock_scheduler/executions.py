@@ -15,34 +15,54 @@ from penstock.messages.executions import (
     ExecutionGet,
     ExecutionHistory,
     ExecutionList,
-    ExecutionSpec,
 )
 from penstock.store import Store
+from penstock.store.references import References
+from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import pages, views
-from penstock_scheduler.idempotency import digest
-from penstock_scheduler.limits import Quotas, limit_of
+from penstock_scheduler.idempotency import digest, once
 
-def normalize(spec: ExecutionSpec) -> None:
-    """Capabilities are a set: sorted and unique, so that equal sets share a queue."""
-    if spec.capabilities:
-        spec.capabilities = sorted(set(spec.capabilities))
+
+def _is_keyed_child(item: ExecutionCreate) -> bool:
+    return item.parent_id is not None and item.idempotency_key is not None
 
 
 class Executions:
     """Handlers about executions; lists of requests in, lists of results out."""
 
-    def __init__(self, store: Store, quotas: Quotas) -> None:
+    def __init__(self, store: Store, references: References) -> None:
         self._store = store
-        self._quotas = quotas
+        self._references = references
 
     async def create(self, call: Call[ExecutionCreate]) -> Sequence[Any]:
-        wanted = {item.quota_id for item in call.items if item.quota_id}
-        missing = await self._quotas.check(wanted) if wanted else {}
+        missing = await self._references.missing(call.items)
         if not missing:
-            return await self._store.call_many([self._create(item) for item in call.items])
-        good = [item for item in call.items if item.quota_id not in missing]
-        created = iter(await self._store.call_many([self._create(item) for item in good]))
-        return [missing.get(item.quota_id or "") or next(created) for item in call.items]
+            return await self._create_all(call.items)
+        good = [item for index, item in enumerate(call.items) if index not in missing]
+        created = iter(await self._create_all(good))
+        return [missing.get(index) or next(created) for index in range(len(call.items))]
+
+    async def _create_all(self, items: Sequence[ExecutionCreate]) -> Sequence[Any]:
+        keyed = [item for item in items if _is_keyed_child(item)]
+        if not keyed:
+            return await self._store.call_many([self._create(item) for item in items])
+        others = [self._create(item) for item in items if not _is_keyed_child(item)]
+        made, created = await asyncio.gather(
+            asyncio.gather(*map(self._create_keyed_child, keyed), return_exceptions=True),
+            self._store.call_many(others),
+        )
+        first, rest = iter(made), iter(created)
+        return [next(first if _is_keyed_child(item) else rest) for item in items]
+
+    async def _create_keyed_child(self, item: ExecutionCreate) -> dict[str, Any]:
+        """Its parent says where it lives, its idempotency key where that is remembered."""
+        partition, op, args = self._create(item)
+        key, body = args.pop("idempotency_key"), args.pop("digest")
+
+        async def make(execution_id: str) -> dict[str, Any]:
+            return await self._store.call(partition, op, args | {"id": execution_id})
+
+        return await once(self._store, "execution", item.namespace, key, body, partition, make)
 
     def _create(self, item: ExecutionCreate) -> tuple[int, str, dict[str, Any]]:
         normalize(item)
@@ -58,6 +78,8 @@ class Executions:
             partition = partition_for(f"{item.namespace}:{item.idempotency_key}", self._store.partitions)
             args["digest"] = digest(item)
             args["idempotency_key"] = item.idempotency_key
+        if item.parent_id is not None:
+            partition = partition_of(item.parent_id)
         args["id"] = new_id(partition)
         return partition, "create", args
 
@@ -73,7 +95,7 @@ class Executions:
     async def _list(self, item: ExecutionList) -> dict[str, Any]:
         filters = {
             name: value
-            for name in ("namespace", "lane", "kind", "state", "flow_id")
+            for name in ("namespace", "lane", "kind", "state", "flow_id", "tag")
             if (value := getattr(item, name)) is not None
         }
         records, cursor = await pages.newest(

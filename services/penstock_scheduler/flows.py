@@ -10,10 +10,10 @@ from penstock.bus.endpoints import Call
 from penstock.ids import new_id, partition_for, partition_of
 from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart
 from penstock.store import Store
+from penstock.store.references import References
+from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import graphs, pages, views
-from penstock_scheduler.executions import normalize
 from penstock_scheduler.idempotency import digest
-from penstock_scheduler.limits import Quotas, limit_of
 
 GRAPH_SLICE: Final = 200
 """Members of one look at a graph, so that no look holds Valkey for long."""
@@ -22,17 +22,16 @@ GRAPH_SLICE: Final = 200
 class Flows:
     """Handlers about flows; their verbs take no batches."""
 
-    def __init__(self, store: Store, quotas: Quotas) -> None:
+    def __init__(self, store: Store, references: References) -> None:
         self._store = store
-        self._quotas = quotas
+        self._references = references
 
     async def create(self, call: Call[FlowCreate]) -> Sequence[Any]:
         item = call.items[0]
         graphs.check(item.members, item.edges, item.joins)
         for member in item.members:
             normalize(member)
-        missing = await self._quotas.check({member.quota_id for member in item.members if member.quota_id})
-        for error in missing.values():
+        for error in (await self._references.missing(item.members)).values():
             raise error
         partitions = self._store.partitions
         args: dict[str, Any] = {}

@@ -6,41 +6,26 @@ when one is lost.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.ids import new_id, partition_for, partition_of, uuid7
-from penstock.messages.executions import ExecutionSpec
 from penstock.messages.limits import QuotaCreate, QuotaGet
 from penstock.store import Store
+from penstock.store.references import References
 from penstock_scheduler.idempotency import digest
-
-KNOWN_S: Final = 5.0
-"""How long a quota that was seen counts as there."""
-
-
-def limit_of(spec: ExecutionSpec, namespace: str, partitions: int) -> str | None:
-    """The tokens that an execution needs room in, as lua/lib/limits.lua names them."""
-    tokens: list[str] = []
-    if spec.concurrency_key is not None:
-        key = f"{namespace}.{spec.concurrency_key}"
-        tokens.append(f"c/{partition_for(key, partitions)}/{spec.concurrency_limit}/{key}")
-    if spec.quota_id is not None:
-        tokens.append(f"q/{spec.quota_id}")
-    return "&".join(tokens) or None
 
 
 class Quotas:
-    """Handlers about quotas, and whether one exists."""
+    """Handlers about quotas."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, references: References) -> None:
         self._store = store
-        self._seen: dict[str, float] = {}
+        self._references = references
 
     async def create(self, call: Call[QuotaCreate]) -> Sequence[Any]:
         item = call.items[0]
@@ -60,23 +45,8 @@ class Quotas:
 
     async def delete(self, call: Call[QuotaGet]) -> Sequence[Any]:
         item = call.items[0]
-        self._seen.pop(item.quota_id, None)
+        self._references.forget("quota", item.quota_id)
         return [await self._store.call(partition_of(item.quota_id), "quota_delete", item)]
-
-    async def check(self, quota_ids: set[str]) -> dict[str, PenstockError]:
-        """Those that do not exist, each with its error."""
-        now = time.monotonic()
-        unknown = [quota_id for quota_id in quota_ids if self._seen.get(quota_id, 0.0) < now]
-        replies = await self._store.call_many(
-            [(partition_of(quota_id), "quota_get", {"quota_id": quota_id}) for quota_id in unknown]
-        )
-        missing: dict[str, PenstockError] = {}
-        for quota_id, reply in zip(unknown, replies, strict=True):
-            if isinstance(reply, PenstockError):
-                missing[quota_id] = reply
-            else:
-                self._seen[quota_id] = now + KNOWN_S
-        return missing
 
 
 class Admission:

@@ -3,7 +3,11 @@
 from penstock import verbs
 from penstock.bus.endpoints import parked
 from penstock.runtime import Context, Service
+from penstock.store.references import References
+from penstock_scheduler.budgets import Budgets
+from penstock_scheduler.control import Control
 from penstock_scheduler.executions import Executions
+from penstock_scheduler.explanations import Explanations
 from penstock_scheduler.flows import Flows
 from penstock_scheduler.lanes import Lanes
 from penstock_scheduler.limits import Admission, Quotas
@@ -12,9 +16,13 @@ from penstock_scheduler.work import Work
 
 
 def build(context: Context) -> Service:
-    quotas = Quotas(context.store)
-    executions = Executions(context.store, quotas)
-    flows = Flows(context.store, quotas)
+    references = References(context.store)
+    quotas = Quotas(context.store, references)
+    budgets = Budgets(context.store, references)
+    executions = Executions(context.store, references)
+    control = Control(context.store)
+    explanations = Explanations(context.store)
+    flows = Flows(context.store, references)
     lanes = Lanes(context.store)
     waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
     admission = Admission(context.store, context.spawn)
@@ -32,12 +40,22 @@ def build(context: Context) -> Service:
             verbs.EXECUTION_LIST: executions.list,
             verbs.EXECUTION_HISTORY: executions.history,
             verbs.EXECUTION_WAIT: parked(waits.wait),
+            verbs.EXECUTION_RUN_NOW: control.run_now,
+            verbs.EXECUTION_CHANGE_PRIORITY: control.change_priority,
+            verbs.EXECUTION_SET_TAGS: control.set_tags,
+            verbs.EXECUTION_REPLAY: control.replay,
+            verbs.EXECUTION_EXPLAIN: explanations.explain,
             verbs.WORK_NEXT: work.next,
             verbs.WORK_GRANT: work.grant,
             verbs.LANE_LIST: lanes.list,
             verbs.QUOTA_CREATE: quotas.create,
             verbs.QUOTA_GET: quotas.get,
             verbs.QUOTA_DELETE: quotas.delete,
+            verbs.BUDGET_CREATE: budgets.create,
+            verbs.BUDGET_GET: budgets.get,
+            verbs.BUDGET_REPLENISH: budgets.replenish,
+            verbs.BUDGET_RESET: budgets.reset,
+            verbs.BUDGET_DELETE: budgets.delete,
             verbs.FLOW_CREATE: flows.create,
             verbs.FLOW_START: flows.start,
             verbs.FLOW_GET: flows.get,

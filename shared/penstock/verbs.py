@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
+from penstock.messages import control as c
 from penstock.messages import executions as e
 from penstock.messages import flows as f
 from penstock.messages import leases as le
@@ -52,12 +53,24 @@ EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)
 EXECUTION_LIST = Verb("execution.list", SCHEDULER, e.ExecutionList, Page[Record], True)
 EXECUTION_HISTORY = Verb("execution.history", SCHEDULER, e.ExecutionHistory, Page[e.ExecutionEvent], True)
 EXECUTION_WAIT = Verb("execution.wait", SCHEDULER, e.ExecutionWait, Record, True)
+EXECUTION_RUN_NOW = Verb("execution.run_now", SCHEDULER, c.ExecutionRunNow, Record, True)
+EXECUTION_CHANGE_PRIORITY = Verb(
+    "execution.change_priority", SCHEDULER, c.ExecutionChangePriority, Record, True
+)
+EXECUTION_SET_TAGS = Verb("execution.set_tags", SCHEDULER, c.ExecutionSetTags, Record, True)
+EXECUTION_REPLAY = Verb("execution.replay", SCHEDULER, c.ExecutionReplay, c.Replayed, True)
+EXECUTION_EXPLAIN = Verb("execution.explain", SCHEDULER, c.ExecutionExplain, c.Explanation, True)
 WORK_NEXT = Verb("work.next", SCHEDULER, e.WorkNext, le.Tasks)
 WORK_GRANT = Verb("work.grant", SCHEDULER, e.WorkGrant, Page[e.Grant])
 LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
 QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
 QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
 QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)
+BUDGET_CREATE = Verb("budget.create", SCHEDULER, li.BudgetCreate, li.Budget)
+BUDGET_GET = Verb("budget.get", SCHEDULER, li.BudgetGet, li.Budget)
+BUDGET_REPLENISH = Verb("budget.replenish", SCHEDULER, li.BudgetReplenish, li.Budget)
+BUDGET_RESET = Verb("budget.reset", SCHEDULER, li.BudgetGet, li.Budget)
+BUDGET_DELETE = Verb("budget.delete", SCHEDULER, li.BudgetGet, li.Budget)
 FLOW_CREATE = Verb("flow.create", SCHEDULER, f.FlowCreate, f.Flow)
 FLOW_START = Verb("flow.start", SCHEDULER, f.FlowStart, f.Flow)
 FLOW_GET = Verb("flow.get", SCHEDULER, f.FlowGet, f.Flow)
@@ -69,10 +82,17 @@ LEASE_CLAIM_RESUMED = Verb("lease.claim_resumed", LEASE_KEEPER, le.Claim, le.Tas
 LEASE_RECLAIM = Verb("lease.reclaim", LEASE_KEEPER, le.Claim, le.TaskMessage, True)
 LEASE_START = Verb("lease.start", LEASE_KEEPER, le.LeaseStart, StateReply, True)
 LEASE_RENEW = Verb("lease.renew", LEASE_KEEPER, le.LeaseRenew, le.Renewed, True)
-LEASE_COMPLETE = Verb("lease.complete", LEASE_KEEPER, le.LeaseComplete, StateReply, True)
+LEASE_COMPLETE = Verb("lease.complete", LEASE_KEEPER, le.LeaseComplete, le.Completed, True)
+LEASE_CANCEL = Verb("lease.cancel", LEASE_KEEPER, le.LeaseCancel, StateReply, True)
+LEASE_DELAY = Verb("lease.delay", LEASE_KEEPER, le.LeaseDelay, StateReply, True)
+LEASE_AWAIT_CHILDREN = Verb(
+    "lease.await_children", LEASE_KEEPER, le.LeaseAwaitChildren, StateReply, True
+)
+LEASE_REVOKE = Verb("lease.revoke", LEASE_KEEPER, le.LeaseRevoke, StateReply, True)
 LEASE_FAIL = Verb("lease.fail", LEASE_KEEPER, le.LeaseFail, le.Failed, True)
 LEASE_RELEASE = Verb("lease.release", LEASE_KEEPER, le.LeaseRelease, StateReply, True)
 LEASE_PROGRESS = Verb("lease.progress", LEASE_KEEPER, le.LeaseProgress, le.Progress, True)
+LEASE_USAGE = Verb("lease.usage", LEASE_KEEPER, li.LeaseUsage, li.Usage, True)
 
 WAITPOINT_CREATE = Verb("waitpoint.create", SIGNAL_ROUTER, s.WaitpointCreate, s.WaitpointCreated)
 LEASE_SUSPEND = Verb("lease.suspend", SIGNAL_ROUTER, s.LeaseSuspend, s.Suspended, True)

@@ -27,7 +27,7 @@ from rooms import Rooms
 HALF = 30_000
 MINUTE = 2 * HALF
 LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
-EXAMPLES = int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "50"))
 
 PROFILE = settings(
     max_examples=EXAMPLES,
@@ -57,8 +57,8 @@ def maybe(strategy: Any) -> Any:
 
 fenced = {
     "job": index,
-    "lease": st.sampled_from([0, 0, 0, 0, 1, 2]),
-    "forge": st.sampled_from(["", "", "", "", "", "lease", "epoch", "attempt"]),
+    "lease": st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2]),
+    "forge": st.sampled_from(["", "", "", "", "", "", "", "", "lease", "epoch", "attempt"]),
 }
 backoff = st.fixed_dictionaries(
     {
@@ -75,12 +75,12 @@ CREATE = command(
     caps=st.sampled_from([[], [], ["gpu"], ["gpu", "ssd"]]),
     fair=st.sampled_from([None, None, "t1", "t2", "t3"]),
     run_at=maybe(durations),
-    deadline=maybe(st.sampled_from([5 * HALF, 9 * HALF])),
+    deadline=st.sampled_from([None, None, 5 * HALF, 9 * HALF]),
     max_attempts=st.integers(1, 3),
     backoff=backoff,
     timeout=maybe(durations),
     max_reclaims=st.sampled_from([None, 0, 1, 2]),
-    categories=st.sampled_from([{}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
+    categories=st.sampled_from([{}, {}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
 )
 GRANT = command(
     "grant",
@@ -98,22 +98,24 @@ CLAIM = command(
     start=st.sampled_from([True, True, False]),
     ttl=durations,
 )
+FAIL = command(
+    "fail",
+    **fenced,
+    category=st.sampled_from(["error", "bad", "good"]),
+    retryable=st.sampled_from([True, True, True, False]),
+    delay=maybe(durations),
+)
 KEEPER = st.one_of(
+    FAIL,
+    FAIL,
+    command("complete", **fenced),
+    command("give_back", **fenced),
     CLAIM,
+    command("start", **fenced),
     command("start", **fenced),
     command("renew", **fenced, ttl=maybe(durations)),
     command("progress", **fenced),
-    command("complete", **fenced),
-    command("complete", **fenced),
-    command(
-        "fail",
-        **fenced,
-        category=st.sampled_from(["error", "bad", "good"]),
-        retryable=st.sampled_from([True, True, True, False]),
-        delay=maybe(durations),
-    ),
     command("release", **fenced),
-    command("give_back", **fenced),
 )
 waitpoint = {"waitpoint": maybe(st.integers(0, 2))}
 ROUTER = st.one_of(
@@ -128,11 +130,10 @@ ROUTER = st.one_of(
     ),
     command("deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])),
 )
-CANCEL = command("cancel", job=index, grace=st.sampled_from([0, HALF, 3 * HALF]))
+CANCEL = command("cancel", job=index, grace=st.sampled_from([3 * HALF, HALF, 0]))
 
 
-def batch(commands: st.SearchStrategy[Command], most: int = 4) -> st.SearchStrategy[list[Command]]:
-    return st.lists(commands, min_size=1, max_size=most)
+LOOPS = ["lease-keeper", "scheduler", "signal-router", "cancel-reconciler"]
 
 
 class Executions(RuleBasedStateMachine):
@@ -140,8 +141,8 @@ class Executions(RuleBasedStateMachine):
 
     valkey_url = ""
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(commands=st.lists(CREATE, min_size=3, max_size=6))
+    def open(self, commands: list[Command]) -> None:
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         opening = self.stack.enter_async_context(Machine.open(self.valkey_url, LIMITS))
@@ -156,6 +157,7 @@ class Executions(RuleBasedStateMachine):
         self.ready_at: dict[str, float] = {}
         self.ended: dict[str, dict[str, Any]] = {}
         self.epochs: dict[str, int] = {}
+        self._run("scheduler", commands)
 
     def teardown(self) -> None:
         if hasattr(self, "rooms"):
@@ -170,37 +172,45 @@ class Executions(RuleBasedStateMachine):
 
     # -- rules ------------------------------------------------------------------------------------
 
-    @rule(commands=batch(st.one_of(CREATE, CREATE, GRANT)))
-    def scheduler(self, commands: list[Command]) -> None:
+    @rule(commands=st.lists(CREATE, min_size=1, max_size=4))
+    def submit(self, commands: list[Command]) -> None:
         self._run("scheduler", commands)
 
-    @rule(commands=batch(KEEPER))
-    def keeper(self, commands: list[Command]) -> None:
-        self._run("lease-keeper", commands)
-
-    @rule(commands=batch(ROUTER, 3))
-    def router(self, commands: list[Command]) -> None:
-        self._run("signal-router", commands)
-
-    @rule(commands=batch(CANCEL, 2))
-    def cancel(self, commands: list[Command]) -> None:
-        self._run("cancel-reconciler", commands)
-
-    @rule(grant=GRANT, claim=CLAIM)
-    def work(self, grant: Command, claim: Command) -> None:
+    @rule(grant=GRANT, claim=CLAIM, everything=st.sampled_from([True, True, False]))
+    def work(self, grant: Command, claim: Command, everything: bool) -> None:
         """The usual way: what was granted is claimed."""
         before = len(self.grants)
-        self._run("scheduler", [grant])
+        most = {"lanes": ["a", "b"], "caps": ["gpu", "ssd"], "max": 10} if everything else {}
+        self._run("scheduler", [("grant", {**grant[1], **most})])
         fresh = len(self.grants) - before
         plain = {**claim[1], "worker": None, "job": None, "verb": "any"}
         self._run("lease-keeper", [("claim", {**plain, "grant": i}) for i in range(fresh)])
 
-    @rule(minutes=st.sampled_from([1, 1, 1, 2, 5]))
-    def time_passes(self, minutes: int) -> None:
-        self.machine.skew_ms += minutes * MINUTE
+    @rule(commands=st.lists(st.one_of(CREATE, GRANT), min_size=1, max_size=5))
+    def schedule(self, commands: list[Command]) -> None:
+        self._run("scheduler", commands)
 
-    @rule(service=st.sampled_from(["scheduler", "lease-keeper", "lease-keeper", "signal-router", "cancel-reconciler"]))
-    def due(self, service: str) -> None:
+    @rule(commands=st.lists(KEEPER, min_size=1, max_size=5))
+    def keep(self, commands: list[Command]) -> None:
+        self._run("lease-keeper", commands)
+
+    @rule(commands=st.lists(ROUTER, min_size=1, max_size=4))
+    def signal(self, commands: list[Command]) -> None:
+        self._run("signal-router", commands)
+
+    @rule(command=CANCEL, really=st.sampled_from([False, False, True]))
+    def cancel(self, command: Command, really: bool) -> None:
+        if really:
+            self._run("cancel-reconciler", [command])
+
+    @rule(minutes=st.sampled_from([1, 1, 1, 2, 5, 12]), services=st.permutations(LOOPS), loops=st.integers(0, 4))
+    def time_passes(self, minutes: int, services: list[str], loops: int) -> None:
+        """The clock moves; some of the due loops notice."""
+        self.machine.skew_ms += minutes * MINUTE
+        for service in services[: 4 - loops]:
+            self._due(service)
+
+    def _due(self, service: str) -> None:
         self.runner.run(self.machine.due(service))
         for job in self.jobs:
             if not job.gone:
@@ -375,7 +385,8 @@ class Executions(RuleBasedStateMachine):
         if not leased:
             return None
         held = [each for each in leased if each.lease is not None]
-        target = (held or leased)[-1 - job % len(held or leased)] if job % 4 else leased[-1 - job % len(leased)]
+        among = leased if job % 4 == 3 or not held else held
+        target = among[-1 - job % len(among)]
         known = self.fences[target.execution_id]
         fence = known[-1 - lease % len(known)]
         match forge:

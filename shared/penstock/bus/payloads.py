@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, cast, get_args, get_origin
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from penstock import errors
 from penstock.messages.common import NULL
@@ -27,7 +27,8 @@ class Plan(Struct, frozen=True):
         """Checks a decoded request's payloads and makes text of them, in place."""
         for name in self.own:
             value = getattr(message, name)
-            setattr(message, name, None if value is NULL else _text(value, limit, path + name))
+            if value is not UNSET:
+                setattr(message, name, None if value is NULL else _text(value, limit, path + name))
         for name, plan in self.inner:
             value = getattr(message, name)
             if isinstance(value, list):

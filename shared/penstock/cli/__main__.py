@@ -12,14 +12,13 @@ if find_spec("cyclopts") is None or find_spec("rich") is None:
     sys.exit("penstock: the command needs more than the SDK does: pip install 'penstock[cli]'")
 
 from cyclopts import App, Group, Parameter
-from rich.console import Console
 
 from penstock import PenstockError, __version__
 from penstock.cli import audit, doctor, executions, flows, watch
 from penstock.cli.data_dir import DEFAULT
 from penstock.cli.output import Status, emit_json
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument
+from penstock.cli.shell import Shell, ShellArgument, consoles
 from penstock.verbs import SERVICES
 
 GLOBAL = Group("Everywhere", sort_key=100)
@@ -135,8 +134,7 @@ def launch(
     more: dict[str, Any] = {}
     if "shell" in ignored:
         more["shell"] = Shell(
-            console=Console(),
-            errors=Console(stderr=True),
+            *consoles(),
             nats=nats,
             credentials=creds,
             root=root,

@@ -85,7 +85,7 @@ async def on_nats(shell: Shell, url: str) -> AsyncIterator[Check]:
         yield Check("NATS message size", None if small else True, f"{size / 2**20:g} MiB", small)
         async for check in on_streams(nats, shell.root):
             yield check
-        async for check in on_services(nats):
+        async for check in on_services(nats, shell.root):
             yield check
     finally:
         await nats.close()
@@ -116,13 +116,13 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         yield Check(name, None if dead else True, f"{state.messages} messages", advice)
 
 
-async def on_services(nats: Nats) -> AsyncIterator[Check]:
+async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
     """Which services answer a ping of the NATS micro protocol."""
     inbox = nats.new_inbox()
     subscription = await nats.subscribe(inbox)  # pyright: ignore[reportUnknownMemberType]
     for service in SERVICES:
-        await nats.publish(f"$SRV.PING.{service}", b"", reply=inbox)
-    answers: dict[str, list[dict[str, Any]]] = {service: [] for service in SERVICES}
+        await nats.publish(f"$SRV.PING.{root}-{service}", b"", reply=inbox)
+    answers: dict[str, list[dict[str, Any]]] = {f"{root}-{service}": [] for service in SERVICES}
     deadline = time.monotonic() + PING_S
     quiet = 0.25  # once all have answered: others may have more instances
     while (left := deadline - time.monotonic()) > 0:
@@ -133,7 +133,7 @@ async def on_services(nats: Nats) -> AsyncIterator[Check]:
         pong: dict[str, Any] = msgspec.json.decode(message.data) if message.data else {}
         if pong.get("name") in answers:
             answers[pong["name"]].append(pong)
-    for service, pongs in answers.items():
+    for service, pongs in zip(SERVICES, answers.values(), strict=True):
         if not pongs:
             yield Check(service, False, "no answer", f"start it: penstock-{service}, or penstock up")
             continue

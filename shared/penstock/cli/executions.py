@@ -158,15 +158,13 @@ async def list_(
     rows = (
         (
             each.execution_id,
-            escape(each.kind),
-            escape(each.lane),
-            styled(each.state, each.reason),
-            str(each.attempt_index),
             clock(each.updated_at),
+            styled(each.state, each.reason),
+            escape(each.kind) + _unusual(each),
         )
         for each in page.items
     )
-    shell.show(page, listing(("execution", "kind", "lane", "state", "attempt", "updated"), rows))
+    shell.show(page, listing(("execution", "updated", "state", "kind"), rows))
     if page.cursor and not shell.json:
         shell.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
 
@@ -253,6 +251,13 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
+def _unusual(record: Record) -> str:
+    """What of an execution is worth a word in a list."""
+    words = [f"in {record.lane}"] if record.lane != "default" else []
+    words += [f"attempt {record.attempt_index}"] if record.attempt_index > 1 else []
+    return f" [dim]{escape(', '.join(words))}[/]" if words else ""
+
+
 def how_it_ended(record: Record) -> str:
     """One line about an execution that did not complete."""
     failure = record.failure or {}
@@ -267,7 +272,9 @@ def record_facts(record: Record) -> Any:
         {
             "execution": record.execution_id,
             "kind": escape(record.kind),
-            "state": styled(record.state, record.reason or record.outcome),
+            "state": styled(
+                record.state, record.reason or (record.outcome if record.outcome != record.state else None)
+            ),
             "lane": escape(record.lane) + (f" priority {record.priority}" if record.priority else ""),
             "namespace": "" if record.namespace == "default" else escape(record.namespace),
             "attempt": f"{record.attempt_index} of {record.max_attempts}",

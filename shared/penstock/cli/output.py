@@ -80,10 +80,12 @@ def facts(rows: Mapping[str, Any]) -> Table:
 
 
 def listing(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A plain table; the first column is an id that must stay whole."""
+    """A plain table. Only the last column gives way when a line gets too long: ids must stay whole."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for index, name in enumerate(columns):
-        table.add_column(name, no_wrap=index == 0, overflow="fold")
+    *whole, last = columns
+    for name in whole:
+        table.add_column(name, no_wrap=True)
+    table.add_column(last, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

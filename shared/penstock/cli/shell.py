@@ -23,6 +23,12 @@ T = TypeVar("T")
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 
 
+def consoles() -> tuple[Console, Console]:
+    """For output and for errors; lines that go to a file or pipe are not cut."""
+    out = Console(width=None if sys.stdout.isatty() else 1000)
+    return out, Console(stderr=True, width=None if sys.stderr.isatty() else 1000)
+
+
 @dataclass(frozen=True)
 class Shell:
     """The global options, and what commands do with them."""

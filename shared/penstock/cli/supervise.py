@@ -101,7 +101,8 @@ class Child:
         line = (self.last_words(1) or [""])[0]
         with contextlib.suppress(ValueError, TypeError):
             said: dict[str, Any] = json.loads(line)
-            parts = (said["event"], said.get("reason") or said.get("error"))
+            why = said.get("reason") or said.get("error") or said.get("exception", "").rpartition("\n")[2]
+            parts = (said["event"], why)
             return ": ".join(str(part) for part in parts if part)
         return line
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, cast, overload
 
+from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
@@ -25,6 +26,14 @@ from penstock.client.publishing import Publisher
 from penstock.client.run import Run
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
+from penstock.messages.control import (
+    ExecutionChangePriority,
+    ExecutionExplain,
+    ExecutionReplay,
+    ExecutionRunNow,
+    ExecutionSetTags,
+    Explanation,
+)
 from penstock.messages.executions import (
     ExecutionCreated,
     ExecutionEvent,
@@ -162,9 +171,13 @@ class Client:
         kind: str | None = None,
         state: ExecutionState | None = None,
         flow_id: str | None = None,
+        tag: str | None = None,
         page: int = 100,
     ) -> AsyncIterator[Record]:
-        """Executions for which all filters hold, newest first; fetched `page` at a time."""
+        """Executions for which all filters hold, newest first; fetched `page` at a time.
+
+        `tag` is a tag's name, or `name=value`.
+        """
         return each(
             self._requester,
             verbs.EXECUTION_LIST,
@@ -174,6 +187,7 @@ class Client:
                 kind=kind,
                 state=state,
                 flow_id=flow_id,
+                tag=tag,
                 cursor=cursor,
                 limit=page,
             ),
@@ -190,6 +204,38 @@ class Client:
     async def cancel(self, execution_id: str, reason: str = "", *, grace_ms: int = 10_000) -> str:
         """Ask for an execution's end. Answers its state."""
         return await self.run(execution_id).cancel(reason, grace_ms=grace_ms)
+
+    async def replay(
+        self, execution_id: str, *, input: Any = UNSET, idempotency_key: str | None = None
+    ) -> Run:
+        """Run an ended execution again, as a new one; with another input, if one is given."""
+        request = ExecutionReplay(
+            execution_id=execution_id,
+            input=UNSET if input is UNSET else raw(input),
+            idempotency_key=idempotency_key,
+        )
+        created = await self._requester.call(verbs.EXECUTION_REPLAY, request)
+        return Run(self._requester, created.execution_id, duplicate=created.duplicate)
+
+    async def run_now(self, execution_id: str) -> Record:
+        """Let what waits for a time (run_at, a backoff, a delay) go on at once."""
+        request = ExecutionRunNow(execution_id=execution_id)
+        return await self._requester.call(verbs.EXECUTION_RUN_NOW, request)
+
+    async def change_priority(self, execution_id: str, priority: int) -> Record:
+        """Order an execution anew: -128 to 127, higher is sooner."""
+        request = ExecutionChangePriority(execution_id=execution_id, priority=priority)
+        return await self._requester.call(verbs.EXECUTION_CHANGE_PRIORITY, request)
+
+    async def set_tags(self, execution_id: str, tags: Mapping[str, str]) -> Record:
+        """Give an execution these tags and no others."""
+        request = ExecutionSetTags(execution_id=execution_id, tags=dict(tags))
+        return await self._requester.call(verbs.EXECUTION_SET_TAGS, request)
+
+    async def explain(self, execution_id: str) -> Explanation:
+        """Why an execution does not run now, and what to do about it."""
+        request = ExecutionExplain(execution_id=execution_id)
+        return await self._requester.call(verbs.EXECUTION_EXPLAIN, request)
 
     def lanes(self) -> AsyncIterator[Lane]:
         """Every lane, with its depth per state."""

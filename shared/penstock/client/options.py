@@ -28,6 +28,11 @@ class ExecutionOptions(TypedDict, total=False):
     capabilities: Sequence[str]
     tags: Mapping[str, str]
     fairness_key: str
+    budget_ids: Sequence[str]
+    quota_id: str
+    concurrency_key: str
+    concurrency_limit: int
+    parent_id: str
     max_reclaims: int
     retention_ms: int
     idempotency_key: str

@@ -14,6 +14,7 @@ from penstock.messages.common import (
     LeaseTtlMs,
     Limit,
     PositiveMs,
+    Priority,
     Reply,
     Request,
     Tags,
@@ -24,6 +25,7 @@ from penstock.messages.common import (
 from penstock.states import ExecutionState
 
 Categories = Annotated[list[Token], Meta(max_length=64)]
+BudgetIds = Annotated[list[Id], Meta(max_length=16)]
 
 
 class Backoff(Request, kw_only=True):
@@ -48,7 +50,7 @@ class ExecutionSpec(Request, kw_only=True):
     kind: Kind
     input: Raw = raw()
     lane: Token = "default"
-    priority: Annotated[int, Meta(ge=-128, le=127)] = 0
+    priority: Priority = 0
     run_at: Instant | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     backoff: Backoff | None = None
@@ -59,6 +61,7 @@ class ExecutionSpec(Request, kw_only=True):
     capabilities: Capabilities = []
     tags: Tags = {}
     fairness_key: Token | None = None
+    budget_ids: BudgetIds = []
     quota_id: Id | None = None
     concurrency_key: Token | None = None
     concurrency_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1
@@ -67,6 +70,9 @@ class ExecutionSpec(Request, kw_only=True):
 
 
 class ExecutionCreate(ExecutionSpec, kw_only=True):
+    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's."""
+
+    parent_id: Id | None = None
     namespace: Token = "default"
     idempotency_key: IdempotencyKey | None = None
 
@@ -82,13 +88,14 @@ class ExecutionGet(Request, kw_only=True):
 
 
 class ExecutionList(Request, kw_only=True):
-    """Newest first. All filters must hold."""
+    """Newest first. All filters must hold. `tag` is a tag's name, or `name=value`."""
 
     namespace: Token | None = None
     lane: Token | None = None
     kind: Kind | None = None
     state: ExecutionState | None = None
     flow_id: Id | None = None
+    tag: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}(=|(?!\n)$)", max_length=385)] | None = None
     cursor: Annotated[str, Meta(max_length=256)] | None = None
     limit: Limit = 100
 

@@ -8,13 +8,16 @@ from penstock.messages.common import (
     DurationMs,
     Fence,
     Id,
+    Instant,
     LeaseTtlMs,
     Reply,
     Request,
+    StateReply,
     Text,
     Token,
     raw,
 )
+from penstock.messages.executions import ExecutionSpec
 
 
 class Claim(Request, kw_only=True):
@@ -78,6 +81,36 @@ class LeaseComplete(Fence, kw_only=True):
     payload_fields: ClassVar[tuple[str, ...]] = ("result",)
 
     result: Raw = raw()
+    children: Annotated[list[ExecutionSpec], Meta(max_length=1000)] = []
+
+
+class Completed(StateReply, kw_only=True):
+    """`children`: the ids of the executions that were created with it."""
+
+    children: list[str] = []
+
+
+class LeaseCancel(Fence, kw_only=True):
+    """The worker gives the work up, for good."""
+
+    reason: Text | None = None
+
+
+class LeaseDelay(Fence, kw_only=True):
+    """Suspended until a time; one that has come already resumes it at once."""
+
+    until: Instant
+
+
+class LeaseAwaitChildren(Fence, kw_only=True):
+    """Suspended until every child is terminal; if all are, it resumes at once."""
+
+
+class LeaseRevoke(Request, kw_only=True):
+    """An operator takes the lease away; the work is ready again, nothing is counted against it."""
+
+    execution_id: Id
+    reason: Text = ""
 
 
 class LeaseFail(Fence, kw_only=True):

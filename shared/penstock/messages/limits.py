@@ -1,12 +1,23 @@
 """Quotas and budgets: what the scheduler answers about limits."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from penstock.messages.common import Id, IdempotencyKey, PositiveMs, Reply, Request, Token
+from penstock.messages.common import (
+    MAX_INT,
+    Fence,
+    Id,
+    IdempotencyKey,
+    PositiveMs,
+    Reply,
+    Request,
+    Token,
+)
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Amount = Annotated[int, Meta(ge=0, le=MAX_INT, description="whole units of a dimension: tokens, cents, bytes")]
+Amounts = Annotated[dict[Token, Amount], Meta(min_length=1, max_length=32)]
 
 
 class QuotaCreate(Request, kw_only=True):
@@ -35,3 +46,84 @@ class Quota(Reply, kw_only=True):
     in_window: int
     retry_after_ms: int = 0
     duplicate: bool = False
+
+
+class BudgetLimits(Request, kw_only=True):
+    """Of one dimension: above `soft` reports say so, above `hard` the budget's `on_hard` is done."""
+
+    soft: Amount | None = None
+    hard: Amount
+
+
+class BudgetCreate(Request, kw_only=True):
+    """So much of each dimension may be used, by all executions that list the budget, together.
+
+    on_hard: what becomes of an execution whose report passes a hard limit. suspend: until there is room
+    again; fail: for good (category `budget_exceeded`); deny: nothing, the report is refused instead. With
+    `reset_every_ms` what was used is forgotten in that rhythm, counted from now.
+    """
+
+    dimensions: Annotated[dict[Token, BudgetLimits], Meta(min_length=1, max_length=32)]
+    on_hard: Literal["suspend", "fail", "deny"] = "suspend"
+    reset_every_ms: PositiveMs | None = None
+    namespace: Token = "default"
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BudgetGet(Request, kw_only=True):
+    budget_id: Id
+
+
+class BudgetReplenish(Request, kw_only=True):
+    """Raises the limits, soft and hard, of these dimensions."""
+
+    budget_id: Id
+    dimensions: Amounts
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BudgetUse(Reply, kw_only=True):
+    used: int
+    soft: int | None = None
+    hard: int
+
+
+class Budget(Reply, kw_only=True):
+    """A budget and its use now. exhausted: nothing that lists it is handed out; suspended: how many it holds."""
+
+    budget_id: str
+    namespace: str = "default"
+    dimensions: dict[str, BudgetUse]
+    on_hard: str
+    reset_every_ms: int | None = None
+    reset_at: int | None = None
+    exhausted: bool = False
+    suspended: int = 0
+    created_at: int
+    updated_at: int
+    duplicate: bool = False
+
+
+class LeaseUsage(Fence, kw_only=True):
+    """What the task has used since its last report. Reports with the same `dedup_key` count once in 24 h."""
+
+    budget_id: Id
+    dimensions: Amounts
+    dedup_key: IdempotencyKey | None = None
+
+
+class UsageTotal(Reply, kw_only=True):
+    current: int
+    limit: int
+    soft: int | None = None
+
+
+class Usage(Reply, kw_only=True):
+    """status: ok, soft_breach, hard_breach or already_applied.
+
+    `state` is the execution's: no longer leased or running, when the report passed a hard limit.
+    """
+
+    status: str
+    dimensions: dict[str, UsageTotal]
+    state: str | None = None

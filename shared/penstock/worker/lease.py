@@ -34,6 +34,7 @@ class Lease:
 
     __slots__ = (
         "abandoned",
+        "began",
         "cancel_requested",
         "expires",
         "failures",
@@ -45,7 +46,8 @@ class Lease:
 
     def __init__(self, message: TaskMessage, ttl: float) -> None:
         self.message = message
-        self.expires = time.monotonic() + ttl
+        self.began = time.monotonic()
+        self.expires = self.began + ttl
         self.failures = 0
         self.lost: str | None = None
         self.cancel_requested = False
@@ -55,6 +57,10 @@ class Lease:
         self.on_stop: Callable[[], object] | None = None
         # Keeps the running task alive: the event loop itself holds only a weak reference.
         self.runner: asyncio.Task[None] | None = None
+
+    def remote_now(self, ttl: float) -> int:
+        """What Penstock's clock shows now (ms): it set the lease's end `ttl` seconds after it began."""
+        return self.message.lease_expires_at - round((ttl - (time.monotonic() - self.began)) * 1000)
 
     @property
     def healthy(self) -> bool:

@@ -13,7 +13,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.messages.common import Fence, Record, Reply, StateReply
 from penstock.messages.executions import ExecutionGet
-from penstock.messages.leases import Failed
+from penstock.messages.leases import Completed, Failed
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
 from penstock.worker.errors import PossiblySucceeded
@@ -41,7 +41,10 @@ def _failed(record: Record) -> Reply | None:
 
 # What a record must look like if the outcome was applied; the answer is rebuilt from it.
 _APPLIED: Final[dict[str, Callable[[Record], Reply | None]]] = {
-    "lease.complete": lambda r: StateReply(state=r.state) if r.state == "completed" else None,
+    "lease.complete": lambda r: Completed(state=r.state) if r.state == "completed" else None,
+    "lease.cancel": lambda r: StateReply(state=r.state) if r.state == "canceled" else None,
+    "lease.delay": lambda r: StateReply(state=r.state) if r.reason == "delay" else None,
+    "lease.await_children": lambda r: StateReply(state=r.state) if r.reason == "children" else None,
     "lease.fail": _failed,
     "lease.suspend": lambda r: Suspended(outcome="suspended") if r.state == "suspended" else None,
 }

@@ -1,7 +1,7 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,8 +9,18 @@ from msgspec import Raw
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester, encode
-from penstock.messages.common import Fence, Reply
-from penstock.messages.leases import Failed, LeaseComplete, LeaseFail, LeaseProgress, LeaseRelease
+from penstock.messages.common import NULL, Fence, Reply
+from penstock.messages.executions import ExecutionCreate
+from penstock.messages.leases import (
+    Failed,
+    LeaseAwaitChildren,
+    LeaseCancel,
+    LeaseComplete,
+    LeaseDelay,
+    LeaseFail,
+    LeaseProgress,
+    LeaseRelease,
+)
 from penstock.messages.signals import (
     LeaseSuspend,
     ResumedBy,
@@ -19,6 +29,7 @@ from penstock.messages.signals import (
     WaitpointCreated,
 )
 from penstock.verbs import Verb
+from penstock.worker.children import Child, spec_of
 from penstock.worker.errors import (
     ConditionLike,
     Duration,
@@ -38,8 +49,9 @@ Rep = TypeVar("Rep", bound=Reply)
 class Task:
     """One attempt at one execution.
 
-    `complete`, `fail`, `suspend` and `release` consume it: a second one raises `TaskConsumedError` before
-    anything is sent. Returning from the handler completes a task that was not consumed.
+    `complete`, `fail`, `cancel`, `suspend`, `delay`, `await_children` and `release` consume it: a second one
+    raises `TaskConsumedError` before anything is sent. Returning from the handler completes a task that was
+    not consumed.
     """
 
     __slots__ = ("_consumed", "_input", "_lease", "_leases", "_loop", "_requester", "_resumed", "_signals")
@@ -139,13 +151,15 @@ class Task:
 
     # What consumes it.
 
-    async def complete(self, result: Any = None) -> str:
+    async def complete(self, result: Any = None, *, children: Iterable[Child] = ()) -> str:
         """End with a result (anything that msgspec can encode). Answers the state.
 
-        Raises `TypeError` when the result cannot be encoded: then the task is not consumed.
+        `children` are created in the same atomic step: each `(kind, input)`, or a mapping of the fields of
+        `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not consumed.
         """
         raw = result if isinstance(result, Raw) else Raw(encode(result))
-        return (await self._consume(verbs.LEASE_COMPLETE, self._fenced(LeaseComplete, result=raw))).state
+        request = self._fenced(LeaseComplete, result=raw, children=[spec_of(child) for child in children])
+        return (await self._consume(verbs.LEASE_COMPLETE, request)).state
 
     async def fail(
         self,
@@ -161,6 +175,28 @@ class Task:
             LeaseFail, reason=reason[:4096], category=category, retryable=retryable, retry_after_ms=after
         )
         return await self._consume(verbs.LEASE_FAIL, request)
+
+    async def cancel(self, reason: str = "canceled") -> str:
+        """Give the work up, for good: the execution ends as canceled. Answers the state."""
+        return (await self._consume(verbs.LEASE_CANCEL, self._fenced(LeaseCancel, reason=reason[:4096]))).state
+
+    async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
+        """Give the lease back and go on later: after so many seconds (or a timedelta), or at an instant (ms).
+
+        The handler runs again from its start then, with `task.resumed` true. Answers the state.
+        """
+        if (seconds is None) == (until is None):
+            raise TypeError("delay() takes seconds or until")
+        if seconds is not None:
+            until = max(0, self._lease.remote_now(self._leases.ttl) + milliseconds(seconds))
+        return (await self._consume(verbs.LEASE_DELAY, self._fenced(LeaseDelay, until=until))).state
+
+    async def await_children(self) -> str:
+        """Give the lease back until every child has ended, well or not (`create_child` makes one).
+
+        The handler runs again from its start then, with `task.resumed` true. Answers the state.
+        """
+        return (await self._consume(verbs.LEASE_AWAIT_CHILDREN, self._fenced(LeaseAwaitChildren))).state
 
     async def suspend(
         self,
@@ -204,6 +240,15 @@ class Task:
         """Tell how far this is: 0 to 100 percent."""
         request = self._fenced(LeaseProgress, pct=pct, message=message)
         await self._requester.call(verbs.LEASE_PROGRESS, request)
+
+    async def create_child(self, kind: str, input: Any = NULL, **options: Any) -> str:
+        """Create an execution that `await_children` waits for; `options` as in `execution.create`. Its id.
+
+        A handler that runs again creates again: give an `idempotency_key`, or look at `task.resumed`.
+        """
+        raw = input if isinstance(input, Raw) else Raw(encode(input))
+        request = ExecutionCreate(kind=kind, input=raw, parent_id=self.execution_id, **options)
+        return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
         """A waitpoint that collects signals already, before the task suspends on it.

@@ -1,0 +1,82 @@
+-- Facts: what an execution waits for, as far as its own partition knows. The scheduler makes a sentence of them
+-- (services/penstock_scheduler/explain.py); it asks other partitions for limits that are kept there.
+
+local PARENTS = 20   -- unmet parents that are named; the others are only counted
+
+-- Which parents a member of a flow still waits for.
+local function dependencies(x, facts)
+  local f = Records.read('f', x.flow_id)
+  if not f then return end
+  facts.flow_status = f.status
+  local packed = redis.call('HGET', Flows.key('fi', x.flow_id), x.member)
+  local parents, unmet = {}, 0
+  for _, edge in ipairs(packed and unpack_msg(packed) or {}) do
+    local parent = Records.read('x', edge.id)
+    if parent and parent.state ~= 'completed' then
+      unmet = unmet + 1
+      if #parents < PARENTS then
+        parents[unmet] = { key = edge.from, execution_id = edge.id, state = parent.state, reason = parent.reason, outcome = parent.outcome }
+      end
+    end
+  end
+  facts.parents, facts.unmet = parents, unmet
+  local join = redis.call('HGET', Flows.key('fj', x.flow_id), x.member)
+  if join then
+    local j = unpack_msg(join)
+    facts.join = { policy = j.policy, k = j.k, n = j.n, ok = j.ok, dead = j.dead }
+  end
+end
+
+-- What stands between a ready execution and a worker.
+local function queue(x, facts)
+  facts.lane_status = Lists.lane_status(x.lane)
+  facts.caps = x.caps
+  local f = x.flow_id and Records.read('f', x.flow_id)
+  if f and f.status == 'cancelled' then facts.flow_status = f.status end
+  if x.grant_id then
+    facts.grant = { worker_id = x.grant_worker, expires_at = x.grant_expires_at }
+  else
+    facts.ahead = redis.call('ZRANK', Queues.key(x), x.id) or nil
+  end
+  if not x.limit then return end
+  local block = Blocks.read(x.limit)
+  if block then facts.block = { code = block.code, reason = block.reason, until_at = block.until_at } end
+  facts.limits, facts.remote = {}, Limits.remote(x.limit)
+  for token in Limits.tokens(x.limit) do
+    if Limits.is_local(token) then facts.limits[#facts.limits + 1] = Limits.describe(token) end
+  end
+end
+
+local function suspension(x, facts)
+  facts.wake_at, facts.on_timeout = x.wake_at, x.on_timeout
+  facts.children_open, facts.budget_id = x.children_open, x.held_by and x.held_by.budget_id
+  local w = x.waiting_on and Records.read('w', x.waiting_on)
+  if w then
+    facts.waitpoint = { waitpoint_id = w.id, key = w.key, condition = w.condition, tally = next(w.tally) and w.tally, n = w.n }
+  end
+end
+
+function Facts.of(x)
+  Call.settle()
+  local view = Executions.view(x)
+  local facts = {
+    now = Call.now, execution_id = x.id, state = x.state, reason = view.reason, outcome = x.outcome, kind = x.kind,
+    lane = x.lane, namespace = view.namespace, failure = x.failure, attempt_index = view.attempt_index,
+    max_attempts = view.max_attempts, reclaims = view.reclaims, max_reclaims = view.max_reclaims,
+    cancel_requested = view.cancel_requested, ready_at = x.ready_at, started_at = x.started_at, finished_at = x.finished_at,
+    deadline_at = x.deadline_at, lease = view.lease, flow_id = x.flow_id,
+  }
+  if x.state == 'scheduled' and x.reason == 'dependencies' and x.flow_id then
+    dependencies(x, facts)
+  elseif x.state == 'scheduled' or x.state == 'retry_wait' then
+    facts.wake_at = x.wake_at
+  elseif x.state == 'ready' then
+    queue(x, facts)
+  elseif x.state == 'suspended' then
+    suspension(x, facts)
+  elseif x.lease_id then
+    facts.stop_by = x.stopping and x.stopping.until_at
+    facts.attempt_expires_at = x.attempt_expires_at
+  end
+  return facts
+end

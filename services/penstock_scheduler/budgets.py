@@ -1,0 +1,54 @@
+"""budget.create, .get, .replenish, .reset and .delete. The rules stand in lua/lib/budgets.lua."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.bus.endpoints import Call
+from penstock.errors import make
+from penstock.ids import new_id, partition_for, partition_of, uuid7
+from penstock.messages.limits import BudgetCreate, BudgetGet, BudgetReplenish
+from penstock.store import Store
+from penstock.store.references import References
+from penstock_scheduler.idempotency import digest
+
+
+class Budgets:
+    """Handlers about budgets; their verbs take no batches."""
+
+    def __init__(self, store: Store, references: References) -> None:
+        self._store = store
+        self._references = references
+
+    async def create(self, call: Call[BudgetCreate]) -> Sequence[Any]:
+        item = call.items[0]
+        for name, limits in item.dimensions.items():
+            if limits.soft is not None and limits.soft > limits.hard:
+                field = f"dimensions.{name}.soft"
+                raise make(
+                    "invalid_request", f"{field}: is above the hard limit", detail={"field": field}
+                )
+        key = item.idempotency_key
+        partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
+        args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
+        return [await self._store.call(partition, "budget_create", args)]
+
+    async def get(self, call: Call[BudgetGet]) -> Sequence[Any]:
+        return await self._ask("budget_get", call)
+
+    async def replenish(self, call: Call[BudgetReplenish]) -> Sequence[Any]:
+        item = call.items[0]
+        args = {**msgspec.structs.asdict(item), "digest": item.idempotency_key and digest(item)}
+        return [await self._store.call(partition_of(item.budget_id), "budget_replenish", args)]
+
+    async def reset(self, call: Call[BudgetGet]) -> Sequence[Any]:
+        return await self._ask("budget_reset", call)
+
+    async def delete(self, call: Call[BudgetGet]) -> Sequence[Any]:
+        self._references.forget("budget", call.items[0].budget_id)
+        return await self._ask("budget_delete", call)
+
+    async def _ask(self, op: str, call: Call[BudgetGet]) -> Sequence[Any]:
+        item = call.items[0]
+        return [await self._store.call(partition_of(item.budget_id), op, item)]

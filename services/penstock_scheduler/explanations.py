@@ -1,0 +1,40 @@
+"""execution.explain: gathers the facts, in whichever partitions they are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from penstock.bus.endpoints import Call
+from penstock.errors import PenstockError
+from penstock.ids import partition_of
+from penstock.messages.control import ExecutionExplain
+from penstock.store import Store
+from penstock_scheduler.explain import Worker, explain
+
+Registry = Callable[[], Awaitable[Sequence[Worker] | None]]
+
+
+async def _no_registry() -> None:
+    return None
+
+
+class Explanations:
+    """Handlers that say why. `registry` gives the registered workers, or None where nobody registers."""
+
+    def __init__(self, store: Store, registry: Registry = _no_registry) -> None:
+        self._store = store
+        self._registry = registry
+
+    async def explain(self, call: Call[ExecutionExplain]) -> Sequence[Any]:
+        return await asyncio.gather(*map(self._explain, call.items), return_exceptions=True)
+
+    async def _explain(self, item: ExecutionExplain) -> dict[str, Any]:
+        facts = await self._store.call(partition_of(item.execution_id), "explain", item)
+        if remote := facts.pop("remote", None):
+            found = await self._store.call_many(
+                [(int(token.split("/")[1].split("-")[0]), "limit_use", {"token": token}) for token in remote]
+            )
+            limits = [each for each in found if not isinstance(each, PenstockError)]
+            facts["limits"] = [*(facts.get("limits") or ()), *limits]
+        workers = await self._registry() if facts["state"] == "ready" else None
+        return explain(facts, workers)

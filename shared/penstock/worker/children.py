@@ -1,0 +1,22 @@
+"""Children that are created together with their parent's completion, as handlers write them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Raw
+
+from penstock.bus.requester import encode
+from penstock.messages.common import NULL
+from penstock.messages.executions import ExecutionSpec
+
+Child = tuple[str, Any] | Mapping[str, Any]
+"""`(kind, input)`, or the fields of `execution.create`."""
+
+
+def spec_of(child: Child) -> ExecutionSpec:
+    """Raises `TypeError` for a field that does not exist or an input that cannot be encoded."""
+    fields: dict[str, Any] = (
+        {"kind": child[0], "input": child[1]} if isinstance(child, tuple) else dict(child)
+    )
+    value = fields.pop("input", NULL)
+    return ExecutionSpec(input=value if isinstance(value, Raw) else Raw(encode(value)), **fields)
