@@ -51,7 +51,7 @@ function ops.renew(a)
   if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
   x.lease_expires_at = Call.now + x.lease_ttl_ms
   if x.limit then Limits.extend(x) end
-  return { expires_at = x.lease_expires_at, cancel_requested = x.cancel_requested or false }
+  return { expires_at = x.lease_expires_at, cancel_requested = Executions.canceling(x) }
 end
 
 -- Cancellation really cancels: an outcome that comes after it was asked for ends the execution as canceled.
@@ -70,7 +70,7 @@ function ops.complete(a)
   for i, spec in ipairs(specs or {}) do Executions.check_spec(spec, 'children[' .. i - 1 .. '].') end
   local actor = 'worker:' .. x.worker_id
   local reply = {}
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, actor)
   else
     Payloads.put('result', x.id, a.result)
@@ -97,7 +97,7 @@ function ops.fail(a)
   States.check(x, 'failed')
   local actor = 'worker:' .. x.worker_id
   local reply
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, actor)
     reply = { outcome = 'terminal_failed' }
   else
@@ -124,7 +124,7 @@ function ops.delay(a)
   if not x then return repeated end
   States.check(x, 'suspended')
   local actor, at = 'worker:' .. x.worker_id, a['until']
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, actor)
   else
     States.transition(x, 'suspended', { reason = 'delay', actor = actor, data = { until_at = at } })
@@ -145,7 +145,7 @@ function ops.await_children(a)
   if not x then return repeated end
   States.check(x, 'suspended')
   local actor = 'worker:' .. x.worker_id
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, actor)
   else
     local open = x.children_open or 0
@@ -172,7 +172,7 @@ function ops.release(a)
   if not x then return repeated end
   if x.state ~= 'leased' then Errors.raise('illegal_transition', { from = x.state, to = 'ready' }) end
   local actor = 'worker:' .. x.worker_id
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, actor)
   else
     local via = x.claimed_via
@@ -187,7 +187,7 @@ end
 function ops.give_back(a)
   local x, repeated = Fences.hold(a, 'give_back')
   if not x then return repeated end
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     canceled(x, 'lease-keeper')
   else
     local via = x.claimed_via
@@ -223,7 +223,7 @@ local function due_execution(x)
     if x.reason == 'delay' and x.wake_at and x.wake_at <= now then Executions.resume(x, 'delay', 'lease-keeper') end
   elseif x.lease_id and x.lease_expires_at <= now then
     Leases.lose(x, 'expired', 'lease-keeper')
-  elseif x.attempt_expires_at and x.attempt_expires_at <= now and x.cancel_requested then
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now and Executions.canceling(x) then
     Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'lease-keeper')
   elseif x.attempt_expires_at and x.attempt_expires_at <= now then
     local lost = { lease_id = x.lease_id, why = 'revoked' }
@@ -233,7 +233,8 @@ local function due_execution(x)
   end
 end
 
--- due: leases run out, backoffs and delays end, attempts time out, budgets are reset. args: limit. See Due.run.
-function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due }, a.limit) end
+-- due: leases run out, backoffs and delays end, attempts time out, budgets are reset,
+-- workers fall silent. args: limit. See Due.run.
+function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due }, a.limit) end
 
 redis.register_function('penstock_lease_keeper', function(keys, args) return Call.run('lease_keeper', keys, args) end)

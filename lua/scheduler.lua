@@ -15,6 +15,7 @@ function ops.create(a)
     return kept
   end
   Executions.check_spec(a.spec)
+  Lists.admit(a.spec.lane or 'default')
   local parent_id = a.spec.parent_id
   if parent_id then Executions.read(parent_id) end
   local x = Executions.create(a.id, a.spec, {
@@ -44,19 +45,18 @@ function ops.history(a)
   return Events.array_header(x.seq) .. kept
 end
 
-local STATES = { 'scheduled', 'ready', 'leased', 'running', 'retry_wait', 'suspended', 'completed', 'failed', 'canceled' }
-
 -- list: a page of executions, newest first, in this partition.
 -- args: namespace, lane, kind, state, flow_id, tag (a name or name=value; all optional), cursor (an id), limit, budget.
 -- reply: {items, cursor}. At most `budget` entries of each index are looked at; a page may be short.
 function ops.list(a)
   Call.settle()
   local keys = {}
+  local scan = not a.tag and not a.flow_id
   if a.tag then
     keys[1] = Lists.tag_key(a.tag)
-  else
+  elseif scan then
     for _, lane in ipairs(a.lane and { a.lane } or Lists.lanes(nil, 1000)) do
-      for _, state in ipairs(a.state and { a.state } or STATES) do
+      for _, state in ipairs(a.state and { a.state } or Lists.STATES) do
         keys[#keys + 1] = Lists.state_key(lane, state)
       end
     end
@@ -64,10 +64,15 @@ function ops.list(a)
   local function keep(id)
     local x = Records.read('x', id)
     return x and (not a.kind or x.kind == a.kind) and (not a.namespace or (x.namespace or 'default') == a.namespace)
-      and (not a.flow_id or x.flow_id == a.flow_id) and (not a.tag or not a.lane or x.lane == a.lane)
-      and (not a.tag or not a.state or x.state == a.state)
+      and (not a.flow_id or x.flow_id == a.flow_id)
+      and (scan or ((not a.lane or x.lane == a.lane) and (not a.state or x.state == a.state)))
   end
-  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
+  local ids, cursor
+  if a.flow_id and not a.tag then
+    ids, cursor = Lists.backwards(Flows.key('fl', a.flow_id), a.cursor, a.limit, a.budget, keep)
+  else
+    ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
+  end
   local items = {}
   for i, id in ipairs(ids) do items[i] = Executions.view(Records.read('x', id)) end
   return { items = items, cursor = cursor }
@@ -177,13 +182,7 @@ function ops.quota_delete(a) return Quotas.delete(a.quota_id) end
 function ops.lanes(a)
   Call.settle()
   local items = {}
-  for i, lane in ipairs(Lists.lanes(a.cursor, a.limit)) do
-    local depth = {}
-    for _, state in ipairs(STATES) do depth[state] = redis.call('ZCARD', Lists.state_key(lane, state)) end
-    local oldest = redis.call('ZRANGE', Lists.state_key(lane, 'ready'), 0, 0)[1]
-    local x = oldest and Records.read('x', oldest)
-    items[i] = { lane = lane, status = Lists.lane_status(lane), depth = depth, oldest_ready_at = x and x.ready_at }
-  end
+  for i, lane in ipairs(Lists.lanes(a.cursor, a.limit)) do items[i] = Lists.lane_depth(lane) end
   return { items = items, now = Call.now }
 end
 
@@ -199,7 +198,10 @@ function ops.flow_create(a)
     kept.duplicate = true
     return kept
   end
-  for _, m in ipairs(a.members) do Executions.check_spec(m) end
+  for _, m in ipairs(a.members) do
+    Executions.check_spec(m)
+    Lists.admit(m.lane or 'default')
+  end
   a.namespace = namespace ~= 'default' and namespace or nil
   local f = Flows.create(a.id, a, 'managed', 'created')
   Graph.create(f, a.members, a.edges, a.joins)
@@ -229,17 +231,10 @@ function ops.flow_get(a) return Flows.view(Flows.read(a.flow_id)) end
 function ops.flow_list(a)
   Call.settle()
   local keys = {}
-  if a.owner then
-    keys[1] = Flows.owner_key(a.owner)
-  else
-    for _, status in ipairs(a.status and { a.status } or { 'created', 'running', 'waiting', 'finished', 'failed', 'cancelled' }) do
-      keys[#keys + 1] = Flows.status_key(status)
-    end
+  for _, status in ipairs(a.status and { a.status } or Flows.STATUSES) do
+    keys[#keys + 1] = a.owner and Flows.owner_key(a.owner, status) or Flows.status_key(status)
   end
-  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id)
-    local f = Records.read('f', id)
-    return f and (not a.status or f.status == a.status)
-  end)
+  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id) return Records.read('f', id) end)
   local items = {}
   for i, id in ipairs(ids) do items[i] = Flows.view(Records.read('f', id)) end
   return { items = items, cursor = cursor }

@@ -57,7 +57,7 @@ function ops.suspend(a)
   if not x then return repeated end
   States.check(x, 'suspended')
   local actor = 'worker:' .. x.worker_id
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
     return Fences.consume(x, a, 'suspend', { outcome = 'canceled' })
   end

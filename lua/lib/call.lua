@@ -21,6 +21,7 @@ function Call.begin(root, header)
   Due.begin()
   Lists.begin()
   Graph.begin()
+  Workers.begin()
 end
 
 -- How long what has ended stays in Valkey (ms), unless it says otherwise itself.
@@ -38,6 +39,7 @@ function Call.finish()
   Zsets.flush()
   Records.save()
   Payloads.flush()
+  Workers.flush()
   Events.flush()
 end
 

@@ -130,6 +130,13 @@ function Executions.spec_of(x)
   }
 end
 
+-- Whether cancellation was asked for: of it, or of all its flow (whose members are told one after the other).
+function Executions.canceling(x)
+  if x.cancel_requested then return true end
+  local f = x.flow_id and Records.read('f', x.flow_id)
+  return f ~= nil and f.status == 'cancelled' and f.cancel_policy == 'cancel_all'
+end
+
 -- Ends an execution as canceled, whatever state it is in. outcome: 'canceled' or 'skipped'.
 -- Errors: already_terminal.
 function Executions.cancel(x, why, outcome, actor)
@@ -161,7 +168,7 @@ function Executions.retire(x)
   local id = x.id
   Payloads.drop('input', id)
   Payloads.drop('result', id)
-  redis.call('UNLINK', Call.root .. ':h:' .. id)
+  redis.call('UNLINK', Call.root .. ':h:' .. id, Call.root .. ':fr:' .. id)
   Records.delete('x', id)
 end
 

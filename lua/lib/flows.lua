@@ -11,15 +11,16 @@ local MOVES = {
   finished = {}, failed = {}, cancelled = {},
 }
 
+Flows.STATUSES = { 'created', 'running', 'waiting', 'finished', 'failed', 'cancelled' }
 Flows.TERMINAL = { finished = true, failed = true, cancelled = true }
 
 function Flows.key(part, id) return Call.root .. ':' .. part .. ':' .. id end
 
 function Flows.status_key(status) return Call.root .. ':fs:' .. status end
-function Flows.owner_key(owner) return Call.root .. ':fb:' .. owner end
+function Flows.owner_key(owner, status) return Call.root .. ':fb:' .. owner .. ':' .. status end
 
 Records.define('f', function(f)
-  local placement = { [Flows.status_key(f.status)] = 0, [Flows.owner_key(f.owner)] = 0 }
+  local placement = { [Flows.status_key(f.status)] = 0, [Flows.owner_key(f.owner, f.status)] = 0 }
   if Flows.TERMINAL[f.status] and not f.work_at then
     placement[Due.key('scheduler', 'f')] = f.finished_at + Call.retention_ms()
   elseif f.work_at then
@@ -46,11 +47,17 @@ function Flows.edit(id, expected_revision)
   return f
 end
 
+-- Refuses a change that a flow's end or a requested cancellation forbids. to: nil where the status stays.
+-- Errors: already_terminal, cancel_pending.
+function Flows.check_open(f, to)
+  if Flows.TERMINAL[f.status] then Errors.raise('already_terminal', { status = f.status }) end
+  if f.cancel_requested and to ~= 'cancelled' then Errors.raise('cancel_pending', { status = f.status }) end
+end
+
 -- Refuses a move that the table or a requested cancellation forbids.
 -- Errors: already_terminal, cancel_pending, illegal_transition {from, to}.
 function Flows.check(f, to)
-  if Flows.TERMINAL[f.status] then Errors.raise('already_terminal', { status = f.status }) end
-  if f.cancel_requested and to ~= 'cancelled' then Errors.raise('cancel_pending', { status = f.status }) end
+  Flows.check_open(f, to)
   if not MOVES[f.status][to] then Errors.raise('illegal_transition', { from = f.status, to = to }) end
 end
 

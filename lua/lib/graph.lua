@@ -4,6 +4,9 @@
 -- edges}; fj {key: its join}; fw (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), ok and
 -- dead (parents completed, parents that ended otherwise), done ('run' | 'skip').
 --
+-- A member's ending is told to its children edge by edge: x.walked says how many of its out edges know, so that an edge
+-- which comes later is told too, and none twice.
+--
 -- Work is a list of small items, done before the call ends. What a wide fan-out leaves past the budget goes on in
 -- the scheduler's due loop, so that no call holds Valkey for long.
 
@@ -12,13 +15,20 @@ local work        -- items of this call: {flow, kind, …}
 
 function Graph.begin() work = {} end
 
-local function push(f, item)
+function Graph.push(f, item)
   item.flow = f.id
   work[#work + 1] = item
 end
 
--- Makes the members of a new flow. members: {key, execution_id, …spec}; edges: {from, to, data}; joins {key: {policy,
--- k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
+local push = Graph.push
+
+local function list(part, f, key)
+  local packed = redis.call('HGET', Flows.key(part, f.id), key)
+  return packed and unpack_msg(packed) or {}
+end
+
+-- Makes members, of a new flow or more of them. members: {key, execution_id, …spec}; edges: {from, to (one of them),
+-- data}; joins {key: {policy, k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
 function Graph.create(f, members, edges, joins)
   if #members == 0 then return end
   local ids, out, incoming = {}, {}, {}
@@ -27,11 +37,15 @@ function Graph.create(f, members, edges, joins)
     ids[m.key] = m.execution_id
     map[#map + 1] = m.key
     map[#map + 1] = m.execution_id
-    order[#order + 1] = i
+    order[#order + 1] = f.total + i
     order[#order + 1] = m.execution_id
     out[m.key], incoming[m.key] = {}, {}
   end
   for _, e in ipairs(edges) do
+    if not out[e.from] then
+      ids[e.from] = redis.call('HGET', Flows.key('fm', f.id), e.from)
+      out[e.from] = list('fo', f, e.from)
+    end
     out[e.from][#out[e.from] + 1] = { to = e.to, data = e.data }
     incoming[e.to][#incoming[e.to] + 1] = { from = e.from, id = ids[e.from], data = e.data }
   end
@@ -43,12 +57,14 @@ function Graph.create(f, members, edges, joins)
   write('HSET', 'fm', map)
   write('ZADD', 'fl', order)
   local fo, fi, fj = {}, {}, {}
+  for key, edges_out in pairs(out) do
+    if #edges_out > 0 then
+      fo[#fo + 1] = key
+      fo[#fo + 1] = pack(edges_out)
+    end
+  end
   for _, m in ipairs(members) do
     local key = m.key
-    if #out[key] > 0 then
-      fo[#fo + 1] = key
-      fo[#fo + 1] = pack(out[key])
-    end
     local n = #incoming[key]
     if n > 0 then
       local join = joins[key] or {}
@@ -61,8 +77,8 @@ function Graph.create(f, members, edges, joins)
   if #fo > 0 then write('HSET', 'fo', fo) end
   if #fi > 0 then write('HSET', 'fi', fi) end
   if #fj > 0 then write('HSET', 'fj', fj) end
-  f.total = #members
-  f.counts.scheduled = #members
+  f.total = f.total + #members
+  f.counts.scheduled = (f.counts.scheduled or 0) + #members
   for _, m in ipairs(members) do
     Executions.create(m.execution_id, m, { flow_id = f.id, member = m.key, namespace = f.namespace, held = true })
   end
@@ -72,7 +88,15 @@ end
 function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
 
 -- Whether endings still move the graph on.
-local function active(f) return f.status == 'running' or f.status == 'waiting' end
+function Graph.active(f) return f.status == 'running' or f.status == 'waiting' end
+
+local active = Graph.active
+
+-- A member has ended: those behind it must hear of it.
+function Graph.ended(f, x) push(f, { kind = 'ended', id = x.id }) end
+
+-- A flow that ends before its members: nothing more begins, what runs already may end.
+function Graph.stop(f, why) push(f, { kind = 'sweep', offset = 0, why = why }) end
 
 -- States.transition tells of every member's move.
 function Graph.member_moved(x, from, to)
@@ -86,9 +110,7 @@ function Graph.member_moved(x, from, to)
     f.unstopped = f.unstopped > 1 and f.unstopped - 1 or nil
     if not f.unstopped and not f.cancel_next then Call.hint_item('flow_done', f.id) end
   end
-  if States.TERMINAL[to] and active(f) then
-    push(f, { kind = 'ended', member = x.member, outcome = x.outcome, offset = 0 })
-  end
+  if States.TERMINAL[to] and active(f) then Graph.ended(f, x) end
 end
 
 -- Stops a member that nobody needs any more: at once, and its worker is told.
@@ -110,32 +132,31 @@ local function impossible(j)
   return j.dead > 0
 end
 
+-- What a join's count means for its member.
+local function settle(f, key, j)
+  if j.done then return end
+  local id = redis.call('HGET', Flows.key('fm', f.id), key)
+  if satisfied(j) then
+    j.done = 'run'
+    local child = Records.edit('x', id)
+    if child and child.state == 'scheduled' and child.reason == 'dependencies' then
+      Executions.release(child, 'flow:' .. f.id)
+    end
+    if j.on == 'cancel_remaining' then push(f, { kind = 'siblings', member = key, offset = 0 }) end
+  elseif impossible(j) then
+    j.done = 'skip'
+    skip(id, 'dependency_not_met')
+  end
+end
+
 -- One parent of `key` ended. Returns whether the join can do without it.
 local function parent_ended(f, key, ok)
   local joins = Flows.key('fj', f.id)
   local j = unpack_msg(redis.call('HGET', joins, key))
   if ok then j.ok = j.ok + 1 else j.dead = j.dead + 1 end
-  local id = redis.call('HGET', Flows.key('fm', f.id), key)
-  if not j.done then
-    if satisfied(j) then
-      j.done = 'run'
-      local child = Records.edit('x', id)
-      if child and child.state == 'scheduled' and child.reason == 'dependencies' then
-        Executions.release(child, 'flow:' .. f.id)
-      end
-      if j.on == 'cancel_remaining' then push(f, { kind = 'siblings', member = key, offset = 0 }) end
-    elseif impossible(j) then
-      j.done = 'skip'
-      skip(id, 'dependency_not_met')
-    end
-  end
+  settle(f, key, j)
   redis.call('HSET', joins, key, pack(j))
   return j.done ~= 'skip'
-end
-
-local function list(part, f, key)
-  local packed = redis.call('HGET', Flows.key(part, f.id), key)
-  return packed and unpack_msg(packed) or {}
 end
 
 -- The kinds of work. Each does at most `budget` steps; returns how many, and whether it is through.
@@ -147,7 +168,7 @@ function kinds.roots(f, item, budget)
     local x = Records.edit('x', id)
     if x and States.TERMINAL[x.state] then
       -- Cancelled before the flow began: its children must hear of it.
-      push(f, { kind = 'ended', member = x.member, outcome = x.outcome, offset = 0 })
+      Graph.ended(f, x)
     elseif x and x.reason == 'dependencies' and redis.call('HEXISTS', Flows.key('fj', f.id), x.member) == 0 then
       Executions.release(x, 'flow:' .. f.id)
     end
@@ -158,21 +179,31 @@ end
 
 -- A failure is absorbed when every join behind it can still do without it.
 function kinds.ended(f, item, budget)
-  local ok = item.outcome == 'completed'
-  local bad = item.outcome == 'failed' or item.outcome == 'canceled'
-  local out = list('fo', f, item.member)
-  local last = math.min(item.offset + budget, #out)
-  for i = item.offset + 1, last do
-    if not parent_ended(f, out[i].to, ok) and bad then item.unabsorbed = true end
+  local x = Records.edit('x', item.id)
+  if not x then return 0, true end
+  local bad = x.outcome == 'failed' or x.outcome == 'canceled'
+  local out = list('fo', f, x.member)
+  local first = x.walked or 0
+  local last = math.min(first + budget, #out)
+  if last > first then x.walked = last end
+  for i = first + 1, last do
+    if not parent_ended(f, out[i].to, x.outcome == 'completed') and bad then item.unabsorbed = true end
   end
-  local steps = last - item.offset
-  item.offset = last
-  if last < #out then return steps, false end
+  if last < #out then return last - first, false end
   if bad and (#out == 0 or item.unabsorbed) then
-    Flows.conclude(f, 'failed', { reason = 'member_' .. item.outcome, data = { member = item.member }, actor = 'flow:' .. f.id })
-    push(f, { kind = 'sweep', offset = 0 })
+    Flows.conclude(f, 'failed', { reason = 'member_' .. x.outcome, data = { member = x.member }, actor = 'flow:' .. f.id })
+    Graph.stop(f, 'flow_failed')
   end
-  return steps + 1, true
+  return last - first + 1, true
+end
+
+-- The join of a member that waits was changed.
+function kinds.join(f, item)
+  local joins = Flows.key('fj', f.id)
+  local j = unpack_msg(redis.call('HGET', joins, item.member))
+  settle(f, item.member, j)
+  redis.call('HSET', joins, item.member, pack(j))
+  return 1, true
 end
 
 -- The parents that a satisfied join no longer needs.
@@ -185,12 +216,12 @@ function kinds.siblings(f, item, budget)
   return steps, last == #parents
 end
 
--- A failed flow begins nothing more; what runs already may end.
+-- An ended flow begins nothing more.
 function kinds.sweep(f, item, budget)
   local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + budget - 1)
   for _, id in ipairs(ids) do
     local x = Records.read('x', id)
-    if x and not States.HELD[x.state] then skip(id, 'flow_failed') end
+    if x and not States.HELD[x.state] then skip(id, item.why) end
   end
   item.offset = item.offset + #ids
   return #ids, #ids < budget

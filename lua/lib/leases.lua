@@ -2,6 +2,7 @@
 
 -- The lease is gone: its fields leave the record; epoch and attempt stay, they only grow.
 function Leases.drop(x)
+  Workers.hold(x.worker_id, -1)
   x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
   if x.limit then Limits.free(x) end
   x.attempt_expires_at = nil
@@ -39,6 +40,7 @@ function Leases.take(x, worker_id, ttl_ms, start)
   x.lease_ttl_ms = ttl_ms
   x.lease_expires_at = Call.now + ttl_ms
   x.worker_id = worker_id
+  Workers.hold(worker_id, 1)
   if x.limit then Limits.extend(x) end
   x.claimed, x.claimed_via = grant_id, x.via
   x.via, x.past_grant, x.lost = nil, nil, nil
@@ -106,7 +108,7 @@ end
 function Leases.lose(x, why, actor)
   local lost = { lease_id = x.lease_id, why = why }
   local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch }
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
   elseif (x.reclaims or 0) >= Executions.max_reclaims(x) then
     -- A lease that never began fails too, and only running leads to failed.
@@ -126,7 +128,7 @@ function Leases.revoke(x, reason, actor)
   local lost = { lease_id = x.lease_id, why = 'revoked' }
   local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch, reason = reason }
   Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
-  if x.cancel_requested then
+  if Executions.canceling(x) then
     Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
   else
     x.via = 'reclaim'

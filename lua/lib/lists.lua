@@ -31,16 +31,60 @@ function Lists.lanes(cursor, limit)
   return redis.call('ZRANGE', lanes_key(), from, '+', 'BYLEX', 'LIMIT', 0, limit)
 end
 
-local function lane_key(lane) return Call.root .. ':lane:' .. lane end
+function Lists.lane_known(lane) return redis.call('ZSCORE', lanes_key(), lane) ~= false end
 
-function Lists.lane_status(lane) return redis.call('GET', lane_key(lane)) or 'active' end
+-- A lane that somebody paused, drained or resumed once: status (active | paused | draining), version (of the change;
+-- lua/lanes.lua), seq.
+Records.define('lane', function() return {} end)
 
-function Lists.lane_paused(lane) return Lists.lane_status(lane) ~= 'active' end
+function Lists.lane_status(lane)
+  local record = Records.read('lane', lane)
+  return record and record.status or 'active'
+end
+
+-- A paused lane hands nothing out; a draining one hands out what it has.
+function Lists.lane_paused(lane) return Lists.lane_status(lane) == 'paused' end
+
+-- Refuses new work for a lane that drains. Errors: execution_not_eligible {lane, lane_status}.
+function Lists.admit(lane)
+  local status = Lists.lane_status(lane)
+  if status == 'draining' then
+    Errors.raise('execution_not_eligible', { lane = lane, lane_status = status }, 'lane ' .. lane .. ' is draining: it takes no new work')
+  end
+end
+
+Lists.STATES = { 'scheduled', 'ready', 'leased', 'running', 'retry_wait', 'suspended', 'completed', 'failed', 'canceled' }
+
+-- How deep a lane is in this partition, per state, and since when its oldest ready execution waits.
+function Lists.lane_depth(lane)
+  local depth = {}
+  for _, state in ipairs(Lists.STATES) do depth[state] = redis.call('ZCARD', Lists.state_key(lane, state)) end
+  local oldest = redis.call('ZRANGE', Lists.state_key(lane, 'ready'), 0, 0)[1]
+  local x = oldest and Records.read('x', oldest)
+  return { lane = lane, status = Lists.lane_status(lane), depth = depth, oldest_ready_at = x and x.ready_at }
+end
 
 -- Ids of one sorted set, newest first, before `cursor` (an id).
 function Lists.newest(key, cursor, limit)
   local from = cursor and '(' .. cursor or '+'
   return redis.call('ZRANGE', key, from, '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
+end
+
+-- Backwards through one sorted set in the order of its scores: a page as `merge` gives it.
+function Lists.backwards(key, cursor, limit, budget, keep)
+  local start = 0
+  if cursor then
+    local rank = redis.call('ZREVRANK', key, cursor)
+    if not rank then return {} end
+    start = rank + 1
+  end
+  local found = redis.call('ZREVRANGE', key, start, start + budget - 1)
+  local page = {}
+  for _, id in ipairs(found) do
+    if keep(id) then page[#page + 1] = id end
+    if #page == limit then return page, id end
+  end
+  return page, #found == budget and found[budget] or nil
 end
 
 -- Newest first over several sorted sets: a page of at most `limit` ids for which `keep(id)` holds, looking at no

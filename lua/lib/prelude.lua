@@ -5,6 +5,7 @@ local States, Executions, Fences, Leases, Flows, Graph, Lists, Idempotency = {},
 local Conditions, Waitpoints, Limits, Blocks, Quotas = {}, {}, {}, {}, {}
 local Children, Facts = {}, {}
 local Budgets, Schedules = {}, {}
+local Workers = {}
 -- Ops.<service>.<op> = function(args) return reply end; filled by the six service files.
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -98,9 +98,15 @@ class Executions:
             for name in ("namespace", "lane", "kind", "state", "flow_id", "tag")
             if (value := getattr(item, name)) is not None
         }
-        records, cursor = await pages.newest(
-            self._store, "list", filters, "execution_id", item.cursor, item.limit
-        )
+        if item.flow_id is not None:
+            partition = partition_of(item.flow_id)
+            records, cursor = await pages.one(
+                self._store, partition, "list", filters, item.cursor, item.limit
+            )
+        else:
+            records, cursor = await pages.newest(
+                self._store, "list", filters, "execution_id", item.cursor, item.limit
+            )
         return {"items": [views.execution(record) for record in records], "cursor": cursor}
 
     async def history(self, call: Call[ExecutionHistory]) -> Sequence[Any]:

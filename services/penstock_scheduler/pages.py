@@ -9,22 +9,21 @@ BUDGET: Final = 1000
 """Index entries that one call looks at in each index of each partition: a page may be short, never slow."""
 
 
+async def one(
+    store: Store, partition: int, op: str, args: dict[str, Any], cursor: str | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of `op` in the one partition that can have any, and the next cursor or None."""
+    reply = await store.call(partition, op, _page(args, partition, cursor, limit))
+    return reply["items"], _uuid(reply["cursor"]) if "cursor" in reply else None
+
+
 async def newest(
     store: Store, op: str, args: dict[str, Any], id_field: str, cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
     """One page of `op` over all partitions, and the next cursor (the uuid part of an id) or None."""
     replies = await asyncio.gather(
         *(
-            store.call(
-                partition,
-                op,
-                {
-                    **args,
-                    "cursor": f"{partition}-{cursor}" if cursor else None,
-                    "limit": limit,
-                    "budget": max(BUDGET, limit),
-                },
-            )
+            store.call(partition, op, _page(args, partition, cursor, limit))
             for partition in range(store.partitions)
         )
     )
@@ -37,6 +36,15 @@ async def newest(
     if len(items) > limit:
         return items[:limit], _uuid(items[limit - 1][id_field])
     return items, bound
+
+
+def _page(args: dict[str, Any], partition: int, cursor: str | None, limit: int) -> dict[str, Any]:
+    return {
+        **args,
+        "cursor": f"{partition}-{cursor}" if cursor else None,
+        "limit": limit,
+        "budget": max(BUDGET, limit),
+    }
 
 
 def _uuid(entity_id: str) -> str:

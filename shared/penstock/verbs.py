@@ -11,9 +11,12 @@ from msgspec import Struct
 from penstock.messages import control as c
 from penstock.messages import executions as e
 from penstock.messages import flows as f
+from penstock.messages import frames as fr
+from penstock.messages import lanes as la
 from penstock.messages import leases as le
 from penstock.messages import limits as li
 from penstock.messages import signals as s
+from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
 
 Req = TypeVar("Req", bound=Request)
@@ -63,6 +66,9 @@ EXECUTION_EXPLAIN = Verb("execution.explain", SCHEDULER, c.ExecutionExplain, c.E
 WORK_NEXT = Verb("work.next", SCHEDULER, e.WorkNext, le.Tasks)
 WORK_GRANT = Verb("work.grant", SCHEDULER, e.WorkGrant, Page[e.Grant])
 LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
+LANE_PAUSE = Verb("lane.pause", SCHEDULER, la.LaneChange, e.Lane)
+LANE_RESUME = Verb("lane.resume", SCHEDULER, la.LaneChange, e.Lane)
+LANE_DRAIN = Verb("lane.drain", SCHEDULER, la.LaneChange, e.Lane)
 QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
 QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
 QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)
@@ -73,6 +79,12 @@ BUDGET_RESET = Verb("budget.reset", SCHEDULER, li.BudgetGet, li.Budget)
 BUDGET_DELETE = Verb("budget.delete", SCHEDULER, li.BudgetGet, li.Budget)
 FLOW_CREATE = Verb("flow.create", SCHEDULER, f.FlowCreate, f.Flow)
 FLOW_START = Verb("flow.start", SCHEDULER, f.FlowStart, f.Flow)
+FLOW_FINISH = Verb("flow.finish", SCHEDULER, f.FlowFinish, f.Flow)
+FLOW_FAIL = Verb("flow.fail", SCHEDULER, f.FlowFail, f.Flow)
+FLOW_UPDATE_STATE = Verb("flow.update_state", SCHEDULER, f.FlowUpdateState, f.Flow)
+FLOW_ADD_EXECUTION = Verb("flow.add_execution", SCHEDULER, f.FlowAddExecution, f.Flow)
+FLOW_ADD_DEPENDENCY = Verb("flow.add_dependency", SCHEDULER, f.FlowAddDependency, f.Flow)
+FLOW_SET_JOIN = Verb("flow.set_join", SCHEDULER, f.FlowSetJoin, f.Flow)
 FLOW_GET = Verb("flow.get", SCHEDULER, f.FlowGet, f.Flow)
 FLOW_LIST = Verb("flow.list", SCHEDULER, f.FlowList, Page[f.Flow])
 FLOW_GRAPH = Verb("flow.graph", SCHEDULER, f.FlowGraph, f.Graph)
@@ -92,6 +104,12 @@ LEASE_REVOKE = Verb("lease.revoke", LEASE_KEEPER, le.LeaseRevoke, StateReply, Tr
 LEASE_FAIL = Verb("lease.fail", LEASE_KEEPER, le.LeaseFail, le.Failed, True)
 LEASE_RELEASE = Verb("lease.release", LEASE_KEEPER, le.LeaseRelease, StateReply, True)
 LEASE_PROGRESS = Verb("lease.progress", LEASE_KEEPER, le.LeaseProgress, le.Progress, True)
+LEASE_FRAME = Verb("lease.frame", LEASE_KEEPER, fr.LeaseFrame, fr.FrameStored, True)
+FRAME_READ = Verb("frame.read", LEASE_KEEPER, fr.FrameRead, Page[fr.Frame])
+WORKER_REGISTER = Verb("worker.register", LEASE_KEEPER, w.WorkerRegister, w.WorkerInfo)
+WORKER_HEARTBEAT = Verb("worker.heartbeat", LEASE_KEEPER, w.WorkerHeartbeat, w.WorkerInfo)
+WORKER_LIST = Verb("worker.list", LEASE_KEEPER, w.WorkerList, Page[w.WorkerInfo])
+WORKER_DRAIN = Verb("worker.drain", LEASE_KEEPER, w.WorkerDrain, w.WorkerInfo)
 LEASE_USAGE = Verb("lease.usage", LEASE_KEEPER, li.LeaseUsage, li.Usage, True)
 
 WAITPOINT_CREATE = Verb("waitpoint.create", SIGNAL_ROUTER, s.WaitpointCreate, s.WaitpointCreated)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from penstock.cli.output import clock, emit, emit_json, encoded, facts, listing, payload, styled
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument, json_argument, until
+from penstock.cli.shell import Shell, ShellArgument, TextOrDash, json_argument, until
 from penstock.ids import ID_PATTERN
 from penstock.messages.common import Page, Record
 from penstock.messages.executions import ExecutionCreated
@@ -191,7 +191,7 @@ async def cancel(
 
 
 async def signal(
-    token: str,
+    token: TextOrDash,
     name: str,
     payload: JsonText = None,
     /,

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from penstock.cli.output import clock, emit, emit_json, facts, listing, payload, styled
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import ShellArgument, read_file
+from penstock.cli.shell import ShellArgument, TextOrDash, read_file
 from penstock.messages.common import Page
 from penstock.messages.flows import Flow, FlowCancelled, Graph, Step
 from penstock.states import FlowStatus
@@ -23,7 +23,7 @@ LONG: float = 30.0
 
 @app.command
 async def create(
-    file: str, /, *, start: Annotated[bool, Parameter(negative="")] = False, shell: ShellArgument
+    file: TextOrDash, /, *, start: Annotated[bool, Parameter(negative="")] = False, shell: ShellArgument
 ) -> None:
     """Create a flow from a JSON file; prints its id.
 

@@ -77,6 +77,8 @@ class Shell:
 
 
 ShellArgument = Annotated[Shell, Parameter(parse=False)]
+TextOrDash = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""A positional argument for which `-` means standard input."""
 
 
 def json_argument(text: str | None, name: str) -> msgspec.Raw | None:

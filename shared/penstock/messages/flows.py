@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from penstock.messages.common import (
     MAX_INT,
@@ -25,6 +25,10 @@ TaskName = Annotated[str, Meta(min_length=1, max_length=256)]
 Revision = Annotated[int, Meta(ge=0, le=MAX_INT)]
 GraceMs = Annotated[int, Meta(ge=0, le=86_400_000, description="how long a worker has to stop by itself")]
 DEFAULT_GRACE_MS = 10_000
+EdgeData = Annotated[str, Meta(min_length=1, max_length=128)]
+JoinPolicy = Literal["all_of", "any_of", "quorum"]
+Quorum = Annotated[int, Meta(ge=1, le=100_000)]
+OnSatisfied = Literal["let_run", "cancel_remaining"]
 
 
 class Member(ExecutionSpec, kw_only=True):
@@ -38,15 +42,15 @@ class Edge(Request, kw_only=True, rename={"from_": "from"}):
 
     from_: Token
     to: Token
-    data: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    data: EdgeData | None = None
 
 
 class Join(Request, kw_only=True):
     """How a member with several incoming edges is satisfied, and what becomes of the rest."""
 
-    policy: Literal["all_of", "any_of", "quorum"] = "all_of"
-    k: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    on_satisfied: Literal["let_run", "cancel_remaining"] = "let_run"
+    policy: JoinPolicy = "all_of"
+    k: Quorum | None = None
+    on_satisfied: OnSatisfied = "let_run"
 
 
 class FlowSpec(Request, kw_only=True):
@@ -119,6 +123,64 @@ class FlowGet(Request, kw_only=True):
 class FlowStart(Request, kw_only=True):
     flow_id: Id
     expected_revision: Revision | None = None
+
+
+class FlowUpdateState(Request, kw_only=True):
+    """`state_patch` is merged shallowly, anything but an object replaces; `next_step` becomes current_step.
+
+    No `expected_revision`: whatever the revision is, tried twice.
+    """
+
+    payload_fields: ClassVar[tuple[str, ...]] = ("state_patch",)
+
+    flow_id: Id
+    state_patch: Raw | UnsetType = UNSET
+    next_step: Text | None = None
+    expected_revision: Revision | None = None
+
+
+class FlowFinish(FlowUpdateState, kw_only=True):
+    """Members that have not begun are skipped, running ones may end."""
+
+
+class FlowFail(FlowUpdateState, kw_only=True):
+    """As finish; `state.failure` becomes {reason, at}."""
+
+    reason: Text
+
+
+class GraphChange(Request, kw_only=True):
+    """`graph_revision`: the graph as the caller knows it."""
+
+    flow_id: Id
+    graph_revision: Revision
+    expected_revision: Revision | None = None
+
+
+class FlowAddExecution(GraphChange, kw_only=True):
+    """More members. Edges lead to them, from each other or from members that exist."""
+
+    members: Annotated[list[Member], Meta(min_length=1, max_length=500)]
+    edges: Annotated[list[Edge], Meta(max_length=5000)] = []
+    joins: dict[Token, Join] = {}
+    idempotency_key: IdempotencyKey | None = None
+
+
+class FlowAddDependency(GraphChange, kw_only=True, rename={"from_": "from"}):
+    """One more edge, to a member that still waits for its dependencies."""
+
+    from_: Token
+    to: Token
+    data: EdgeData | None = None
+
+
+class FlowSetJoin(GraphChange, kw_only=True):
+    """Another join for a member that still waits for its dependencies."""
+
+    key: Token
+    policy: JoinPolicy = "all_of"
+    k: Quorum | None = None
+    on_satisfied: OnSatisfied = "let_run"
 
 
 class FlowList(Request, kw_only=True):

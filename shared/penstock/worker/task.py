@@ -154,8 +154,9 @@ class Task:
     async def complete(self, result: Any = None, *, children: Iterable[Child] = ()) -> str:
         """End with a result (anything that msgspec can encode). Answers the state.
 
-        `children` are created in the same atomic step: each `(kind, input)`, or a mapping of the fields of
-        `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not consumed.
+        `children` are created in the same atomic step: each `(kind, input)`, or the fields of
+        `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not
+        consumed.
         """
         raw = result if isinstance(result, Raw) else Raw(encode(result))
         request = self._fenced(LeaseComplete, result=raw, children=[spec_of(child) for child in children])
@@ -178,7 +179,8 @@ class Task:
 
     async def cancel(self, reason: str = "canceled") -> str:
         """Give the work up, for good: the execution ends as canceled. Answers the state."""
-        return (await self._consume(verbs.LEASE_CANCEL, self._fenced(LeaseCancel, reason=reason[:4096]))).state
+        request = self._fenced(LeaseCancel, reason=reason[:4096])
+        return (await self._consume(verbs.LEASE_CANCEL, request)).state
 
     async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
         """Give the lease back and go on later: after so many seconds (or a timedelta), or at an instant (ms).

@@ -1,0 +1,479 @@
+"""lease.*: grants, leases, attempts and outcomes; over NATS only."""
+
+from typing import Any
+
+import msgspec
+from house import House, fence
+
+NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+MINUTE = 60_000
+
+
+async def granted(house: House, **options: Any) -> dict[str, Any]:
+    """One grant for worker w1, once there is work."""
+    body = {"worker_id": "w1", **options}
+    page = await house.until(
+        lambda: house.request("work.grant", body), lambda page: page["items"], "a grant for w1"
+    )
+    [grant] = page["items"]
+    return grant
+
+
+def claim_of(grant: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"grant_id": grant["grant_id"], "execution_id": grant["execution_id"], "worker_id": "w1", **more}
+
+
+async def expired(house: House, execution_id: str) -> None:
+    """Its lease runs out and it is back in its queue."""
+    house.move_clock(MINUTE)
+    await house.reaches(execution_id, "ready")
+
+
+class TestClaim:
+    async def test_a_grant_becomes_a_lease(self, either: House) -> None:
+        execution_id = await either.create(input={"n": 1}, tags={"a": "b"})
+        grant = await granted(either)
+        assert grant["execution_id"] == execution_id
+        assert (grant["resumed"], grant["reclaim"]) == (False, False)
+        assert (await either.get(execution_id))["state"] == "ready"
+        task = await either.request("lease.claim", claim_of(grant))
+        assert task["input"] == {"n": 1} and task["tags"] == {"a": "b"} and task["resumed"] is False
+        assert (task["attempt_index"], task["lease_epoch"], task["kind"], task["lane"]) == (1, 1, "test.job", "default")
+        record = await either.get(execution_id)
+        assert record["state"] == "leased"
+        assert record["lease"] == {
+            "lease_id": task["lease_id"],
+            "lease_epoch": 1,
+            "worker_id": "w1",
+            "expires_at": task["lease_expires_at"],
+        }
+
+    async def test_start_in_the_same_step(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        await penstock.request("lease.claim", claim_of(await granted(penstock), start=True))
+        record = await penstock.get(execution_id)
+        assert record["state"] == "running" and record["started_at"] is not None
+
+    async def test_the_same_claim_again_answers_the_same(self, penstock: House) -> None:
+        await penstock.create()
+        body = claim_of(await granted(penstock))
+        task = await penstock.request("lease.claim", body)
+        assert await penstock.request("lease.claim", body) == task
+
+    async def test_somebody_elses_grant(self, penstock: House) -> None:
+        await penstock.create()
+        await penstock.create()
+        grant, other = await granted(penstock), await granted(penstock)
+        for wrong in (
+            {**claim_of(grant), "worker_id": "w2"},
+            {**claim_of(grant), "grant_id": other["grant_id"]},
+            {**claim_of(grant), "grant_id": "forged"},
+        ):
+            error = await penstock.refused("lease.claim", wrong)
+            assert (error.code, error.error_class, error.retryable) == ("invalid_claim_grant", "contention", True)
+        await penstock.request("lease.claim", claim_of(grant))
+
+    async def test_a_lease_that_another_holds(self, penstock: House) -> None:
+        await penstock.create()
+        grant = await granted(penstock)
+        task = await penstock.request("lease.claim", claim_of(grant))
+        error = await penstock.refused("lease.claim", {**claim_of(grant), "worker_id": "w2"})
+        assert error.code == "lease_conflict"
+        assert error.detail == {"worker_id": "w1", "expires_at": task["lease_expires_at"]}
+
+    async def test_a_grant_that_was_not_claimed_in_time(self, either: House) -> None:
+        execution_id = await either.create()
+        grant = await granted(either)
+        assert (await either.request("work.grant", {"worker_id": "w2"}))["items"] == []
+        either.move_clock(MINUTE)
+        error = await either.refused("lease.claim", claim_of(grant))
+        assert error.code == "claim_grant_expired"
+        again = await granted(either)
+        assert again["execution_id"] == execution_id and again["grant_id"] != grant["grant_id"]
+        assert (await either.request("lease.claim", claim_of(again)))["attempt_index"] == 1
+
+    async def test_what_cannot_be_leased(self, penstock: House) -> None:
+        waiting = await penstock.create(run_at=4 * 10**12)
+        body = {"grant_id": "g", "execution_id": waiting, "worker_id": "w1"}
+        error = await penstock.refused("lease.claim", body)
+        assert (error.code, error.detail) == ("execution_not_leaseable", {"state": "scheduled"})
+        error = await penstock.refused("lease.reclaim", body)
+        assert (error.code, error.detail) == ("execution_not_reclaimable", {"state": "scheduled"})
+        await penstock.create(lane="done")
+        task = await penstock.begin(lanes=["done"])
+        await penstock.request("lease.complete", fence(task))
+        error = await penstock.refused("lease.claim", {**body, "execution_id": task["execution_id"]})
+        assert (error.code, error.detail) == ("execution_not_leaseable", {"state": "completed"})
+        error = await penstock.refused("lease.claim", {**body, "execution_id": NOWHERE})
+        assert error.code == "execution_not_found"
+
+    async def test_each_grant_has_its_verb(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        plain = await granted(penstock)
+        error = await penstock.refused("lease.claim_resumed", claim_of(plain))
+        assert error.code == "not_a_resumed_execution"
+        error = await penstock.refused("lease.reclaim", claim_of(plain))
+        assert error.code == "execution_not_reclaimable"
+        await penstock.request("lease.claim", claim_of(plain, lease_ttl_ms=MINUTE // 2))
+        await expired(penstock, execution_id)
+        lost = await granted(penstock)
+        assert (lost["resumed"], lost["reclaim"]) == (False, True)
+        error = await penstock.refused("lease.claim_resumed", claim_of(lost))
+        assert error.code == "not_a_resumed_execution"
+        task = await penstock.request("lease.reclaim", claim_of(lost, start=True))
+        assert (task["attempt_index"], task["lease_epoch"], task["resumed"]) == (1, 2, False)
+        suspended = await penstock.request("lease.suspend", fence(task))
+        await penstock.request("signal.deliver", {"token": suspended["token"], "name": "go"})
+        resumed = await granted(penstock)
+        assert (resumed["resumed"], resumed["reclaim"]) == (True, False)
+        error = await penstock.refused("lease.claim", claim_of(resumed))
+        assert error.code == "use_claim_resumed_execution"
+        task = await penstock.request("lease.claim_resumed", claim_of(resumed))
+        assert (task["attempt_index"], task["lease_epoch"], task["resumed"]) == (1, 3, True)
+
+    async def test_a_batch(self, either: House) -> None:
+        for _ in range(3):
+            await either.create()
+        grants: list[Any] = []
+        while len(grants) < 3:
+            grants += (await either.request("work.grant", {"worker_id": "w1", "max": 3}))["items"]
+        asked = [claim_of(grant) for grant in grants]
+        asked.insert(1, {**asked[0], "worker_id": "w2"})
+        asked.append({**asked[0], "lease_ttl_ms": 1})
+        answers = await either.request("lease.claim", asked)
+        assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}, {"error"}]
+        assert answers[1]["error"]["code"] == "lease_conflict"
+        assert answers[4]["error"]["detail"] == {"field": "lease_ttl_ms"}
+
+
+class TestFence:
+    VERBS = ("lease.start", "lease.renew", "lease.complete", "lease.release")
+
+    async def test_only_the_current_fence_changes_anything(self, either: House) -> None:
+        execution_id = await either.create()
+        [task] = await either.take()
+        right = fence(task)
+        before = await either.get(execution_id)
+        wrong = [
+            {**right, "lease_id": "forged"},
+            {**right, "lease_epoch": 2},
+            {**right, "lease_epoch": 0},
+            {**right, "attempt_index": 2},
+        ]
+        for body in wrong:
+            for verb in self.VERBS:
+                assert (await either.refused(verb, body)).code == "stale_lease"
+            assert (await either.refused("lease.fail", {**body, "reason": "r"})).code == "stale_lease"
+            assert (await either.refused("lease.progress", {**body, "pct": 1})).code == "stale_lease"
+        assert await either.get(execution_id) == before
+
+    async def test_a_fence_where_nobody_holds_a_lease(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        body = {"execution_id": execution_id, "attempt_index": 1, "lease_id": "l", "lease_epoch": 1}
+        for verb in self.VERBS:
+            error = await penstock.refused(verb, body)
+            assert (error.code, error.detail) == ("no_active_lease", {"state": "ready"})
+            error = await penstock.refused(verb, {**body, "execution_id": NOWHERE})
+            assert error.code == "execution_not_found"
+
+    async def test_a_malformed_fence(self, penstock: House) -> None:
+        body = {"execution_id": NOWHERE, "attempt_index": 1, "lease_id": "l", "lease_epoch": 1}
+        for verb in self.VERBS:
+            for name, value in (("execution_id", "x"), ("attempt_index", -1), ("lease_id", "a b"), ("lease_epoch", "1")):
+                error = await penstock.refused(verb, {**body, name: value})
+                assert (error.code, error.detail) == ("invalid_request", {"field": name})
+            less = {name: value for name, value in body.items() if name != "lease_epoch"}
+            assert (await penstock.refused(verb, less)).detail == {"field": "lease_epoch"}
+            assert (await penstock.refused(verb, {**body, "worker": "w"})).detail == {"field": "worker"}
+
+    async def test_a_lease_that_ran_out(self, either: House) -> None:
+        execution_id = await either.create()
+        task = await either.begin(lease_ttl_ms=MINUTE // 2)
+        await expired(either, execution_id)
+        for verb in ("lease.renew", "lease.complete"):
+            assert (await either.refused(verb, fence(task))).code == "lease_expired"
+        second = await either.begin()
+        assert (await either.refused("lease.complete", fence(task))).code == "stale_lease"
+        await either.request("lease.complete", fence(second))
+        error = await either.refused("lease.complete", fence(task))
+        assert (error.code, error.detail["lifecycle_phase"]) == ("execution_not_active", "completed")
+
+
+class TestStartAndRenew:
+    async def test_start(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        [task] = await penstock.take()
+        for _ in range(2):
+            assert await penstock.request("lease.start", fence(task)) == {"state": "running"}
+        events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
+        assert [event["event"] for event in events] == ["created", "leased", "started"]
+
+    async def test_renewals_keep_a_lease(self, either: House) -> None:
+        execution_id = await either.create()
+        task = await either.begin(lease_ttl_ms=MINUTE)
+        for _ in range(4):
+            either.move_clock(MINUTE * 3 // 4)
+            renewed = await either.request("lease.renew", fence(task))
+            assert renewed["cancel_requested"] is False
+        record = await either.get(execution_id)
+        assert record["state"] == "running" and record["reclaims"] == 0
+        assert record["lease"]["expires_at"] == renewed["expires_at"]
+        longer = await either.request("lease.renew", {**fence(task), "lease_ttl_ms": 10 * MINUTE})
+        assert longer["expires_at"] - renewed["expires_at"] >= 9 * MINUTE
+
+    async def test_a_batch_of_renewals(self, either: House) -> None:
+        for _ in range(3):
+            await either.create()
+        tasks = [await either.begin() for _ in range(3)]
+        asked = [fence(task) for task in tasks]
+        asked.insert(1, {**asked[0], "lease_epoch": 9})
+        answers = await either.request("lease.renew", asked)
+        assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}]
+
+
+class TestOutcomes:
+    async def test_complete_and_its_repeats(self, either: House) -> None:
+        execution_id = await either.create()
+        task = await either.begin()
+        body = {**fence(task), "result": {"n": 1}}
+        for _ in range(3):
+            assert await either.request("lease.complete", body) == {"state": "completed"}
+        record = await either.get(execution_id)
+        assert (record["state"], record["outcome"], record["result"]) == ("completed", "completed", {"n": 1})
+        assert record["lease"] is None and record["finished_at"] is not None and record["seq"] == 4
+        # Another outcome with the same fence comes too late.
+        error = await either.refused("lease.fail", {**fence(task), "reason": "r"})
+        assert error.code == "execution_not_active"
+        assert await either.get(execution_id) == record
+
+    async def test_what_has_not_begun_cannot_end(self, penstock: House) -> None:
+        await penstock.create()
+        [task] = await penstock.take()
+        error = await penstock.refused("lease.complete", fence(task))
+        assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "completed"})
+        error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
+        assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "failed"})
+
+    async def test_a_failure_without_attempts_left(self, either: House) -> None:
+        execution_id = await either.create()
+        task = await either.begin()
+        body = {**fence(task), "reason": "boom", "category": "bug"}
+        for _ in range(2):
+            answer = await either.request("lease.fail", body)
+            assert answer["outcome"] == "terminal_failed"
+        record = await either.get(execution_id)
+        assert (record["state"], record["outcome"]) == ("failed", "failed")
+        assert record["failure"] == {"reason": "boom", "category": "bug", "attempt": 1}
+
+    async def test_retries_with_exponential_backoff(self, either: House) -> None:
+        backoff = {"kind": "exponential", "delay_ms": 10_000, "factor": 3, "max_ms": 60_000}
+        execution_id = await either.create(max_attempts=4, backoff=backoff)
+        attempts: set[str] = set()
+        for attempt, delay in ((1, 10_000), (2, 30_000), (3, 60_000)):
+            task = await either.begin()
+            assert task["attempt_index"] == attempt
+            attempts.add(task["attempt_id"])
+            answer = await either.request("lease.fail", {**fence(task), "reason": "r"})
+            assert (answer["outcome"], answer["next_attempt"]) == ("retry_scheduled", attempt + 1)
+            record = await either.get(execution_id)
+            assert record["state"] == "retry_wait"
+            assert answer["ready_at"] - record["updated_at"] == delay
+            # A repeat after a lost reply.
+            assert await either.request("lease.fail", {**fence(task), "reason": "r"}) == answer
+            assert await either.take(wait_ms=0) == []
+            either.move_clock(delay)
+            await either.reaches(execution_id, "ready")
+        task = await either.begin()
+        assert len({*attempts, task["attempt_id"]}) == 4
+        assert (await either.request("lease.fail", {**fence(task), "reason": "r"}))["outcome"] == "terminal_failed"
+        assert (await either.get(execution_id))["failure"]["attempt"] == 4
+
+    async def test_fixed_backoff_its_default_and_retry_after(self, penstock: House) -> None:
+        cases: list[tuple[Any, dict[str, Any], int]] = [
+            ({"kind": "fixed", "delay_ms": 7000, "factor": 9}, {}, 7000),
+            (None, {}, 1000),
+            ({"kind": "fixed", "delay_ms": 7000}, {"retry_after_ms": 0}, 0),
+            ({"kind": "fixed", "delay_ms": 7000}, {"retry_after_ms": 90_000}, 90_000),
+            ({"kind": "exponential", "delay_ms": 7000, "max_ms": 500}, {}, 500),
+        ]
+        for backoff, more, delay in cases:
+            execution_id = await penstock.create(max_attempts=2, lane="l", **({"backoff": backoff} if backoff else {}))
+            task = await penstock.begin(lanes=["l"])
+            answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **more})
+            events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
+            assert answer["ready_at"] - events[3]["at"] == delay
+            await penstock.request("execution.cancel", {"execution_id": execution_id})
+
+    async def test_jitter_takes_off_a_share_at_random(self, penstock: House) -> None:
+        delays: set[int] = set()
+        for _ in range(8):
+            backoff = {"kind": "fixed", "delay_ms": 100_000, "jitter": 0.5}
+            execution_id = await penstock.create(max_attempts=2, backoff=backoff)
+            task = await penstock.begin()
+            answer = await penstock.request("lease.fail", {**fence(task), "reason": "r"})
+            delays.add(answer["ready_at"] - (await penstock.get(execution_id))["updated_at"])
+        assert all(50_000 <= delay <= 100_000 for delay in delays)
+        assert len(delays) > 1
+
+    async def test_categories_say_what_is_tried_again(self, penstock: House) -> None:
+        cases = [
+            ({"retry_on": ["net"]}, {"category": "net"}, "retry_scheduled"),
+            ({"retry_on": ["net"]}, {"category": "bug"}, "terminal_failed"),
+            ({"fail_on": ["bug"]}, {"category": "bug"}, "terminal_failed"),
+            ({"fail_on": ["bug"]}, {"category": "net"}, "retry_scheduled"),
+            ({"fail_on": ["net"], "retry_on": ["net"]}, {"category": "net"}, "terminal_failed"),
+            ({}, {"retryable": False}, "terminal_failed"),
+            ({}, {}, "retry_scheduled"),
+            ({"retry_on": []}, {}, "terminal_failed"),
+        ]
+        for spec, failure, outcome in cases:
+            await penstock.create(max_attempts=2, **spec)
+            task = await penstock.begin()
+            answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **failure})
+            assert answer["outcome"] == outcome, (spec, failure)
+
+    async def test_release_uses_nothing(self, either: House) -> None:
+        execution_id = await either.create()
+        [task] = await either.take()
+        for _ in range(2):
+            assert await either.request("lease.release", fence(task)) == {"state": "ready"}
+        record = await either.get(execution_id)
+        assert (record["lease"], record["reclaims"]) == (None, 0)
+        again = await either.begin()
+        assert (again["attempt_index"], again["attempt_id"]) == (1, task["attempt_id"])
+        assert again["lease_epoch"] == 2
+        error = await either.refused("lease.release", fence(again))
+        assert (error.code, error.detail) == ("illegal_transition", {"from": "running", "to": "ready"})
+        # The first release is still answered as it was.
+        assert await either.request("lease.release", fence(task)) == {"state": "ready"}
+
+    async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        await penstock.take(lease_ttl_ms=MINUTE // 2)
+        await expired(penstock, execution_id)
+        task = await penstock.request("lease.reclaim", claim_of(await granted(penstock)))
+        await penstock.request("lease.release", fence(task))
+        assert (await granted(penstock))["reclaim"] is True
+
+    async def test_a_batch_of_outcomes(self, either: House) -> None:
+        for _ in range(3):
+            await either.create()
+        tasks = [await either.begin() for _ in range(3)]
+        asked = [{**fence(task), "result": n} for n, task in enumerate(tasks)]
+        answers = await either.request("lease.complete", [asked[0], {}, asked[1], asked[1], asked[2]])
+        assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}, {"ok"}]
+        for n, task in enumerate(tasks):
+            assert (await either.get(task["execution_id"]))["result"] == n
+
+    async def test_bad_outcomes(self, penstock: House) -> None:
+        await penstock.create()
+        task = await penstock.begin()
+        cases: list[tuple[str, dict[str, Any], str]] = [
+            ("lease.fail", {}, "reason"),
+            ("lease.fail", {"reason": 1}, "reason"),
+            ("lease.fail", {"reason": "r", "category": "a b"}, "category"),
+            ("lease.fail", {"reason": "r", "retry_after_ms": -1}, "retry_after_ms"),
+            ("lease.fail", {"reason": "r" * 4097}, "reason"),
+            ("lease.progress", {"pct": 101}, "pct"),
+            ("lease.progress", {"pct": -1}, "pct"),
+            ("lease.progress", {}, "pct"),
+            ("lease.renew", {"lease_ttl_ms": 99}, "lease_ttl_ms"),
+            ("lease.complete", {"outcome": 1}, "outcome"),
+        ]
+        for verb, more, field in cases:
+            error = await penstock.refused(verb, {**fence(task), **more})
+            assert (error.code, error.detail) == ("invalid_request", {"field": field})
+        await penstock.request("lease.complete", fence(task))
+
+
+class TestProgress:
+    async def test_progress(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        task = await penstock.begin()
+        answer = await penstock.request("lease.progress", {**fence(task), "pct": 12.5, "message": "½"})
+        record = await penstock.get(execution_id)
+        assert answer["progress"] == record["progress"]
+        assert (record["progress"]["pct"], record["progress"]["message"]) == (12.5, "½")
+        assert record["progress"]["at"] == record["updated_at"]
+
+
+class TestLostLeases:
+    async def test_the_work_of_a_dead_worker_goes_back_by_itself(self, either: House) -> None:
+        execution_id = await either.create(max_attempts=1)
+        first = await either.begin(lease_ttl_ms=MINUTE // 2)
+        await expired(either, execution_id)
+        record = await either.get(execution_id)
+        assert (record["reclaims"], record["attempt_index"], record["lease"]) == (1, 1, None)
+        second = await either.begin()
+        assert (second["attempt_index"], second["attempt_id"]) == (1, first["attempt_id"])
+        assert second["lease_epoch"] == first["lease_epoch"] + 1
+        await either.request("lease.complete", fence(second))
+        events = (await either.request("execution.history", {"execution_id": execution_id}))["items"]
+        assert [event["event"] for event in events] == [
+            "created", "leased", "started", "reclaimed", "leased", "started", "completed",
+        ]  # fmt: skip
+        assert events[3]["reason"] == "lease_expired" and events[3]["data"]["worker_id"] == "w1"
+
+    async def test_a_job_that_kills_its_workers_ends(self, penstock: House) -> None:
+        for begun in (True, False):
+            execution_id = await penstock.create(max_reclaims=2)
+            for reclaims in (1, 2):
+                await penstock.take(start=begun, lease_ttl_ms=MINUTE // 2)
+                await expired(penstock, execution_id)
+                assert (await penstock.get(execution_id))["reclaims"] == reclaims
+            await penstock.take(start=begun, lease_ttl_ms=MINUTE // 2)
+            penstock.move_clock(MINUTE)
+            record = await penstock.reaches(execution_id, "failed")
+            assert record["failure"]["category"] == "lease_expired"
+            assert (record["attempt_index"], record["reclaims"]) == (1, 2)
+
+    async def test_a_lost_lease_burns_no_retry(self, penstock: House) -> None:
+        execution_id = await penstock.create(max_attempts=2, backoff={"kind": "fixed", "delay_ms": 0})
+        for _ in range(3):
+            await penstock.begin(lease_ttl_ms=MINUTE // 2)
+            await expired(penstock, execution_id)
+        task = await penstock.begin()
+        assert task["attempt_index"] == 1
+        await penstock.request("lease.fail", {**fence(task), "reason": "r"})
+        assert (await penstock.begin())["attempt_index"] == 2
+
+    async def test_many_expire_at_once(self, either: House) -> None:
+        """More than one slice of the due loop."""
+        await either.request("execution.create", [{"kind": "t"} for _ in range(350)])
+        taken = 0
+        while taken < 350:
+            taken += len(await either.take(100, lease_ttl_ms=MINUTE // 2))
+        either.move_clock(MINUTE)
+
+        async def ready() -> int:
+            [lane] = (await either.request("lane.list"))["items"]
+            return lane["depth"]["ready"]
+
+        await either.until(ready, lambda count: count == 350, "all of them")
+
+
+class TestAttemptTimeout:
+    async def test_an_attempt_that_takes_too_long_has_failed(self, either: House) -> None:
+        pushed = await either.nats.subscribe(f"{either.root}.worker.w1")
+        backoff = {"kind": "fixed", "delay_ms": 10_000}
+        execution_id = await either.create(attempt_timeout_ms=MINUTE, max_attempts=2, backoff=backoff)
+        task = await either.begin(lease_ttl_ms=60 * MINUTE)
+        either.move_clock(MINUTE)
+        record = await either.reaches(execution_id, "retry_wait")
+        assert record["failure"]["category"] == "timeout" and record["lease"] is None
+        message = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
+        assert message["lease_id"] == task["lease_id"]
+        assert (await either.refused("lease.complete", fence(task))).code == "lease_revoked"
+        either.move_clock(10_000)
+        await either.reaches(execution_id, "ready")
+        task = await either.begin(lease_ttl_ms=60 * MINUTE)
+        assert task["attempt_index"] == 2
+        either.move_clock(MINUTE)
+        await either.reaches(execution_id, "failed")
+
+    async def test_what_was_to_be_canceled_is_not_tried_again(self, penstock: House) -> None:
+        execution_id = await penstock.create(attempt_timeout_ms=MINUTE, max_attempts=9)
+        await penstock.begin(lease_ttl_ms=60 * MINUTE)
+        await penstock.request("execution.cancel", {"execution_id": execution_id, "grace_ms": 30 * MINUTE})
+        penstock.move_clock(MINUTE)
+        assert (await penstock.reaches(execution_id, "canceled"))["outcome"] == "canceled"

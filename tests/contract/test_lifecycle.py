@@ -1,0 +1,703 @@
+"""What becomes of an execution by its worker's word, by an operator's or by the clock; over NATS only."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from house import House, fence
+
+NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def wide(nats_url: str, valkey_url: str) -> Any:
+    """A Penstock of four partitions: what is found by name and what lives together is apart there."""
+    async with House.open(nats_url, valkey_url, partitions=4) as house:
+        yield house
+
+
+async def running(penstock: House, **spec: Any) -> dict[str, Any]:
+    await penstock.create(**spec)
+    return await penstock.begin()
+
+
+async def outcome(penstock: House, verb: str, task: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return await penstock.request(f"lease.{verb}", fence(task) | more)
+
+
+async def names(penstock: House, execution_id: str) -> list[str]:
+    page = await penstock.request("execution.history", {"execution_id": execution_id})
+    assert [event["seq"] for event in page["items"]] == list(range(1, len(page["items"]) + 1))
+    return [event["event"] for event in page["items"]]
+
+
+async def last(penstock: House, execution_id: str) -> dict[str, Any]:
+    page = await penstock.request("execution.history", {"execution_id": execution_id})
+    return page["items"][-1]
+
+
+async def now(penstock: House) -> int:
+    """The house's clock, as an execution tells it."""
+    return (await penstock.get(await penstock.create(lane="clock")))["created_at"]
+
+
+# -- lease.cancel ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_a_worker_cancels(penstock: House, start: bool) -> None:
+    execution_id = await penstock.create()
+    [task] = await penstock.take(start=start)
+    assert await outcome(penstock, "cancel", task, reason="no need") == {"state": "canceled"}
+    assert await outcome(penstock, "cancel", task, reason="no need") == {"state": "canceled"}  # a repeat
+    record = await penstock.get(execution_id)
+    assert (record["state"], record["outcome"], record["lease"]) == ("canceled", "canceled", None)
+    assert (await last(penstock, execution_id))["reason"] == "no need"
+    refused = await penstock.refused("lease.complete", fence(task))
+    assert refused.code == "execution_not_active"
+    assert refused.detail["terminal_outcome"] == "canceled"
+
+
+# -- lease.delay ----------------------------------------------------------------------------------
+
+
+async def test_a_delay_ends_by_itself(penstock: House) -> None:
+    task = await running(penstock)
+    execution_id = task["execution_id"]
+    until = await now(penstock) + HOUR_MS
+    assert await outcome(penstock, "delay", task, until=until) == {"state": "suspended"}
+    assert await outcome(penstock, "delay", task, until=until) == {"state": "suspended"}
+    record = await penstock.get(execution_id)
+    assert (record["state"], record["reason"], record["lease"]) == ("suspended", "delay", None)
+    assert (await penstock.refused("lease.renew", fence(task))).code == "stale_lease"
+    penstock.move_clock(HOUR_MS + 1)
+    again = await penstock.begin()
+    assert (again["execution_id"], again["resumed"], again["attempt_index"]) == (execution_id, True, 1)
+    assert again["attempt_id"] == task["attempt_id"]
+    page = await penstock.request("signal.resumed_by", fence(again))
+    assert page["items"] == []
+    await outcome(penstock, "complete", again)
+    assert await names(penstock, execution_id) == [
+        *("created", "leased", "started", "suspended", "resumed", "leased", "started", "completed")
+    ]
+
+
+async def test_a_delay_until_the_past_resumes_at_once(penstock: House) -> None:
+    task = await running(penstock)
+    assert await outcome(penstock, "delay", task, until=1) == {"state": "ready"}
+    [grant] = (await penstock.request("work.grant", {"worker_id": "w2"}))["items"]
+    assert grant["resumed"]
+    claim = {name: grant[name] for name in ("grant_id", "execution_id")} | {"worker_id": "w2"}
+    assert (await penstock.refused("lease.claim", claim)).code == "use_claim_resumed_execution"
+    assert (await penstock.request("lease.claim_resumed", claim))["resumed"]
+
+
+async def test_suspended_needs_a_start(penstock: House) -> None:
+    await penstock.create()
+    [task] = await penstock.take()
+    for verb, more in (("delay", {"until": 1}), ("await_children", {})):
+        error = await penstock.refused(f"lease.{verb}", fence(task) | more)
+        assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "suspended"})
+    assert (await penstock.get(task["execution_id"]))["state"] == "leased"
+
+
+async def test_a_delayed_one_that_was_asked_to_stop_is_canceled(penstock: House) -> None:
+    for verb, more in (("delay", {"until": 2**50}), ("await_children", {})):
+        task = await running(penstock)
+        body = {"execution_id": task["execution_id"], "reason": "r", "grace_ms": HOUR_MS}
+        assert (await penstock.request("execution.cancel", body))["state"] == "running"
+        assert await outcome(penstock, verb, task, **more) == {"state": "canceled"}
+
+
+# -- children -------------------------------------------------------------------------------------
+
+
+async def test_await_children(penstock: House) -> None:
+    task = await running(penstock)
+    parent_id = task["execution_id"]
+    children = [await penstock.create(parent_id=parent_id, lane=f"c{n}") for n in range(3)]
+    assert await outcome(penstock, "await_children", task) == {"state": "suspended"}
+    record = await penstock.get(parent_id)
+    assert (record["state"], record["reason"]) == ("suspended", "children")
+    # However a child ends, it counts.
+    child = await penstock.begin(lanes=["c0"])
+    assert (await penstock.get(child["execution_id"]))["parent_id"] == parent_id
+    await outcome(penstock, "complete", child)
+    child = await penstock.begin(lanes=["c1"])
+    await outcome(penstock, "fail", child, reason="r", retryable=False)
+    assert (await penstock.get(parent_id))["state"] == "suspended"
+    await penstock.request("execution.cancel", {"execution_id": children[2]})
+    again = await penstock.begin()
+    assert (again["execution_id"], again["resumed"]) == (parent_id, True)
+    assert (await penstock.request("signal.resumed_by", fence(again)))["items"] == []
+    assert [event for event in await names(penstock, parent_id) if event == "resumed"] == ["resumed"]
+
+
+async def test_children_that_end_by_the_clock_wake_their_parent(penstock: House) -> None:
+    """Deadlines, lost leases, timed out attempts and skips are ends too."""
+    task = await running(penstock)
+    parent_id = task["execution_id"]
+    deadline = await now(penstock) + 60_000
+    ends = [
+        await penstock.create(parent_id=parent_id, lane="late", deadline_at=deadline),
+        await penstock.create(parent_id=parent_id, lane="lost", max_reclaims=0),
+        await penstock.create(parent_id=parent_id, lane="slow", attempt_timeout_ms=50_000),
+    ]
+    await penstock.begin(lanes=["lost"], lease_ttl_ms=30_000)
+    await penstock.begin(lanes=["slow"], lease_ttl_ms=HOUR_MS)
+    await outcome(penstock, "await_children", task)
+    penstock.move_clock(60_001)
+    states = [(await penstock.reaches(each, "failed", "canceled"))["state"] for each in ends]
+    assert states == ["canceled", "failed", "failed"]
+    assert (await penstock.reaches(parent_id, "ready"))["reason"] is None
+
+
+async def test_nothing_to_wait_for(penstock: House) -> None:
+    task = await running(penstock)
+    assert await outcome(penstock, "await_children", task) == {"state": "ready"}
+    again = await penstock.begin()
+    assert again["resumed"] and again["attempt_index"] == 1
+
+
+async def test_children_created_with_the_completion(wide: House) -> None:
+    penstock = wide
+    task = await running(penstock, namespace="n1")
+    specs = [
+        {"kind": "child.a", "input": {"empty": [], "big": 2**63 + 1}, "lane": "la", "tags": {"x": "1"}},
+        {"kind": "child.b", "lane": "lb", "concurrency_key": "one"},
+    ]
+    reply = await outcome(penstock, "complete", task, result=1, children=specs)
+    assert reply["state"] == "completed" and len(reply["children"]) == 2
+    assert await outcome(penstock, "complete", task, result=1, children=specs) == reply
+    records = [await penstock.get(child) for child in reply["children"]]
+    assert [(r["kind"], r["parent_id"], r["namespace"], r["state"]) for r in records] == [
+        ("child.a", task["execution_id"], "n1", "ready"),
+        ("child.b", task["execution_id"], "n1", "ready"),
+    ]
+    assert records[0]["input"] == specs[0]["input"]
+    [child] = await penstock.take(lanes=["la"])
+    assert child["execution_id"] == reply["children"][0]
+    page = await penstock.request("execution.list", {"namespace": "n1"})
+    assert len(page["items"]) == 3  # no more than that: a repeat makes none
+
+
+async def test_a_bad_child_hurts_only_its_own_completion(penstock: House) -> None:
+    one, other = await running(penstock), await running(penstock)
+    bad = fence(one) | {"children": [{"kind": "c"}, {"kind": "c", "deadline_at": 1}]}
+    replies = await penstock.request("lease.complete", [bad, fence(other) | {"result": 2}])
+    assert replies[0]["error"]["detail"] == {"field": "children[1].deadline_at"}
+    assert replies[1]["ok"]["state"] == "completed"
+    assert (await penstock.get(one["execution_id"]))["state"] == "running"
+    error = await penstock.refused(
+        "lease.complete", fence(one) | {"children": [{"kind": "c", "quota_id": NOWHERE}]}
+    )
+    assert error.code == "quota_not_found"
+    error = await penstock.refused("lease.complete", fence(one) | {"children": [{"kind": "a b"}]})
+    assert (error.code, error.detail["field"]) == ("invalid_request", "children[0].kind")
+    assert (await outcome(penstock, "complete", one))["state"] == "completed"
+
+
+async def test_a_canceled_completion_makes_no_children(penstock: House) -> None:
+    task = await running(penstock)
+    body = {"execution_id": task["execution_id"], "grace_ms": HOUR_MS}
+    await penstock.request("execution.cancel", body)
+    reply = await outcome(penstock, "complete", task, children=[{"kind": "c"}])
+    assert reply == {"state": "canceled"}
+
+
+async def test_an_unknown_parent(penstock: House) -> None:
+    error = await penstock.refused("execution.create", {"kind": "k", "parent_id": NOWHERE})
+    assert (error.code, error.detail) == ("execution_not_found", {"execution_id": NOWHERE})
+
+
+async def test_a_childs_idempotency_key(wide: House) -> None:
+    """The key is remembered where all keys are, the child lives with its parent."""
+    penstock = wide
+    for n in range(6):  # parents in several partitions
+        parent_id = await penstock.create(lane="parents")
+        body = {"kind": "k", "parent_id": parent_id, "idempotency_key": f"key{n}"}
+        both = await penstock.request("execution.create", [body, {"kind": "other"}, body])
+        first, _, repeat = (each["ok"] for each in both)
+        assert first["execution_id"] == repeat["execution_id"]
+        assert first["execution_id"].split("-")[0] == parent_id.split("-")[0]
+        again = await penstock.request("execution.create", body)
+        assert again == first | {"duplicate": True}
+        error = await penstock.refused("execution.create", {"kind": "k", "idempotency_key": f"key{n}"})
+        assert error.code == "idempotency_conflict"
+    body = {"kind": "k", "parent_id": NOWHERE, "idempotency_key": "free"}
+    assert (await penstock.refused("execution.create", body)).code == "execution_not_found"
+    await penstock.create(idempotency_key="free")  # what was refused keeps no key
+
+
+# -- lease.revoke ---------------------------------------------------------------------------------
+
+
+async def test_revoke(penstock: House) -> None:
+    task = await running(penstock, max_reclaims=0)
+    execution_id = task["execution_id"]
+    told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
+    body = {"execution_id": execution_id, "reason": "stuck"}
+    assert await penstock.request("lease.revoke", body) == {"state": "ready"}
+    assert (await told.next_msg(5)).data
+    for verb in ("renew", "complete"):
+        assert (await penstock.refused(f"lease.{verb}", fence(task))).code == "lease_revoked"
+    record = await penstock.get(execution_id)
+    assert (record["reclaims"], record["attempt_index"]) == (0, 1)
+    event = await last(penstock, execution_id)
+    assert (event["event"], event["reason"], event["actor"]) == ("reclaimed", "lease_revoked", "operator")
+    assert event["data"]["reason"] == "stuck"
+    error = await penstock.refused("lease.revoke", body)
+    assert (error.code, error.detail) == ("no_active_lease", {"state": "ready"})
+    again = await penstock.begin(worker_id="w2")
+    assert again["attempt_index"] == 1 and again["lease_epoch"] == task["lease_epoch"] + 1
+    await outcome(penstock, "complete", again)
+    assert (await penstock.refused("lease.revoke", body)).code == "no_active_lease"
+    error = await penstock.refused("lease.revoke", {"execution_id": NOWHERE})
+    assert error.code == "execution_not_found"
+
+
+async def test_revoked_after_cancellation_was_asked_for(penstock: House) -> None:
+    task = await running(penstock)
+    body = {"execution_id": task["execution_id"]}
+    await penstock.request("execution.cancel", body | {"grace_ms": HOUR_MS})
+    assert await penstock.request("lease.revoke", body) == {"state": "canceled"}
+
+
+# -- execution.run_now ----------------------------------------------------------------------------
+
+
+async def test_run_now(penstock: House) -> None:
+    async def run_now(execution_id: str) -> tuple[str, str | None]:
+        record = await penstock.request("execution.run_now", {"execution_id": execution_id})
+        return record["state"], record["reason"]
+
+    at = await now(penstock) + HOUR_MS
+    scheduled = await penstock.create(run_at=at)
+    assert (await penstock.get(scheduled))["state"] == "scheduled"
+    assert await run_now(scheduled) == ("ready", None)
+    assert await run_now(scheduled) == ("ready", None)
+    assert (await names(penstock, scheduled)).count("ready") == 1
+    task = await penstock.begin()
+    error = await penstock.refused("execution.run_now", {"execution_id": scheduled})
+    assert (error.code, error.detail) == ("execution_not_eligible", {"state": "running"})
+    await outcome(penstock, "delay", task, until=at)
+    assert await run_now(scheduled) == ("ready", None)
+    task = await penstock.begin()
+    assert task["resumed"]
+    await penstock.create(parent_id=scheduled, lane="elsewhere")
+    await outcome(penstock, "await_children", task)
+    error = await penstock.refused("execution.run_now", {"execution_id": scheduled})
+    assert error.detail == {"state": "suspended", "reason": "children"}
+
+    retried = await penstock.create(max_attempts=2, backoff={"kind": "fixed", "delay_ms": HOUR_MS})
+    await outcome(penstock, "fail", await penstock.begin(), reason="r")
+    assert await run_now(retried) == ("ready", None)
+    task = await penstock.begin()
+    assert (task["attempt_index"], task["resumed"]) == (2, False)
+    await outcome(penstock, "fail", task, reason="r")
+    error = await penstock.refused("execution.run_now", {"execution_id": retried})
+    assert (error.code, error.detail) == ("retry_exhausted", {"attempt_index": 2, "max_attempts": 2})
+
+
+async def test_run_now_of_what_has_ended(penstock: House) -> None:
+    task = await running(penstock, max_attempts=5, fail_on=["fatal"])
+    await outcome(penstock, "fail", task, reason="r", category="fatal")
+    error = await penstock.refused("execution.run_now", {"execution_id": task["execution_id"]})
+    assert (error.code, error.detail) == ("already_terminal", {"state": "failed", "outcome": "failed"})
+    assert (
+        await penstock.refused("execution.run_now", {"execution_id": NOWHERE})
+    ).code == "execution_not_found"
+
+
+async def test_run_now_of_a_member_that_waits(penstock: House) -> None:
+    flow = await penstock.request(
+        "flow.create",
+        {
+            "controller_id": "c",
+            "goal": "g",
+            "owner": "o",
+            "members": [{"key": "a", "kind": "k"}, {"key": "b", "kind": "k"}],
+            "edges": [{"from": "a", "to": "b"}],
+        },
+    )
+    error = await penstock.refused("execution.run_now", {"execution_id": flow["members"]["b"]})
+    assert (error.code, error.detail) == (
+        "execution_not_eligible",
+        {"state": "scheduled", "reason": "dependencies"},
+    )
+
+
+# -- execution.change_priority, .set_tags, .list --------------------------------------------------
+
+
+async def test_change_priority(penstock: House) -> None:
+    ids = [await penstock.create() for _ in range(3)]
+    record = await penstock.request("execution.change_priority", {"execution_id": ids[2], "priority": 9})
+    assert record["priority"] == 9
+    await penstock.request("execution.change_priority", {"execution_id": ids[0], "priority": -1})
+    tasks = await penstock.take(3)
+    assert [task["execution_id"] for task in tasks] == [ids[2], ids[1], ids[0]]
+    event = await penstock.request("execution.history", {"execution_id": ids[2]})
+    assert event["items"][1]["data"] == {"priority": 9, "before": 0}
+    await outcome(penstock, "cancel", tasks[0])
+    error = await penstock.refused("execution.change_priority", {"execution_id": ids[2], "priority": 1})
+    assert error.code == "already_terminal"
+    error = await penstock.refused("execution.change_priority", {"execution_id": ids[1], "priority": 128})
+    assert (error.code, error.detail) == ("invalid_request", {"field": "priority"})
+
+
+async def test_tags(penstock: House) -> None:
+    async def found(tag: str, **more: Any) -> list[str]:
+        page = await penstock.request("execution.list", {"tag": tag, **more})
+        return [item["execution_id"] for item in page["items"]]
+
+    one = await penstock.create(tags={"team": "red", "env": "prod"})
+    two = await penstock.create(tags={"team": "blue"}, lane="other", namespace="n")
+    assert await found("team") == [two, one]
+    assert await found("team=red") == [one]
+    assert await found("team", lane="other") == await found("team", namespace="n") == [two]
+    assert await found("team", state="running") == await found("te") == await found("team=") == []
+    record = await penstock.request("execution.set_tags", {"execution_id": one, "tags": {"team": "blue"}})
+    assert record["tags"] == {"team": "blue"}
+    assert await found("team=blue") == [two, one]
+    assert await found("team=red") == await found("env") == []
+    first = await penstock.request("execution.list", {"tag": "team", "limit": 1})
+    second = await penstock.request("execution.list", {"tag": "team", "limit": 1, "cursor": first["cursor"]})
+    assert [page["items"][0]["execution_id"] for page in (first, second)] == [two, one]
+    await penstock.request("execution.set_tags", {"execution_id": one, "tags": {}})
+    assert await found("team") == [two]
+    assert await names(penstock, one) == ["created", "tags_changed", "tags_changed"]
+    await penstock.request("execution.cancel", {"execution_id": one})
+    error = await penstock.refused("execution.set_tags", {"execution_id": one, "tags": {}})
+    assert error.code == "already_terminal"
+    for tag in ("", "a b", "=x", "a\n"):
+        assert (await penstock.refused("execution.list", {"tag": tag})).detail == {"field": "tag"}
+
+
+async def test_tags_over_partitions(wide: House) -> None:
+    bodies = [{"kind": "k", "tags": {"n": str(n)}} for n in range(20)]
+    made = [each["ok"]["execution_id"] for each in await wide.request("execution.create", bodies)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await wide.request("execution.list", {"tag": "n", "limit": 7, "cursor": cursor})
+        seen += [item["execution_id"] for item in page["items"]]
+        if (cursor := page["cursor"]) is None:
+            break
+    assert sorted(seen) == sorted(made) and len(seen) == 20
+
+
+async def test_a_flows_members_by_its_index(wide: House) -> None:
+    members = [{"key": f"m{n}", "kind": "k"} for n in range(5)]
+    body = {"controller_id": "c", "goal": "g", "owner": "o", "members": members}
+    flow = await wide.request("flow.create", body)
+    await wide.create(kind="k")
+    seen: list[str] = []
+    cursor = None
+    while True:
+        filters = {"flow_id": flow["flow_id"], "limit": 2, "cursor": cursor, "state": "scheduled"}
+        page = await wide.request("execution.list", filters)
+        seen += [item["execution_id"] for item in page["items"]]
+        if (cursor := page["cursor"]) is None:
+            break
+    assert seen == [flow["members"][f"m{n}"] for n in (4, 3, 2, 1, 0)]
+
+
+# -- execution.replay -----------------------------------------------------------------------------
+
+
+async def test_replay(wide: House) -> None:
+    penstock = wide
+    deadline = await now(penstock) + HOUR_MS
+    spec = {
+        "input": {"empty": [], "z": 1, "a": 2**63 + 1},
+        "priority": 3,
+        "max_attempts": 2,
+        "tags": {"t": "1"},
+        "capabilities": ["gpu", "big"],
+        "namespace": "n1",
+        "max_reclaims": 4,
+        "deadline_at": deadline,
+    }
+    old = await penstock.create(**spec)
+    error = await penstock.refused("execution.replay", {"execution_id": old})
+    assert (error.code, error.detail) == ("execution_not_eligible", {"state": "ready"})
+    await penstock.request("execution.cancel", {"execution_id": old})
+    before = await penstock.get(old)
+    reply = await penstock.request("execution.replay", {"execution_id": old})
+    assert reply == {
+        "execution_id": reply["execution_id"],
+        "state": "ready",
+        "duplicate": False,
+        "replay_of": old,
+    }
+    assert reply["execution_id"].split("-")[0] == old.split("-")[0]
+    record = await penstock.get(reply["execution_id"])
+    for name in ("kind", "lane", "input", "priority", "max_attempts", "tags", "namespace", "max_reclaims"):
+        assert record[name] == before[name], name
+    assert sorted(record["capabilities"]) == ["big", "gpu"]
+    assert (record["replay_of"], record["deadline_at"], record["attempt_index"]) == (old, None, 0)
+    assert await penstock.get(old) == before
+    [task] = await penstock.take(capabilities=["big", "gpu", "more"])
+    assert (task["execution_id"], task["input"]) == (reply["execution_id"], spec["input"])
+
+    for value in (None, 5, {"b": []}):
+        reply = await penstock.request("execution.replay", {"execution_id": old, "input": value})
+        assert (await penstock.get(reply["execution_id"]))["input"] == value
+    assert (
+        await penstock.refused("execution.replay", {"execution_id": NOWHERE})
+    ).code == "execution_not_found"
+
+
+async def test_a_replays_idempotency_key(wide: House) -> None:
+    old = await wide.create()
+    await wide.request("execution.cancel", {"execution_id": old})
+    body = {"execution_id": old, "idempotency_key": "again"}
+    first, repeat = await asyncio.gather(*(wide.request("execution.replay", body) for _ in range(2)))
+    assert first["execution_id"] == repeat["execution_id"]
+    assert (await wide.request("execution.replay", body)) == first | {"duplicate": True}
+    error = await wide.refused("execution.replay", body | {"input": 1})
+    assert error.code == "idempotency_conflict"
+
+
+async def test_a_members_replay_stands_alone(penstock: House) -> None:
+    body = {
+        "controller_id": "c",
+        "goal": "g",
+        "owner": "o",
+        "members": [{"key": "a", "kind": "k"}, {"key": "b", "kind": "k", "input": {"own": 1}}],
+        "edges": [{"from": "a", "to": "b", "data": "from_a"}],
+    }
+    flow = await penstock.request("flow.create", body)
+    await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+    await outcome(penstock, "complete", await penstock.begin(), result={"r": []})
+    task = await penstock.begin()
+    await outcome(penstock, "complete", task)
+    reply = await penstock.request("execution.replay", {"execution_id": flow["members"]["b"]})
+    record = await penstock.get(reply["execution_id"])
+    assert (record["flow_id"], record["parent_id"]) == (None, None)
+    assert record["input"] == task["input"] == {"own": 1, "from_a": {"r": []}}
+
+
+# -- attempts and deadlines -----------------------------------------------------------------------
+
+
+async def test_an_attempt_that_takes_too_long(penstock: House) -> None:
+    task = await running(penstock, max_attempts=2, attempt_timeout_ms=5000, backoff={"delay_ms": 0})
+    told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
+    penstock.move_clock(5001)
+    assert (await told.next_msg(5)).data
+    again = await penstock.begin()
+    assert again["attempt_index"] == 2
+    assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
+    penstock.move_clock(5001)
+    record = await penstock.reaches(task["execution_id"], "failed")
+    assert record["failure"]["category"] == "timeout"
+
+
+async def test_a_suspension_does_not_use_an_attempts_time(penstock: House) -> None:
+    task = await running(penstock, attempt_timeout_ms=5000)
+    await outcome(penstock, "delay", task, until=await now(penstock) + HOUR_MS)
+    penstock.move_clock(HOUR_MS + 1)
+    again = await penstock.begin()
+    assert (await outcome(penstock, "complete", again))["state"] == "completed"
+
+
+async def test_deadlines(penstock: House) -> None:
+    deadline = await now(penstock) + 60_000
+    ready = await penstock.create(deadline_at=deadline, lane="r")
+    scheduled = await penstock.create(deadline_at=deadline, run_at=deadline - 1, lane="s")
+    run = await running(penstock, deadline_at=deadline, lane="default")
+    delayed = await running(penstock, deadline_at=deadline)
+    await outcome(penstock, "delay", delayed, until=deadline + HOUR_MS)
+    penstock.move_clock(60_001)
+    assert (await penstock.reaches(ready, "canceled"))["outcome"] == "canceled"
+    await penstock.reaches(scheduled, "canceled")
+    record = await penstock.reaches(run["execution_id"], "failed")
+    assert record["failure"]["category"] == "deadline_exceeded"
+    await penstock.reaches(delayed["execution_id"], "failed")
+    error = await penstock.refused("execution.create", {"kind": "k", "deadline_at": deadline})
+    assert (error.code, error.detail) == ("invalid_request", {"field": "deadline_at"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "category", "retried"),
+    [
+        ({"retry_on": ["net"]}, "net", True),
+        ({"retry_on": ["net"]}, "disk", False),
+        ({"fail_on": ["disk"]}, "net", True),
+        ({"fail_on": ["disk"]}, "disk", False),
+        ({"retry_on": ["net"], "fail_on": ["net"]}, "net", False),
+    ],
+)
+async def test_categories(penstock: House, spec: dict[str, Any], category: str, retried: bool) -> None:
+    task = await running(penstock, max_attempts=2, **spec)
+    reply = await outcome(penstock, "fail", task, reason="r", category=category)
+    assert reply["outcome"] == ("retry_scheduled" if retried else "terminal_failed")
+
+
+@pytest.mark.parametrize(
+    ("backoff", "attempt", "low", "high"),
+    [
+        ({"kind": "fixed", "delay_ms": 7000}, 2, 7000, 7000),
+        ({"kind": "exponential", "delay_ms": 1000, "factor": 3}, 3, 9000, 9000),
+        ({"kind": "exponential", "delay_ms": 1000, "factor": 10, "max_ms": 5000}, 3, 5000, 5000),
+        ({"kind": "fixed", "delay_ms": 100_000, "jitter": 0.5}, 1, 50_000, 100_000),
+    ],
+)
+async def test_backoff(penstock: House, backoff: dict[str, Any], attempt: int, low: int, high: int) -> None:
+    await penstock.create(max_attempts=10, backoff=backoff)
+    for index in range(1, attempt + 1):
+        task = await penstock.begin()
+        assert task["attempt_index"] == index
+        reply = await outcome(penstock, "fail", task, reason="r")
+        record = await penstock.get(task["execution_id"])
+        wait_ms = reply["ready_at"] - record["updated_at"]
+        penstock.move_clock(wait_ms + 1)
+    assert low <= wait_ms <= high
+
+
+async def test_jitter_is_random(penstock: House) -> None:
+    waits: set[int] = set()
+    for _ in range(8):
+        backoff = {"kind": "fixed", "delay_ms": 1_000_000, "jitter": 1}
+        task = await running(penstock, max_attempts=2, backoff=backoff)
+        reply = await outcome(penstock, "fail", task, reason="r")
+        waits.add(reply["ready_at"] - (await penstock.get(task["execution_id"]))["updated_at"])
+    assert len(waits) > 1
+
+
+# -- execution.explain ----------------------------------------------------------------------------
+
+
+async def explain(penstock: House, execution_id: str) -> tuple[str, dict[str, Any]]:
+    reply = await penstock.request("execution.explain", {"execution_id": execution_id})
+    assert reply["execution_id"] == execution_id and reply["explanation"] and reply["advice"]
+    return reply["explanation"], reply["waiting_for"]
+
+
+async def test_explain_times(penstock: House) -> None:
+    at = await now(penstock) + HOUR_MS
+    execution_id = await penstock.create(run_at=at, max_attempts=2)
+    text, facts = await explain(penstock, execution_id)
+    assert "scheduled for" in text and facts == {"kind": "time", "at": at}
+    await penstock.request("execution.run_now", {"execution_id": execution_id})
+    task = await penstock.begin()
+    text, facts = await explain(penstock, execution_id)
+    assert "'w1'" in text and (facts["kind"], facts["worker_id"]) == ("outcome", "w1")
+    await outcome(penstock, "delay", task, until=at)
+    assert (await explain(penstock, execution_id))[1] == {"kind": "time", "at": at}
+    await penstock.request("execution.run_now", {"execution_id": execution_id})
+    reply = await outcome(penstock, "fail", await penstock.begin(), reason="broken", category="c")
+    text, facts = await explain(penstock, execution_id)
+    assert "broken" in text and facts == {"kind": "time", "at": reply["ready_at"], "next_attempt": 2}
+    await penstock.request("execution.cancel", {"execution_id": execution_id})
+    text, facts = await explain(penstock, execution_id)
+    assert "canceled" in text and facts["kind"] == "nothing"
+    error = await penstock.refused("execution.explain", {"execution_id": NOWHERE})
+    assert error.code == "execution_not_found"
+
+
+async def test_explain_the_queue(penstock: House) -> None:
+    await penstock.create(capabilities=["gpu"])
+    behind = await penstock.create(capabilities=["gpu"])
+    text, facts = await explain(penstock, behind)
+    assert "'gpu'" in text
+    assert (facts["kind"], facts["lane"], facts["capabilities"], facts["ahead"]) == (
+        *("worker", "default", ["gpu"], 1),
+    )
+    [grant] = (await penstock.request("work.grant", {"worker_id": "w9", "capabilities": ["gpu"]}))["items"]
+    assert (await explain(penstock, grant["execution_id"]))[1]["kind"] == "claim"
+
+
+async def test_explain_limits(wide: House) -> None:
+    """The limit's books are in another partition more often than not."""
+    quota = await wide.request("quota.create", {"max_per_window": 1, "window_ms": HOUR_MS})
+    for spec, kind in (
+        ({"concurrency_key": "k"}, "concurrency_key"),
+        ({"quota_id": quota["quota_id"]}, "quota"),
+    ):
+        ids = [await wide.create(lane=kind, **spec) for _ in range(2)]
+        task = await wide.begin(lanes=[kind])
+        [other] = set(ids) - {task["execution_id"]}
+        assert await wide.take(lanes=[kind], wait_ms=100) == []
+        text, facts = await explain(wide, other)
+        assert facts["kind"] == kind and "used up" in text
+        if kind == "quota":
+            assert facts["id"] == quota["quota_id"] and 0 < facts["retry_after_ms"] <= HOUR_MS + 1
+
+
+async def test_explain_dependencies(penstock: House) -> None:
+    body = {
+        "controller_id": "c",
+        "goal": "g",
+        "owner": "o",
+        "members": [{"key": key, "kind": "k"} for key in ("a", "b", "c")],
+        "edges": [{"from": "a", "to": "c"}, {"from": "b", "to": "c"}],
+    }
+    flow = await penstock.request("flow.create", body)
+    members = flow["members"]
+    assert "not been started" in (await explain(penstock, members["a"]))[0]
+    await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+    text, facts = await explain(penstock, members["c"])
+    assert "'a' (ready)" in text and "'b' (ready)" in text
+    task = await penstock.begin()
+    await outcome(penstock, "complete", task)
+    text, facts = await explain(penstock, members["c"])
+    assert (facts["unmet"], facts["parents"][0]["state"]) == (1, "ready")
+    assert facts["parents"][0]["execution_id"] != task["execution_id"]
+
+
+async def test_explain_signals_and_children(penstock: House) -> None:
+    task = await running(penstock)
+    made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "approval"})
+    condition = {"all_of": [{"name": "legal"}, {"count": 2, "of": [{"name": "review.*"}]}]}
+    waiting = {"waitpoint_id": made["waitpoint_id"], "condition": condition, "timeout_ms": HOUR_MS}
+    await outcome(penstock, "suspend", task, **waiting)
+    await penstock.request("signal.deliver", {"token": made["token"], "name": "review.jo"})
+    text, facts = await explain(penstock, task["execution_id"])
+    assert "'approval'" in text and "'legal'" in text
+    assert facts["missing"] == ["a signal 'legal'", "1 more of 'review.*'"]
+    assert (facts["received"], facts["timeout_behavior"]) == (1, "fail")
+    assert made["token"] not in text
+
+    await penstock.create(lane="p")
+    task = await penstock.begin(lanes=["p"])
+    for _ in range(2):
+        await penstock.create(parent_id=task["execution_id"], lane="q")
+    await outcome(penstock, "await_children", task)
+    text, facts = await explain(penstock, task["execution_id"])
+    assert "2 of its children" in text and facts == {"kind": "children", "open": 2}
+
+
+# -- batches --------------------------------------------------------------------------------------
+
+
+async def test_batches(penstock: House) -> None:
+    """Every verb here takes them, and one bad item never hurts the rest."""
+    good, bad = await penstock.create(), NOWHERE
+    for verb, more in (
+        ("execution.run_now", {}),
+        ("execution.change_priority", {"priority": 1}),
+        ("execution.set_tags", {"tags": {"a": "b"}}),
+        ("execution.explain", {}),
+    ):
+        body = [{"execution_id": each, **more} for each in (bad, good, "nonsense")]
+        one, two, three = await penstock.request(verb, body)
+        assert one["error"]["code"] == "execution_not_found", verb
+        assert two["ok"]["execution_id"] == good, verb
+        assert three["error"]["code"] == "invalid_request", verb
+    [task] = await penstock.take(start=True)
+    unknown = fence(task) | {"execution_id": NOWHERE}
+    for verb, more in (("delay", {"until": 1}), ("await_children", {}), ("cancel", {})):
+        one, two = await penstock.request(f"lease.{verb}", [unknown | more, fence(task) | more])
+        assert one["error"]["code"] == "execution_not_found", verb
+        assert "state" in two["ok"], verb
+        if verb != "cancel":
+            task = await penstock.begin()
+    one, two = await penstock.request("execution.replay", [{"execution_id": bad}, {"execution_id": good}])
+    assert one["error"]["code"] == "execution_not_found" and two["ok"]["replay_of"] == good
+    one, two = await penstock.request("lease.revoke", [{"execution_id": bad}, {"execution_id": good}])
+    assert (one["error"]["code"], two["error"]["code"]) == ("execution_not_found", "no_active_lease")
