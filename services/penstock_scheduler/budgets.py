@@ -32,7 +32,7 @@ class Budgets:
         key = item.idempotency_key
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
         args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
-        return [await self._store.call(partition, "budget_create", args)]
+        return [_view(await self._store.call(partition, "budget_create", args))]
 
     async def get(self, call: Call[BudgetGet]) -> Sequence[Any]:
         return await self._ask("budget_get", call)
@@ -40,7 +40,7 @@ class Budgets:
     async def replenish(self, call: Call[BudgetReplenish]) -> Sequence[Any]:
         item = call.items[0]
         args = {**msgspec.structs.asdict(item), "digest": item.idempotency_key and digest(item)}
-        return [await self._store.call(partition_of(item.budget_id), "budget_replenish", args)]
+        return [_view(await self._store.call(partition_of(item.budget_id), "budget_replenish", args))]
 
     async def reset(self, call: Call[BudgetGet]) -> Sequence[Any]:
         return await self._ask("budget_reset", call)
@@ -51,4 +51,10 @@ class Budgets:
 
     async def _ask(self, op: str, call: Call[BudgetGet]) -> Sequence[Any]:
         item = call.items[0]
-        return [await self._store.call(partition_of(item.budget_id), op, item)]
+        return [_view(await self._store.call(partition_of(item.budget_id), op, item))]
+
+
+def _view(budget: dict[str, Any]) -> dict[str, Any]:
+    """All fields, null where there is nothing."""
+    dimensions = {name: {"soft": None, **use} for name, use in budget["dimensions"].items()}
+    return {"reset_every_ms": None, "reset_at": None, **budget, "dimensions": dimensions}

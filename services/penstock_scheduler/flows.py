@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.ids import new_id, partition_for, partition_of
-from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart
+from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart, Member
 from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
@@ -42,14 +42,7 @@ class Flows:
             args["digest"] = digest(item)
         args |= msgspec.structs.asdict(item)
         args["id"] = new_id(partition)
-        args["members"] = [
-            {
-                **msgspec.structs.asdict(member),
-                "execution_id": new_id(partition),
-                "limit": limit_of(member, item.namespace, partitions),
-            }
-            for member in item.members
-        ]
+        args["members"] = member_args(item.members, partition, item.namespace, partitions)
         flow = await self._store.call(partition, "flow_create", args)
         return [views.flow(flow)]
 
@@ -72,28 +65,37 @@ class Flows:
         return [{"items": [views.flow(flow) for flow in flows], "cursor": cursor}]
 
     async def graph(self, call: Call[FlowGraph]) -> Sequence[Any]:
-        flow_id = call.items[0].flow_id
-        members: list[dict[str, Any]] = []
-        edges: list[dict[str, Any]] = []
-        joins: dict[str, dict[str, Any]] = {}
-        offset = 0
-        while True:
-            part = await self._store.call(
-                partition_of(flow_id),
-                "flow_graph",
-                {"flow_id": flow_id, "offset": offset, "limit": GRAPH_SLICE},
-            )
-            members += [{"reason": None, "outcome": None, **member} for member in part["members"]]
-            edges += part["edges"]
-            joins |= {join.pop("key"): join for join in part["joins"]}
-            offset += GRAPH_SLICE
-            if not part["more"]:
-                break
-        return [
-            {
-                "members": members,
-                "edges": edges,
-                "joins": joins,
-                "graph_revision": part["graph_revision"],
-            }
-        ]
+        return [await whole_graph(self._store, call.items[0].flow_id)]
+
+
+def member_args(
+    members: Sequence[Member], partition: int, namespace: str, partitions: int
+) -> list[dict[str, Any]]:
+    """Members as the state machine takes them, each with its id: they live with their flow."""
+    return [
+        {
+            **msgspec.structs.asdict(member),
+            "execution_id": new_id(partition),
+            "limit": limit_of(member, namespace, partitions),
+        }
+        for member in members
+    ]
+
+
+async def whole_graph(store: Store, flow_id: str) -> dict[str, Any]:
+    """A flow's graph, read in slices; begun again when it changes meanwhile."""
+    while True:
+        parts: list[dict[str, Any]] = []
+        while not parts or parts[-1]["more"]:
+            slice_ = {"flow_id": flow_id, "offset": len(parts) * GRAPH_SLICE, "limit": GRAPH_SLICE}
+            parts.append(await store.call(partition_of(flow_id), "flow_graph", slice_))
+        if len({part["graph_revision"] for part in parts}) == 1:
+            break
+    return {
+        "members": [
+            {"reason": None, "outcome": None, **member} for part in parts for member in part["members"]
+        ],
+        "edges": [edge for part in parts for edge in part["edges"]],
+        "joins": {join.pop("key"): join for part in parts for join in part["joins"]},
+        "graph_revision": parts[0]["graph_revision"],
+    }

@@ -1,13 +1,20 @@
 """Is this graph sound? Checked before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 
-from penstock.errors import make
+from penstock.errors import PenstockError, make
 from penstock.messages.flows import Edge, Join, Member
 
 
-def check(members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, Join]) -> None:
-    """Raises `invalid_request` (naming the field) or `dependency_cycle` (with its path)."""
+def check(
+    members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, Join], *, more: bool = False
+) -> None:
+    """Raises `invalid_request` (naming the field) or `dependency_cycle` (with its path).
+
+    `more`: the members join others, so that an edge may come from a member that is not among these; whether it
+    exists is for the state machine to say.
+    """
     by_key: dict[str, Member] = {}
     for index, member in enumerate(members):
         if member.key in by_key:
@@ -19,8 +26,9 @@ def check(members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, 
     seen: set[tuple[str, str]] = set()
     for index, edge in enumerate(edges):
         for field, key in (("from", edge.from_), ("to", edge.to)):
-            if key not in by_key:
-                raise _invalid(f"edges[{index}].{field}", f"there is no member {key!r}")
+            if key not in by_key and not (more and field == "from"):
+                among = "among these members is no" if more else "there is no member"
+                raise _invalid(f"edges[{index}].{field}", f"{among} {key!r}")
         if (edge.from_, edge.to) in seen:
             raise _invalid(f"edges[{index}]", f"{edge.from_!r} leads to {edge.to!r} twice")
         seen.add((edge.from_, edge.to))
@@ -32,11 +40,39 @@ def check(members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, 
             # By now a payload is its JSON text, or None for null.
             if text is not None and not str(text).lstrip().startswith("{"):
                 raise _invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")
-        following[edge.from_].append(edge.to)
         incoming[edge.to] += 1
+        if edge.from_ in following:
+            following[edge.from_].append(edge.to)
     for key, join in joins.items():
         _check_join(key, join, incoming)
-    _check_cycles(following, incoming)
+    _check_cycles(following)
+
+
+def check_policy(policy: str, k: int | None, within: str = "") -> None:
+    """Raises `invalid_request`."""
+    if (policy == "quorum") != (k is not None):
+        raise _invalid(f"{within}k", "a quorum needs k, any other policy takes none")
+
+
+def check_edge(edges: Iterable[Mapping[str, str]], from_: str, to: str) -> None:
+    """Raises `dependency_cycle` if `to` leads to `from_` already."""
+    following: dict[str, list[str]] = {}
+    for edge in edges:
+        following.setdefault(edge["from"], []).append(edge["to"])
+    came_from = {to: ""}
+    reached = deque([to])
+    while reached and from_ not in came_from:
+        key = reached.popleft()
+        for child in following.get(key, ()):
+            if child not in came_from:
+                came_from[child] = key
+                reached.append(child)
+    if from_ not in came_from:
+        return
+    walk = [from_]
+    while walk[-1] != to:
+        walk.append(came_from[walk[-1]])
+    raise _cycle([from_, *reversed(walk)])
 
 
 def _check_join(key: str, join: Join, incoming: Mapping[str, int]) -> None:
@@ -44,15 +80,17 @@ def _check_join(key: str, join: Join, incoming: Mapping[str, int]) -> None:
         raise _invalid(f"joins.{key}", f"there is no member {key!r}")
     if not incoming[key]:
         raise _invalid(f"joins.{key}", f"no edge leads to {key!r}")
-    if (join.policy == "quorum") != (join.k is not None):
-        raise _invalid(f"joins.{key}.k", "a quorum needs k, any other policy takes none")
+    check_policy(join.policy, join.k, f"joins.{key}.")
     if join.k is not None and join.k > incoming[key]:
         raise _invalid(f"joins.{key}.k", f"k is {join.k}, but only {incoming[key]} edges lead to {key!r}")
 
 
-def _check_cycles(following: Mapping[str, Sequence[str]], incoming: Mapping[str, int]) -> None:
+def _check_cycles(following: Mapping[str, Sequence[str]]) -> None:
     """Kahn, "Topological sorting of large networks" (1962): what is never freed is on or behind a cycle."""
-    waiting = dict(incoming)
+    waiting = dict.fromkeys(following, 0)
+    for children in following.values():
+        for child in children:
+            waiting[child] += 1
     free = [key for key, count in waiting.items() if not count]
     while free:
         key = free.pop()
@@ -70,9 +108,12 @@ def _check_cycles(following: Mapping[str, Sequence[str]], incoming: Mapping[str,
     while at not in walk:
         walk.append(at)
         at = parents[at]
-    path = [at, *reversed(walk[walk.index(at) :])]
-    raise make("dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path})
+    raise _cycle([at, *reversed(walk[walk.index(at) :])])
 
 
-def _invalid(field: str, message: str) -> Exception:
+def _cycle(path: list[str]) -> PenstockError:
+    return make("dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path})
+
+
+def _invalid(field: str, message: str) -> PenstockError:
     return make("invalid_request", f"{field}: {message}", detail={"field": field})

@@ -26,6 +26,8 @@ from penstock_scheduler.limits import Admission
 
 log: Final = logging.getLogger(__name__)
 
+GRACE_S: Final = 0.1
+"""How long one whose time is over, but who has not been asked for everywhere, stays in line."""
 MAX_ASKS: Final = 64
 """Workers that ask in one round; rounds begin with one and double while there is work."""
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,6 +47,7 @@ class Parked(msgspec.Struct, eq=False):
     reply_to: str
     answer: "asyncio.Future[Sequence[Any] | None]"
     late: bool = False
+    asked: int = 0
 
 
 class Work:
@@ -142,11 +145,19 @@ class Work:
 
     def _give_up(self, profile: Profile, parked: Parked) -> None:
         """Nothing came in time. One that is being asked for is not in line: its answer decides."""
-        parked.late = True
+        first, parked.late = not parked.late, True
         line = self._lines.get(profile)
         if line and parked in line:
+            if first and self._may_find(profile, parked):
+                asyncio.get_running_loop().call_later(GRACE_S, self._give_up, profile, parked)
+                return
             line.remove(parked)
             _settle(parked, [{"tasks": []}])
+
+    def _may_find(self, profile: Profile, parked: Parked) -> bool:
+        """Whether there is a partition left to ask in: even who does not wait gets what is there."""
+        partitions = range(self._store.partitions)
+        return parked.asked < len(partitions) and any(self._wet(p, profile) for p in partitions)
 
     def _wake(self) -> None:
         if self._running is None:
@@ -179,6 +190,7 @@ class Work:
             while line and turn < width:
                 parked = line.popleft()
                 if not parked.answer.done():
+                    parked.asked += 1
                     asks.append((partitions[(self._turn + turn) % len(partitions)], profile, parked))
                     turn += 1
         return asks
@@ -216,7 +228,7 @@ class Work:
             else:
                 back.append((profile, parked))
         for profile, parked in reversed(back):
-            if self._stopping or parked.late:
+            if self._stopping or (parked.late and not self._may_find(profile, parked)):
                 _settle(parked, [{"tasks": []}])
             else:
                 self._lines.setdefault(profile, deque()).appendleft(parked)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from house import House, fence
+from penstock import errors
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 MINUTE = 60_000
@@ -11,11 +12,14 @@ MINUTE = 60_000
 
 async def granted(house: House, **options: Any) -> dict[str, Any]:
     """One grant for worker w1, once there is work."""
-    body = {"worker_id": "w1", **options}
-    page = await house.until(
-        lambda: house.request("work.grant", body), lambda page: page["items"], "a grant for w1"
-    )
-    [grant] = page["items"]
+
+    async def ask() -> list[dict[str, Any]]:
+        try:
+            return (await house.request("work.grant", {"worker_id": "w1", **options}))["items"]
+        except errors.NoEligibleExecution:
+            return []
+
+    [grant] = await house.until(ask, bool, "a grant for w1")
     return grant
 
 
@@ -84,7 +88,7 @@ class TestClaim:
     async def test_a_grant_that_was_not_claimed_in_time(self, either: House) -> None:
         execution_id = await either.create()
         grant = await granted(either)
-        assert (await either.request("work.grant", {"worker_id": "w2"}))["items"] == []
+        assert (await either.refused("work.grant", {"worker_id": "w2"})).code == "no_eligible_execution"
         either.move_clock(MINUTE)
         error = await either.refused("lease.claim", claim_of(grant))
         assert error.code == "claim_grant_expired"

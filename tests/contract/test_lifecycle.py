@@ -489,9 +489,10 @@ async def test_an_attempt_that_takes_too_long(penstock: House) -> None:
     told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
     penstock.move_clock(5001)
     assert (await told.next_msg(5)).data
+    assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
     again = await penstock.begin()
     assert again["attempt_index"] == 2
-    assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
+    assert (await penstock.refused("lease.complete", fence(task))).code == "stale_lease"
     penstock.move_clock(5001)
     record = await penstock.reaches(task["execution_id"], "failed")
     assert record["failure"]["category"] == "timeout"
@@ -509,13 +510,14 @@ async def test_deadlines(penstock: House) -> None:
     deadline = await now(penstock) + 60_000
     ready = await penstock.create(deadline_at=deadline, lane="r")
     scheduled = await penstock.create(deadline_at=deadline, run_at=deadline - 1, lane="s")
-    run = await running(penstock, deadline_at=deadline, lane="default")
+    run = await penstock.create(deadline_at=deadline)
+    await penstock.begin(lease_ttl_ms=HOUR_MS)
     delayed = await running(penstock, deadline_at=deadline)
     await outcome(penstock, "delay", delayed, until=deadline + HOUR_MS)
     penstock.move_clock(60_001)
     assert (await penstock.reaches(ready, "canceled"))["outcome"] == "canceled"
     await penstock.reaches(scheduled, "canceled")
-    record = await penstock.reaches(run["execution_id"], "failed")
+    record = await penstock.reaches(run, "failed")
     assert record["failure"]["category"] == "deadline_exceeded"
     await penstock.reaches(delayed["execution_id"], "failed")
     error = await penstock.refused("execution.create", {"kind": "k", "deadline_at": deadline})

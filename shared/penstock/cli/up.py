@@ -175,7 +175,8 @@ class Up:
             waiting = [name for name in self._services if name not in ready]
             if not waiting:
                 return self._facts(ready)
-            self._status.doing(f"waiting for {', '.join(waiting)}")
+            others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+            self._status.doing(f"waiting for {waiting[0]}{others}")
             if time.monotonic() > slow:
                 slow = time.monotonic() + SLOW * 3
                 for name in waiting:

@@ -13,6 +13,7 @@ from penstock.bus.requester import Requester, encode
 from penstock.client import flows
 from penstock.client.events import EventStream
 from penstock.client.flows import FlowRun
+from penstock.client.limits import LimitCalls
 from penstock.client.options import (
     ExecutionOptions,
     FlowOptions,
@@ -49,7 +50,7 @@ from penstock.states import ExecutionState, FlowStatus
 from penstock.verbs import Verb
 
 
-class Client:
+class Client(LimitCalls):
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:

@@ -1,7 +1,7 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester, encode
+from penstock.ids import uuid7
 from penstock.messages.common import NULL, Fence, Reply
 from penstock.messages.executions import ExecutionCreate
 from penstock.messages.leases import (
@@ -21,6 +22,7 @@ from penstock.messages.leases import (
     LeaseProgress,
     LeaseRelease,
 )
+from penstock.messages.limits import LeaseUsage, Usage
 from penstock.messages.signals import (
     LeaseSuspend,
     ResumedBy,
@@ -29,6 +31,7 @@ from penstock.messages.signals import (
     WaitpointCreated,
 )
 from penstock.verbs import Verb
+from penstock.worker import usage
 from penstock.worker.children import Child, spec_of
 from penstock.worker.errors import (
     ConditionLike,
@@ -242,6 +245,25 @@ class Task:
         """Tell how far this is: 0 to 100 percent."""
         request = self._fenced(LeaseProgress, pct=pct, message=message)
         await self._requester.call(verbs.LEASE_PROGRESS, request)
+
+    async def report_usage(
+        self, budget_id: str, dimensions: Mapping[str, int], dedup_key: str | None = None
+    ) -> Usage:
+        """Tell what was used of a budget since the last report. Reports with the same `dedup_key` count once.
+
+        Passing a hard limit ends the lease, unless the budget denies (then `errors.BudgetExceeded` is raised
+        and nothing was counted). `consumed` is true then: return from the handler; it runs again
+        once there is room in the budget.
+        """
+        request = self._fenced(
+            LeaseUsage, budget_id=budget_id, dimensions=dict(dimensions), dedup_key=dedup_key or uuid7()
+        )
+        reply = await usage.report(self._requester, self._lease, request)
+        if reply.state not in (None, "leased", "running"):
+            self._consumed = True
+            self._lease.on_stop = None
+            self._leases.drop(self._lease)
+        return reply
 
     async def create_child(self, kind: str, input: Any = NULL, **options: Any) -> str:
         """Create an execution that `await_children` waits for; `options` as in `execution.create`. Its id.
