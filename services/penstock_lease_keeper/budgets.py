@@ -98,7 +98,12 @@ class Budgets:
         if stopping:
             ended = await self._breach(
                 [
-                    (item.budget_id, f"{item.execution_id}|{item.lease_id}", result["breach"], result.get("dimension"))
+                    (
+                        item.budget_id,
+                        f"{item.execution_id}|{item.lease_id}",
+                        result["breach"],
+                        result.get("dimension"),
+                    )
                     for item, result in stopping
                 ]
             )
@@ -112,7 +117,10 @@ class Budgets:
     async def _breach(
         self, members: Sequence[tuple[str, str, str, str | None]], *, urge: bool = False
     ) -> list[Result]:
-        """Ends leases, and tells their budgets. A member: (budget_id, `<execution>|<lease>`, on_hard, dimension)."""
+        """Ends leases, and tells their budgets.
+
+        A member: (budget_id, `<execution>|<lease>`, suspend or fail, dimension).
+        """
         ended = await self._store.call_many(
             [
                 (

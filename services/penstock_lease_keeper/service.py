@@ -5,9 +5,11 @@ from penstock.runtime import Context, Service
 from penstock.store.references import References
 from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
+from penstock_lease_keeper.frames import Frames
 from penstock_lease_keeper.handover import Handover
 from penstock_lease_keeper.leases import Leases
 from penstock_lease_keeper.outcomes import Outcomes
+from penstock_lease_keeper.workers import Workers
 
 
 def build(context: Context) -> Service:
@@ -18,6 +20,8 @@ def build(context: Context) -> Service:
     outcomes = Outcomes(context.store, References(context.store))
     budgets = Budgets(context.store, context.spawn)
     context.due.on_result = budgets.due
+    frames = Frames(context.store, context.nats, root=context.settings.root)
+    workers = Workers(context.store, context.nats, root=context.settings.root)
     return Service(
         name=verbs.LEASE_KEEPER,
         endpoints={
@@ -28,6 +32,12 @@ def build(context: Context) -> Service:
             verbs.LEASE_RENEW: leases.renew,
             verbs.LEASE_RELEASE: leases.release,
             verbs.LEASE_PROGRESS: leases.progress,
+            verbs.LEASE_FRAME: frames.append,
+            verbs.FRAME_READ: frames.read,
+            verbs.WORKER_REGISTER: workers.register,
+            verbs.WORKER_HEARTBEAT: workers.heartbeat,
+            verbs.WORKER_LIST: workers.list,
+            verbs.WORKER_DRAIN: workers.drain,
             verbs.LEASE_USAGE: budgets.usage,
             verbs.LEASE_COMPLETE: outcomes.complete,
             verbs.LEASE_FAIL: outcomes.fail,

@@ -26,9 +26,7 @@ class Budgets:
         for name, limits in item.dimensions.items():
             if limits.soft is not None and limits.soft > limits.hard:
                 field = f"dimensions.{name}.soft"
-                raise make(
-                    "invalid_request", f"{field}: is above the hard limit", detail={"field": field}
-                )
+                raise make("invalid_request", f"{field}: is above the hard limit", detail={"field": field})
         key = item.idempotency_key
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
         args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}

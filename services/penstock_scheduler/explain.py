@@ -105,7 +105,7 @@ def _ready(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
             "Nothing is to be done.",
             {"kind": "cancellation", "flow_id": facts.get("flow_id")},
         )
-    if status != "active":
+    if status == "paused":
         return Reason(
             f"Lane {lane!r} is {status}: it hands out no work.",
             f"Resume the lane with lane.resume {lane}.",

@@ -22,6 +22,7 @@ from penstock.messages.flows import (
     FlowUpdateState,
 )
 from penstock.store import Store
+from penstock.store.caller import Args
 from penstock.store.references import References
 from penstock.store.specs import normalize
 from penstock_scheduler import graphs, views
@@ -129,12 +130,13 @@ class FlowChanges:
         graph = await whole_graph(self._store, item.flow_id)
         if graph["graph_revision"] == item.graph_revision:
             graphs.check_edge(graph["edges"], item.from_, item.to)
-        return [await self._change_graph("flow_connect", item)]
+        return [await self._change_graph("flow_connect", item.flow_id, item)]
 
     async def set_join(self, call: Call[FlowSetJoin]) -> Sequence[Any]:
         item = call.items[0]
         graphs.check_policy(item.policy, item.k)
-        return [await self._change_graph("flow_set_join", item)]
+        # Requests leave their defaults off the wire; here they replace what was.
+        return [await self._change_graph("flow_set_join", item.flow_id, msgspec.structs.asdict(item))]
 
-    async def _change_graph(self, op: str, item: FlowAddDependency | FlowSetJoin) -> dict[str, Any]:
-        return views.flow(await self._store.call(partition_of(item.flow_id), op, item))
+    async def _change_graph(self, op: str, flow_id: str, args: Args) -> dict[str, Any]:
+        return views.flow(await self._store.call(partition_of(flow_id), op, args))

@@ -1,8 +1,8 @@
-"""What executions need room in: quotas, concurrency keys. The rules stand in lua/lib/limits.lua.
+"""What executions need room in: quotas, concurrency keys, budgets. The rules stand in lua/lib/limits.lua.
 
-A limit's books are kept in the partition that its token names. Where that is not the execution's own, a grant is
-admitted there before it may be used; slots and wake-ups travel as hints, and run out or come again by themselves
-when one is lost.
+A limit's books are kept in the partition that its token names. Where that is not the execution's own, a grant
+is admitted there before it may be used; slots and wake-ups travel as hints, and run out or come again by
+themselves when one is lost.
 """
 
 import asyncio
@@ -56,14 +56,18 @@ class Admission:
         self._store = store
         self._spawn = spawn
 
-    async def admit(self, partition: int, grants: list[list[Any]]) -> list[list[Any]]:
-        """The grants that may be used. A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote]."""
-        if all(len(grant) < 6 or not grant[5] for grant in grants):
-            return grants
-        admitted = await asyncio.gather(*(self._admit(partition, grant) for grant in grants))
-        return [grant for grant, ok in zip(grants, admitted, strict=True) if ok]
+    async def admit(self, partition: int, grants: list[list[Any]]) -> tuple[list[list[Any]], str | None]:
+        """The grants that may be used, and a code that says why others may not.
 
-    async def _admit(self, partition: int, grant: list[Any]) -> bool:
+        A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote].
+        """
+        if all(len(grant) < 6 or not grant[5] for grant in grants):
+            return grants, None
+        refusals = await asyncio.gather(*(self._refusal(partition, grant) for grant in grants))
+        admitted = [grant for grant, refusal in zip(grants, refusals, strict=True) if refusal is None]
+        return admitted, next(filter(None, refusals), None)
+
+    async def _refusal(self, partition: int, grant: list[Any]) -> str | None:
         grant_id, execution_id, _, _, expires_at, *rest = grant
         for token in (rest[0] if rest else None) or ():
             reply = await self._store.call(
@@ -82,8 +86,8 @@ class Admission:
                         "at": reply["at"],
                     },
                 )
-                return False
-        return True
+                return str(reply["code"])
+        return None
 
     def slot(self, _partition: int, slots: Any) -> None:
         """The `slot` hint: [partition, token, execution_id, expires_at or 0 when it is free]."""

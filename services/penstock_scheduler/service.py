@@ -8,9 +8,11 @@ from penstock_scheduler.budgets import Budgets
 from penstock_scheduler.control import Control
 from penstock_scheduler.executions import Executions
 from penstock_scheduler.explanations import Explanations
+from penstock_scheduler.flow_changes import FlowChanges
 from penstock_scheduler.flows import Flows
 from penstock_scheduler.lanes import Lanes
 from penstock_scheduler.limits import Admission, Quotas
+from penstock_scheduler.registry import Registry
 from penstock_scheduler.waits import Waits
 from penstock_scheduler.work import Work
 
@@ -21,8 +23,9 @@ def build(context: Context) -> Service:
     budgets = Budgets(context.store, references)
     executions = Executions(context.store, references)
     control = Control(context.store)
-    explanations = Explanations(context.store)
+    explanations = Explanations(context.store, Registry(context.store))
     flows = Flows(context.store, references)
+    changes = FlowChanges(context.store, references, context.settings.max_payload_bytes)
     lanes = Lanes(context.store)
     waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
     admission = Admission(context.store, context.spawn)
@@ -48,6 +51,9 @@ def build(context: Context) -> Service:
             verbs.WORK_NEXT: work.next,
             verbs.WORK_GRANT: work.grant,
             verbs.LANE_LIST: lanes.list,
+            verbs.LANE_PAUSE: lanes.pause,
+            verbs.LANE_RESUME: lanes.resume,
+            verbs.LANE_DRAIN: lanes.drain,
             verbs.QUOTA_CREATE: quotas.create,
             verbs.QUOTA_GET: quotas.get,
             verbs.QUOTA_DELETE: quotas.delete,
@@ -58,6 +64,12 @@ def build(context: Context) -> Service:
             verbs.BUDGET_DELETE: budgets.delete,
             verbs.FLOW_CREATE: flows.create,
             verbs.FLOW_START: flows.start,
+            verbs.FLOW_FINISH: changes.finish,
+            verbs.FLOW_FAIL: changes.fail,
+            verbs.FLOW_UPDATE_STATE: changes.update_state,
+            verbs.FLOW_ADD_EXECUTION: changes.add_execution,
+            verbs.FLOW_ADD_DEPENDENCY: changes.add_dependency,
+            verbs.FLOW_SET_JOIN: changes.set_join,
             verbs.FLOW_GET: flows.get,
             verbs.FLOW_LIST: flows.list,
             verbs.FLOW_GRAPH: flows.graph,

@@ -93,7 +93,8 @@ class Work:
                 break
             question = _question(profile, item.worker_id, item.max - len(items))
             reply = await self._store.call(partition, "grant", question)
-            held = held or reply.get("held")
+            grants, refusal = await self._admission.admit(partition, reply["grants"])
+            held = held or reply.get("held") or refusal
             items += [
                 {
                     "grant_id": grant_id,
@@ -102,9 +103,7 @@ class Work:
                     "reclaim": reclaim,
                     "expires_at": expires_at,
                 }
-                for grant_id, execution_id, resumed, reclaim, expires_at, *_ in await self._admission.admit(
-                    partition, reply["grants"]
-                )
+                for grant_id, execution_id, resumed, reclaim, expires_at, *_ in grants
             ]
         if not items:
             # What had no room says so; otherwise there is nothing at all.
@@ -221,7 +220,7 @@ class Work:
             for lane in profile.lanes:
                 if lane not in more:
                     self._dry[partition, lane, profile] = news.get((partition, lane), 0)
-            grants = await self._admission.admit(partition, reply["grants"])
+            grants, _ = await self._admission.admit(partition, reply["grants"])
             if grants:
                 granted = True
                 await self._forward(parked, grants)

@@ -7,8 +7,13 @@ def claims_subject(root: str) -> str:
 
 
 def worker_subject(root: str, worker_id: str) -> str:
-    """Pushes to one worker: cancellations."""
+    """Pushes to one worker: cancellations, and the word to drain."""
     return f"{root}.worker.{worker_id}"
+
+
+def frame_subject(root: str, execution_id: str) -> str:
+    """An execution's frames, live."""
+    return f"{root}.frame.{execution_id}"
 
 
 def signal_subject(root: str, waitpoint_id: str, name: str) -> str:

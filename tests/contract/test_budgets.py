@@ -94,7 +94,12 @@ class TestBudgets:
         assert (await penstock.refused("budget.replenish", body)).code == "budget_not_found"
         error = await penstock.refused("execution.create", {"kind": "t", "budget_ids": [NOWHERE]})
         assert error.code == "budget_not_found"
-        flow = {"controller_id": "c", "goal": "g", "owner": "o", "members": [{"key": "a", "kind": "t", "budget_ids": [NOWHERE]}]}
+        flow = {
+            "controller_id": "c",
+            "goal": "g",
+            "owner": "o",
+            "members": [{"key": "a", "kind": "t", "budget_ids": [NOWHERE]}],
+        }
         assert (await penstock.refused("flow.create", flow)).code == "budget_not_found"
 
     async def test_replenishing_a_dimension_that_is_not_there(self, penstock: House) -> None:
@@ -109,7 +114,10 @@ class TestUsage:
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
         reply = await report(penstock, task, budget_id, 50)
-        assert (reply["status"], reply["dimensions"]["tokens"]) == ("ok", {"current": 50, "limit": 100, "soft": 50})
+        assert (reply["status"], reply["dimensions"]["tokens"]) == (
+            "ok",
+            {"current": 50, "limit": 100, "soft": 50},
+        )
         assert (await report(penstock, task, budget_id, 1))["status"] == "soft_breach"
         assert await used(penstock, budget_id) == 51
 
@@ -163,7 +171,12 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         ("dimensions", "field"),
-        [({}, "dimensions"), ({"tokens": -1}, "dimensions"), ({"usd": 1}, "dimensions.usd"), ({"tokens": 0.5}, "dimensions")],
+        [
+            ({}, "dimensions"),
+            ({"tokens": -1}, "dimensions"),
+            ({"usd": 1}, "dimensions.usd"),
+            ({"tokens": 0.5}, "dimensions"),
+        ],
     )
     async def test_bad_reports_are_refused(self, penstock: House, dimensions: Any, field: str) -> None:
         budget_id = await make_budget(penstock)
@@ -188,7 +201,12 @@ class TestUsage:
             total = 0
             for turn in range(5):
                 bodies = [
-                    {**fence(task), "budget_id": budget_id, "dimensions": {"tokens": seed + n}, "dedup_key": f"{seed}.{turn}.{n}"}
+                    {
+                        **fence(task),
+                        "budget_id": budget_id,
+                        "dimensions": {"tokens": seed + n},
+                        "dedup_key": f"{seed}.{turn}.{n}",
+                    }
                     for n in range(20)
                 ]
                 total += sum(body["dimensions"]["tokens"] for body in bodies)
@@ -206,7 +224,9 @@ class TestUsage:
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
         good = {**fence(task), "budget_id": budget_id, "dimensions": {"tokens": 1}}
-        answers = await penstock.request("lease.usage", [good, {**good, "lease_epoch": 9}, {**good, "budget_id": NOWHERE}])
+        answers = await penstock.request(
+            "lease.usage", [good, {**good, "lease_epoch": 9}, {**good, "budget_id": NOWHERE}]
+        )
         assert answers[0]["ok"]["status"] == "ok"
         assert [answer["error"]["code"] for answer in answers[1:]] == ["stale_lease", "budget_not_found"]
 
@@ -278,7 +298,9 @@ class TestHardBreach:
         assert (await penstock.begin(lanes=["b"]))["execution_id"] == held
         assert await used(penstock, budget_id) == 0
 
-    async def test_a_reporter_that_dies_in_between_is_suspended_by_the_due_loop(self, penstock: House) -> None:
+    async def test_a_reporter_that_dies_in_between_is_suspended_by_the_due_loop(
+        self, penstock: House
+    ) -> None:
         """The keeper that took the report never gets to end the lease."""
         budget_id = await make_budget(penstock)
         execution_id = await penstock.create(budget_ids=[budget_id])
@@ -382,12 +404,16 @@ class TestSdk:
                 seen.append(usage.status)
                 return "nobody gets this" if task.consumed else "done"
 
-            async with worker:
+            running = asyncio.create_task(worker.run(handle_signals=False))
+            try:
                 run = await client.submit("spend", budget_ids=[budget.budget_id])
-                await penstock.reaches(run.execution_id, "suspended")
+                await penstock.reaches(run.id, "suspended")
                 assert (await client.get_budget(budget.budget_id)).suspended == 1
                 await client.replenish_budget(budget.budget_id, {"tokens": 100})
                 assert await run.result(timeout=20) == "done"
+            finally:
+                worker.stop()
+                await asyncio.wait_for(running, 20)
             assert seen == ["hard_breach", "soft_breach"]
             assert (await client.reset_budget(budget.budget_id)).dimensions["tokens"].used == 0
             await client.delete_budget(budget.budget_id)

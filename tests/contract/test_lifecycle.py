@@ -1,11 +1,15 @@
 """What becomes of an execution by its worker's word, by an operator's or by the clock; over NATS only."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from house import House, fence
+from house import WAIT_S, House, fence
+from penstock import Client, ExecutionCanceled, Task, Worker
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 HOUR_MS = 3_600_000
@@ -703,3 +707,85 @@ async def test_batches(penstock: House) -> None:
     assert one["error"]["code"] == "execution_not_found" and two["ok"]["replay_of"] == good
     one, two = await penstock.request("lease.revoke", [{"execution_id": bad}, {"execution_id": good}])
     assert (one["error"]["code"], two["error"]["code"]) == ("execution_not_found", "no_active_lease")
+
+
+# -- the SDK --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def working(penstock: House, **handlers: Any) -> AsyncIterator[Client]:
+    """A client, beside a worker with these handlers."""
+    worker = Worker(penstock.settings.nats_url, root=penstock.root, grace=5.0, park=0.5)
+    for kind, handler in handlers.items():
+        worker.handler(kind)(handler)
+    serving = asyncio.create_task(worker.run(handle_signals=False))
+    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
+        yield client
+        worker.stop()
+        await asyncio.wait_for(serving, WAIT_S)
+
+
+async def test_handlers_with_children(penstock: House) -> None:
+    async def parent(task: Task) -> None:
+        if task.resumed:
+            await task.complete("done", children=[("child", {"n": 9}), {"kind": "child", "input": {"n": 10}}])
+            return
+        for n in range(3):
+            await task.create_child("child", {"n": n}, idempotency_key=f"{task.execution_id}-{n}")
+        assert await task.await_children() == "suspended"
+
+    async def child(n: int) -> int:
+        return n
+
+    async with working(penstock, parent=parent, child=child) as client:
+        run = await client.submit("parent")
+        assert await run.result(timeout=WAIT_S) == "done"
+
+        async def ended() -> list[Any]:
+            return [record async for record in client.list(kind="child", state="completed")]
+
+        children = await penstock.until(ended, lambda found: len(found) == 5, "five ended children")
+        assert {each.parent_id for each in children} == {run.id}
+
+
+async def test_handlers_that_delay_and_cancel(penstock: House) -> None:
+    async def later(task: Task) -> str | None:
+        if task.resumed:
+            assert await task.resumed_by() == []
+            return "later"
+        await task.delay(timedelta(days=3))
+        return None
+
+    async def never(task: Task) -> None:
+        await task.cancel("no need")
+
+    penstock.move_clock(-500 * 24 * HOUR_MS)  # the worker's own clock is of no account
+    async with working(penstock, later=later, never=never) as client:
+        run = await client.submit("later")
+        record = await penstock.reaches(run.id, "suspended")
+        explanation = await client.explain(run.id)
+        left = explanation.waiting_for["at"] - record["updated_at"]
+        assert abs(left - 72 * HOUR_MS) < 10_000
+        penstock.move_clock(72 * HOUR_MS + 10_000)
+        assert await run.result(timeout=WAIT_S) == "later"
+        with pytest.raises(ExecutionCanceled):
+            await (await client.submit("never")).result(timeout=WAIT_S)
+
+
+async def test_client_verbs(penstock: House) -> None:
+    async def echo(task: Task) -> Any:
+        return task.input
+
+    async with working(penstock, echo=echo) as client:
+        run = await client.submit("echo", [1], run_at=2**50)
+        assert (await client.change_priority(run.id, 7)).priority == 7
+        assert (await client.set_tags(run.id, {"a": "b"})).tags == {"a": "b"}
+        assert [record.execution_id async for record in client.list(tag="a=b")] == [run.id]
+        await client.run_now(run.id)
+        assert await run.result(timeout=WAIT_S) == [1]
+        again = await client.replay(run.id)
+        assert await again.result(timeout=WAIT_S) == [1]
+        keyed = [await client.replay(run.id, input=None, idempotency_key="k") for _ in range(2)]
+        assert [each.duplicate for each in keyed] == [False, True]
+        assert await keyed[0].result(timeout=WAIT_S) is None
+        assert (await client.get(keyed[0].id)).replay_of == run.id

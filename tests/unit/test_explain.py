@@ -49,7 +49,8 @@ def worker(name: str, *capabilities: str, lane: str = "default", draining: bool 
         ),
         (
             {"state": "retry_wait", "wake_at": LATER, "failure": {"reason": "no disk", "category": "disk"}},
-            "Attempt 1 of 3 failed: no disk (disk); the next one is due at 2027-01-15 08:01:30 UTC (in 90 s).",
+            "Attempt 1 of 3 failed: no disk (disk); the next one is due at 2027-01-15 08:01:30 UTC "
+            "(in 90 s).",
             "execution.run_now",
             "time",
         ),
@@ -140,8 +141,8 @@ def worker(name: str, *capabilities: str, lane: str = "default", draining: bool 
                 "wake_at": LATER,
                 "on_timeout": "fail",
             },
-            "It waits for a signal 'ok' at waitpoint 'approval'; at 2027-01-15 08:01:30 UTC (in 90 s) it times "
-            "out (fail).",
+            "It waits for a signal 'ok' at waitpoint 'approval'; at 2027-01-15 08:01:30 UTC (in 90 s) it "
+            "times out (fail).",
             "signal.deliver",
             "signal",
         ),
@@ -219,7 +220,8 @@ def test_nobody_to_take_it() -> None:
     facts = {"caps": "big,gpu", "ahead": 4}
     text, advice, waiting_for = said(**facts)
     assert text == (
-        "It is ready, behind 4 in its queue: no worker with 'big', 'gpu' has taken it from lane 'default' yet."
+        "It is ready, behind 4 in its queue: no worker with 'big', 'gpu' has taken it from lane 'default' "
+        "yet."
     )
     assert waiting_for == {"kind": "worker", "lane": "default", "capabilities": ["big", "gpu"], "ahead": 4}
 

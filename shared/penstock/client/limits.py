@@ -57,9 +57,10 @@ class LimitCalls:
         namespace: str = "default",
         idempotency_key: str | None = None,
     ) -> Budget:
-        """So much of each dimension for all executions that list it: `{"tokens": {"soft": 800, "hard": 1000}}`.
+        """So much of each dimension, for all executions that list the budget.
 
-        A plain number is a hard limit. Tasks report with `task.report_usage`.
+        `{"tokens": {"soft": 800, "hard": 1000}}`; a plain number is a hard limit.
+        Tasks report with `task.report_usage`.
         """
         request = BudgetCreate(
             dimensions={name: _limits(limits) for name, limits in dimensions.items()},

@@ -54,7 +54,7 @@ T = TypeVar("T")
 class Page(Reply, Generic[T], kw_only=True):
     """What every list answers: items, and the cursor of the next page or None."""
 
-    items: list[T] = msgspec.field(default_factory=list)
+    items: list[T] = msgspec.field(default_factory=list[T])
     cursor: str | None = None
 
 

@@ -16,12 +16,14 @@ from penstock.messages.common import (
 )
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Amount = Annotated[int, Meta(ge=0, le=MAX_INT, description="whole units of a dimension: tokens, cents, bytes")]
+Amount = Annotated[
+    int, Meta(ge=0, le=MAX_INT, description="whole units of a dimension: tokens, cents, bytes")
+]
 Amounts = Annotated[dict[Token, Amount], Meta(min_length=1, max_length=32)]
 
 
 class QuotaCreate(Request, kw_only=True):
-    """At most `max_per_window` starts in any `window_ms`, at most `max_concurrent` at once; one of them or both."""
+    """At most `max_per_window` starts in any `window_ms`, at most `max_concurrent` at once; one or both."""
 
     max_per_window: Count | None = None
     window_ms: PositiveMs | None = None
@@ -89,7 +91,10 @@ class BudgetUse(Reply, kw_only=True):
 
 
 class Budget(Reply, kw_only=True):
-    """A budget and its use now. exhausted: nothing that lists it is handed out; suspended: how many it holds."""
+    """A budget and its use now.
+
+    exhausted: nothing that lists it is handed out; suspended: how many executions it holds.
+    """
 
     budget_id: str
     namespace: str = "default"

@@ -1,0 +1,500 @@
+"""Flows that their controllers move and whose graphs grow, spoken to over NATS only (contract §5)."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from house import House, fence
+
+NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+
+
+async def make_flow(
+    penstock: House, keys: str = "", edges: str = "", *, start: bool = True, **fields: Any
+) -> dict[str, Any]:
+    """`edges` is `a>b b>c`; the flow is started unless told otherwise."""
+    flow = await penstock.request(
+        "flow.create",
+        {
+            "controller_id": "c",
+            "goal": "g",
+            "owner": "o",
+            "members": [{"key": key, "kind": "test.job"} for key in keys.split()],
+            "edges": [edge_of(each) for each in edges.split()],
+            **fields,
+        },
+    )
+    if start:
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+    return flow
+
+
+def edge_of(text: str) -> dict[str, str]:
+    one, _, other = text.partition(">")
+    return {"from": one, "to": other}
+
+
+async def get(penstock: House, flow: dict[str, Any]) -> dict[str, Any]:
+    return await penstock.request("flow.get", {"flow_id": flow["flow_id"]})
+
+
+async def graph(penstock: House, flow: dict[str, Any]) -> dict[str, Any]:
+    return await penstock.request("flow.graph", {"flow_id": flow["flow_id"]})
+
+
+async def change(penstock: House, verb: str, flow: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A change of the graph at its present revision."""
+    revision = (await get(penstock, flow))["graph_revision"]
+    body = {"flow_id": flow["flow_id"], "graph_revision": revision, **fields}
+    return await penstock.request(verb, body)
+
+
+async def refused_change(penstock: House, verb: str, flow: dict[str, Any], **fields: Any) -> Any:
+    revision = (await get(penstock, flow))["graph_revision"]
+    body = {"flow_id": flow["flow_id"], "graph_revision": revision, **fields}
+    return await penstock.refused(verb, body)
+
+
+async def work_off(penstock: House, outcome: str = "lease.complete", **fields: Any) -> str:
+    """One task, run to this outcome; its execution's id."""
+    task = await penstock.begin()
+    await penstock.request(outcome, {**fence(task), **fields})
+    return task["execution_id"]
+
+
+async def ends(penstock: House, flow: dict[str, Any], status: str) -> dict[str, Any]:
+    return await penstock.until(
+        lambda: get(penstock, flow), lambda seen: seen["status"] == status, f"status {status}"
+    )
+
+
+class TestState:
+    async def test_a_patch_is_merged_byte_for_byte(self, penstock: House) -> None:
+        flow = await make_flow(penstock, state={"n": 9007199254740993, "empty": [], "keep": {"b": 1, "a": 2}})
+        body = b'{"flow_id":"%s","state_patch":{"more": 1.50,"n":18446744073709551615},"next_step":"second"}'
+        reply = await penstock.ask("flow.update_state", body % flow["flow_id"].encode())
+        assert b'"state":{"n":18446744073709551615,"empty":[],"keep":{"b":1,"a":2},"more":1.50}' in reply.data
+        after = msgspec.json.decode(reply.data)
+        assert (after["current_step"], after["revision"]) == ("second", flow["revision"] + 2)
+        assert await get(penstock, flow) == after
+
+    async def test_what_is_no_object_replaces(self, penstock: House) -> None:
+        flow = await make_flow(penstock, state={"a": 1})
+        for patch, state in (([1], [1]), ({"b": 2}, {"b": 2}), (None, None), ({}, {})):
+            body = {"flow_id": flow["flow_id"], "state_patch": patch}
+            assert (await penstock.request("flow.update_state", body))["state"] == state
+
+    async def test_without_a_patch_only_the_step_changes(self, penstock: House) -> None:
+        flow = await make_flow(penstock, state={"a": 1})
+        body = {"flow_id": flow["flow_id"], "next_step": "b"}
+        after = await penstock.request("flow.update_state", body)
+        assert (after["state"], after["current_step"]) == ({"a": 1}, "b")
+
+    async def test_many_at_once_lose_nothing_that_is_not_refused(self, penstock: House) -> None:
+        flow = await make_flow(penstock)
+        applied: set[str] = set()
+
+        async def put(name: str) -> None:
+            body = {"flow_id": flow["flow_id"], "state_patch": {name: 1}}
+            reply = msgspec.json.decode(
+                (await penstock.ask("flow.update_state", msgspec.json.encode(body))).data
+            )
+            if "error" not in reply:
+                applied.add(name)
+            else:
+                assert reply["error"]["code"] == "revision_mismatch"
+
+        before = (await get(penstock, flow))["revision"]
+        await asyncio.gather(*(put(f"k{n}") for n in range(20)))
+        after = await get(penstock, flow)
+        assert set(after["state"]) == applied and applied
+        assert after["revision"] == before + len(applied)
+
+    @pytest.mark.parametrize(
+        ("verb", "more"),
+        [
+            ("flow.update_state", {"state_patch": {"a": 1}}),
+            ("flow.update_state", {"next_step": "x"}),
+            ("flow.finish", {}),
+            ("flow.fail", {"reason": "r"}),
+        ],
+    )
+    async def test_a_revision_that_moved(self, penstock: House, verb: str, more: dict[str, Any]) -> None:
+        flow = await make_flow(penstock)
+        body = {"flow_id": flow["flow_id"], "expected_revision": flow["revision"], **more}
+        error = await penstock.refused(verb, body)
+        assert error.code == "revision_mismatch"
+        assert error.detail == {"expected": flow["revision"], "actual": flow["revision"] + 1}
+        assert await penstock.request(verb, {**body, "expected_revision": flow["revision"] + 1})
+
+    async def test_a_state_that_grows_too_large(self, penstock: House) -> None:
+        flow = await make_flow(penstock, state={"a": "x" * 600_000})
+        body = {"flow_id": flow["flow_id"], "state_patch": {"b": "x" * 600_000}}
+        error = await penstock.refused("flow.update_state", body)
+        assert error.code == "payload_too_large" and error.detail["field"] == "state"
+        assert error.detail["size"] > error.detail["limit"] == 1_048_576
+        assert (await get(penstock, flow))["revision"] == flow["revision"] + 1
+
+
+class TestEnding:
+    async def test_finish(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b", "a>b", state={"a": 1})
+        task = await penstock.begin()
+        after = await penstock.request("flow.finish", {"flow_id": flow["flow_id"], "state_patch": {"b": 2}})
+        assert (after["status"], after["state"]) == ("finished", {"a": 1, "b": 2})
+        assert after["finished_at"]
+        # What has not begun is skipped; what runs may end.
+        record = await penstock.reaches(flow["members"]["b"], "canceled")
+        assert record["outcome"] == "skipped"
+        assert await penstock.request("lease.complete", fence(task)) == {"state": "completed"}
+        error = await penstock.refused("flow.finish", {"flow_id": flow["flow_id"]})
+        assert (error.code, error.detail["status"]) == ("already_terminal", "finished")
+
+    async def test_fail_stamps_the_state(self, penstock: House) -> None:
+        flow = await make_flow(penstock, state={"a": 1})
+        body = {"flow_id": flow["flow_id"], "reason": "no money", "state_patch": {"b": 2}}
+        after = await penstock.request("flow.fail", body)
+        assert after["status"] == "failed"
+        failure = after["state"].pop("failure")
+        assert after["state"] == {"a": 1, "b": 2} and failure["reason"] == "no money"
+        assert after["created_at"] <= failure["at"] <= after["finished_at"]
+
+    async def test_moves_that_the_table_does_not_know(self, penstock: House) -> None:
+        flow = await make_flow(penstock, start=False)
+        for verb, to in (("flow.finish", "finished"), ("flow.fail", "failed")):
+            error = await penstock.refused(verb, {"flow_id": flow["flow_id"], **_reason(verb)})
+            assert (error.code, error.detail) == ("illegal_transition", {"from": "created", "to": to})
+
+    async def test_a_mirrored_flow_is_ended_by_its_verb(self, penstock: House) -> None:
+        body = {"controller_id": "c", "goal": "g", "owner": "o"}
+        flow = await penstock.request("flow.create_mirrored", body)
+        assert (await penstock.request("flow.finish", {"flow_id": flow["flow_id"]}))["status"] == "finished"
+        other = await penstock.request("flow.create_mirrored", body)
+        members = [{"key": "a", "kind": "k"}]
+        error = await refused_change(penstock, "flow.add_execution", other, members=members)
+        assert (error.code, error.detail["field"]) == ("invalid_request", "flow_id")
+
+    async def test_once_cancellation_is_requested(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b", "a>b")
+        await penstock.request("flow.request_cancel", {"flow_id": flow["flow_id"]})
+        for verb, more in MUTATIONS:
+            revision = {"graph_revision": 0} if verb in GRAPH else {}
+            error = await penstock.refused(verb, {"flow_id": flow["flow_id"], **revision, **more})
+            assert error.code == "cancel_pending", verb
+
+    async def test_nobody_knows_the_flow(self, penstock: House) -> None:
+        for verb, more in MUTATIONS:
+            revision = {"graph_revision": 0} if verb in GRAPH else {}
+            error = await penstock.refused(verb, {"flow_id": NOWHERE, **revision, **more})
+            assert error.code == "flow_not_found", verb
+
+    async def test_every_mutation_has_its_event(self, penstock: House) -> None:
+        events: list[Any] = []
+        heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.flow.>")
+        flow = await make_flow(penstock, "a b")
+        await penstock.request("flow.update_state", {"flow_id": flow["flow_id"], "next_step": "x"})
+        await change(penstock, "flow.add_execution", flow, members=[{"key": "c", "kind": "k"}])
+        last = await penstock.request("flow.fail", {"flow_id": flow["flow_id"], "reason": "r"})
+        while len(events) < last["revision"]:
+            events.append(msgspec.json.decode((await heard.next_msg(timeout=20)).data))
+        names = ["created", "started", "state_updated", "executions_added", "failed"]
+        assert [(event["seq"], event["event"]) for event in events] == list(enumerate(names, 1))
+        assert events[-1]["reason"] == "r"
+
+
+GRAPH = {"flow.add_execution", "flow.add_dependency", "flow.set_join"}
+MUTATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("flow.update_state", {"state_patch": {"a": 1}}),
+    ("flow.update_state", {"next_step": "x"}),
+    ("flow.finish", {}),
+    ("flow.fail", {"reason": "r"}),
+    ("flow.add_execution", {"members": [{"key": "z", "kind": "k"}]}),
+    ("flow.add_dependency", {"from": "a", "to": "b"}),
+    ("flow.set_join", {"key": "b", "policy": "any_of"}),
+]
+
+
+def _reason(verb: str) -> dict[str, str]:
+    return {"reason": "r"} if verb == "flow.fail" else {}
+
+
+class TestAddExecution:
+    async def test_to_a_flow_that_has_not_begun(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a", start=False)
+        after = await change(
+            penstock, "flow.add_execution", flow, members=[{"key": "b", "kind": "k"}], edges=[edge_of("a>b")]
+        )
+        assert set(after["members"]) == {"b"} and after["counts"] == {"scheduled": 2}
+        assert (after["revision"], after["graph_revision"]) == (2, 1)
+        seen = await graph(penstock, flow)
+        assert [member["key"] for member in seen["members"]] == ["a", "b"]
+        assert seen["edges"] == [edge_of("a>b")]
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+        assert await work_off(penstock) == flow["members"]["a"]
+        assert await work_off(penstock) == after["members"]["b"]
+        await ends(penstock, flow, "finished")
+
+    async def test_to_a_running_one_a_root_begins_at_once(self, penstock: House) -> None:
+        flow = await make_flow(penstock)
+        after = await change(penstock, "flow.add_execution", flow, members=[{"key": "a", "kind": "k"}])
+        assert await work_off(penstock) == after["members"]["a"]
+        await ends(penstock, flow, "finished")
+
+    async def test_an_edge_from_a_member_that_has_ended_counts_at_once(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b")
+        ended = await work_off(penstock, result={"x": 1})
+        key = next(key for key, each in flow["members"].items() if each == ended)
+        after = await change(
+            penstock,
+            "flow.add_execution",
+            flow,
+            members=[{"key": "c", "kind": "k"}, {"key": "d", "kind": "k"}],
+            edges=[{"from": key, "to": "c", "data": "from_a"}, edge_of("c>d")],
+        )
+        assert (await penstock.get(after["members"]["c"]))["state"] == "ready"
+        assert (await penstock.get(after["members"]["d"]))["reason"] == "dependencies"
+        order = [await penstock.begin() for _ in range(2)]
+        task = next(each for each in order if each["execution_id"] == after["members"]["c"])
+        assert task["input"] == {"from_a": {"x": 1}}
+        for each in order:
+            await penstock.request("lease.complete", fence(each))
+        assert await work_off(penstock) == after["members"]["d"]
+        await ends(penstock, flow, "finished")
+
+    async def test_a_late_edge_counts_once(self, penstock: House) -> None:
+        """Of two parents only one has ended: the child waits for the other."""
+        flow = await make_flow(penstock, "a b c", "a>c b>c")
+        first = await work_off(penstock)
+        key = next(key for key, each in flow["members"].items() if each == first)
+        after = await change(
+            penstock, "flow.add_execution", flow,
+            members=[{"key": "d", "kind": "k"}], edges=[edge_of(f"{key}>d"), edge_of("c>d")],
+        )  # fmt: skip
+        assert (await penstock.get(after["members"]["d"]))["state"] == "scheduled"
+        assert (await penstock.get(flow["members"]["c"]))["state"] == "scheduled"
+        await work_off(penstock)
+        assert await work_off(penstock) == flow["members"]["c"]
+        assert await work_off(penstock) == after["members"]["d"]
+        await ends(penstock, flow, "finished")
+
+    async def test_joins(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b")
+        await change(
+            penstock, "flow.add_execution", flow,
+            members=[{"key": "c", "kind": "k"}], edges=[edge_of("a>c"), edge_of("b>c")],
+            joins={"c": {"policy": "any_of", "on_satisfied": "cancel_remaining"}},
+        )  # fmt: skip
+        seen = await graph(penstock, flow)
+        assert seen["joins"]["c"]["policy"] == "any_of"
+        await work_off(penstock)
+        rest = await penstock.until(
+            lambda: graph(penstock, flow),
+            lambda seen: any(member["outcome"] == "skipped" for member in seen["members"]),
+        )
+        assert {member["key"]: member["state"] for member in rest["members"]}["c"] == "ready"
+
+    async def test_behind_an_absorbed_failure_the_flow_fails(self, penstock: House) -> None:
+        """An edge that comes late counts as if it had always been there."""
+        flow = await make_flow(penstock, "a b c", "a>c b>c", joins={"c": {"policy": "any_of"}})
+        failed = await work_off(penstock, "lease.fail", reason="r", retryable=False)
+        key = next(key for key, each in flow["members"].items() if each == failed)
+        assert (await get(penstock, flow))["status"] == "running"
+        after = await change(
+            penstock, "flow.add_execution", flow,
+            members=[{"key": "d", "kind": "k"}], edges=[edge_of(f"{key}>d")],
+        )  # fmt: skip
+        assert after["status"] == "failed"
+        assert (await penstock.get(after["members"]["d"]))["outcome"] == "skipped"
+
+    async def test_a_graph_that_moved(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a")
+        members = [{"key": "b", "kind": "k"}]
+        await change(penstock, "flow.add_execution", flow, members=members)
+        body = {"flow_id": flow["flow_id"], "graph_revision": 0, "members": [{"key": "c", "kind": "k"}]}
+        error = await penstock.refused("flow.add_execution", body)
+        assert (error.code, error.detail) == ("stale_graph_revision", {"expected": 0, "actual": 1})
+        assert error.retryable
+
+    async def test_idempotency(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a")
+        body = {
+            "flow_id": flow["flow_id"],
+            "graph_revision": 0,
+            "members": [{"key": "b", "kind": "k"}],
+            "idempotency_key": "once",
+        }
+        first = await penstock.request("flow.add_execution", body)
+        again = await penstock.request("flow.add_execution", body)
+        assert again == first | {"duplicate": True}
+        body["members"] = [{"key": "c", "kind": "k"}]
+        assert (await penstock.refused("flow.add_execution", body)).code == "idempotency_conflict"
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"members": []}, "members"),
+            ({"members": [{"key": "a", "kind": "k"}]}, "members[0].key"),
+            ({"members": [{"key": "x", "kind": "k"}, {"key": "x", "kind": "k"}]}, "members[1].key"),
+            ({"members": [{"key": "x", "kind": "k"}], "edges": [edge_of("y>x")]}, "edges[0].from"),
+            ({"members": [{"key": "x", "kind": "k"}], "edges": [edge_of("x>a")]}, "edges[0].to"),
+            ({"members": [{"key": "x", "kind": "k"}], "joins": {"x": {}}}, "joins.x"),
+            ({"members": [{"key": "x", "kind": "k", "deadline_at": 1}]}, "members[0].deadline_at"),
+        ],
+    )
+    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, Any], field: str) -> None:
+        flow = await make_flow(penstock, "a")
+        error = await refused_change(penstock, "flow.add_execution", flow, **fields)
+        assert (error.code, error.detail["field"]) == ("invalid_request", field)
+        assert (await get(penstock, flow))["graph_revision"] == 0
+
+    async def test_a_cycle_among_the_new_ones(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a")
+        members = [{"key": "x", "kind": "k"}, {"key": "y", "kind": "k"}]
+        edges = [edge_of(each) for each in ("a>x", "x>y", "y>x")]
+        error = await refused_change(penstock, "flow.add_execution", flow, members=members, edges=edges)
+        assert error.code == "dependency_cycle" and set(error.detail["path"]) == {"x", "y"}
+
+    async def test_many_roots_at_once(self, penstock: House) -> None:
+        """More than one call may do: the rest is left to the due loop, and every one begins."""
+        flow = await make_flow(penstock, "a")
+        members = [{"key": f"m{n}", "kind": "k"} for n in range(400)]
+        await change(penstock, "flow.add_execution", flow, members=members)
+        seen = await penstock.until(
+            lambda: get(penstock, flow), lambda seen: seen["counts"].get("ready") == 401, "401 ready members"
+        )
+        assert seen["status"] == "running"
+
+
+class TestAddDependency:
+    async def test_a_member_waits_for_one_more(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b c", "a>c", start=False)
+        after = await change(penstock, "flow.add_dependency", flow, **edge_of("b>c"))
+        assert (after["graph_revision"], after["revision"]) == (1, 2)
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+        await work_off(penstock)
+        assert (await penstock.get(flow["members"]["c"]))["state"] == "scheduled"
+        await work_off(penstock)
+        assert await work_off(penstock) == flow["members"]["c"]
+        await ends(penstock, flow, "finished")
+
+    async def test_a_root_waits_from_now_on(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b", start=False)
+        await change(penstock, "flow.add_dependency", flow, **edge_of("a>b"))
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+        assert (await penstock.get(flow["members"]["b"]))["reason"] == "dependencies"
+
+    async def test_from_one_that_has_ended(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b c", "b>c")
+        ended = await work_off(penstock)
+        key = next(key for key, each in flow["members"].items() if each == ended)
+        if key == "a":
+            await change(penstock, "flow.add_dependency", flow, **edge_of("a>c"))
+            assert (await penstock.get(flow["members"]["c"]))["state"] == "scheduled"
+            assert await work_off(penstock) == flow["members"]["b"]
+        else:
+            error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>c"))
+            assert error.code == "execution_not_eligible"
+
+    async def test_a_cycle_is_named(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b c d", "a>b b>c c>d", start=False)
+        error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("d>b"))
+        assert error.code == "dependency_cycle" and error.detail["path"] == ["d", "b", "c", "d"]
+        error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>a"))
+        assert error.detail["path"] == ["a", "a"]
+
+    async def test_a_cycle_that_two_make_together_is_never_made(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b", start=False)
+        bodies = [{"flow_id": flow["flow_id"], "graph_revision": 0, **edge_of(e)} for e in ("a>b", "b>a")]
+        replies = await asyncio.gather(
+            *(penstock.ask("flow.add_dependency", msgspec.json.encode(body)) for body in bodies)
+        )
+        codes = [msgspec.json.decode(reply.data).get("error", {}).get("code") for reply in replies]
+        assert sorted(codes, key=str) in ([None, "stale_graph_revision"], [None, "dependency_cycle"])
+
+    async def test_one_that_has_begun_waits_for_nobody(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b")
+        error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>b"))
+        assert error.code == "execution_not_eligible" and error.detail["state"] == "ready"
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"from": "x", "to": "b"}, "from"),
+            ({"from": "a", "to": "x"}, "to"),
+            ({"from": "a", "to": "b"}, "from"),
+            ({"from": "c", "to": "b", "data": "k"}, "data"),
+            ({"from": "a", "to": "d", "data": "k"}, "data"),
+        ],
+    )
+    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, str], field: str) -> None:
+        flow = await make_flow(
+            penstock, start=False,
+            members=[*({"key": key, "kind": "k"} for key in "abc"), {"key": "d", "kind": "k", "input": [1]}],
+        )  # fmt: skip
+        await change(penstock, "flow.add_dependency", flow, **edge_of("a>b"), data="k")
+        error = await refused_change(penstock, "flow.add_dependency", flow, **fields)
+        assert (error.code, error.detail["field"]) == ("invalid_request", field)
+
+
+class TestSetJoin:
+    async def test_what_has_ended_counts_at_once(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b c", "a>c b>c")
+        await work_off(penstock)
+        after = await change(penstock, "flow.set_join", flow, key="c", policy="any_of")
+        assert after["graph_revision"] == 1
+        assert (await penstock.get(flow["members"]["c"]))["state"] == "ready"
+        assert (await graph(penstock, flow))["joins"] == {
+            "c": {"policy": "any_of", "on_satisfied": "let_run"}
+        }
+
+    async def test_a_quorum(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b c d", "a>d b>d c>d", start=False)
+        fields = {"key": "d", "policy": "quorum", "k": 2, "on_satisfied": "cancel_remaining"}
+        await change(penstock, "flow.set_join", flow, **fields)
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+        await work_off(penstock)
+        await work_off(penstock)
+        assert await work_off(penstock) == flow["members"]["d"]
+        assert (await ends(penstock, flow, "finished"))["counts"] == {"completed": 3, "canceled": 1}
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"key": "c", "policy": "quorum"}, "k"),
+            ({"key": "c", "policy": "any_of", "k": 1}, "k"),
+            ({"key": "c", "policy": "quorum", "k": 3}, "k"),
+            ({"key": "a", "policy": "any_of"}, "key"),
+            ({"key": "x", "policy": "any_of"}, "key"),
+        ],
+    )
+    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, Any], field: str) -> None:
+        flow = await make_flow(penstock, "a b c", "a>c b>c", start=False)
+        error = await refused_change(penstock, "flow.set_join", flow, **fields)
+        assert (error.code, error.detail["field"]) == ("invalid_request", field)
+
+    async def test_one_that_has_begun(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a b", "a>b")
+        await work_off(penstock)
+        error = await refused_change(penstock, "flow.set_join", flow, key="b", policy="any_of")
+        assert error.code == "execution_not_eligible"
+
+
+async def test_a_list_by_owner_and_status(penstock: House) -> None:
+    ids: dict[str, list[str]] = {"created": [], "running": []}
+    for n in range(6):
+        owner = "me" if n % 3 else "you"
+        flow = await make_flow(penstock, start=n % 2 == 0, owner=owner)
+        if owner == "me":
+            ids["running" if n % 2 == 0 else "created"].append(flow["flow_id"])
+    for status, mine in ids.items():
+        page = await penstock.request("flow.list", {"owner": "me", "status": status, "limit": 1})
+        found = list(page["items"])
+        while page["cursor"] is not None:
+            body = {"owner": "me", "status": status, "limit": 1, "cursor": page["cursor"]}
+            page = await penstock.request("flow.list", body)
+            found += page["items"]
+        assert [flow["flow_id"] for flow in found] == mine[::-1]
+    everything = await penstock.request("flow.list", {"owner": "me"})
+    assert {flow["flow_id"] for flow in everything["items"]} == {*ids["created"], *ids["running"]}

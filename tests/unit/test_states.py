@@ -1,0 +1,47 @@
+"""The table of moves in Lua, where moves happen, is the contract's."""
+
+import re
+from pathlib import Path
+
+from penstock.states import FLOW_MOVES, MOVES, REASONS, TERMINAL
+
+LIB = Path(__file__).resolve().parents[2] / "lua" / "lib"
+
+
+def moves_in(file: str) -> dict[str, frozenset[str]]:
+    """The `local MOVES = {…}` of a Lua file."""
+    found = re.search(r"^local MOVES = \{\n(.*?)^\}", (LIB / file).read_text(), re.MULTILINE | re.DOTALL)
+    assert found, f"{file} has no table of moves"
+    return {
+        state: frozenset(re.findall(r"(\w+) = true", targets))
+        for state, targets in re.findall(r"(\w+) = \{([^}]*)\}", found[1])
+    }
+
+
+def test_executions_move_as_the_contract_says() -> None:
+    assert moves_in("states.lua") == MOVES
+
+
+def test_flows_move_as_the_contract_says() -> None:
+    assert moves_in("flows.lua") == FLOW_MOVES
+
+
+def test_terminal_states_are_the_same() -> None:
+    found = re.search(r"^States\.TERMINAL = \{(.*)\}", (LIB / "states.lua").read_text(), re.MULTILINE)
+    assert found and set(re.findall(r"(\w+) = true", found[1])) == TERMINAL
+
+
+def test_only_transition_changes_a_state() -> None:
+    """One place moves an execution; records are born with a state where they are made."""
+    written = {
+        f"{path.name}: {line.strip()}"
+        for path in [*LIB.glob("*.lua"), *LIB.parent.glob("*.lua")]
+        for line in path.read_text().splitlines()
+        if re.search(r"\bx\.state\s*(,[^=]*)?=[^=]", line)
+    }
+    assert {line.partition(":")[0] for line in written} <= {"states.lua", "executions.lua"}, written
+    assert sum(line.startswith("states.lua") for line in written) == 1, written
+
+
+def test_reasons_belong_to_states() -> None:
+    assert set(REASONS) <= set(MOVES) - TERMINAL
