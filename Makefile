@@ -17,6 +17,10 @@ demo: setup ## Run the census of the standard library, with workers killed on th
 test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: bench
+bench: setup ## Measure Penstock and its peers on this machine (ARGS="--quick", --only, --systems; --help says more)
+	@cd tests && ../$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, format, types and who may import whom
 	@$(BIN)/ruff check

@@ -62,18 +62,21 @@ end
 -- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], made with it).
 -- reply: {state, children (their ids, if any)}. errors: fence errors, illegal_transition, invalid_request.
 -- events: completed (or canceled: then no child is made), whatever that sets free in a flow; created for each child.
+-- A draining lane takes children all the same: they belong to what it is to finish.
 function ops.complete(a)
   local x, repeated = Fences.hold(a, 'complete')
   if not x then return repeated end
   States.check(x, 'completed')
   local specs = a.children
-  for i, spec in ipairs(specs or {}) do Executions.check_spec(spec, 'children[' .. i - 1 .. '].') end
+  if specs then
+    for i, spec in ipairs(specs) do Executions.check_spec(spec, 'children[' .. i - 1 .. '].') end
+  end
   local actor = 'worker:' .. x.worker_id
   local reply = {}
   if Executions.canceling(x) then
     canceled(x, actor)
   else
-    Payloads.put('result', x.id, a.result)
+    Payloads.hold(x, 'result', a.result)
     States.transition(x, 'completed', { actor = actor, data = { attempt_index = x.attempt_index } })
     if specs then reply.children = Children.create(x, specs, actor) end
   end

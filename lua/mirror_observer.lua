@@ -135,7 +135,7 @@ end
 local function member_step(f, x)
   return {
     flow_id = f.id, run_id = x.id, runtime = 'managed', task = x.member, status = MEMBER_STATUS[x.state],
-    result = x.state == 'completed' and Payloads.get('result', x.id) or nil, observed_at = x.updated_at,
+    result = x.state == 'completed' and Payloads.of(x, 'result') or nil, observed_at = x.updated_at,
     created_at = x.created_at, updated_at = x.updated_at,
   }
 end

@@ -41,7 +41,7 @@ end
 -- errors: execution_not_found.
 function ops.history(a)
   local x = Executions.read(a.execution_id)
-  local kept = redis.call('GET', Call.root .. ':h:' .. a.execution_id) or ''
+  local kept = (redis.call('GET', Call.root .. ':h:' .. a.execution_id) or '') .. (x.log or '')
   return Events.array_header(x.seq) .. kept
 end
 
@@ -104,6 +104,7 @@ function ops.grant(a)
     elseif not Lists.lane_paused(lane) then
       local ids = Queues.take(lane, has, room)
       if #ids == room then more[lane] = true end
+      Records.prefetch('x', ids)
       for _, id in ipairs(ids) do
         local x = Records.edit('x', id)
         local f = x.flow_id and Records.read('f', x.flow_id)
@@ -276,7 +277,7 @@ end
 -- A limit may have room again.
 local function due_block(block) Blocks.open(block.id) end
 
--- due: run_at reached, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
-function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow, block = due_block }, a.limit) end
+-- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
+function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow, block = due_block, schedule = Schedules.due }, a.limit) end
 
 redis.register_function('penstock_scheduler', function(keys, args) return Call.run('scheduler', keys, args) end)

@@ -69,7 +69,8 @@ end
 -- (run_at, deadline), flow and parent are not taken over.
 -- args: id (of the new one), execution_id, override (true: `input` replaces the old one; nil is null), input.
 -- reply: {execution_id, state, duplicate, replay_of}; or {input, edge_inputs}: edges handed results on to it, the
--- caller merges them and comes again with override. errors: execution_not_found, execution_not_eligible {state, reason}.
+-- caller merges them and comes again with override. errors: execution_not_found, execution_not_eligible {state, reason},
+-- or {lane, lane_status} (it drains).
 -- events: created.
 function ops.replay(a)
   local old = Executions.read(a.execution_id)
@@ -79,10 +80,11 @@ function ops.replay(a)
     if not States.TERMINAL[old.state] then
       Errors.raise('execution_not_eligible', { state = old.state, reason = old.reason })
     end
+    Lists.admit(old.lane)
     local spec = Executions.spec_of(old)
     spec.input = a.input
     if not a.override then
-      spec.input = Payloads.get('input', old.id)
+      spec.input = Payloads.of(old, 'input')
       local handed_on = old.flow_id and Graph.inputs(old)
       if handed_on then return { input = spec.input, edge_inputs = handed_on } end
     end

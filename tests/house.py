@@ -1,69 +1,40 @@
-"""A whole Penstock inside a test: the real services on real servers, spoken to over NATS only."""
+"""A whole Penstock inside a test (`penstock.testing`), spoken to over NATS only."""
 
 import asyncio
-import importlib
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
-import nats
-from nats.aio.client import Client
-from nats.js import JetStreamContext
+
 from penstock.errors import PenstockError, from_body
-from penstock.runtime import Settings, start
-from penstock.verbs import SERVICES, VERBS
+from penstock.runtime.process import Running
+from penstock.testing import Penstock
+from penstock.verbs import VERBS
 
 WAIT_S = 20.0
 """A deadline for things that take milliseconds: machines are noisy."""
 
 
-class House:
-    """`request` speaks the contract; `skew_ms` moves the clock of every service."""
+class House(Penstock):
+    """`request` speaks the contract; `move_clock` moves the time of every service."""
 
-    def __init__(self, client: Client, root: str, settings: Settings) -> None:
-        self.nats = client
-        self.js: JetStreamContext = client.jetstream()
-        self.root = root
-        self.settings = settings
-        self.skew_ms = 0
-        self.running: dict[str, Any] = {}
+    @property
+    def running(self) -> dict[str, Running]:
+        """The services that run, by name."""
+        return self.services
 
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, nats_url: str, valkey_url: str, **overrides: Any) -> AsyncIterator[Self]:
-        root = f"t{secrets.token_hex(5)}"
-        settings = Settings(
-            nats_url=nats_url, valkey_url=valkey_url, root=root, dev=True, sweep_ms=1000, **overrides
-        )
-        client = await nats.connect(nats_url)
-        house = cls(client, root, settings)
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(client.close)
-            stack.push_async_callback(house._remove_streams)
-            started = await asyncio.gather(*(house._start(name) for name in SERVICES))
-            for running in started:
-                stack.push_async_callback(running.stop)
-            yield house
-            await asyncio.gather(*(running.stop() for running in house.running.values()))
+    @property
+    def skew_ms(self) -> int:
+        """How far the clock was moved."""
+        return self.clock.offset_ms
 
-    async def _start(self, name: str) -> Any:
-        build = importlib.import_module(f"penstock_{name.replace('-', '_')}.service").build
-        instance = f"{name}-{secrets.token_hex(3)}"
-        settings = msgspec.structs.replace(self.settings, instance=instance)
-        self.running[name] = await start(name, build, settings, skew=lambda: self.skew_ms)
-        return self.running[name]
+    @skew_ms.setter
+    def skew_ms(self, ms: int) -> None:
+        self.clock.offset_ms = ms
 
     async def start_again(self, name: str) -> None:
         """A service that the test has stopped."""
-        await self._start(name)
-
-    async def _remove_streams(self) -> None:
-        for stream in await self.js.streams_info():
-            name = stream.config.name or ""
-            if name.startswith(self.root.upper()):
-                await self.js.delete_stream(name)
+        await self.start_service(name)
 
     # -- the contract -----------------------------------------------------------------------------
 
@@ -128,9 +99,7 @@ class House:
 
     def move_clock(self, ms: int) -> None:
         """Moves the time of all services; their due loops look at once."""
-        self.skew_ms += ms
-        for running in self.running.values():
-            running.context.due.rebalance()
+        self.clock.move(ms)
 
 
 def fence(task: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ end
 
 function Call.finish()
   Graph.work()
-  Records.place()
+  Records.place_all()
   Zsets.flush()
   Records.save()
   Payloads.flush()
@@ -70,8 +70,7 @@ function Call.hint_item(name, item)
   hint[#hint + 1] = item
 end
 
-local function answer(ops, packed)
-  local command = unpack_msg(packed)
+local function answer(ops, command)
   local op = ops[command[1]]
   if not op then
     return pack({ error = { code = 'internal', message = 'no op ' .. tostring(command[1]) .. ': the library is older than the service' } })
@@ -91,7 +90,14 @@ function Call.run(service, keys, args)
   Call.begin(keys[1], unpack_msg(args[1]))
   local ops = Ops[service]
   local replies = { '' }
-  for i = 2, #args do replies[i] = answer(ops, args[i]) end
+  local commands, ids = {}, {}
+  for i = 2, #args do
+    local command = unpack_msg(args[i])
+    commands[i] = command
+    ids[#ids + 1] = command[2].execution_id
+  end
+  Records.prefetch('x', ids)
+  for i = 2, #args do replies[i] = answer(ops, commands[i]) end
   Call.finish()
   if next(Call.hints) then replies[1] = pack(Call.hints) end
   return replies

@@ -5,9 +5,9 @@
 -- The audit relay reads entries in order and trims what JetStream has acknowledged.
 
 local PER_ENTRY = 400
-local items, histories
+local items
 
-function Events.begin() items, histories = {}, {} end
+function Events.begin() items = {} end
 
 -- Tells of a change to `record`, whose `seq` counts its events from 1 without a gap.
 -- about: {from, to, reason, data, actor}, all optional. Returns the packed event.
@@ -20,16 +20,6 @@ function Events.emit(entity, record, name, about)
   return event
 end
 
--- An execution's events are also its history: key h, events one after the other, as many as `seq` says.
-function Events.remember(id, event)
-  local of = histories[id]
-  if not of then
-    of = {}
-    histories[id] = of
-  end
-  of[#of + 1] = event
-end
-
 -- A msgpack array header for n items.
 function Events.array_header(n)
   if n < 16 then return string.char(0x90 + n) end
@@ -38,9 +28,6 @@ function Events.array_header(n)
 end
 
 function Events.flush()
-  for id, events in pairs(histories) do
-    redis.call('APPEND', Call.root .. ':h:' .. id, table.concat(events))
-  end
   for i = 1, #items, PER_ENTRY do
     local last = math.min(i + PER_ENTRY - 1, #items)
     local blob = Events.array_header((last - i + 1) * 2) .. table.concat(items, '', i, last)

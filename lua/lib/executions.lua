@@ -56,7 +56,7 @@ function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIM
 
 -- An event of this execution, into the outbox and its history.
 function Executions.tell(x, name, about)
-  Events.remember(x.id, Events.emit('execution', x, name, about))
+  x.log = (x.log or '') .. Events.emit('execution', x, name, about)
 end
 
 -- Refuses a spec whose times make no sense now. within: where it stands in the request ('children[0].').
@@ -70,7 +70,7 @@ function Executions.check_spec(spec, within)
 end
 
 -- Makes an execution. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id, replay_of,
--- namespace, held (true: waits for its dependencies), actor}. The first event tells its first state.
+-- namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells its first state.
 function Executions.create(id, spec, extra)
   local x = {
     kind = spec.kind, lane = spec.lane or 'default', namespace = extra.namespace, priority = spec.priority,
@@ -92,9 +92,10 @@ function Executions.create(id, spec, extra)
   end
   Records.create('x', id, x)
   if x.parent_id then Children.born(x.parent_id) end
-  Payloads.put('input', id, spec.input)
+  Payloads.hold(x, 'input', spec.input)
   Executions.tell(x, 'created', { to = x.state, reason = x.reason, actor = extra.actor, data = {
     kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
+    schedule_id = extra.schedule_id, due_at = extra.due_at,
   } })
   Lists.lane_used(x.lane)
   return x
@@ -166,8 +167,8 @@ end
 -- Retention is over: the execution leaves Valkey; its audit events stay.
 function Executions.retire(x)
   local id = x.id
-  Payloads.drop('input', id)
-  Payloads.drop('result', id)
+  Payloads.release(x, 'input')
+  Payloads.release(x, 'result')
   redis.call('UNLINK', Call.root .. ':h:' .. id, Call.root .. ':fr:' .. id)
   Records.delete('x', id)
 end
@@ -183,13 +184,13 @@ function Executions.view(x)
     replay_of = x.replay_of, tags = x.tags, caps = x.caps, progress = x.progress,
     cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,
     started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,
-    seq = x.seq, input = Payloads.get('input', id),
+    seq = x.seq, input = Payloads.of(x, 'input'),
   }
   if x.state == 'ready' then
     local block = x.limit and Blocks.read(x.limit)
     view.reason = Lists.lane_paused(x.lane) and 'lane_paused' or block and block.reason or nil
   end
-  if x.state == 'completed' then view.result = Payloads.get('result', id) end
+  if x.state == 'completed' then view.result = Payloads.of(x, 'result') end
   if x.lease_id then
     view.lease = {
       lease_id = x.lease_id, lease_epoch = x.lease_epoch, worker_id = x.worker_id, expires_at = x.lease_expires_at,

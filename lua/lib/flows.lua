@@ -2,7 +2,8 @@
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
 -- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,
--- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), namespace, seq.
+-- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), retire_at (members leave, slice by slice),
+-- namespace, seq.
 
 local MOVES = {
   created = { running = true, cancelled = true },
@@ -19,12 +20,18 @@ function Flows.key(part, id) return Call.root .. ':' .. part .. ':' .. id end
 function Flows.status_key(status) return Call.root .. ':fs:' .. status end
 function Flows.owner_key(owner, status) return Call.root .. ':fb:' .. owner .. ':' .. status end
 
+-- Whether every member has ended (a mirrored flow has none). What still runs outlives its flow's end, so the flow stays
+-- until then.
+local function all_ended(f)
+  return f.kind == 'mirrored' or (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0) >= f.total
+end
+
 Records.define('f', function(f)
   local placement = { [Flows.status_key(f.status)] = 0, [Flows.owner_key(f.owner, f.status)] = 0 }
-  if Flows.TERMINAL[f.status] and not f.work_at then
-    placement[Due.key('scheduler', 'f')] = f.finished_at + Call.retention_ms()
-  elseif f.work_at then
+  if f.work_at then
     placement[Due.key('scheduler', 'f')] = f.work_at
+  elseif Flows.TERMINAL[f.status] and all_ended(f) then
+    placement[Due.key('scheduler', 'f')] = f.retire_at or f.finished_at + Call.retention_ms()
   end
   if f.cancel_at then placement[Due.key('cancel_reconciler', 'f')] = f.cancel_at end
   return placement
@@ -125,7 +132,7 @@ function Flows.retire(f, slice)
     if x then Executions.retire(x) end
   end
   if #ids == slice * 2 then
-    f.finished_at = f.finished_at + 1
+    f.retire_at = Call.now
     return
   end
   Payloads.drop('state', f.id)

@@ -286,7 +286,7 @@ function Graph.inputs(x)
     if edge.data then
       local parent = Records.read('x', edge.id)
       if parent and parent.state == 'completed' then
-        inputs[#inputs + 1] = { edge.data, Payloads.get('result', edge.id) or 'null' }
+        inputs[#inputs + 1] = { edge.data, Payloads.of(parent, 'result') or 'null' }
       end
     end
   end

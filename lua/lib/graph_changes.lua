@@ -89,7 +89,7 @@ function Graph.connect(f, a)
     if edge.from == a.from then Errors.invalid('from', a.from .. ' leads to ' .. a.to .. ' already') end
     if a.data and edge.data == a.data then Errors.invalid('data', 'another edge gives ' .. a.to .. ' the key ' .. a.data) end
   end
-  local input = a.data and Payloads.get('input', child.id)
+  local input = a.data and Payloads.of(child, 'input')
   if input and not string.find(input, '^%s*{') then Errors.invalid('data', 'the input of ' .. a.to .. ' is not an object') end
   local out = read(f, 'fo', a.from) or {}
   out[#out + 1] = { to = a.to, data = a.data }

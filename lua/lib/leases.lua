@@ -140,7 +140,7 @@ end
 -- What a worker gets of the execution that it just leased.
 function Leases.task(x)
   local task = {
-    execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.get('input', x.id), attempt_index = x.attempt_index,
+    execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.of(x, 'input'), attempt_index = x.attempt_index,
     attempt_id = x.attempt_id, lease_id = x.lease_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,
     resumed = x.resumed and true or false, tags = x.tags, deadline_at = x.deadline_at,
   }

@@ -1,4 +1,7 @@
--- Users' JSON (input, result, flow state …), each in a key of its own: written once, never parsed here.
+-- Users' JSON (input, result, flow state …), never parsed here. A small one stays in its record (`record[field]` is the
+-- text), a large one has a key of its own (`record[field]` is true), written once however often the record changes.
+
+local INLINE = 512
 
 local writes
 
@@ -6,7 +9,29 @@ function Payloads.begin() writes = {} end
 
 local function key(field, id) return Call.root .. ':' .. field .. ':' .. id end
 
--- text: JSON, or nil for null, which takes no room.
+-- Gives a record its payload. text: JSON, or nil for null, which takes no room.
+function Payloads.hold(record, field, text)
+  if not text or #text <= INLINE then
+    record[field] = text
+  else
+    record[field] = true
+    Payloads.put(field, record.id, text)
+  end
+end
+
+-- A record's payload: JSON text, or nil.
+function Payloads.of(record, field)
+  local held = record[field]
+  if held == true then return Payloads.get(field, record.id) end
+  return held
+end
+
+-- Ends what a record held apart from itself.
+function Payloads.release(record, field)
+  if record[field] == true then Payloads.drop(field, record.id) end
+end
+
+-- A payload in a key of its own. text: JSON, or nil for null.
 function Payloads.put(field, id, text)
   if text then writes[key(field, id)] = text end
 end

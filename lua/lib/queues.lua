@@ -137,8 +137,23 @@ local function best_line(lines)
   return best, best_score
 end
 
--- Adds the lines of one ring to `tenants` {fairness key = {turns, lines}}, those with the fewest turns first. A key
--- that turns out to have nothing leaves the ring, an empty ring the lane.
+local function add_lines(tenants, fair, turns, caps, lines)
+  local tenant = tenants[fair]
+  if not tenant then
+    tenant = { fair = fair, turns = turns, lines = {}, sets = {} }
+    tenants[fair] = tenant
+    tenants[#tenants + 1] = tenant
+  end
+  tenant.turns = math.max(tenant.turns, turns)
+  tenant.sets[caps] = true
+  for _, line in ipairs(lines) do
+    line.caps = caps
+    tenant.lines[#tenant.lines + 1] = line
+  end
+end
+
+-- Adds to `tenants` {fairness key = {turns, lines}} those of one ring that have the fewest turns. A key that turns out
+-- to have nothing leaves the ring, an empty ring the lane.
 local function gather(lane, caps, max, tenants)
   local ring = ring_key(lane, caps)
   local lines = {}
@@ -160,17 +175,17 @@ local function gather(lane, caps, max, tenants)
   until not dropped
   if #keys == 0 then redis.call('SREM', caps_key(lane), caps) end
   for i = 1, #keys, 2 do
-    local fair, turns = keys[i], tonumber(keys[i + 1])
-    local tenant = tenants[fair]
-    if not tenant then
-      tenant = { fair = fair, turns = turns, lines = {} }
-      tenants[fair] = tenant
-      tenants[#tenants + 1] = tenant
-    end
-    tenant.turns = math.max(tenant.turns, turns)
-    for _, line in ipairs(lines[fair]) do
-      line.caps = caps
-      tenant.lines[#tenant.lines + 1] = line
+    add_lines(tenants, keys[i], tonumber(keys[i + 1]), caps, lines[keys[i]])
+  end
+end
+
+-- What a tenant has in the other rings, where it was too far behind to be met.
+local function complete(lane, sets, max, tenants, tenant)
+  tenant.complete = true
+  for _, caps in ipairs(sets) do
+    if not tenant.sets[caps] then
+      local turns = redis.call('ZSCORE', ring_key(lane, caps), tenant.fair)
+      if turns then add_lines(tenants, tenant.fair, tonumber(turns), caps, lines_of(lane, caps, tenant.fair, 4, max)) end
     end
   end
 end
@@ -193,19 +208,27 @@ end
 -- in their queues until their records move on. has: {capability = true}.
 function Queues.take(lane, has, max)
   Call.settle()
-  local tenants, sets = {}, redis.call('SMEMBERS', caps_key(lane))
+  local tenants, served = {}, {}
+  local sets = redis.call('SMEMBERS', caps_key(lane))
   for _, caps in ipairs(sets) do
-    if serves(has, caps) then gather(lane, caps, max, tenants) end
+    if serves(has, caps) then
+      served[#served + 1] = caps
+      gather(lane, caps, max, tenants)
+    end
   end
   local ids = {}
   while #ids < max do
     local tenant, line = next_turn(tenants)
     if not tenant then break end
-    ids[#ids + 1] = head(line)
-    line.next = line.next + 2
-    tenant.turns = tenant.turns + 1
-    tenant.served = true
-    if line.limit then redis.call('ZINCRBY', lines_key(lane, line.caps, tenant.fair), 1, line.limit) end
+    if #served > 1 and not tenant.complete then
+      complete(lane, served, max, tenants, tenant)
+    else
+      ids[#ids + 1] = head(line)
+      line.next = line.next + 2
+      tenant.turns = tenant.turns + 1
+      tenant.served = true
+      if line.limit then redis.call('ZINCRBY', lines_key(lane, line.caps, tenant.fair), 1, line.limit) end
+    end
   end
   -- Turns matter only where there is somebody to share with.
   if #tenants > 1 then

@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from penstock import verbs
 from penstock.bus.codec import codec_of
+from penstock.bus.endpoints import unsubscribe
 from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.messages.leases import Claims
@@ -52,24 +54,31 @@ class Handover:
         self._numbers = itertools.count(1)
         self._inbox = nats.new_inbox()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claims: Subscription
+        self._returns: Subscription
 
-    async def run(self) -> None:
-        """Takes claims until it is cancelled."""
-        claims = await self._nats.subscribe(
+    async def start(self) -> None:
+        """Begins to take claims: before the service says that it is ready, for a scheduler that nobody listens to
+        makes the worker's request end with "no responders"."""
+        self._claims = await self._nats.subscribe(
             claims_subject(self._root),
             queue=f"{self._root}-{verbs.LEASE_KEEPER}",
             cb=self._arrived,
             pending_msgs_limit=1_000_000,
             pending_bytes_limit=-1,
         )
-        returns = await self._nats.subscribe(f"{self._inbox}.*", cb=self._returned)
+        self._returns = await self._nats.subscribe(f"{self._inbox}.*", cb=self._returned)
+        await self._nats.flush()
+
+    async def run(self) -> None:
+        """Until it is cancelled; what has arrived by then is still claimed and answered."""
         try:
             await asyncio.Event().wait()
         finally:
-            for subscription in (claims, returns):
-                await subscription.unsubscribe()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            await unsubscribe(self._nats, [self._claims])
+            while self._tasks or self._queue:
+                await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+            await unsubscribe(self._nats, [self._returns])
 
     async def _arrived(self, msg: Msg) -> None:
         if not self._queue:

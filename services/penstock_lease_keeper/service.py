@@ -46,5 +46,6 @@ def build(context: Context) -> Service:
             verbs.LEASE_AWAIT_CHILDREN: outcomes.await_children,
             verbs.LEASE_REVOKE: leases.revoke,
         },
+        start=handover.start,
         background=[handover.run],
     )

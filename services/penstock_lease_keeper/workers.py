@@ -49,7 +49,9 @@ class Workers:
         try:
             await self._nats.publish(worker_subject(self._root, item.worker_id), b'{"type":"drain"}')
         except NatsError as error:
-            raise make("timeout", f"the worker could not be told ({type(error).__name__}); try again") from None
+            raise make(
+                "timeout", f"the worker could not be told ({type(error).__name__}); try again"
+            ) from None
         return [worker]
 
     async def list(self, call: Call[WorkerList]) -> Sequence[Any]:
@@ -66,7 +68,9 @@ class Workers:
         page = items[: item.limit]
         cursor = page[-1]["worker_id"] if len(items) > item.limit else bound
         ids = [each["worker_id"] for each in page]
-        counts = [reply["held"] for reply in await self._everywhere("worker_held", {"ids": ids})] if ids else []
+        counts = (
+            [reply["held"] for reply in await self._everywhere("worker_held", {"ids": ids})] if ids else []
+        )
         for index, each in enumerate(page):
             each["held"] = sum(held[index] for held in counts)
         return [{"items": page, "cursor": cursor}]

@@ -56,9 +56,7 @@ class Flows:
 
     async def list(self, call: Call[FlowList]) -> Sequence[Any]:
         item = call.items[0]
-        filters = {
-            name: value for name in ("owner", "status") if (value := getattr(item, name)) is not None
-        }
+        filters = {name: value for name in ("owner", "status") if (value := getattr(item, name)) is not None}
         flows, cursor = await pages.newest(
             self._store, "flow_list", filters, "flow_id", item.cursor, item.limit
         )

@@ -112,7 +112,9 @@ def _check_cycles(following: Mapping[str, Sequence[str]]) -> None:
 
 
 def _cycle(path: list[str]) -> PenstockError:
-    return make("dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path})
+    return make(
+        "dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path}
+    )
 
 
 def _invalid(field: str, message: str) -> PenstockError:

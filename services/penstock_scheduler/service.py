@@ -13,6 +13,7 @@ from penstock_scheduler.flows import Flows
 from penstock_scheduler.lanes import Lanes
 from penstock_scheduler.limits import Admission, Quotas
 from penstock_scheduler.registry import Registry
+from penstock_scheduler.schedules import Schedules
 from penstock_scheduler.waits import Waits
 from penstock_scheduler.work import Work
 
@@ -21,6 +22,8 @@ def build(context: Context) -> Service:
     references = References(context.store)
     quotas = Quotas(context.store, references)
     budgets = Budgets(context.store, references)
+    schedules = Schedules(context.store, references, context.spawn)
+    context.due.on_result = schedules.due
     executions = Executions(context.store, references)
     control = Control(context.store)
     explanations = Explanations(context.store, Registry(context.store))
@@ -57,6 +60,12 @@ def build(context: Context) -> Service:
             verbs.QUOTA_CREATE: quotas.create,
             verbs.QUOTA_GET: quotas.get,
             verbs.QUOTA_DELETE: quotas.delete,
+            verbs.SCHEDULE_CREATE: schedules.create,
+            verbs.SCHEDULE_GET: schedules.get,
+            verbs.SCHEDULE_LIST: schedules.list,
+            verbs.SCHEDULE_DELETE: schedules.delete,
+            verbs.SCHEDULE_PAUSE: schedules.pause,
+            verbs.SCHEDULE_RESUME: schedules.resume,
             verbs.BUDGET_CREATE: budgets.create,
             verbs.BUDGET_GET: budgets.get,
             verbs.BUDGET_REPLENISH: budgets.replenish,

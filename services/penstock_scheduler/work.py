@@ -30,6 +30,8 @@ GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
 MAX_ASKS: Final = 64
 """Workers that ask in one round; rounds begin with one and double while there is work."""
+MAX_GRANTS: Final = 128
+"""Tasks of one round, and of one answer: so that no call holds Valkey for long."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -184,11 +186,12 @@ class Work:
             partitions = [p for p in range(self._store.partitions) if self._wet(p, profile)]
             if not partitions:
                 continue
-            turn = 0
+            turn = wanted = 0
             self._turn += 1  # partitions take turns, so that none is drained before the others
-            while line and turn < width:
+            while line and turn < width and wanted < MAX_GRANTS:
                 parked = line.popleft()
                 if not parked.answer.done():
+                    wanted += parked.request.max
                     parked.asked += 1
                     asks.append((partitions[(self._turn + turn) % len(partitions)], profile, parked))
                     turn += 1
@@ -258,7 +261,7 @@ def _question(profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
         "worker_id": worker_id,
         "lanes": profile.lanes,
         "capabilities": profile.capabilities,
-        "max": most,
+        "max": min(most, MAX_GRANTS),
     }
 
 

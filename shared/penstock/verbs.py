@@ -15,6 +15,7 @@ from penstock.messages import frames as fr
 from penstock.messages import lanes as la
 from penstock.messages import leases as le
 from penstock.messages import limits as li
+from penstock.messages import schedules as sc
 from penstock.messages import signals as s
 from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
@@ -72,6 +73,12 @@ LANE_DRAIN = Verb("lane.drain", SCHEDULER, la.LaneChange, e.Lane)
 QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
 QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
 QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)
+SCHEDULE_CREATE = Verb("schedule.create", SCHEDULER, sc.ScheduleCreate, sc.Schedule)
+SCHEDULE_GET = Verb("schedule.get", SCHEDULER, sc.ScheduleGet, sc.Schedule)
+SCHEDULE_LIST = Verb("schedule.list", SCHEDULER, sc.ScheduleList, Page[sc.Schedule])
+SCHEDULE_DELETE = Verb("schedule.delete", SCHEDULER, sc.ScheduleGet, sc.Schedule)
+SCHEDULE_PAUSE = Verb("schedule.pause", SCHEDULER, sc.ScheduleGet, sc.Schedule)
+SCHEDULE_RESUME = Verb("schedule.resume", SCHEDULER, sc.ScheduleGet, sc.Schedule)
 BUDGET_CREATE = Verb("budget.create", SCHEDULER, li.BudgetCreate, li.Budget)
 BUDGET_GET = Verb("budget.get", SCHEDULER, li.BudgetGet, li.Budget)
 BUDGET_REPLENISH = Verb("budget.replenish", SCHEDULER, li.BudgetReplenish, li.Budget)

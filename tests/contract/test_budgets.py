@@ -414,6 +414,6 @@ class TestSdk:
             finally:
                 worker.stop()
                 await asyncio.wait_for(running, 20)
-            assert seen == ["hard_breach", "soft_breach"]
+            assert seen == ["hard_breach", "ok"]
             assert (await client.reset_budget(budget.budget_id)).dimensions["tokens"].used == 0
             await client.delete_budget(budget.budget_id)

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from house import House, fence
 from nats.errors import NoRespondersError
+
+from house import House, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 DAY = 86_400_000
@@ -83,7 +84,9 @@ class TestCreate:
         assert created["state"] == "ready" and created["duplicate"] is False
         record = await penstock.get(created["execution_id"])
         assert set(record) == FIELDS
-        assert record["state"] == "ready" and record["ready_at"] == record["created_at"] == record["updated_at"]
+        assert (
+            record["state"] == "ready" and record["ready_at"] == record["created_at"] == record["updated_at"]
+        )
         defaults = {
             "namespace": "default", "lane": "default", "priority": 0, "reason": None, "input": None, "seq": 1,
             "attempt_index": 0, "max_attempts": 1, "reclaims": 0, "max_reclaims": 10, "lease": None, "tags": {},
@@ -144,11 +147,25 @@ class TestCreate:
         assert (await penstock.request("execution.list"))["items"] == []
 
     async def test_what_is_no_json_object(self, penstock: House) -> None:
-        texts = [b"{", b'"text"', b"7", b"null", b"true", b"\xff\xfe", b"[", b'[{"kind": "t"}', b'{"kind": "t"} x']
+        texts = [
+            b"{",
+            b'"text"',
+            b"7",
+            b"null",
+            b"true",
+            b"\xff\xfe",
+            b"[",
+            b'[{"kind": "t"}',
+            b'{"kind": "t"} x',
+        ]
         for body in (*texts, b"[" * 5000, b'{"kind": ' * 5000):
             reply = await penstock.ask("execution.create", body)
             error = msgspec.json.decode(reply.data)["error"]
-            assert (error["code"], error["class"], error["retryable"]) == ("invalid_request", "invalid", False)
+            assert (error["code"], error["class"], error["retryable"]) == (
+                "invalid_request",
+                "invalid",
+                False,
+            )
             assert "Traceback" not in error["message"]
         assert (await penstock.request("execution.list"))["items"] == []
 
@@ -250,7 +267,18 @@ class TestRead:
                 assert error.detail == {"execution_id": execution_id}
 
     async def test_illegal_ids(self, penstock: House) -> None:
-        for execution_id in ("", "x", "0-", f"a{NOWHERE}", f"{NOWHERE}\n", f" {NOWHERE}", "*", "0-*", 7, None):
+        for execution_id in (
+            "",
+            "x",
+            "0-",
+            f"a{NOWHERE}",
+            f"{NOWHERE}\n",
+            f" {NOWHERE}",
+            "*",
+            "0-*",
+            7,
+            None,
+        ):
             error = await penstock.refused("execution.get", {"execution_id": execution_id})
             assert (error.code, error.detail) == ("invalid_request", {"field": "execution_id"})
 
@@ -259,7 +287,10 @@ class TestRead:
         asked = [*ids, NOWHERE, "x"]
         answers = await either.request("execution.get", [{"execution_id": each} for each in asked])
         assert [answer["ok"]["execution_id"] for answer in answers[:3]] == ids
-        assert [answer["error"]["code"] for answer in answers[3:]] == ["execution_not_found", "invalid_request"]
+        assert [answer["error"]["code"] for answer in answers[3:]] == [
+            "execution_not_found",
+            "invalid_request",
+        ]
 
     async def test_history_is_oldest_first_in_pages(self, penstock: House) -> None:
         execution_id = await penstock.create()
@@ -466,4 +497,6 @@ class TestTime:
         items = (await either.request("execution.list"))["items"]
         assert [item["execution_id"] for item in items] == [kept]
         either.move_clock(7 * DAY)
-        await either.until(lambda: either.request("execution.list"), lambda page: not page["items"], "no records")
+        await either.until(
+            lambda: either.request("execution.list"), lambda page: not page["items"], "no records"
+        )

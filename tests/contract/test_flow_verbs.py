@@ -279,6 +279,25 @@ class TestAddExecution:
         assert await work_off(penstock) == after["members"]["d"]
         await ends(penstock, flow, "finished")
 
+    async def test_while_a_wide_ending_is_still_being_told(self, penstock: House) -> None:
+        """Hundreds of children take several calls; an edge that is added meanwhile is told once, like the others."""
+        children = [f"m{n}" for n in range(400)]
+        flow = await make_flow(
+            penstock, f"a b {' '.join(children)}", " ".join(f"a>{key}" for key in children)
+        )
+        tasks = {task["execution_id"]: task for task in await penstock.take(2, start=True)}
+        await penstock.request("lease.complete", fence(tasks[flow["members"]["a"]]))
+        after = await change(
+            penstock, "flow.add_execution", flow,
+            members=[{"key": "z", "kind": "k"}], edges=[edge_of("a>z"), edge_of("b>z")],
+        )  # fmt: skip
+        await penstock.until(
+            lambda: get(penstock, flow), lambda seen: seen["counts"].get("ready") == 400, "400 ready children"
+        )
+        assert (await penstock.get(after["members"]["z"]))["state"] == "scheduled"
+        await penstock.request("lease.complete", fence(tasks[flow["members"]["b"]]))
+        await penstock.reaches(after["members"]["z"], "ready")
+
     async def test_joins(self, penstock: House) -> None:
         flow = await make_flow(penstock, "a b")
         await change(
@@ -498,3 +517,17 @@ async def test_a_list_by_owner_and_status(penstock: House) -> None:
         assert [flow["flow_id"] for flow in found] == mine[::-1]
     everything = await penstock.request("flow.list", {"owner": "me"})
     assert {flow["flow_id"] for flow in everything["items"]} == {*ids["created"], *ids["running"]}
+
+
+async def test_the_sdk(penstock: House) -> None:
+    client = await penstock.client()
+    flow = await client.create_flow("g", members=[], state={"a": 1})
+    await flow.start()
+    after = await flow.update_state({"b": [2**63]}, next_step="second")
+    assert (msgspec.json.decode(after.state), after.current_step) == ({"a": 1, "b": [2**63]}, "second")
+    assert (await flow.update_state(next_step="third")).state == after.state
+    failed = await flow.fail("no more")
+    assert msgspec.json.decode(failed.state)["failure"]["reason"] == "no more"
+    other = await client.create_flow("g", members=[])
+    await other.start()
+    assert (await other.finish()).status == "finished"

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from house import House, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
@@ -28,7 +29,14 @@ class Graph:
 
     @classmethod
     async def of(
-        cls, house: House, keys: str, edges: str = "", joins: Joins | None = None, *, start: bool = True, **more: Any
+        cls,
+        house: House,
+        keys: str,
+        edges: str = "",
+        joins: Joins | None = None,
+        *,
+        start: bool = True,
+        **more: Any,
     ) -> "Graph":
         members = [{"key": key, "kind": "test.step", "input": {}, **more} for key in keys.split()]
         flow = await house.request("flow.create", body_of(members, edges, joins))
@@ -70,7 +78,9 @@ class Graph:
 
     async def ends(self, status: str) -> dict[str, Any]:
         return await self.house.until(
-            self.get, lambda flow: flow["status"] in ("finished", "failed", "cancelled"), f"an end as {status}"
+            self.get,
+            lambda flow: flow["status"] in ("finished", "failed", "cancelled"),
+            f"an end as {status}",
         )
 
 
@@ -94,14 +104,26 @@ class TestCreate:
         flow = await either.request("flow.create", body)
         assert set(flow) >= FLOW_FIELDS
         assert set(flow["members"]) == {"a", "b"}
-        for name in ("controller_id", "goal", "owner", "requester_origin", "current_step", "state", "namespace"):
+        for name in (
+            "controller_id",
+            "goal",
+            "owner",
+            "requester_origin",
+            "current_step",
+            "state",
+            "namespace",
+        ):
             assert flow[name] == body[name]
         assert (flow["kind"], flow["status"], flow["revision"]) == ("managed", "created", 1)
         assert flow["counts"] == {"scheduled": 2}
         again = await either.request("flow.get", {"flow_id": flow["flow_id"]})
         assert {name: again[name] for name in FLOW_FIELDS} == {name: flow[name] for name in FLOW_FIELDS}
         member = await either.get(flow["members"]["a"])
-        assert (member["state"], member["reason"], member["flow_id"]) == ("scheduled", "dependencies", flow["flow_id"])
+        assert (member["state"], member["reason"], member["flow_id"]) == (
+            "scheduled",
+            "dependencies",
+            flow["flow_id"],
+        )
         assert member["namespace"] == "billing"
         assert await either.take(wait_ms=0) == []
         listed = await either.request("execution.list", {"flow_id": flow["flow_id"]})
@@ -184,7 +206,9 @@ class TestCreate:
     async def test_a_flow_and_its_members_share_a_partition(self, wide: House) -> None:
         for _ in range(5):
             graph = await Graph.of(wide, "a b c")
-            assert {each.partition("-")[0] for each in graph.ids.values()} == {graph.flow_id.partition("-")[0]}
+            assert {each.partition("-")[0] for each in graph.ids.values()} == {
+                graph.flow_id.partition("-")[0]
+            }
 
 
 class TestStart:
@@ -326,7 +350,10 @@ class TestJoins:
         # Nothing absorbs a canceled member before d, so the flow fails at once.
         assert (await graph.get())["status"] == "failed"
         absorbed = await Graph.of(
-            penstock, "a s b c d e z", "a>b s>b b>c c>d d>z e>z", {"b": {"policy": "any_of", "on_satisfied": "cancel_remaining"}, **joins}
+            penstock,
+            "a s b c d e z",
+            "a>b s>b b>c c>d d>z e>z",
+            {"b": {"policy": "any_of", "on_satisfied": "cancel_remaining"}, **joins},
         )
         await absorbed.take()
         await absorbed.complete("a")
@@ -345,7 +372,12 @@ class TestJoins:
             "fast": {"policy": "any_of", "on_satisfied": "cancel_remaining"},
             "end": {"policy": "any_of"},
         }
-        graph = await Graph.of(penstock, "q s fast behind more end", "q>fast s>fast s>behind behind>more more>end fast>end", joins)
+        graph = await Graph.of(
+            penstock,
+            "q s fast behind more end",
+            "q>fast s>fast s>behind behind>more more>end fast>end",
+            joins,
+        )
         await graph.take()
         await graph.complete("q")
         states = await graph.states()
@@ -357,7 +389,9 @@ class TestJoins:
         assert (await graph.get())["status"] == "finished"
 
     async def test_a_retry_is_no_failure(self, penstock: House) -> None:
-        graph = await Graph.of(penstock, "a b", "a>b", max_attempts=2, backoff={"kind": "fixed", "delay_ms": 0})
+        graph = await Graph.of(
+            penstock, "a b", "a>b", max_attempts=2, backoff={"kind": "fixed", "delay_ms": 0}
+        )
         await graph.take()
         await graph.fail("a")
         assert (await graph.get())["status"] == "running"
@@ -434,7 +468,9 @@ class TestWide:
     async def test_a_thousand_roots_of_which_one_suffices(self, penstock: House) -> None:
         roots = [f"r{n}" for n in range(1000)]
         joins: Joins = {"end": {"policy": "any_of", "on_satisfied": "cancel_remaining"}}
-        graph = await Graph.of(penstock, f"end {' '.join(roots)}", " ".join(f"{key}>end" for key in roots), joins)
+        graph = await Graph.of(
+            penstock, f"end {' '.join(roots)}", " ".join(f"{key}>end" for key in roots), joins
+        )
         task = await penstock.begin()
         await penstock.request("lease.complete", fence(task))
 

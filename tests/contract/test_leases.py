@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+
 from house import House, fence
 from penstock import errors
 
@@ -42,7 +43,12 @@ class TestClaim:
         assert (await either.get(execution_id))["state"] == "ready"
         task = await either.request("lease.claim", claim_of(grant))
         assert task["input"] == {"n": 1} and task["tags"] == {"a": "b"} and task["resumed"] is False
-        assert (task["attempt_index"], task["lease_epoch"], task["kind"], task["lane"]) == (1, 1, "test.job", "default")
+        assert (task["attempt_index"], task["lease_epoch"], task["kind"], task["lane"]) == (
+            1,
+            1,
+            "test.job",
+            "default",
+        )
         record = await either.get(execution_id)
         assert record["state"] == "leased"
         assert record["lease"] == {
@@ -74,7 +80,11 @@ class TestClaim:
             {**claim_of(grant), "grant_id": "forged"},
         ):
             error = await penstock.refused("lease.claim", wrong)
-            assert (error.code, error.error_class, error.retryable) == ("invalid_claim_grant", "contention", True)
+            assert (error.code, error.error_class, error.retryable) == (
+                "invalid_claim_grant",
+                "contention",
+                True,
+            )
         await penstock.request("lease.claim", claim_of(grant))
 
     async def test_a_lease_that_another_holds(self, penstock: House) -> None:
@@ -183,7 +193,12 @@ class TestFence:
     async def test_a_malformed_fence(self, penstock: House) -> None:
         body = {"execution_id": NOWHERE, "attempt_index": 1, "lease_id": "l", "lease_epoch": 1}
         for verb in self.VERBS:
-            for name, value in (("execution_id", "x"), ("attempt_index", -1), ("lease_id", "a b"), ("lease_epoch", "1")):
+            for name, value in (
+                ("execution_id", "x"),
+                ("attempt_index", -1),
+                ("lease_id", "a b"),
+                ("lease_epoch", "1"),
+            ):
                 error = await penstock.refused(verb, {**body, name: value})
                 assert (error.code, error.detail) == ("invalid_request", {"field": name})
             less = {name: value for name, value in body.items() if name != "lease_epoch"}
@@ -289,7 +304,9 @@ class TestOutcomes:
             await either.reaches(execution_id, "ready")
         task = await either.begin()
         assert len({*attempts, task["attempt_id"]}) == 4
-        assert (await either.request("lease.fail", {**fence(task), "reason": "r"}))["outcome"] == "terminal_failed"
+        assert (await either.request("lease.fail", {**fence(task), "reason": "r"}))[
+            "outcome"
+        ] == "terminal_failed"
         assert (await either.get(execution_id))["failure"]["attempt"] == 4
 
     async def test_fixed_backoff_its_default_and_retry_after(self, penstock: House) -> None:
@@ -301,7 +318,9 @@ class TestOutcomes:
             ({"kind": "exponential", "delay_ms": 7000, "max_ms": 500}, {}, 500),
         ]
         for backoff, more, delay in cases:
-            execution_id = await penstock.create(max_attempts=2, lane="l", **({"backoff": backoff} if backoff else {}))
+            execution_id = await penstock.create(
+                max_attempts=2, lane="l", **({"backoff": backoff} if backoff else {})
+            )
             task = await penstock.begin(lanes=["l"])
             answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **more})
             events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]

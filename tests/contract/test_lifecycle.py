@@ -455,6 +455,34 @@ async def test_replay(wide: House) -> None:
     ).code == "execution_not_found"
 
 
+async def test_a_draining_lane_takes_no_replay(penstock: House) -> None:
+    old = await penstock.create(lane="closing")
+    await penstock.request("execution.cancel", {"execution_id": old})
+    await penstock.request("lane.drain", {"lane": "closing"})
+    error = await penstock.refused("execution.replay", {"execution_id": old})
+    assert (error.code, error.detail["lane_status"]) == ("execution_not_eligible", "draining")
+
+
+async def test_explain_a_paused_lane(penstock: House) -> None:
+    execution_id = await penstock.create(lane="closed")
+    await penstock.request("lane.pause", {"lane": "closed"})
+    text, facts = await explain(penstock, execution_id)
+    assert text == "Lane 'closed' is paused: it hands out no work."
+    assert facts == {"kind": "lane", "lane": "closed", "status": "paused"}
+
+
+async def test_explain_a_budget(wide: House) -> None:
+    budget = await wide.request("budget.create", {"dimensions": {"usd": {"hard": 1}}})
+    spec = {"budget_ids": [budget["budget_id"]]}
+    held, waiting = await wide.create(**spec), await wide.create(lane="later", **spec)
+    usage = fence(await wide.begin()) | {"budget_id": budget["budget_id"], "dimensions": {"usd": 5}}
+    await wide.request("lease.usage", usage)
+    text, facts = await explain(wide, held)
+    assert budget["budget_id"] in text and facts == {"kind": "budget", "budget_id": budget["budget_id"]}
+    text, facts = await explain(wide, waiting)
+    assert "5 of 1 usd" in text and (facts["kind"], facts["exhausted"]) == ("budget", True)
+
+
 async def test_a_replays_idempotency_key(wide: House) -> None:
     old = await wide.create()
     await wide.request("execution.cancel", {"execution_id": old})
@@ -610,11 +638,19 @@ async def test_explain_the_queue(penstock: House) -> None:
     await penstock.create(capabilities=["gpu"])
     behind = await penstock.create(capabilities=["gpu"])
     text, facts = await explain(penstock, behind)
-    assert "'gpu'" in text
-    assert (facts["kind"], facts["lane"], facts["capabilities"], facts["ahead"]) == (
-        *("worker", "default", ["gpu"], 1),
+    assert "No registered worker" in text
+    assert (facts["kind"], facts["lane"], facts["capabilities"], facts["ahead"], facts["workers"]) == (
+        *("worker", "default", ["gpu"], 1, 0),
     )
-    [grant] = (await penstock.request("work.grant", {"worker_id": "w9", "capabilities": ["gpu"]}))["items"]
+    await penstock.request("worker.register", {"worker_id": "w1", "lanes": ["default"]})
+    text, facts = await explain(penstock, behind)
+    assert "w1 lacks 'gpu'" in text
+    assert (facts["kind"], facts["lacking"]) == ("capability", {"w1": ["gpu"]})
+    able = {"worker_id": "w9", "lanes": ["default"], "capabilities": ["gpu"]}
+    await penstock.request("worker.register", able)
+    text, facts = await explain(penstock, behind)
+    assert "1 of 2 workers" in text and "behind 1" in text and facts["kind"] == "worker"
+    [grant] = (await penstock.request("work.grant", able))["items"]
     assert (await explain(penstock, grant["execution_id"]))[1]["kind"] == "claim"
 
 

@@ -74,7 +74,9 @@ class TestNext:
     async def test_a_worker_that_is_gone_gives_its_task_back(self, penstock: House) -> None:
         """Nobody listens on the inbox: the lease goes back at once, not when it expires."""
         body = b'{"worker_id": "dead", "wait_ms": 20000, "lease_ttl_ms": 86400000, "start": true}'
-        await penstock.nats.publish(f"{penstock.root}.v1.work.next", body, reply=f"_INBOX.{penstock.root}.gone")
+        await penstock.nats.publish(
+            f"{penstock.root}.v1.work.next", body, reply=f"_INBOX.{penstock.root}.gone"
+        )
         await penstock.nats.flush()
         execution_id = await penstock.create()
         task = await penstock.begin(worker_id="alive", wait_ms=20_000)
@@ -131,7 +133,7 @@ class TestOrder:
 
     async def test_a_batch_keeps_its_order(self, penstock: House) -> None:
         answers = await penstock.request("execution.create", [{"kind": "t"} for _ in range(300)])
-        tasks = await penstock.take(300)
+        tasks = [task for _ in range(3) for task in await penstock.take(100)]
         assert [task["execution_id"] for task in tasks] == [each["ok"]["execution_id"] for each in answers]
 
     async def test_priority_across_capability_sets(self, penstock: House) -> None:

@@ -11,6 +11,8 @@ TERMINAL = frozenset({"completed", "failed", "canceled"})
 HELD = frozenset({"leased", "running"})
 GRANT_TTL = 30_000
 RETENTION = 630_000
+KEEP = 86_400_000
+"""How long an ended waitpoint still tells repeated signals from new ones, at most."""
 
 
 class Refused(Exception):
@@ -58,6 +60,8 @@ class Waitpoint:
     lease_id: str | None = None
     """The lease that was kept because the wait was satisfied before it began."""
     signals: list[tuple[str, str]] = field(default_factory=list)
+    retire_at: int = 0
+    gone: bool = False
 
     def met(self) -> bool:
         return any(self.condition in (None, name) for _, name in self.signals)
@@ -93,6 +97,7 @@ class Job:
     failure: str | None = None
     waitpoints: dict[str, Waitpoint] = field(default_factory=dict)
     waiting_on: Waitpoint | None = None
+    woken_by: Waitpoint | None = None
     gone: bool = False
 
     # -- moves ------------------------------------------------------------------------------------
@@ -105,20 +110,23 @@ class Job:
             self.stop_at = self.look_at = None
         if left == "suspended":
             if self.waiting_on is not None and self.waiting_on.state == "open":
-                self._close(self.waiting_on, "closed")
+                self._close(self.waiting_on, "closed", now)
             self.waiting_on = self.on_timeout = self.wake_at = None
         if state == "ready":
             self.wake_at = None
         if state in TERMINAL:
             self.finished, self.outcome, self.wake_at = now, outcome or state, None
+        if state in ("retry_wait", "suspended") or state in TERMINAL:
+            self.woken_by = None
         if state == "retry_wait" or state in TERMINAL:
             for waitpoint in self.waitpoints.values():
                 if waitpoint.state == "pending":
-                    self._close(waitpoint, "closed")
+                    self._close(waitpoint, "closed", now)
 
     @staticmethod
-    def _close(waitpoint: Waitpoint, state: str) -> None:
+    def _close(waitpoint: Waitpoint, state: str, now: int) -> None:
         waitpoint.state, waitpoint.condition, waitpoint.expires = state, None, None
+        waitpoint.retire_at = now + min(RETENTION, KEEP)
 
     def _alive(self) -> None:
         if self.gone:
@@ -377,7 +385,9 @@ class Job:
                     return waitpoint
         return None
 
-    def create_waitpoint(self, now: int, fence: Fence, waitpoint_id: str, key: str, lasts: int) -> dict[str, Any]:
+    def create_waitpoint(
+        self, now: int, fence: Fence, waitpoint_id: str, key: str, lasts: int
+    ) -> dict[str, Any]:
         self._hold(now, fence)
         waitpoint = self.pending(now, key)
         if waitpoint is None:
@@ -409,14 +419,15 @@ class Job:
                 (waitpoint.state == "pending" and (waitpoint.expires or 0) > now)
                 or waitpoint.lease_id == fence.lease_id
             )
-            if waitpoint is None or not usable:
+            if waitpoint is None or waitpoint.gone or not usable:
                 raise Refused("waitpoint_not_found")
             if waitpoint.state == "satisfied":
                 return {"outcome": "already_satisfied", "waitpoint_id": waitpoint_id}
             waitpoint.condition = condition
             if waitpoint.met():
-                self._close(waitpoint, "satisfied")
+                self._close(waitpoint, "satisfied", now)
                 waitpoint.lease_id, self.resumed = fence.lease_id, True
+                self.woken_by = waitpoint
                 return {"outcome": "already_satisfied", "waitpoint_id": waitpoint_id}
         elif self.pending(now, None) is not None:
             raise Refused("waitpoint_pending_use_buffer")
@@ -434,10 +445,12 @@ class Job:
     def deliver(self, now: int, waitpoint_id: str, signal_id: str, name: str) -> str:
         """The effect. The waitpoint is one of this job's."""
         waitpoint = self.waitpoints[waitpoint_id]
+        if waitpoint.gone:
+            raise Refused("invalid_token")
         if any(known == signal_id for known, _ in waitpoint.signals):
             return "duplicate"
         if waitpoint.state == "pending" and (waitpoint.expires or 0) <= now:
-            self._close(waitpoint, "expired")
+            self._close(waitpoint, "expired", now)
         if waitpoint.state not in ("pending", "open"):
             return "ignored"
         waitpoint.signals.append((signal_id, name))
@@ -445,7 +458,8 @@ class Job:
             return "buffered"
         if not waitpoint.met():
             return "recorded"
-        self._close(waitpoint, "satisfied")
+        self._close(waitpoint, "satisfied", now)
+        self.woken_by = waitpoint
         self._resume(now)
         return "resumed"
 
@@ -466,5 +480,12 @@ class Job:
                 case _:  # escalate: told once, and the wait goes on
                     self.wake_at = self.on_timeout = None
         for waitpoint in self.waitpoints.values():
-            if waitpoint.state == "pending" and (waitpoint.expires or 0) <= now:
-                self._close(waitpoint, "expired")
+            if waitpoint.state == "pending":
+                if (waitpoint.expires or 0) <= now:
+                    self._close(waitpoint, "expired", now)
+            elif waitpoint.state != "open" and waitpoint.retire_at <= now:
+                # What the job still lives on stays.
+                if self.woken_by is waitpoint:
+                    waitpoint.retire_at = now + KEEP
+                else:
+                    waitpoint.gone = True

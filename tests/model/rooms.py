@@ -1,12 +1,13 @@
 """What stands in Valkey under one root, read without the library: records, indexes, outbox, histories."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from penstock.states import FLOW_MOVES, MOVES, TERMINAL
 from redis import Redis
+
+from penstock.states import FLOW_MOVES, MOVES, TERMINAL
 
 TIME_SPAN = 2**42
 _unpack = msgspec.msgpack.Decoder(strict=False).decode
@@ -79,6 +80,9 @@ class Rooms:
         self._check_events()
         for execution_id, x in self.executions.items():
             self._check_record(execution_id, x)
+        for flow_id, f in self.flows.items():
+            states = Counter(x["state"] for x in self.executions.values() if x.get("flow_id") == flow_id)
+            assert {state: n for state, n in dict(f["counts"]).items() if n} == states, "counts disagree"
 
     def _check_indexes(self) -> None:
         expected: defaultdict[str, dict[str, float]] = defaultdict(dict)
@@ -135,11 +139,12 @@ class Rooms:
         return placement
 
     def _flow_placement(self, f: dict[str, Any]) -> dict[str, float]:
-        placement = {f"fs:{f['status']}": 0.0, f"fb:{f['owner']}": 0.0}
+        placement = {f"fs:{f['status']}": 0.0, f"fb:{f['owner']}:{f['status']}": 0.0}
+        counts = f["counts"] or {}
         if "work_at" in f:
             placement["due:scheduler:f"] = f["work_at"]
-        elif not FLOW_MOVES[f["status"]]:
-            placement["due:scheduler:f"] = f["finished_at"] + self._retention
+        elif not FLOW_MOVES[f["status"]] and sum(counts.get(state, 0) for state in TERMINAL) >= f["total"]:
+            placement["due:scheduler:f"] = f.get("retire_at", f["finished_at"] + self._retention)
         if "cancel_at" in f:
             placement["due:cancel_reconciler:f"] = f["cancel_at"]
         return placement

@@ -6,39 +6,27 @@ few milliseconds that the ops themselves take. `PENSTOCK_MODEL_EXAMPLES` asks fo
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import servers
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from machine import Machine
-from penstock.errors import PenstockError
-from penstock.ids import new_id
+from profile_of_models import PROFILE
 from redis import Redis
 from reference import GRANT_TTL, HELD, RETENTION, TERMINAL, Fence, Job, Refused
 from rooms import Rooms
 
+import servers
+from machine import Machine
+from penstock.errors import PenstockError
+from penstock.ids import new_id
+
 HALF = 30_000
 MINUTE = 2 * HALF
 LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
-EXAMPLES = int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "50"))
-
-PROFILE = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
-    print_blob=False,
-    database=None,
-)
-
 Command = tuple[str, dict[str, Any]]
 Check = Callable[[Any], None]
 
@@ -128,7 +116,9 @@ ROUTER = st.one_of(
         timeout=maybe(durations),
         behavior=st.sampled_from(["fail", "cancel", "resume", "escalate"]),
     ),
-    command("deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])),
+    command(
+        "deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])
+    ),
 )
 CANCEL = command("cancel", job=index, grace=st.sampled_from([3 * HALF, HALF, 0]))
 
@@ -203,7 +193,9 @@ class Executions(RuleBasedStateMachine):
         if really:
             self._run("cancel-reconciler", [command])
 
-    @rule(minutes=st.sampled_from([1, 1, 1, 2, 5, 12]), services=st.permutations(LOOPS), loops=st.integers(0, 4))
+    @rule(
+        minutes=st.sampled_from([1, 1, 1, 2, 5, 12]), services=st.permutations(LOOPS), loops=st.integers(0, 4)
+    )
     def time_passes(self, minutes: int, services: list[str], loops: int) -> None:
         """The clock moves; some of the due loops notice."""
         self.machine.skew_ms += minutes * MINUTE
@@ -237,7 +229,9 @@ class Executions(RuleBasedStateMachine):
 
     def _run(self, service: str, commands: list[Command]) -> None:
         """All commands leave in one call; then the model does them one after the other."""
-        prepared = [each for name, fields in commands if (each := getattr(self, f"_{name}")(**fields)) is not None]
+        prepared = [
+            each for name, fields in commands if (each := getattr(self, f"_{name}")(**fields)) is not None
+        ]
         calls = [(0, op, args) for op, args, _ in prepared]
         replies = self.runner.run(self._call(service, calls))
         for (op, args, check), reply in zip(prepared, replies, strict=True):
@@ -337,7 +331,9 @@ class Executions(RuleBasedStateMachine):
         assert len(mine) == most, f"{most} of {len(eligible)} should be granted, {len(mine)} were"
         tenants = {job.spec.get("fairness_key") for job in eligible}
         for tenant in tenants:
-            line = sorted((job for job in eligible if job.spec.get("fairness_key") == tenant), key=self._place)
+            line = sorted(
+                (job for job in eligible if job.spec.get("fairness_key") == tenant), key=self._place
+            )
             ids = [job.execution_id for job in line]
             got = [each for each in mine if each in ids]
             assert got == ids[: len(got)]
@@ -417,7 +413,11 @@ class Executions(RuleBasedStateMachine):
 
     def _progress(self, **fenced: Any) -> Any:
         return self._fenced(
-            "progress", **fenced, does=lambda job, fence: job.progress(self.now, fence), pct=50, message="half"
+            "progress",
+            **fenced,
+            does=lambda job, fence: job.progress(self.now, fence),
+            pct=50,
+            message="half",
         )
 
     def _complete(self, **fenced: Any) -> Any:
@@ -519,7 +519,13 @@ class Executions(RuleBasedStateMachine):
             assert left == set(), "what retired leaves nothing"
             return
         assert x is not None, "a record is lost"
-        seen = (x["state"], x.get("reason"), x.get("outcome"), x.get("attempt_index", 0), x.get("reclaims", 0))
+        seen = (
+            x["state"],
+            x.get("reason"),
+            x.get("outcome"),
+            x.get("attempt_index", 0),
+            x.get("reclaims", 0),
+        )
         assert seen == (job.state, job.reason, job.outcome, job.attempt, job.reclaims)
         assert x.get("failure", {}).get("category") == job.failure
         assert x.get("grant_id") == (job.grant.grant_id if job.grant else None)
@@ -540,7 +546,11 @@ class Executions(RuleBasedStateMachine):
             return
         assert job.state in HELD
         fence = job.lease.fence
-        assert (x["lease_id"], x["lease_epoch"], x["attempt_index"]) == (fence.lease_id, fence.epoch, fence.attempt)
+        assert (x["lease_id"], x["lease_epoch"], x["attempt_index"]) == (
+            fence.lease_id,
+            fence.epoch,
+            fence.attempt,
+        )
         assert x["worker_id"] == job.lease.worker
         assert self._about(x["lease_expires_at"], job.lease.expires)
         assert self._about(x.get("attempt_expires_at"), job.lease.attempt_ends)

@@ -37,7 +37,7 @@ def test_only_transition_changes_a_state() -> None:
         f"{path.name}: {line.strip()}"
         for path in [*LIB.glob("*.lua"), *LIB.parent.glob("*.lua")]
         for line in path.read_text().splitlines()
-        if re.search(r"\bx\.state\s*(,[^=]*)?=[^=]", line)
+        if re.match(r"\s*(x\.\w+, )*x\.state(, x\.\w+)* =[^=]", line)
     }
     assert {line.partition(":")[0] for line in written} <= {"states.lua", "executions.lua"}, written
     assert sum(line.startswith("states.lua") for line in written) == 1, written

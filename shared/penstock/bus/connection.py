@@ -17,6 +17,7 @@ log: Final = logging.getLogger("penstock.bus")
 _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
+FLUSH_S: Final = 10
 
 
 async def connect(
@@ -31,7 +32,7 @@ async def connect(
     servers, login = _split(url)
     if credentials is not None:
         login["user_credentials"] = _readable(credentials)
-    client = Client()
+    client = _Client()
     watch = _Watch(client, name, ", ".join(servers))
     opening = asyncio.ensure_future(
         client.connect(
@@ -107,6 +108,19 @@ def _split(url: str) -> tuple[list[str], dict[str, Any]]:
     if not servers:
         raise errors.make("invalid_request", "no NATS URL is given", detail={"field": "url"})
     return servers, login
+
+
+class _Client(Client):
+    """nats-py's, with a `flush` that keeps its word."""
+
+    async def flush(self, timeout: int = FLUSH_S) -> None:
+        """Returns once the server has had all that was sent before.
+
+        nats-py's PING overtakes what still waits to be written (a subscription, say), so its PONG proves
+        nothing about that. The second one cannot.
+        """
+        await super().flush(timeout)
+        await super().flush(timeout)
 
 
 class _Watch:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, Generic
 
 from msgspec import json
@@ -294,5 +294,6 @@ def _served(verb: Verb[Any, Any], root: str, queue_group: str) -> Served:
     return Served(verb.endpoint, verb.subject(root), queue_group, metadata)
 
 
+@cache
 def _schema(message_type: Any) -> str:
     return json.encode(json.schema(message_type)).decode()

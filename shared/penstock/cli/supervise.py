@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final[Any] = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
+def dies_with(parent: int) -> Callable[[], None] | None:
     """Run in the child before its program starts: the kernel kills it when this process dies, however."""
     libc = _LIBC
     if libc is None:  # elsewhere only an orderly end takes the children along
@@ -116,7 +116,7 @@ class Child:
                 stderr=log,
                 env=self._env,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor only: it keeps the order
-                preexec_fn=_dies_with(os.getpid()),
+                preexec_fn=dies_with(os.getpid()),
             )
 
     async def _keep(self) -> None:

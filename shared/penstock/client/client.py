@@ -10,7 +10,7 @@ from nats.aio.client import Client as Nats
 from penstock import errors, verbs
 from penstock.bus.connection import connect
 from penstock.bus.requester import Requester, encode
-from penstock.client import flows
+from penstock.client import flows, frames
 from penstock.client.events import EventStream
 from penstock.client.flows import FlowRun
 from penstock.client.limits import LimitCalls
@@ -25,6 +25,7 @@ from penstock.client.options import (
 from penstock.client.pages import each
 from penstock.client.publishing import Publisher
 from penstock.client.run import Run
+from penstock.client.schedules import ScheduleCalls
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (
@@ -45,12 +46,13 @@ from penstock.messages.executions import (
     LaneList,
 )
 from penstock.messages.flows import Flow, FlowCreateMirrored, FlowList
+from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver
 from penstock.states import ExecutionState, FlowStatus
 from penstock.verbs import Verb
 
 
-class Client(LimitCalls):
+class Client(LimitCalls, ScheduleCalls):
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
@@ -201,6 +203,17 @@ class Client(LimitCalls):
             verbs.EXECUTION_HISTORY,
             lambda cursor: ExecutionHistory(execution_id=execution_id, cursor=cursor),
         )
+
+    def frames(
+        self, execution_id: str, *, follow: bool = False, attempt_index: int | None = None, after: int = 0
+    ) -> AsyncIterator[Frame]:
+        """What its worker put out with `task.append_frame`, in order, behind index `after`.
+
+        `follow`: also what comes, until the execution has ended; no frame is missed and none comes twice.
+        """
+        if follow:
+            return frames.followed(self.nats, self._requester, execution_id, attempt_index, after)
+        return frames.stored(self._requester, execution_id, attempt_index, after)
 
     async def cancel(self, execution_id: str, reason: str = "", *, grace_ms: int = 10_000) -> str:
         """Ask for an execution's end. Answers its state."""

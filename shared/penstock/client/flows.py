@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
+from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
@@ -22,11 +23,14 @@ from penstock.messages.flows import (
     FlowCancel,
     FlowCancelled,
     FlowCreate,
+    FlowFail,
+    FlowFinish,
     FlowGet,
     FlowGraph,
     FlowRequestCancel,
     FlowStart,
     FlowSteps,
+    FlowUpdateState,
     Graph,
     Observe,
     Step,
@@ -66,6 +70,26 @@ class FlowRun:
     async def start(self) -> Flow:
         """Make its roots ready."""
         return await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=self.id))
+
+    async def update_state(
+        self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
+    ) -> Flow:
+        """Merge `patch` into its state, shallowly (anything but an object replaces it), and name the step it is at."""
+        request = FlowUpdateState(
+            flow_id=self.id,
+            state_patch=patch if patch is UNSET else raw(patch),
+            next_step=next_step,
+            expected_revision=expected_revision,
+        )
+        return await self._requester.call(verbs.FLOW_UPDATE_STATE, request)
+
+    async def finish(self) -> Flow:
+        """End it well; members that have not begun are skipped."""
+        return await self._requester.call(verbs.FLOW_FINISH, FlowFinish(flow_id=self.id))
+
+    async def fail(self, reason: str) -> Flow:
+        """End it as failed; its state says why under `failure`."""
+        return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.id, reason=reason))
 
     async def get(self) -> Flow:
         """Its record now."""

@@ -10,7 +10,7 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
 
 class LeaseFrame(Fence, kw_only=True):
-    """One more frame. `position`: the lease's nth, from 1; with it a repeat is stored once, and answered as the first was."""
+    """One more frame. `position`: the lease's nth, from 1: a repeat is stored once, and answered as the first was."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("payload", "metadata")
 

@@ -4,7 +4,7 @@ from penstock.messages.common import Request, Text, Token
 
 
 class LaneChange(Request, kw_only=True):
-    """Pause: nothing of the lane is handed out. Drain: what it has is handed out, new work is refused. Resume: both again."""
+    """Pause: nothing of the lane is handed out. Drain: what it has is, and new work is refused. Resume: both again."""
 
     lane: Token
     reason: Text = ""

@@ -183,6 +183,8 @@ class Running:
             context.due.start()
             self.health.on_back.append(context.due.rebalance)
             self._undo("stopping due work", context.due.stop, patient=True)
+        if service.start is not None:
+            await service.start()
         loops = Tasks(self.log)
         for loop in service.background:
             loops.spawn(self._keep(loop))

@@ -95,6 +95,8 @@ class Service:
         default_factory=list[Callable[[], Awaitable[None]]]
     )
     """Long-running loops; started again when they fail, cancelled at drain."""
+    start: Callable[[], Awaitable[None]] | None = None
+    """Called before the loops and the first request: what must stand when the service says that it is ready."""
     drain: Callable[[], Awaitable[None]] | None = None
     """Called first when the service is to stop: let go of what is parked (an empty `work.next`)."""
     close: Callable[[], Awaitable[None]] | None = None

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from penstock.worker.errors import (
     category_of,
     reason_of,
 )
+from penstock.worker.hooks import Hooks
 from penstock.worker.invoke import Handler, InvalidInput
 from penstock.worker.lease import LOST, Lease, Leases
 from penstock.worker.task import Task
@@ -44,8 +46,12 @@ class Runner:
         handlers: dict[str, Handler],
         concurrency: int,
         on_free_slot: Callable[[], None],
+        hooks: Hooks,
+        context: Any,
     ) -> None:
         self.active = 0
+        self._hooks = hooks
+        self._context = context
         self._requester = requester
         self._leases = leases
         self._handlers = handlers
@@ -65,14 +71,14 @@ class Runner:
 
     def task(self, message: TaskMessage) -> Task:
         """A task without a handler: for giving it back."""
-        return Task(self._requester, self._leases, self._leases.add(message))
+        return Task(self._requester, self._leases, self._leases.add(message), self._context)
 
     def close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, lease: Lease) -> None:
-        task = Task(self._requester, self._leases, lease)
+        task = Task(self._requester, self._leases, lease, self._context)
         try:
             try:
                 outcome = await self._handle(task, lease)
@@ -126,17 +132,22 @@ class Runner:
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
         if lease.lost or lease.cancel_requested:
             raise asyncio.CancelledError
+        if handler.is_async and lease.runner is not None:
+            lease.on_stop = lease.runner.cancel
+        try:
+            if not self._hooks.middleware:
+                return await self._invoke(handler, task)
+            return await self._hooks.call(task, partial(self._invoke, handler))
+        finally:
+            lease.on_stop = None
+
+    def _invoke(self, handler: Handler, task: Task) -> Awaitable[Any]:
         if handler.is_async:
-            if lease.runner is not None:
-                lease.on_stop = lease.runner.cancel
-            try:
-                return await handler.call(task)
-            finally:
-                lease.on_stop = None
+            return handler.call(task)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="penstock-handler")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._call_in_thread, handler, task)
+        return loop.run_in_executor(self._threads, self._call_in_thread, handler, task)
 
     def _call_in_thread(self, handler: Handler, task: Task) -> Any:
         self.in_threads.add(task.lease_id)

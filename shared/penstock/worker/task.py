@@ -12,6 +12,7 @@ from penstock.bus.requester import Requester, encode
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Fence, Reply
 from penstock.messages.executions import ExecutionCreate
+from penstock.messages.frames import FrameStored, LeaseFrame
 from penstock.messages.leases import (
     Failed,
     LeaseAwaitChildren,
@@ -40,6 +41,7 @@ from penstock.worker.errors import (
     TimeoutBehavior,
     milliseconds,
 )
+from penstock.worker.frames import FrameSender
 from penstock.worker.lease import Lease, Leases
 from penstock.worker.outcomes import deliver
 from penstock.worker.signals import Signal, condition_of
@@ -57,9 +59,23 @@ class Task:
     not consumed.
     """
 
-    __slots__ = ("_consumed", "_input", "_lease", "_leases", "_loop", "_requester", "_resumed", "_signals")
+    __slots__ = (
+        "_consumed",
+        "_frames",
+        "_input",
+        "_lease",
+        "_leases",
+        "_loop",
+        "_requester",
+        "_resumed",
+        "_signals",
+        "context",
+    )
 
-    def __init__(self, requester: Requester, leases: Leases, lease: Lease) -> None:
+    def __init__(self, requester: Requester, leases: Leases, lease: Lease, context: Any = None) -> None:
+        self.context = context
+        """What the worker's lifespan gave."""
+        self._frames: FrameSender | None = None
         self._requester = requester
         self._leases = leases
         self._lease = lease
@@ -273,6 +289,22 @@ class Task:
         raw = input if isinstance(input, Raw) else Raw(encode(input))
         request = ExecutionCreate(kind=kind, input=raw, parent_id=self.execution_id, **options)
         return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
+
+    async def append_frame(self, frame_type: str, payload: Any = NULL, metadata: Any = NULL) -> FrameStored:
+        """Put out a frame: stored, and seen at once by `client.frames(…, follow=True)`. Answers its index.
+
+        Frames of one tick (`asyncio.gather`) leave as one message; what is not answered is sent again and stored
+        once. Raises `payload_too_large` past 10,000 frames or 64 MiB of an execution.
+        """
+        if self._frames is None:
+            self._frames = FrameSender(self._requester, self._lease)
+        frame = self._fenced(
+            LeaseFrame,
+            frame_type=frame_type,
+            payload=payload if isinstance(payload, Raw) else Raw(encode(payload)),
+            metadata=metadata if isinstance(metadata, Raw) else Raw(encode(metadata)),
+        )
+        return await self._frames.append(frame)
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
         """A waitpoint that collects signals already, before the task suspends on it.

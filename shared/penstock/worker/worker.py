@@ -10,20 +10,23 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
-from penstock import errors
+from penstock import __version__, errors
 from penstock.bus.connection import connect
 from penstock.bus.requester import Requester, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
+from penstock.worker.health import Health
+from penstock.worker.hooks import Hook, Hooks, Lifespan, Middleware
 from penstock.worker.intake import Intake
 from penstock.worker.invoke import Handler
 from penstock.worker.lease import Leases
+from penstock.worker.presence import Presence
 from penstock.worker.runner import Runner
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -32,7 +35,7 @@ log: Final = logging.getLogger("penstock.worker")
 
 
 class _Push(msgspec.Struct):
-    """What is pushed to a worker: so far only `{"type": "cancel", execution_id, lease_id}`."""
+    """What is pushed to a worker: `{"type": "cancel", execution_id, lease_id}` or `{"type": "drain"}`."""
 
     type: str
     lease_id: str | None = None
@@ -51,7 +54,8 @@ class Worker:
 
     `lease_ttl`: seconds after which the work of a dead worker goes to another one. `grace`: seconds
     that running handlers have to finish after SIGTERM. `park`: seconds that one request for work waits
-    at the scheduler; also how long a worker may sit idle when that scheduler is killed.
+    at the scheduler; also how long a worker may sit idle when that scheduler is killed. `version`: yours, as
+    `worker.list` shows it.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Worker:
         park: float = 5.0,
         root: str = "penstock",
         credentials: str | None = None,
+        version: str = __version__,
     ) -> None:
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
@@ -87,14 +92,44 @@ class Worker:
             lease_ttl_ms=round(lease_ttl * 1000),
             start=True,
         )
+        self._version = version
         self._handlers: dict[str, Handler] = {}
+        self._hooks = Hooks()
         # Tasks beyond the free slots: only a late reply brings them.
         self._surplus: deque[TaskMessage] = deque()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._runner: Runner | None = None
         self._intake: Intake | None = None
+        self._leases: Leases | None = None
+        self._nats: Nats | None = None
+        self._status: Literal["starting", "working", "draining", "stopped"] = "starting"
         self.ready = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """The NATS that it was made for."""
+        return self._url
+
+    def at(
+        self, url: str, *, root: str = "penstock", credentials: str | None = None, worker_id: str | None = None
+    ) -> "Worker":
+        """A new worker like this one, with its handlers and hooks, for another Penstock: that of a test, say."""
+        other = Worker(
+            url,
+            self._ask.lanes,
+            self.concurrency,
+            capabilities=self._ask.capabilities,
+            worker_id=worker_id,
+            lease_ttl=self._lease_ttl,
+            grace=self._grace,
+            park=self._ask.wait_ms / 1000,
+            root=root,
+            credentials=credentials,
+            version=self._version,
+        )
+        other._handlers, other._hooks = self._handlers, self._hooks
+        return other
 
     def handler(self, kind: str) -> Callable[[Function], Function]:
         """Register a function, async or sync, for a kind (see `penstock.worker.invoke` for its parameters).
@@ -110,6 +145,46 @@ class Worker:
             return function
 
         return register
+
+    def middleware(self, function: Middleware) -> Middleware:
+        """Register `async (task, call_next)`, which runs around every handler: `return await call_next(task)`.
+
+        What it returns or raises is what the handler would have; the first one registered is the outermost.
+        """
+        self._hooks.middleware.append(function)
+        return function
+
+    def lifespan(self, function: Lifespan) -> Lifespan:
+        """Register an async context manager: entered before the first task, left after the last.
+
+        Handlers find its value as `task.context`.
+        """
+        if self._hooks.lifespan is not None:
+            raise ValueError("there is a lifespan already")
+        self._hooks.lifespan = function
+        return function
+
+    def on_startup(self, function: Hook) -> Hook:
+        """Register a function, async or sync, to run before the first task (and before the lifespan)."""
+        self._hooks.startup.append(function)
+        return function
+
+    def on_shutdown(self, function: Hook) -> Hook:
+        """Register a function, async or sync, to run after the last task (and after the lifespan)."""
+        self._hooks.shutdown.append(function)
+        return function
+
+    def health(self) -> Health:
+        """How it is now. Cheap: for a readiness probe, a metrics endpoint, a log line."""
+        runner, nats = self._runner, self._nats
+        leases = list(self._leases.held.values()) if self._leases else []
+        return Health(
+            worker_id=self.worker_id,
+            status=self._status,
+            connected=nats is not None and nats.is_connected,
+            running=runner.active if runner else 0,
+            unhealthy_leases=sum(not lease.healthy for lease in leases),
+        )
 
     def stop(self) -> None:
         """Begin to drain, as SIGTERM does; called twice, stop without grace."""
@@ -140,10 +215,14 @@ class Worker:
         with _signals(self.stop) if handle_signals else contextlib.nullcontext():
             nats = await self._connect()
             if nats is not None:
+                self._nats = nats
                 try:
-                    await self._work(nats)
+                    async with self._hooks.open() as context:
+                        await self._work(nats, context)
                 finally:
+                    self._status = "stopped"
                     await _close(nats)
+                    log.info("worker %s has stopped", self.worker_id)
 
     async def _connect(self) -> Nats | None:
         """A connection, however long that takes; None when stopped before."""
@@ -157,12 +236,13 @@ class Worker:
             connecting.cancel()
             stopping.cancel()
 
-    async def _work(self, nats: Nats) -> None:
+    async def _work(self, nats: Nats, context: Any) -> None:
         requester = Requester(nats, self.root)
-        leases = Leases(requester, self._lease_ttl)
+        self._leases = leases = Leases(requester, self._lease_ttl)
         self._runner = runner = Runner(
-            requester, leases, self._handlers, self.concurrency, self._on_free_slot
+            requester, leases, self._handlers, self.concurrency, self._on_free_slot, self._hooks, context
         )
+        presence = Presence(requester, self._ask, self._version, self._drain_on_request)
         self._intake = intake = Intake(nats, self.root, self._ask, self._free_slots, self._accept)
 
         async def on_push(msg: Msg) -> None:
@@ -173,17 +253,22 @@ class Worker:
         renewals = asyncio.ensure_future(leases.renew_for_ever())
         asking = asyncio.ensure_future(intake.run())
         stopping = asyncio.ensure_future(self._stop.wait())
+        beating = asyncio.ensure_future(presence.run())
+        self._status = "working"
         log.info("worker %s takes work of %s", self.worker_id, ", ".join(self._ask.lanes))
         self.ready.set()
         try:
             await asyncio.wait({renewals, asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
             asking.cancel()
-            await self._drain(runner, intake, leases)
+            beating.cancel()
+            self._status = "draining"
+            await asyncio.gather(presence.say("draining"), self._drain(runner, intake, leases))
+            await presence.say("stopped")
             for ended in (asking, renewals):
                 if ended.done() and not ended.cancelled():
                     ended.result()
         finally:
-            for loop in (renewals, asking, stopping):
+            for loop in (renewals, asking, stopping, beating):
                 loop.cancel()
             runner.close()
             with contextlib.suppress(Exception):
@@ -217,8 +302,12 @@ class Worker:
         else:
             intake.slot_freed()
 
-    @staticmethod
-    def _on_push(leases: Leases, msg: Msg) -> None:
+    def _drain_on_request(self) -> None:
+        if not self._stop.is_set():  # a second stop would take the grace away
+            log.info("worker %s is told to drain", self.worker_id)
+            self.stop()
+
+    def _on_push(self, leases: Leases, msg: Msg) -> None:
         try:
             push = _decode_push(msg.data)
         except msgspec.MsgspecError as error:
@@ -227,6 +316,8 @@ class Worker:
         lease = leases.held.get(push.lease_id or "")
         if push.type == "cancel" and lease is not None:
             lease.cancel()
+        elif push.type == "drain":
+            self._drain_on_request()
 
     # The end.
 

@@ -1,0 +1,3 @@
+"""What the tests of these examples need: a running Penstock."""
+
+pytest_plugins = ["penstock.testing"]

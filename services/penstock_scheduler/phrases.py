@@ -1,0 +1,58 @@
+"""The words that explanations are made of."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+Facts = Mapping[str, Any]
+NAMED: Final = 10
+"""As many workers, parents or signals are named; the rest is counted."""
+
+
+class Reason(NamedTuple):
+    """What holds it, for people and for programs."""
+
+    explanation: str
+    advice: str
+    waiting_for: dict[str, Any]
+
+
+def when(facts: Facts, field: str) -> str:
+    """An instant in UTC, and how far it is from the facts' own `now`."""
+    at = facts.get(field)
+    if at is None:
+        return "an unknown time"
+    text = datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if (now := facts.get("now")) is not None and at > now:
+        return f"{text} (in {span(at - now)})"
+    return text
+
+
+def span(ms: int) -> str:
+    if ms < 1000:
+        return f"{ms} ms"
+    for unit, length in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if ms >= 2 * length:
+            return f"{ms / length:.0f} {unit}"
+    return f"{ms / 1000:.0f} s"
+
+
+def state_of(of: Mapping[str, Any]) -> str:
+    """`suspended(signal)`, `canceled(skipped)`, `running`."""
+    more = of.get("reason") or (of.get("outcome") if of.get("outcome") != of["state"] else None)
+    return f"{of['state']}({more})" if more else str(of["state"])
+
+
+def failure_of(facts: Facts) -> str:
+    failure = facts.get("failure")
+    return f": {failure['reason']} ({failure['category']})" if failure else ""
+
+
+def quoted(names: Sequence[str]) -> str:
+    return some([repr(name) for name in names], len(names))
+
+
+def some(phrases: Sequence[str], count: int, glue: str = ", ") -> str:
+    shown = glue.join(phrases[:NAMED])
+    more = count - min(len(phrases), NAMED)
+    return f"{shown} and {more} more" if more > 0 else shown

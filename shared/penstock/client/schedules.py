@@ -1,0 +1,80 @@
+"""The client's calls about schedules."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal, Unpack, cast
+
+from penstock import verbs
+from penstock.bus.requester import Requester
+from penstock.client.options import ExecutionOptions, raw
+from penstock.client.pages import each
+from penstock.messages.common import NULL
+from penstock.messages.schedules import (
+    Schedule,
+    ScheduleCreate,
+    ScheduledExecution,
+    ScheduleGet,
+    ScheduleList,
+    ScheduleStatus,
+)
+
+
+class ScheduleCalls:
+    """What `Client` can do with schedules. Each raises the typed error that the service answers."""
+
+    _requester: Requester
+
+    async def create_schedule(
+        self,
+        kind: str,
+        input: Any = NULL,
+        *,
+        at: int | None = None,
+        every_ms: int | None = None,
+        count: int | None = None,
+        cron: str | None = None,
+        timezone: str = "UTC",
+        misfire: Literal["catch_up", "skip"] = "catch_up",
+        **options: Unpack[ExecutionOptions],
+    ) -> Schedule:
+        """Create an execution at an instant, every so often, or as a cron expression says in a time zone.
+
+        `options` are those of `submit`, for each execution; an `idempotency_key` is the schedule's.
+        """
+        fields = dict(options)
+        key = cast("str | None", fields.pop("idempotency_key", None))
+        request = ScheduleCreate(
+            execution=ScheduledExecution(kind=kind, input=raw(input), **cast(Any, fields)),
+            at=at,
+            every_ms=every_ms,
+            count=count,
+            cron=cron,
+            timezone=timezone,
+            misfire=misfire,
+            idempotency_key=key,
+        )
+        return await self._requester.call(verbs.SCHEDULE_CREATE, request)
+
+    async def get_schedule(self, schedule_id: str) -> Schedule:
+        return await self._requester.call(verbs.SCHEDULE_GET, ScheduleGet(schedule_id=schedule_id))
+
+    async def pause_schedule(self, schedule_id: str) -> Schedule:
+        """Due times pass without effect until it is resumed."""
+        return await self._requester.call(verbs.SCHEDULE_PAUSE, ScheduleGet(schedule_id=schedule_id))
+
+    async def resume_schedule(self, schedule_id: str) -> Schedule:
+        """Go on with the next due time; a single one (`at`) that has passed meanwhile is made up for."""
+        return await self._requester.call(verbs.SCHEDULE_RESUME, ScheduleGet(schedule_id=schedule_id))
+
+    async def delete_schedule(self, schedule_id: str) -> Schedule:
+        """What it has created goes on."""
+        return await self._requester.call(verbs.SCHEDULE_DELETE, ScheduleGet(schedule_id=schedule_id))
+
+    def list_schedules(
+        self, *, namespace: str | None = None, status: ScheduleStatus | None = None, page: int = 100
+    ) -> AsyncIterator[Schedule]:
+        """Schedules for which all filters hold, newest first."""
+        return each(
+            self._requester,
+            verbs.SCHEDULE_LIST,
+            lambda cursor: ScheduleList(namespace=namespace, status=status, cursor=cursor, limit=page),
+        )

@@ -1,0 +1,36 @@
+"""For tests of what stands on Penstock: a real one, inside the test, with a clock that can be moved.
+
+In the `conftest.py` at the top of your tests:
+
+    pytest_plugins = ["penstock.testing"]
+
+and in a test:
+
+    async def test_a_late_retry(penstock):
+        client = await penstock.client()
+        await penstock.run_worker(worker)
+        run = await client.submit("report", max_attempts=2, backoff={"kind": "fixed", "delay_ms": 3 * DAY_MS})
+        await penstock.wait_for(run, "retry_wait")
+        penstock.clock.move(timedelta(days=3))
+        assert await run.result(timeout=10) == "at last"
+
+Nothing is faked: a nats-server and a valkey-server run for the whole session, and each test has all six
+services, in its own event loop, under a root of their own. Needs `pip install 'penstock[testing]'` and a
+valkey-server on PATH. docs/testing.md tells more.
+"""
+
+from penstock.testing.clock import Clock
+from penstock.testing.fixtures import penstock, penstock_servers
+from penstock.testing.inside import Penstock
+from penstock.testing.servers import NatsServer, Urls, ValkeyServer, servers
+
+__all__ = [
+    "Clock",
+    "NatsServer",
+    "Penstock",
+    "Urls",
+    "ValkeyServer",
+    "penstock",
+    "penstock_servers",
+    "servers",
+]

@@ -1,0 +1,106 @@
+"""nats-server and valkey-server on free loopback ports, with their data in folders that go away."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from penstock.cli import servers as embedded
+from penstock.cli.data_dir import DataDir
+from penstock.cli.servers import Durability, Server
+from penstock.cli.supervise import dies_with
+
+START_S: Final = 20.0
+TRIES: Final = 3
+"""Somebody else may take a port between its choice and its use."""
+
+
+class Urls(NamedTuple):
+    """Where the servers of a session are."""
+
+    nats: str
+    valkey: str
+
+
+class ServerProcess:
+    """A server that a test can kill and start again, on the same port and the same data."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.url = server.url
+        self.port = server.port
+        self._server = server
+        self._log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns once it answers. Raises `RuntimeError` with the end of its log when it does not."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._server.command, stdout=log, stderr=log, preexec_fn=dies_with(os.getpid())
+            )
+        end = time.monotonic() + START_S
+        while not embedded.answers_now(self._server):
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"{self._server.name} did not start:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL: no time to write anything down."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and waits for its end."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(START_S)
+
+
+class NatsServer(ServerProcess):
+    """nats-server with JetStream, messages to 8 MiB. `extra` is appended to its configuration."""
+
+    def __init__(self, folder: Path, extra: str = "", durability: Durability = "process") -> None:
+        data = DataDir(folder)
+        server = embedded.nats(data, embedded.choose_port(0, None), durability)
+        with (data.path / "nats.conf").open("a") as conf:
+            conf.write(extra)
+        super().__init__(server, folder)
+
+
+class ValkeyServer(ServerProcess):
+    """valkey-server that keeps every acknowledged change when it is killed (`disk`: also in a power cut)."""
+
+    def __init__(self, folder: Path, durability: Durability = "process") -> None:
+        super().__init__(embedded.valkey(DataDir(folder), embedded.choose_port(0, None), durability), folder)
+
+
+@contextmanager
+def running(make: Callable[[Path], ServerProcess]) -> Generator[ServerProcess]:
+    """A server in a temporary folder, for as long as this block."""
+    for attempt in range(1, TRIES + 1):
+        with tempfile.TemporaryDirectory(prefix="penstock-test-", ignore_cleanup_errors=True) as name:
+            server = make(Path(name))
+            try:
+                server.start()
+            except RuntimeError:
+                if attempt == TRIES:
+                    raise
+                continue
+            try:
+                yield server
+            finally:
+                server.kill()
+            return
+
+
+@contextmanager
+def servers() -> Generator[Urls]:
+    """Both servers, for as long as this block."""
+    with running(NatsServer) as nats, running(ValkeyServer) as valkey:
+        yield Urls(nats.url, valkey.url)

@@ -1,0 +1,75 @@
+"""Tells the lease-keeper that this worker is there, and hears from it when it is to drain.
+
+Nothing depends on it but what people see: leases live by their own renewals.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final, Literal
+
+from penstock import errors, verbs
+from penstock.bus.requester import Requester
+from penstock.messages.executions import WorkNext
+from penstock.messages.workers import WorkerHeartbeat, WorkerRegister
+
+log: Final = logging.getLogger("penstock.worker")
+
+HEARTBEAT_S: Final = 10.0
+AGAIN_S: Final = 1.0
+GOODBYE_S: Final = 1.0
+
+
+class Presence:
+    """One worker's entry in the registry."""
+
+    def __init__(
+        self, requester: Requester, ask: WorkNext, version: str, on_drain: Callable[[], None]
+    ) -> None:
+        self._requester = requester
+        self._ask = ask
+        self._version = version
+        self._on_drain = on_drain
+        self._known = False
+
+    async def run(self) -> None:
+        """Registers, then sends a heartbeat every ten seconds, until cancelled."""
+        while True:
+            try:
+                await (self._beat("active") if self._known else self._register())
+            except errors.PenstockError as error:
+                log.debug("worker %s could not be registered: %s", self._ask.worker_id, error)
+            await asyncio.sleep(HEARTBEAT_S if self._known else AGAIN_S)
+
+    async def say(self, status: Literal["draining", "stopped"]) -> None:
+        """Best effort: the registry finds out by itself, only later."""
+        if self._known:
+            with contextlib.suppress(errors.PenstockError):
+                await self._beat(status, GOODBYE_S)
+
+    async def _register(self) -> None:
+        await self._requester.call(
+            verbs.WORKER_REGISTER,
+            WorkerRegister(
+                worker_id=self._ask.worker_id,
+                lanes=self._ask.lanes,
+                capabilities=self._ask.capabilities,
+                version=self._version,
+            ),
+        )
+        self._known = True
+
+    async def _beat(
+        self, status: Literal["active", "draining", "stopped"], timeout: float | None = None
+    ) -> None:
+        heartbeat = WorkerHeartbeat(
+            worker_id=self._ask.worker_id,
+            lanes=self._ask.lanes,
+            capabilities=self._ask.capabilities,
+            version=self._version,
+            status=status,
+        )
+        reply = await self._requester.call(verbs.WORKER_HEARTBEAT, heartbeat, timeout=timeout)
+        if status == "active" and reply.status == "draining":
+            self._on_drain()

@@ -1,0 +1,93 @@
+"""`make bench`: every figure, ours and the peers in turn, some rounds; medians at the end.
+
+make bench ARGS="--quick"                            one short round, under two minutes
+make bench ARGS="--only life,floor --systems Penstock,BullMQ"
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import install, machine, plan, report
+from benchmarks.figures import depth, floor, latency, life, routing
+from benchmarks.install import say
+from benchmarks.systems import PEERS, PENSTOCK, System
+
+FIGURES = ("floor", "life", "latency", "routing", "depth")
+
+
+def main() -> None:
+    options = _arguments()
+    bounds = plan.TINY if options.tiny else plan.QUICK if options.quick else plan.FULL
+    bounds = replace(bounds, durability=options.durability, rounds=options.rounds or bounds.rounds)
+    systems = _present(options.systems)
+    results = report.Results()
+    about = {"durability": options.durability, **machine.describe()}
+
+    def one(figure: str, system: System, measure: Callable[[], dict[str, float]]) -> None:
+        say(f"{figure}: {system.name}")
+        try:
+            results.add(system.name, measure())
+        except RuntimeError as error:  # a peer that fails is no reason to measure nothing
+            say(f"{figure}: {system.name} failed: {error}")
+
+    for turn in range(bounds.rounds):
+        say(f"round {turn + 1} of {bounds.rounds}")
+        if "floor" in options.only:
+            one("floor", PENSTOCK, lambda: floor.measure(bounds))
+        for name, figure in (("life", life), ("latency", latency)):
+            if name in options.only:
+                for system in systems:
+                    one(name, system, lambda s=system, f=figure: f.measure(s, bounds))
+        if "routing" in options.only and PENSTOCK in systems:
+            one("routing", PENSTOCK, lambda: routing.measure(PENSTOCK, bounds))
+    if "depth" in options.only and PENSTOCK in systems:  # minutes, not seconds: once
+        one("depth", PENSTOCK, lambda: depth.measure(PENSTOCK, bounds))
+
+    print(report.write(options.results, results, about, systems))
+    say(f"written: results.md and results.json in {options.results}")
+    if len(results.rounds) == 0:
+        sys.exit("bench: nothing could be measured")
+
+
+def _present(wanted: Sequence[str]) -> list[System]:
+    """The wanted systems that are here, peers put in place first."""
+    chosen = [system for system in (PENSTOCK, *PEERS) if system.name.lower() in wanted or not wanted]
+    peers = [system for system in chosen if system is not PENSTOCK]
+    python = any(system.name != "BullMQ" for system in peers) and install.python_peers()
+    node = any(system.name == "BullMQ" for system in peers) and install.node_peers()
+    return [s for s in chosen if s is PENSTOCK or (node if s.name == "BullMQ" else python)]
+
+
+def _arguments() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return [name.strip().lower() for name in text.split(",") if name.strip()]
+
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, add_help=True)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--tiny", action="store_true", help="counts that only show that it runs")
+    parser.add_argument("--rounds", type=int, help="instead of three")
+    parser.add_argument("--only", type=names, default=list(FIGURES), help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--systems", type=names, default=[], help="Penstock, BullMQ, streaQ … (default: all)")
+    parser.add_argument(
+        "--durability",
+        choices=["disk", "process"],
+        default="disk",
+        help="what the servers keep (default: disk)",
+    )
+    results = install.REPOSITORY / "build" / "benchmarks"
+    parser.add_argument(
+        "--results", type=Path, default=results, help="folder for results.md and results.json"
+    )
+    options = parser.parse_args()
+    known = {s.name.lower() for s in (PENSTOCK, *PEERS)}
+    for wrong in [*(set(options.only) - set(FIGURES)), *(set(options.systems) - known)]:
+        parser.error(f"unknown: {wrong}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

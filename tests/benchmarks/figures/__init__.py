@@ -1,0 +1,1 @@
+"""What is measured: each module has `measure(...)`, which answers {metric: number} of one round."""

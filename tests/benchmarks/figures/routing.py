@@ -1,0 +1,54 @@
+"""Capability routing: 1,000 executions that ask for ten different capabilities, a hundred workers, ten of each.
+
+All of the work is queued, shuffled, before any worker asks; then all ask at once and go on until their own kind
+is gone. A claim is timed from `work.next` to the task; the workers are coroutines of one process, which also
+completes what it gets.
+"""
+
+import asyncio
+import random
+from typing import Final
+
+from benchmarks.figures.claims import Claimer
+from benchmarks.figures.latency import percentile
+from benchmarks.plan import Plan
+from benchmarks.systems import System, running
+from penstock import Client
+
+SETS: Final = 10
+WORKERS: Final = 100
+EXECUTIONS: Final = 1000
+
+
+def measure(system: System, plan: Plan) -> dict[str, float]:
+    with running(system, plan.durability) as house:
+        samples = sorted(asyncio.run(_claims(house.nats_url)))
+    return {"routing_p50": percentile(samples, 0.5), "routing_p99": percentile(samples, 0.99)}
+
+
+async def _claims(url: str) -> list[float]:
+    async with await Client.connect(url) as client:
+        wanted = [index % SETS for index in range(EXECUTIONS)]
+        random.Random(1).shuffle(wanted)
+        await client.submit_many([{"kind": "noop", "capabilities": [f"skill-{index}"]} for index in wanted])
+        workers = [
+            Claimer(client, f"worker-{index}", ["common", f"skill-{index % SETS}"])
+            for index in range(WORKERS)
+        ]
+
+        done = asyncio.Event()
+        left = EXECUTIONS
+
+        async def run(worker: Claimer) -> None:
+            nonlocal left
+            while await worker.claim():
+                left -= 1
+                if not left:
+                    done.set()
+
+        asking = [asyncio.create_task(run(worker)) for worker in workers]
+        await asyncio.wait_for(done.wait(), 60)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        return [sample for worker in workers for sample in worker.samples]

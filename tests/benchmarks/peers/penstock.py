@@ -1,0 +1,32 @@
+"""Penstock, through its own SDK."""
+
+from collections.abc import Callable
+
+from benchmarks.peers.common import TEXT, main
+from penstock import Client, Worker
+
+
+class Penstock:
+    async def open(self, url: str, producers: int) -> None:
+        # One connection each: what one client is asked in the same tick leaves as one message.
+        self._clients = [await Client.connect(url) for _ in range(producers)]
+
+    async def create(self, producer: int, count: int) -> None:
+        await self._clients[producer].submit_many([("noop", TEXT)] * count)
+
+    async def round_trip(self) -> None:
+        run = await self._clients[0].submit("noop", TEXT)
+        await run.result(timeout=30)
+
+    async def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
+        worker = Worker(url, lanes=["default"], concurrency=concurrency)
+
+        @worker.handler("noop")
+        async def noop() -> None:  # pyright: ignore[reportUnusedFunction]
+            ran()
+
+        await worker.run()
+
+
+if __name__ == "__main__":
+    main(Penstock())

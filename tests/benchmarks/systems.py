@@ -1,0 +1,165 @@
+"""The systems that are measured, and how one is brought up: fresh servers, its services, its programs."""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import redis
+
+import servers
+from benchmarks import install
+from benchmarks.processes import Program, cpu_seconds
+
+Durability = Literal["disk", "process"]
+SERVICES: Final = (
+    "scheduler",
+    "lease-keeper",
+    "signal-router",
+    "mirror-observer",
+    "cancel-reconciler",
+    "audit-relay",
+)
+_HERE: Final = Path(__file__).parent
+_TESTS: Final = _HERE.parent
+
+
+@dataclass(frozen=True)
+class System:
+    """One system. `executions`: how many a full round takes, so that each takes seconds, not minutes."""
+
+    name: str
+    command: list[str]
+    server: Literal["both", "valkey", "nats"]
+    keeps: str
+    """What it guarantees, beside what the servers keep."""
+    executions: int
+    services: tuple[str, ...] = ()
+    cwd: Path = _TESTS
+
+
+def _module(python: Path | str, name: str) -> list[str]:
+    return [str(python), "-m", f"benchmarks.peers.{name}"]
+
+
+PENSTOCK: Final = System(
+    "Penstock",
+    _module(sys.executable, "penstock"),
+    "both",
+    "fenced leases, every change in the audit stream",
+    20_000,
+    SERVICES,
+)
+PEERS: Final = (
+    System(
+        "BullMQ",
+        [shutil.which("node") or "node", str(_HERE / "peers" / "bullmq.mjs")],
+        "valkey",
+        "a lock for each job, no audit",
+        20_000,
+        cwd=install.NODE_HOME,
+    ),
+    System("streaQ", _module(install.PYTHON, "streaq"), "valkey", "no fencing, no audit", 4000),
+    System("SAQ", _module(install.PYTHON, "saq"), "valkey", "no fencing, no audit", 4000),
+    System("arq", _module(install.PYTHON, "arq"), "valkey", "no fencing, no audit", 2000),
+    System(
+        "taskiq-nats",
+        _module(install.PYTHON, "taskiq_nats"),
+        "nats",
+        "acknowledged after it ran, no fencing, no audit",
+        2000,
+    ),
+)
+
+
+@dataclass
+class House:
+    """A system that runs."""
+
+    system: System
+    folder: Path
+    nats_url: str = ""
+    valkey_url: str = ""
+    pids: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def valkey(self) -> "redis.Redis":
+        return redis.Redis.from_url(self.valkey_url, protocol=2)
+
+    def program(self, role: str, **options: Any) -> Program:
+        """The system's program in one of its roles."""
+        url = self.valkey_url if self.system.server == "valkey" else self.nats_url
+        command = [*self.system.command, role, url, json.dumps(options)]
+        return Program(command, self.folder / f"{role}.log", cwd=self.system.cwd)
+
+    def ask(self, role: str, *, timeout: float = 240, **options: Any) -> dict[str, Any]:
+        """Runs a program that answers once."""
+        with self.program(role, **options) as program:
+            return program.read(timeout)
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds so far of each server and service."""
+        return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
+
+    def settle(self, timeout: float = 240) -> None:
+        """Waits until nothing is left to do in the background: outbox relayed, no rewrite of the log."""
+        valkey = self.valkey
+
+        def quiet() -> bool:
+            rewriting = valkey.info("persistence")["aof_rewrite_in_progress"]
+            return not rewriting and not valkey.xlen("penstock:{0}:outbox")
+
+        wait_for(quiet, "the house to be quiet", timeout)
+
+
+@contextmanager
+def running(system: System, durability: Durability) -> Iterator[House]:
+    """Fresh servers, and the system's services on them."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, ExitStack() as steps:
+        house = House(system, Path(name))
+        if system.server != "nats":
+            valkey = partial(servers.ValkeyServer, durability=durability)
+            house.valkey_url = _server(steps, valkey, house.folder / "valkey")
+            house.pids["valkey-server"] = house.valkey.info("server")["process_id"]
+        if system.server != "valkey":
+            pid_file = house.folder / "nats.pid"
+            nats = partial(servers.NatsServer, extra=f'pid_file: "{pid_file}"\n', durability=durability)
+            house.nats_url = _server(steps, nats, house.folder / "nats")
+            house.pids["nats-server"] = int(pid_file.read_text())
+        ready = [house.folder / f"{service}.ready" for service in system.services]
+        for service, file in zip(system.services, ready, strict=True):
+            env = {
+                "PENSTOCK_NATS_URL": house.nats_url,
+                "PENSTOCK_VALKEY_URL": house.valkey_url,
+                "PENSTOCK_LOG_LEVEL": "warning",
+                "PENSTOCK_READY_FILE": str(file),
+            }
+            command = [sys.executable, "-m", f"penstock_{service.replace('-', '_')}"]
+            process = Program(command, house.folder / f"{service}.log", env)
+            steps.callback(process.stop)
+            house.pids[service] = process.pid
+        wait_for(lambda: all(file.exists() for file in ready), "the services", 60)
+        yield house
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float, every: float = 0.01) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited {timeout:g} s for {what}, in vain")
+        time.sleep(every)
+
+
+def _server(steps: ExitStack, kind: Callable[[Path], Any], folder: Path) -> str:
+    folder.mkdir()
+    server = kind(folder)
+    server.start()
+    steps.callback(server.kill)
+    return str(server.url)

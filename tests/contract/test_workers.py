@@ -1,0 +1,271 @@
+"""The registry of workers (contract §3) over NATS, and the SDK's place in it; hooks of the SDK's worker."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from house import House, fence
+from penstock import Client, ExecutionFailed, Task, Worker
+
+
+async def workers(penstock: House, **filters: Any) -> dict[str, dict[str, Any]]:
+    page = await penstock.request("worker.list", filters)
+    found = list(page["items"])
+    while page["cursor"] is not None:
+        page = await penstock.request("worker.list", {**filters, "cursor": page["cursor"]})
+        found += page["items"]
+    assert [each["worker_id"] for each in found] == sorted(each["worker_id"] for each in found)
+    return {each["worker_id"]: each for each in found}
+
+
+async def audit(penstock: House, count: int, heard: Any) -> list[tuple[str, str]]:
+    events = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(count)]
+    return [(event["event"], event["data"]["worker_id"]) for event in events]
+
+
+class TestVerbs:
+    async def test_register_and_list(self, penstock: House) -> None:
+        body = {"worker_id": "w1", "lanes": ["b", "a"], "capabilities": ["gpu"], "version": "1.2"}
+        reply = await penstock.request("worker.register", body)
+        assert reply["status"] == "active"
+        listed = (await workers(penstock))["w1"]
+        assert listed == {
+            "worker_id": "w1",
+            "lanes": ["a", "b"],
+            "capabilities": ["gpu"],
+            "version": "1.2",
+            "status": "active",
+            "heartbeat_ms": 10_000,
+            "registered_at": reply["registered_at"],
+            "seen_at": reply["registered_at"],
+            "held": 0,
+        }
+
+    async def test_held_leases_are_counted(self, penstock: House) -> None:
+        await penstock.request("worker.register", {"worker_id": "w1"})
+        for _ in range(3):
+            await penstock.create()
+        tasks = await penstock.take(2)
+        tasks += await penstock.take(1, start=True)
+        assert (await workers(penstock))["w1"]["held"] == 3
+        await penstock.request("lease.release", fence(tasks[0]))
+        await penstock.request("lease.complete", fence(tasks[2]))
+        assert (await workers(penstock))["w1"]["held"] == 1
+        # The last one is lost; nobody else will count it.
+        penstock.move_clock(31_000)
+        await penstock.reaches(tasks[1]["execution_id"], "ready")
+        assert (await workers(penstock))["w1"]["held"] == 0
+
+    async def test_filters_and_pages(self, nats_url: str, valkey_url: str) -> None:
+        async with House.open(nats_url, valkey_url, partitions=3) as penstock:
+            for n in range(12):
+                lanes = ["even" if n % 2 == 0 else "odd", "all"]
+                await penstock.request("worker.register", {"worker_id": f"w{n:02}", "lanes": lanes})
+            await penstock.request("worker.drain", {"worker_id": "w04"})
+            assert list(await workers(penstock, limit=5)) == [f"w{n:02}" for n in range(12)]
+            assert list(await workers(penstock, lane="even", limit=2)) == [
+                f"w{n:02}" for n in range(0, 12, 2)
+            ]
+            assert list(await workers(penstock, status="draining")) == ["w04"]
+
+    async def test_one_that_falls_silent_is_lost_and_then_forgotten(self, penstock: House) -> None:
+        heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.worker.*.*")
+        await penstock.request("worker.register", {"worker_id": "w1"})
+        await penstock.request("worker.register", {"worker_id": "w2"})
+        penstock.move_clock(20_000)
+        await penstock.request("worker.heartbeat", {"worker_id": "w2"})
+        penstock.move_clock(15_000)
+        found = await penstock.until(
+            lambda: workers(penstock), lambda found: found["w1"]["status"] == "lost", "a lost worker"
+        )
+        assert found["w2"]["status"] == "active"
+        # It is back: known as before.
+        reply = await penstock.request("worker.heartbeat", {"worker_id": "w1"})
+        assert reply["status"] == "active"
+        assert await audit(penstock, 4, heard) == [
+            ("registered", "w1"), ("registered", "w2"), ("lost", "w1"), ("registered", "w1"),
+        ]  # fmt: skip
+        penstock.move_clock(31_000)
+        await penstock.until(lambda: workers(penstock, status="lost"), lambda found: len(found) == 2)
+        penstock.move_clock(601_000)
+        await penstock.until(lambda: workers(penstock), lambda found: not found, "no worker")
+
+    async def test_a_heartbeat_of_a_stranger_registers_it(self, penstock: House) -> None:
+        body = {"worker_id": "w1", "lanes": ["l"], "capabilities": ["a"]}
+        await penstock.request("worker.heartbeat", body)
+        assert (await workers(penstock))["w1"]["capabilities"] == ["a"]
+        reply = await penstock.request("worker.heartbeat", {**body, "status": "stopped"})
+        assert reply["status"] == "stopped"
+        assert await workers(penstock) == {}
+
+    async def test_drain(self, penstock: House) -> None:
+        pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
+        await penstock.request("worker.register", {"worker_id": "w1"})
+        assert (await penstock.request("worker.drain", {"worker_id": "w1"}))["status"] == "draining"
+        assert msgspec.json.decode((await pushed.next_msg(timeout=20)).data) == {"type": "drain"}
+        # Should the push get lost, the next heartbeat tells.
+        assert (await penstock.request("worker.heartbeat", {"worker_id": "w1"}))["status"] == "draining"
+        assert (await penstock.request("worker.register", {"worker_id": "w1"}))["status"] == "active"
+
+    async def test_bad_input(self, penstock: House) -> None:
+        for verb, body, field in (
+            ("worker.drain", {"worker_id": "nobody"}, "worker_id"),
+            ("worker.register", {"worker_id": "a b"}, "worker_id"),
+            ("worker.register", {"worker_id": "w", "lanes": []}, "lanes"),
+            ("worker.register", {"worker_id": "w", "capabilities": ["c"] * 10_000}, "capabilities"),
+            ("worker.heartbeat", {"worker_id": "w", "status": "odd"}, "status"),
+        ):
+            error = await penstock.refused(verb, body)
+            assert (error.code, error.detail.get("field")) == ("invalid_request", field), verb
+
+    async def test_explain_knows_who_lacks_what(self, penstock: House) -> None:
+        await penstock.request("worker.register", {"worker_id": "w1", "capabilities": ["cpu"]})
+        execution_id = await penstock.create(capabilities=["gpu"])
+        why = await penstock.request("execution.explain", {"execution_id": execution_id})
+        assert why["waiting_for"]["kind"] == "capability"
+        assert why["waiting_for"]["lacking"] == {"w1": ["gpu"]}
+
+
+@pytest.fixture
+async def client(penstock: House) -> AsyncIterator[Client]:
+    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(penstock: House) -> Worker:
+    return Worker(
+        penstock.settings.nats_url, root=penstock.root, concurrency=4, grace=20.0,
+        worker_id="sdk", capabilities=["gpu"], version="7",
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def working(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
+    running = asyncio.create_task(worker.run(handle_signals=False))
+    yield running
+    worker.stop()
+    await asyncio.wait_for(running, 20)
+
+
+class TestSdk:
+    async def test_it_registers_drains_and_says_goodbye(
+        self, penstock: House, client: Client, worker: Worker
+    ) -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        @worker.handler("slow")
+        async def slow() -> str:
+            begun.set()
+            await go_on.wait()
+            return "done"
+
+        assert worker.health().status == "starting"
+        async with working(worker) as running:
+            found = await penstock.until(lambda: workers(penstock), lambda found: "sdk" in found)
+            assert (found["sdk"]["version"], found["sdk"]["capabilities"]) == ("7", ["gpu"])
+            run = await client.submit("slow")
+            await asyncio.wait_for(begun.wait(), 20)
+            health = worker.health()
+            assert health.ok and (health.running, health.status) == (1, "working")
+            assert (await workers(penstock))["sdk"]["held"] == 1
+            await penstock.request("worker.drain", {"worker_id": "sdk"})
+            await penstock.request("worker.drain", {"worker_id": "sdk"})
+            await penstock.until(_health(worker), lambda health: health.status == "draining")
+            # What it has, it finishes; more it does not take.
+            left = await client.submit("slow")
+            go_on.set()
+            assert await run.result(timeout=20) == "done"
+            await asyncio.wait_for(running, 20)
+            assert worker.health().status == "stopped"
+            assert (await left.get()).state == "ready"
+            assert await workers(penstock) == {}
+
+    async def test_middleware_wraps_every_handler(self, client: Client, worker: Worker) -> None:
+        order: list[str] = []
+
+        @worker.middleware
+        async def outer(task: Task, call_next: Any) -> Any:
+            order.append(f"outer {task.kind}")
+            try:
+                return await call_next(task)
+            except ZeroDivisionError:
+                return "mended"
+
+        @worker.middleware
+        async def inner(task: Task, call_next: Any) -> Any:
+            order.append("inner")
+            return {"wrapped": await call_next(task)}
+
+        @worker.handler("plain")
+        async def plain(n: int) -> int:
+            return n
+
+        @worker.handler("threaded")
+        def threaded(n: int) -> int:
+            return n
+
+        @worker.handler("broken")
+        async def broken() -> None:
+            raise ZeroDivisionError
+
+        @worker.handler("typed")
+        async def typed(n: int) -> None: ...
+
+        async with working(worker):
+            assert await (await client.submit("plain", {"n": 1})).result(timeout=20) == {"wrapped": 1}
+            assert order == ["outer plain", "inner"]
+            assert await (await client.submit("threaded", {"n": 2})).result(timeout=20) == {"wrapped": 2}
+            assert await (await client.submit("broken")).result(timeout=20) == "mended"
+            with pytest.raises(ExecutionFailed, match="invalid_input"):
+                await (await client.submit("typed", {"n": "x"})).result(timeout=20)
+
+    async def test_what_is_set_up_is_torn_down(self, client: Client, worker: Worker) -> None:
+        order: list[str] = []
+
+        @worker.on_startup
+        async def connect() -> None:
+            order.append("startup")
+
+        @worker.on_shutdown
+        def disconnect() -> None:
+            order.append("shutdown")
+
+        @worker.lifespan
+        @contextlib.asynccontextmanager
+        async def pool() -> AsyncIterator[dict[str, int]]:
+            order.append("enter")
+            yield {"connections": 3}
+            order.append("exit")
+
+        @worker.handler("use")
+        async def use(task: Task) -> int:
+            order.append("task")
+            return task.context["connections"]
+
+        async with working(worker):
+            assert await (await client.submit("use")).result(timeout=20) == 3
+        assert order == ["startup", "enter", "task", "exit", "shutdown"]
+        with pytest.raises(ValueError, match="lifespan"):
+            worker.lifespan(pool)
+
+    async def test_a_startup_that_fails_stops_the_worker(self, worker: Worker) -> None:
+        @worker.on_startup
+        def broken() -> None:
+            raise RuntimeError("no database")
+
+        with pytest.raises(RuntimeError, match="no database"):
+            await asyncio.wait_for(worker.run(handle_signals=False), 20)
+        assert worker.health().status == "stopped"
+
+
+def _health(worker: Worker) -> Any:
+    async def look() -> Any:
+        return worker.health()
+
+    return look

@@ -1,0 +1,150 @@
+"""What a flow's members should do to each other, in plain Python (contract §5).
+
+Ops change members first; what their endings set in motion is worked off, first come first served, when the
+call is over (`settle`).
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+TERMINAL = frozenset({"completed", "failed", "canceled"})
+
+
+@dataclass
+class Member:
+    key: str
+    attempts: int
+    state: str = "scheduled"
+    outcome: str | None = None
+    attempt: int = 0
+    children: list[str] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
+    policy: str = "all_of"
+    k: int = 0
+    cancel_remaining: bool = False
+    ok: int = 0
+    dead: int = 0
+    decided: str | None = None
+
+    def satisfied(self) -> bool:
+        match self.policy:
+            case "any_of":
+                return self.ok >= 1
+            case "quorum":
+                return self.ok >= self.k
+            case _:
+                return self.ok == len(self.parents)
+
+    def impossible(self) -> bool:
+        match self.policy:
+            case "any_of":
+                return self.dead == len(self.parents)
+            case "quorum":
+                return len(self.parents) - self.dead < self.k
+            case _:
+                return self.dead > 0
+
+
+class Flow:
+    """`members` in their order; `status` of the flow."""
+
+    def __init__(self, members: list[Member]) -> None:
+        self.members = {member.key: member for member in members}
+        self.status = "created"
+        self.cancel_requested = False
+        self._work: deque[tuple[str, Any]] = deque()
+
+    # -- what befalls a flow ----------------------------------------------------------------------
+
+    def start(self) -> str | None:
+        """The code of the refusal, or None."""
+        if self.status in ("finished", "failed", "cancelled"):
+            return "already_terminal"
+        if self.cancel_requested:
+            return "cancel_pending"
+        if self.status != "created":
+            return "illegal_transition"
+        self.status = "running"
+        self._work.append(("roots", None))
+        self.settle()
+        return None
+
+    def end(self, key: str, state: str, outcome: str | None = None) -> None:
+        member = self.members[key]
+        member.state, member.outcome = state, outcome or state
+        if self.status == "running":
+            self._work.append(("ended", (key, member.outcome)))
+
+    def fail(self, key: str) -> None:
+        member = self.members[key]
+        if member.attempt < member.attempts:
+            member.state = "retry_wait"
+        else:
+            self.end(key, "failed")
+
+    # -- what it sets in motion -------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """The end of a call."""
+        if not self._work:
+            return
+        while self._work:
+            kind, about = self._work.popleft()
+            if self.status != "running" and kind != "sweep":
+                continue
+            getattr(self, f"_{kind}")(about)
+        if self.status == "running" and all(each.state in TERMINAL for each in self.members.values()):
+            self._conclude("finished")
+
+    def _conclude(self, status: str) -> None:
+        self.status = "cancelled" if self.cancel_requested else status
+
+    def _skip(self, key: str) -> None:
+        if self.members[key].state not in TERMINAL:
+            self.end(key, "canceled", "skipped")
+
+    def _roots(self, _: None) -> None:
+        for member in self.members.values():
+            if member.state in TERMINAL:
+                self._work.append(("ended", (member.key, member.outcome)))
+            elif not member.parents:
+                member.state = "ready"
+
+    def _ended(self, about: tuple[str, str]) -> None:
+        key, outcome = about
+        bad = outcome in ("failed", "canceled")
+        absorbed = True
+        for child in self.members[key].children:
+            if not self._parent_ended(self.members[child], outcome == "completed"):
+                absorbed = False
+        if bad and not (absorbed and self.members[key].children):
+            self._conclude("failed")
+            self._work.append(("sweep", None))
+
+    def _parent_ended(self, child: Member, ok: bool) -> bool:
+        """Whether the join behind can do without."""
+        if ok:
+            child.ok += 1
+        else:
+            child.dead += 1
+        if child.decided is None:
+            if child.satisfied():
+                child.decided = "run"
+                if child.state == "scheduled":
+                    child.state = "ready"
+                if child.cancel_remaining:
+                    self._work.append(("siblings", child.key))
+            elif child.impossible():
+                child.decided = "skip"
+                self._skip(child.key)
+        return child.decided != "skip"
+
+    def _siblings(self, key: str) -> None:
+        for parent in self.members[key].parents:
+            self._skip(parent)
+
+    def _sweep(self, _: None) -> None:
+        for member in self.members.values():
+            if member.state not in ("leased", "running"):
+                self._skip(member.key)

@@ -1,0 +1,58 @@
+"""Ready queues inside one call into Valkey, where creates and grants of one tick meet."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from machine import Machine
+from penstock.ids import new_id
+
+
+@pytest.fixture
+async def machine(valkey_url: str) -> AsyncIterator[Machine]:
+    async with Machine.open(valkey_url) as machine:
+        yield machine
+
+
+def create(**spec: Any) -> tuple[int, str, dict[str, Any]]:
+    return 0, "create", {"id": new_id(0), "namespace": "default", "spec": {"kind": "t", **spec}}
+
+
+def grant(most: int = 1, *capabilities: str) -> tuple[int, str, dict[str, Any]]:
+    return 0, "grant", {"worker_id": "w", "lanes": ["default"], "capabilities": capabilities, "max": most}
+
+
+async def granted(machine: Machine, *calls: Any) -> list[int]:
+    """All in one FCALL: how many each grant got."""
+    replies = await machine.stores["scheduler"].call_many(calls)
+    return [len(reply["grants"]) for reply in replies if "grants" in reply]
+
+
+async def test_what_joins_a_queue_that_ran_dry_in_the_same_call_is_found(machine: Machine) -> None:
+    for fair in ({}, {"fairness_key": "a"}, {"fairness_key": "b", "capabilities": ["gpu"]}):
+        counts = await granted(machine, create(**fair), grant(1, "gpu"), grant(1, "gpu"), create(**fair))
+        assert counts == [1, 0]
+        assert await granted(machine, grant(1, "gpu")) == [1]
+
+
+async def test_a_worker_that_asks_for_one_meets_tenants_that_have_work(machine: Machine) -> None:
+    await granted(machine, *(create(fairness_key=f"t{n}") for n in range(20)))
+    for _ in range(20):
+        assert await granted(machine, grant(1)) == [1]
+    assert await granted(machine, grant(1)) == [0]
+
+
+async def test_many_grants_of_one_call_do_not_meet(machine: Machine) -> None:
+    counts = await granted(machine, *(create() for _ in range(40)), *(grant(3) for _ in range(20)))
+    assert counts == [3] * 13 + [1] + [0] * 6
+
+
+async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: Machine) -> None:
+    big = [create(fairness_key="big", capabilities=["gpu"]) for _ in range(30)]
+    await granted(machine, *big, *(create(fairness_key="big") for _ in range(30)))
+    small = [create(fairness_key="small") for _ in range(10)]
+    await granted(machine, *small)
+    ids = {each[2]["id"] for each in small}
+    reply = await machine.stores["scheduler"].call(*grant(20, "gpu"))
+    assert len(ids & {each[1] for each in reply["grants"]}) == 10
