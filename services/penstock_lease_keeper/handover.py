@@ -76,8 +76,9 @@ class Handover:
             await asyncio.Event().wait()
         finally:
             await unsubscribe(self._nats, [self._claims])
-            while self._tasks or self._queue:
-                await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what came last is flushed
+            while self._tasks:
+                await asyncio.wait(self._tasks)
             await unsubscribe(self._nats, [self._returns])
 
     async def _arrived(self, msg: Msg) -> None:

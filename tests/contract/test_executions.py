@@ -321,6 +321,24 @@ class TestRead:
         error = await penstock.refused("execution.history", {"execution_id": execution_id, "cursor": "x"})
         assert error.detail == {"field": "cursor"}
 
+    async def test_a_long_history(self, either: House) -> None:
+        """Its beginning has moved out of the record."""
+        execution_id = await either.create()
+        task = await either.begin()
+        steps = [{**fence(task), "pct": n / 10, "message": "m" * 50} for n in range(600)]
+        await either.request("lease.progress", steps)
+        await either.request("lease.complete", fence(task))
+        events: list[Any] = []
+        cursor = None
+        while not events or cursor is not None:
+            body = {"execution_id": execution_id, "limit": 250, "cursor": cursor}
+            page = await either.request("execution.history", body)
+            events += page["items"]
+            cursor = page["cursor"]
+        assert [event["seq"] for event in events] == list(range(1, 605))
+        assert [event["data"]["pct"] for event in events[3:-1]] == [n / 10 for n in range(600)]
+        assert (await either.get(execution_id))["seq"] == 604
+
 
 async def every(house: House, verb: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
     """All items of a list, page by page."""

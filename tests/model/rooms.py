@@ -39,6 +39,7 @@ class Rooms:
         self.flows: dict[str, dict[str, Any]] = {}
         self.waitpoints: dict[str, dict[str, Any]] = {}
         self.keys: set[str] = set()
+        self._logs: dict[str, bytes] = {}
 
     def look(self) -> None:
         """Reads all keys, and what is new in the outbox."""
@@ -56,7 +57,9 @@ class Rooms:
         for records in kinds.values():
             records.clear()
         for (records, entity_id), packed in zip(wanted, found, strict=True):
-            records[entity_id] = _unpack(packed)
+            end = _end_of(packed, 0)
+            records[entity_id] = _unpack(packed[:end])
+            self._logs[entity_id] = packed[end:]
         for entry_id, fields in self._redis.xrange(f"{self._root}outbox", self._after, "+"):
             self._after = f"({entry_id.decode()}"
             packed = _unpack(fields[b"e"])
@@ -171,7 +174,8 @@ class Rooms:
         for execution_id, x in self.executions.items():
             assert ("execution", execution_id) in self.events
             kept = self._redis.get(f"{self._root}h:{execution_id}") or b""
-            history = _unpack(b"\xdc" + x["seq"].to_bytes(2, "big") + kept)
+            log = kept + self._logs[execution_id]
+            history = _unpack(b"\xdc" + x["seq"].to_bytes(2, "big") + log)
             told = self.events["execution", execution_id]
             assert [(event[0], event[1]) for event in history] == [(event.seq, event.name) for event in told]
 
@@ -187,6 +191,36 @@ class Rooms:
         assert not x.get("cancel_requested") or held or x["state"] in TERMINAL, execution_id
         epochs = sum(event.to_state == "leased" for event in self.events["execution", execution_id])
         assert x.get("lease_epoch", 0) == epochs, "each lease is one more epoch"
+
+
+_FIXED = {
+    0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5,
+    0xD3: 9,
+}  # fmt: skip
+
+
+def _end_of(packed: bytes, at: int) -> int:
+    """Where the msgpack value at `at` ends: behind a record stands its history."""
+    first = packed[at]
+    if first < 0x80 or first >= 0xE0:
+        return at + 1
+    if first in _FIXED:
+        return at + _FIXED[first]
+    if first < 0xA0:
+        count, at = (first & 0x0F) * (2 if first < 0x90 else 1), at + 1
+    elif first < 0xC0:
+        return at + 1 + (first & 0x1F)
+    else:
+        is_text = first in (0xD9, 0xDA, 0xDB)
+        width = 1 << (first - 0xD9) if is_text else 2 << (first & 1)
+        count = int.from_bytes(packed[at + 1 : at + 1 + width], "big")
+        at += 1 + width
+        if is_text:
+            return at + count
+        count *= 2 if first >= 0xDE else 1
+    for _ in range(count):
+        at = _end_of(packed, at)
+    return at
 
 
 def _follow(moves: dict[str, frozenset[str]], events: list[Event]) -> str:

@@ -30,6 +30,8 @@ LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
 Command = tuple[str, dict[str, Any]]
 Check = Callable[[Any], None]
 
+# Kept in a key of its own; a small one stays in the record.
+LARGE = '"' + 600 * "x" + '"'
 index = st.integers(0, 11)
 worker = st.sampled_from(["w1", "w2"])
 durations = st.sampled_from([HALF, 3 * HALF])
@@ -68,6 +70,7 @@ CREATE = command(
     backoff=backoff,
     timeout=maybe(durations),
     max_reclaims=st.sampled_from([None, 0, 1, 2]),
+    input=st.sampled_from([None, "[1]", LARGE]),
     categories=st.sampled_from([{}, {}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
 )
 GRANT = command(
@@ -422,7 +425,7 @@ class Executions(RuleBasedStateMachine):
 
     def _complete(self, **fenced: Any) -> Any:
         return self._fenced(
-            "complete", **fenced, does=lambda job, fence: job.complete(self.now, fence), result='{"ok": true}'
+            "complete", **fenced, does=lambda job, fence: job.complete(self.now, fence), result=LARGE
         )
 
     def _fail(self, category: str, retryable: bool, delay: int | None, **fenced: Any) -> Any:

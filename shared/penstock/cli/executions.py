@@ -11,13 +11,12 @@ from rich.markup import escape
 from penstock.cli.output import clock, emit, emit_json, encoded, facts, listing, payload, styled
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import Shell, ShellArgument, TextOrDash, json_argument, until
+from penstock.cli.spec import NOTHING_SAID, JsonText, Spec
 from penstock.ids import ID_PATTERN
 from penstock.messages.common import Page, Record
 from penstock.messages.executions import ExecutionCreated
 from penstock.messages.signals import Delivered
 from penstock.states import TERMINAL, ExecutionState
-
-JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
 
 def add_to(app: App) -> None:
@@ -33,14 +32,8 @@ async def submit(
     input: JsonText = None,
     /,
     *,
-    lane: str | None = None,
-    priority: int | None = None,
-    namespace: str | None = None,
-    max_attempts: int | None = None,
-    capability: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
-    tag: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006
+    spec: Spec = NOTHING_SAID,
     idempotency_key: str | None = None,
-    option: Annotated[list[str], Parameter(alias="-o", negative="")] = [],  # noqa: B006
     wait: Annotated[bool, Parameter(negative="")] = False,
     wait_s: float | None = None,
     shell: ShellArgument,
@@ -55,39 +48,18 @@ async def submit(
         What is to be done: the name of a worker's handler.
     input
         Its input, as JSON; @FILE reads it from a file, - from standard input.
-    lane
-        The queue that it goes to [default].
-    priority
-        -128 to 127, higher first [0].
-    namespace
-        Whose it is [default].
-    max_attempts
-        How often it is tried in all [1].
-    capability
-        A capability that its worker must have; may be given several times.
-    tag
-        NAME=VALUE; may be given several times.
     idempotency_key
         The same key and body again answer with the first one's id.
-    option
-        FIELD=JSON: any other field of execution.create, such as -o 'backoff={"kind": "fixed"}'.
     wait
         Wait until it has ended and print its result; exit code 1 when it ended otherwise.
     wait_s
         How many seconds to wait at most; it goes on afterwards.
     """
-    fields: dict[str, Any] = {
-        "lane": lane,
-        "priority": priority,
-        "namespace": namespace,
-        "max_attempts": max_attempts,
-        "capabilities": capability or None,
-        "tags": dict(_pair(each, "--tag") for each in tag) or None,
-        "idempotency_key": idempotency_key,
-        "input": json_argument(input, "INPUT"),
-        **{name: json_argument(text, f"--option {name}") for name, text in (_pair(o, "-o") for o in option)},
-    }
-    request = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
+    request: dict[str, Any] = {"kind": kind, **spec.fields()}
+    if idempotency_key is not None:
+        request["idempotency_key"] = idempotency_key
+    if (value := json_argument(input, "INPUT")) is not None:
+        request["input"] = value
     async with shell.client() as client:
         created = cast(ExecutionCreated, await client.call("execution.create", request))
         if not wait:
@@ -242,13 +214,6 @@ async def _publish(
             waitpoint_id, name, token, value or msgspec.Raw(b"null"), signal_id=signal_id
         )
     shell.show({"signal_id": sent}, "published")
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageProblem(f"{option} must read NAME=VALUE, not {text!r}")
-    return name, value
 
 
 def _unusual(record: Record) -> str:

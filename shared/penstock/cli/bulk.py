@@ -1,0 +1,120 @@
+"""`penstock submit-many`: executions from JSON Lines, in batches."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+import msgspec
+from cyclopts import App
+
+from penstock import errors, verbs
+from penstock.cli.output import emit
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.cli.shell import ShellArgument, TextOrDash
+from penstock.cli.spec import NOTHING_SAID, Spec
+from penstock.client import Client
+
+BATCH: Final = 1000
+BATCH_BYTES: Final = 4 * 2**20
+MOST_SHOWN: Final = 20
+
+Line = tuple[int, bytes]
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def add_to(app: App) -> None:
+    app.command(submit_many)
+
+
+async def submit_many(
+    file: TextOrDash,
+    /,
+    *,
+    kind: str | None = None,
+    key: str | None = None,
+    spec: Spec = NOTHING_SAID,
+    shell: ShellArgument,
+) -> None:
+    """Submit an execution for each line of a file of JSON Lines; exit code 1 when any is refused.
+
+    A line holds the fields of execution.create: {"kind": "mail.send", "input": {"to": "a@example.com"}}.
+    Options hold for all lines that do not say otherwise. With --json the answer to each line is one line.
+
+    Parameters
+    ----------
+    file
+        The file; - reads standard input.
+    kind
+        What is to be done. The lines are then the inputs, and nothing but.
+    key
+        Makes this command repeatable: submitted again with the same key, lines that were taken are not taken
+        twice. (Each line's idempotency key is KEY-<line number>.)
+    """
+    taken = failed = 0
+    with _opened(file) as lines, _progress(shell) as progress:
+        bar = progress.add_task("", total=_size(lines))
+        async with shell.client() as client:
+            for batch in batches(lines):
+                answers = await asyncio.gather(
+                    *(_submit(client, number, text, kind, key, spec.fields()) for number, text in batch)
+                )
+                for (number, _), answer in zip(batch, answers, strict=True):
+                    if isinstance(answer, errors.PenstockError):
+                        failed += 1
+                        _refused(shell, progress, number, answer, failed)
+                    else:
+                        taken += 1
+                        if shell.json:
+                            emit(msgspec.json.encode({"line": number, **msgspec.to_builtins(answer)}).decode())
+                progress.update(
+                    bar, advance=sum(len(text) for _, text in batch), description=_said(taken, failed)
+                )
+    if not shell.json:
+        shell.console.print(_said(taken, failed))
+    if failed:
+        raise Problem(f"{failed} of {taken + failed} lines were not taken")
+
+
+async def _submit(
+    client: Client, number: int, text: bytes, kind: str | None, key: str | None, defaults: dict[str, Any]
+) -> Any:
+    """One line's answer or error. Calls of one tick leave as one message."""
+    try:
+        if kind is None:
+            fields: dict[str, Any] = {**defaults, **_fields(text)}
+        else:
+            msgspec.json.decode(text)
+            fields = {**defaults, "kind": kind, "input": msgspec.Raw(text.strip())}
+        if key is not None:
+            fields.setdefault("idempotency_key", f"{key}-{number}")
+        return await client.call(verbs.EXECUTION_CREATE, fields)
+    except errors.PenstockError as error:
+        return error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return errors.make("invalid_request", f"the line is not what it should be: {error}")
+
+
+def batches(lines: BinaryIO) -> Iterator[list[Line]]:
+    """Lines with their numbers, as many as fit into a batch; empty ones are left out."""
+    batch: list[Line] = []
+    size = 0
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        if batch and (len(batch) == BATCH or size + len(text) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((number, text))
+        size += len(text)
+    if batch:
+        yield batch
+
+
+def _opened(file: str) -> Any:
+    if file == "-":
+        return _Unclosed(sys.stdin.buffer)
+    try:
+        return open(file, "rb")  # noqa: PTH123 - the caller closes it
+    except OSError as error:
+        raise UsageProblem(f"FILE: cannot read {file}: {error.strerror}") from None

@@ -1,0 +1,105 @@
+"""`penstock lane …`: queues, how deep they are, and what an operator does to a whole one."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from cyclopts import App
+from rich.markup import escape
+
+from penstock.cli.output import age, listing, styled
+from penstock.cli.shell import Shell, ShellArgument
+from penstock.messages.common import Page
+from penstock.messages.executions import Lane
+
+app = App(name="lane", help="Show lanes (queues), pause them, drain them.")
+
+HELD = ("leased", "running")
+WAITING = ("scheduled", "retry_wait")
+
+
+@app.command(name="list")
+async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgument) -> None:
+    """List lanes: their status, how many executions are where, how long the oldest has been ready.
+
+    Parameters
+    ----------
+    limit
+        How many at most, up to 1000.
+    cursor
+        Goes on where an earlier list ended.
+    """
+    page = cast(Page[Lane], await shell.ask("lane.list", {"limit": limit, "cursor": cursor}))
+    shell.show(page, table(page.items))
+    shell.more(page)
+
+
+@app.command
+async def pause(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Hand out nothing of a lane until it is resumed. What runs goes on.
+
+    Parameters
+    ----------
+    lane
+        Which one.
+    reason
+        Why; it is kept in the audit trail.
+    """
+    await _change(shell, "lane.pause", lane, reason)
+
+
+@app.command
+async def resume(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Let a paused or draining lane go on.
+
+    Parameters
+    ----------
+    lane
+        Which one.
+    reason
+        Why; it is kept in the audit trail.
+    """
+    await _change(shell, "lane.resume", lane, reason)
+
+
+@app.command
+async def drain(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Refuse new work for a lane; what it has is still handed out.
+
+    Parameters
+    ----------
+    lane
+        Which one.
+    reason
+        Why; it is kept in the audit trail.
+    """
+    await _change(shell, "lane.drain", lane, reason)
+
+
+async def _change(shell: Shell, verb: str, name: str, reason: str) -> None:
+    lane = cast(Lane, await shell.ask(verb, {"lane": name, "reason": reason or None}))
+    shell.show(lane, styled(lane.status))
+
+
+def table(lanes: Iterable[Lane]) -> Any:
+    """Lanes for people."""
+    columns = ("lane", "status", "ready", "running", "waiting", "suspended", "completed", "failed", "oldest")
+    return listing(columns, (row(lane) for lane in lanes))
+
+
+def row(lane: Lane) -> tuple[str, ...]:
+    """A lane's cells: what is about to run, what runs, what waits, what has ended."""
+    counts = (
+        count(lane, "ready"),
+        count(lane, *HELD),
+        count(lane, *WAITING),
+        count(lane, "suspended"),
+        count(lane, "completed"),
+        count(lane, "failed"),
+    )
+    cells = (str(number) if number else "[dim]0[/]" for number in counts)
+    return (escape(lane.lane), styled(lane.status), *cells, age(lane.oldest_ready_age_ms))
+
+
+def count(lane: Lane, *states: str) -> int:
+    """How many executions of a lane are in these states."""
+    return sum(lane.depth.get(state, 0) for state in states)

@@ -1,0 +1,192 @@
+"""`penstock schedule …`: executions that are created at their time."""
+
+from datetime import datetime, timedelta
+from typing import Any, Literal, cast
+
+from cyclopts import App
+from rich.markup import escape
+
+from penstock.cli.limits import milliseconds
+from penstock.cli.output import clock, emit, emit_json, facts, listing, payload, styled
+from penstock.cli.problems import UsageProblem
+from penstock.cli.shell import Shell, ShellArgument, json_argument
+from penstock.cli.spec import NOTHING_SAID, JsonText, Spec
+from penstock.messages.common import Page
+from penstock.messages.schedules import Schedule, ScheduleStatus
+
+app = App(name="schedule", help="Create and show schedules: executions that are created at their time.")
+
+
+@app.command
+async def create(
+    kind: str,
+    input: JsonText = None,
+    /,
+    *,
+    at: datetime | None = None,
+    every: timedelta | None = None,
+    count: int | None = None,
+    cron: str | None = None,
+    timezone: str | None = None,
+    misfire: Literal["catch_up", "skip"] | None = None,
+    spec: Spec = NOTHING_SAID,
+    idempotency_key: str | None = None,
+    shell: ShellArgument,
+) -> None:
+    """Create a schedule, with one of --at, --every and --cron; prints its id.
+
+    penstock schedule create report --cron '0 6 * * 1-5' --timezone Europe/Berlin
+
+    Parameters
+    ----------
+    kind
+        What is to be done: the name of a worker's handler.
+    input
+        Its input, as JSON; @FILE reads it from a file, - from standard input.
+    at
+        Once, at this time: 2026-05-01T06:00, in local time unless it says otherwise (+02:00).
+    every
+        Again and again, such as 90s, 15m, 1d; the first time after that long.
+    count
+        With --every: how often in all.
+    cron
+        At the times of a cron expression.
+    timezone
+        Where the cron expression's times hold [UTC].
+    misfire
+        What becomes of times that nobody was there for: catch_up makes up for each, skip for none but the latest
+        [catch_up].
+    idempotency_key
+        The same key and body again answer with the first one's id.
+    """
+    if sum(given is not None for given in (at, every, cron)) != 1:
+        raise UsageProblem("a schedule needs one of --at, --every and --cron")
+    execution: dict[str, Any] = {"kind": kind, **spec.fields()}
+    if (value := json_argument(input, "INPUT")) is not None:
+        execution["input"] = value
+    request = {
+        "execution": execution,
+        "at": None if at is None else round(at.timestamp() * 1000),
+        "every_ms": milliseconds(every),
+        "count": count,
+        "cron": cron,
+        "timezone": timezone,
+        "misfire": misfire,
+        "idempotency_key": idempotency_key,
+    }
+    made = cast(Schedule, await shell.ask("schedule.create", request))
+    emit_json(made) if shell.json else emit(made.schedule_id)
+
+
+@app.command
+async def get(schedule_id: str, /, *, shell: ShellArgument) -> None:
+    """Show a schedule: when it is due, and what it has created.
+
+    Parameters
+    ----------
+    schedule_id
+        Which one.
+    """
+    await _ask(shell, "schedule.get", schedule_id)
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    namespace: str | None = None,
+    status: ScheduleStatus | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    shell: ShellArgument,
+) -> None:
+    """List schedules, newest first; all filters must hold.
+
+    Parameters
+    ----------
+    namespace
+        Only of this namespace.
+    status
+        Only those with this status.
+    limit
+        How many at most, up to 1000.
+    cursor
+        Goes on where an earlier list ended.
+    """
+    request = {"namespace": namespace, "status": status, "limit": limit, "cursor": cursor}
+    page = cast(Page[Schedule], await shell.ask("schedule.list", request))
+    rows = (
+        (
+            each.schedule_id,
+            styled(each.status),
+            clock(each.next_at),
+            str(each.fired),
+            escape(_rhythm(each)),
+            escape(each.execution.kind),
+        )
+        for each in page.items
+    )
+    shell.show(page, listing(("schedule", "status", "next", "fired", "when", "kind"), rows))
+    shell.more(page)
+
+
+@app.command
+async def pause(schedule_id: str, /, *, shell: ShellArgument) -> None:
+    """Let due times pass without effect until it is resumed.
+
+    Parameters
+    ----------
+    schedule_id
+        Which one.
+    """
+    await _ask(shell, "schedule.pause", schedule_id)
+
+
+@app.command
+async def resume(schedule_id: str, /, *, shell: ShellArgument) -> None:
+    """Go on with the next due time.
+
+    Parameters
+    ----------
+    schedule_id
+        Which one.
+    """
+    await _ask(shell, "schedule.resume", schedule_id)
+
+
+@app.command
+async def delete(schedule_id: str, /, *, shell: ShellArgument) -> None:
+    """Remove a schedule; what it has created goes on.
+
+    Parameters
+    ----------
+    schedule_id
+        Which one.
+    """
+    await _ask(shell, "schedule.delete", schedule_id)
+
+
+async def _ask(shell: Shell, verb: str, schedule_id: str) -> None:
+    found = cast(Schedule, await shell.ask(verb, {"schedule_id": schedule_id}))
+    told = {
+        "schedule": found.schedule_id,
+        "status": styled(found.status),
+        "when": escape(_rhythm(found)),
+        "misfire": found.misfire,
+        "next": clock(found.next_at),
+        "fired": str(found.fired),
+        "last": f"{clock(found.last_due_at)} {found.last_execution_id or ''}" if found.last_due_at else "",
+        "kind": escape(found.execution.kind),
+        "lane": escape(found.execution.lane),
+        "input": escape(payload(found.execution.input)),
+        "namespace": "" if found.namespace == "default" else escape(found.namespace),
+    }
+    shell.show(found, facts(told))
+
+
+def _rhythm(schedule: Schedule) -> str:
+    if schedule.cron is not None:
+        return f"{schedule.cron} ({schedule.timezone})"
+    if schedule.every_ms is not None:
+        most = f", {schedule.count} times" if schedule.count else ""
+        return f"every {timedelta(milliseconds=schedule.every_ms)}{most}"
+    return "once"

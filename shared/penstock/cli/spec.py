@@ -1,0 +1,73 @@
+"""What an execution is like, as options: the same for submit, submit-many and schedule create."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from penstock.cli.problems import UsageProblem
+from penstock.cli.shell import json_argument
+
+JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Spec:
+    """Fields of execution.create.
+
+    Parameters
+    ----------
+    lane
+        The queue that it goes to [default].
+    priority
+        -128 to 127, higher first [0].
+    namespace
+        Whose it is [default].
+    max_attempts
+        How often it is tried in all [1].
+    capability
+        A capability that its worker must have; may be given several times.
+    tag
+        NAME=VALUE; may be given several times.
+    option
+        FIELD=JSON: any other field of execution.create, such as -o 'backoff={"kind": "fixed"}'.
+    """
+
+    lane: str | None = None
+    priority: int | None = None
+    namespace: str | None = None
+    max_attempts: int | None = None
+    capability: Annotated[list[str], Parameter(negative="")] = field(default_factory=list[str])
+    tag: Annotated[list[str], Parameter(negative="")] = field(default_factory=list[str])
+    option: Annotated[list[str], Parameter(alias="-o", negative="")] = field(default_factory=list[str])
+
+    def fields(self) -> dict[str, Any]:
+        """Those that were given."""
+        given: dict[str, Any] = {
+            "lane": self.lane,
+            "priority": self.priority,
+            "namespace": self.namespace,
+            "max_attempts": self.max_attempts,
+            "capabilities": self.capability or None,
+            "tags": tags(self.tag) or None,
+        }
+        more = (pair(each, "--option") for each in self.option)
+        given |= {name: json_argument(text, f"--option {name}") for name, text in more}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+NOTHING_SAID = Spec()
+
+
+def tags(texts: list[str]) -> dict[str, str]:
+    """Of `NAME=VALUE` each."""
+    return dict(pair(each, "--tag") for each in texts)
+
+
+def pair(text: str, option: str) -> tuple[str, str]:
+    """`NAME=VALUE`, taken apart."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageProblem(f"{option} must read NAME=VALUE, not {text!r}")
+    return name, value

@@ -1,0 +1,122 @@
+"""`penstock why, replay, run-now, priority, tag, revoke`: what is done to an execution that exists."""
+
+from typing import cast
+
+from cyclopts import App
+from rich.markup import escape
+
+from penstock.cli.executions import record_facts
+from penstock.cli.output import emit, emit_json, styled
+from penstock.cli.shell import ShellArgument, json_argument
+from penstock.cli.spec import JsonText, tags
+from penstock.messages.common import Record, StateReply
+from penstock.messages.control import Explanation, Replayed
+
+
+def add_to(app: App) -> None:
+    app.command(why)
+    app.command(replay)
+    app.command(run_now)
+    app.command(priority)
+    app.command(tag)
+    app.command(revoke)
+
+
+async def why(execution_id: str, /, *, shell: ShellArgument) -> None:
+    """Tell why an execution does not run now, and what to do about it.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    """
+    told = cast(Explanation, await shell.ask("execution.explain", {"execution_id": execution_id}))
+    advice = f"\n[dim]→[/] {escape(told.advice)}" if told.advice else ""
+    shell.show(told, f"{styled(told.state, told.reason)}: {escape(told.explanation)}{advice}")
+
+
+async def replay(
+    execution_id: str,
+    input: JsonText = None,
+    /,
+    *,
+    idempotency_key: str | None = None,
+    shell: ShellArgument,
+) -> None:
+    """Run an ended execution again, as a new one; prints the new id.
+
+    Parameters
+    ----------
+    execution_id
+        Which one; it stays as it is.
+    input
+        Another input, as JSON; @FILE reads it from a file, - from standard input.
+    idempotency_key
+        The same key again answers with the first replay's id.
+    """
+    request = {
+        "execution_id": execution_id,
+        "input": json_argument(input, "INPUT"),
+        "idempotency_key": idempotency_key,
+    }
+    created = cast(Replayed, await shell.ask("execution.replay", request))
+    emit_json(created) if shell.json else emit(created.execution_id)
+
+
+async def run_now(execution_id: str, /, *, shell: ShellArgument) -> None:
+    """Let an execution that waits for a time go on at once: one scheduled, delayed, or before a retry.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    """
+    _state(shell, cast(Record, await shell.ask("execution.run_now", {"execution_id": execution_id})))
+
+
+async def priority(execution_id: str, priority: int, /, *, shell: ShellArgument) -> None:
+    """Give an execution another priority; its place in the queue follows at once.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    priority
+        -128 to 127, higher first.
+    """
+    request = {"execution_id": execution_id, "priority": priority}
+    _state(shell, cast(Record, await shell.ask("execution.change_priority", request)))
+
+
+async def tag(execution_id: str, /, *tag: str, shell: ShellArgument) -> None:
+    """Give an execution these tags and no others.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    tag
+        NAME=VALUE; several may be given, none removes all.
+    """
+    request = {"execution_id": execution_id, "tags": tags(list(tag))}
+    record = cast(Record, await shell.ask("execution.set_tags", request))
+    shell.show(record, record_facts(record))
+
+
+async def revoke(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Take the lease of an execution away from its worker; another one gets it, and no attempt is counted.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    reason
+        Why; it is kept with the execution.
+    """
+    request = {"execution_id": execution_id, "reason": reason}
+    reply = cast(StateReply, await shell.ask("lease.revoke", request))
+    shell.show(reply, styled(reply.state))
+
+
+def _state(shell: ShellArgument, record: Record) -> None:
+    shell.show(record, styled(record.state, record.reason))

@@ -1,0 +1,122 @@
+"""`penstock worker`: runs one; `penstock workers …`: shows those that there are."""
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Literal, cast
+
+from cyclopts import App
+from rich.markup import escape
+
+from penstock.cli.output import clock, listing, styled
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.cli.shell import DEFAULT_ROOT, DEFAULT_URLS, Shell, ShellArgument
+from penstock.messages.common import Page
+from penstock.messages.workers import WorkerInfo
+from penstock.worker import Worker
+
+app = App(name="workers", help="Show workers, and tell one to stop taking work.")
+
+
+def worker(target: str, /, *, shell: ShellArgument) -> None:
+    """Run the worker of a Python module until SIGTERM or Ctrl-C.
+
+    penstock worker reports.jobs:worker
+
+    Where Penstock is: --nats, or its variable; else what the worker itself was made with; else the
+    `penstock up` that runs in this directory.
+
+    Parameters
+    ----------
+    target
+        MODULE:NAME of a `penstock.Worker`; NAME may be left out when it is `worker`. Modules are also looked
+        for in this directory.
+    """
+    found = load(target)
+    found.at(
+        url_for(shell, found),
+        root=found.root if shell.root == DEFAULT_ROOT else shell.root,
+        credentials=shell.credentials or found.credentials,
+        worker_id=found.worker_id,
+    ).main()
+
+
+def url_for(shell: Shell, worker: Worker) -> str:
+    """What is said here comes before what the code says, and that before what was not said at all."""
+    if shell.nats or worker.url in DEFAULT_URLS:
+        return shell.nats_url()
+    return worker.url
+
+
+def load(target: str) -> Worker:
+    """The worker that `module:name` names. Raises UsageProblem when there is none."""
+    module_name, _, name = target.partition(":")
+    name = name or "worker"
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "\0"):
+            raise UsageProblem(f"there is no module {module_name!r}, here or in Python's path") from None
+        traceback.print_exc()  # it is their code that fails: show where
+        raise Problem(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from None
+    found = getattr(module, name, None)
+    if isinstance(found, Worker):
+        return found
+    names = [each for each, value in vars(module).items() if isinstance(value, Worker)]
+    hint = f"; it has {', '.join(names)}" if names else ""
+    raise UsageProblem(f"{module_name} has no penstock.Worker named {name!r}{hint}")
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    lane: str | None = None,
+    status: Literal["active", "draining", "lost"] | None = None,
+    limit: int = 100,
+    cursor: str | None = None,
+    shell: ShellArgument,
+) -> None:
+    """List workers; all filters must hold.
+
+    Parameters
+    ----------
+    lane
+        Only those that take work of this lane.
+    status
+        Only those with this status.
+    limit
+        How many at most, up to 1000.
+    cursor
+        Goes on where an earlier list ended.
+    """
+    request = {"lane": lane, "status": status, "limit": limit, "cursor": cursor}
+    page = cast(Page[WorkerInfo], await shell.ask("worker.list", request))
+    shell.show(page, listing(("worker", "status", "held", "seen", "version", "lanes"), map(_row, page.items)))
+    shell.more(page)
+
+
+@app.command
+async def drain(worker_id: str, /, *, shell: ShellArgument) -> None:
+    """Tell a worker to finish what it has, and to ask for no more.
+
+    Parameters
+    ----------
+    worker_id
+        Which one, as `penstock workers list` shows it.
+    """
+    info = cast(WorkerInfo, await shell.ask("worker.drain", {"worker_id": worker_id}))
+    shell.show(info, styled(info.status))
+
+
+def _row(info: WorkerInfo) -> tuple[str, ...]:
+    able = f" [dim]({escape(' '.join(info.capabilities))})[/]" if info.capabilities else ""
+    return (
+        escape(info.worker_id),
+        styled(info.status),
+        "" if info.held is None else str(info.held),
+        clock(info.seen_at),
+        escape(info.version),
+        escape(" ".join(info.lanes)) + able,
+    )
