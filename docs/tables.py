@@ -1,4 +1,4 @@
-"""Writes the tables of the docs that come from the code: `python docs/tables.py` (a test checks that they are current)."""
+"""Writes the tables of the docs that come from the code: `python docs/tables.py`. A test checks them."""
 
 import re
 from pathlib import Path
@@ -11,13 +11,18 @@ HERE = Path(__file__).parent
 
 
 def verbs() -> str:
-    rows = ["| subject after `penstock.v1.` | service | takes | gives | batches |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| subject after `penstock.v1.` | service | takes | gives | batches |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for verb in VERBS.values():
         reply = re.sub(r"[\w.]*\.", "", str(getattr(verb.reply, "__name__", verb.reply)))
         if "Page" in str(verb.reply):
             reply = re.sub(r".*Page\[(?:\w+\.)*(\w+)\]", r"items of \1", str(verb.reply))
         fields = ", ".join(name for name in verb.request.__struct_encode_fields__)
-        rows.append(f"| `{verb.name}` | {verb.service} | {fields} | {reply} | {'yes' if verb.batch else ''} |")
+        rows.append(
+            f"| `{verb.name}` | {verb.service} | {fields} | {reply} | {'yes' if verb.batch else ''} |"
+        )
     return "\n".join(rows)
 
 

@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+from house import House
 
 WAIT_S = 60.0
 COMMAND = (sys.executable, "-m", "penstock.cli")
@@ -24,6 +26,10 @@ class Said(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+Cli = Callable[..., Awaitable[Said]]
+"""`await cli("get", id)`: one command, told where the test's Penstock is."""
 
 
 async def penstock(*arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> Said:
@@ -43,6 +49,11 @@ async def penstock(*arguments: str, stdin: str = "", cwd: Path | None = None, **
         if process.returncode is None:
             process.kill()
     return Said(process.returncode or 0, out.decode(), err.decode())
+
+
+def told(house: House) -> dict[str, str]:
+    """The settings that lead a command to a test's Penstock."""
+    return {"PENSTOCK_NATS_URL": house.url, "PENSTOCK_ROOT": house.root}
 
 
 def clean_environment() -> dict[str, str]:

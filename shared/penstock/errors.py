@@ -26,8 +26,8 @@ class ErrorKind(NamedTuple):
 
 
 _ROWS: Final[tuple[tuple[str, ErrorClass, int, str], ...]] = (
-    ("use_claim_resumed_execution", "contention", 409, "the grant is for a resumed execution: claim it with lease.claim_resumed"),
-    ("not_a_resumed_execution", "contention", 409, "the grant is not for a resumed execution: claim it with lease.claim"),
+    ("use_claim_resumed_execution", "contention", 409, "it is a resumed execution: claim it with lease.claim_resumed"),
+    ("not_a_resumed_execution", "contention", 409, "it is not a resumed execution: claim it with lease.claim"),
     ("execution_not_leaseable", "contention", 409, "the execution is in a state that cannot be leased"),
     ("lease_conflict", "contention", 409, "another worker holds the lease"),
     ("invalid_claim_grant", "contention", 409, "no such grant, or it is for another execution or worker"),

@@ -104,9 +104,7 @@ LEASE_RENEW = Verb("lease.renew", LEASE_KEEPER, le.LeaseRenew, le.Renewed, True)
 LEASE_COMPLETE = Verb("lease.complete", LEASE_KEEPER, le.LeaseComplete, le.Completed, True)
 LEASE_CANCEL = Verb("lease.cancel", LEASE_KEEPER, le.LeaseCancel, StateReply, True)
 LEASE_DELAY = Verb("lease.delay", LEASE_KEEPER, le.LeaseDelay, StateReply, True)
-LEASE_AWAIT_CHILDREN = Verb(
-    "lease.await_children", LEASE_KEEPER, le.LeaseAwaitChildren, StateReply, True
-)
+LEASE_AWAIT_CHILDREN = Verb("lease.await_children", LEASE_KEEPER, le.LeaseAwaitChildren, StateReply, True)
 LEASE_REVOKE = Verb("lease.revoke", LEASE_KEEPER, le.LeaseRevoke, StateReply, True)
 LEASE_FAIL = Verb("lease.fail", LEASE_KEEPER, le.LeaseFail, le.Failed, True)
 LEASE_RELEASE = Verb("lease.release", LEASE_KEEPER, le.LeaseRelease, StateReply, True)

@@ -2,29 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pytest
-
-import commands
-from commands import Said
+from commands import Cli
 from house import House, fence
-
-Cli = Callable[..., Awaitable[Said]]
-
-
-@pytest.fixture
-def cli(penstock: House) -> Cli:
-    """`await cli("get", id)`: one command, told where Penstock is."""
-
-    async def run(*arguments: str, stdin: str = "") -> Said:
-        env = {"PENSTOCK_NATS_URL": penstock.settings.nats_url, "PENSTOCK_ROOT": penstock.root}
-        said = await commands.penstock(*arguments, stdin=stdin, **env)
-        assert "Traceback" not in said.err
-        return said
-
-    return run
 
 
 async def test_submit_get_list(penstock: House, cli: Cli, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import commands
-from penstock.cli import output, servers
+from penstock.cli import output, servers, top
 from penstock.cli.data_dir import DataDir, read_json, write_json
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import json_argument
 from penstock.cli.supervise import Child, in_words
+from penstock.messages.executions import Lane
 
 COMMANDS = [
     [],
@@ -33,6 +34,16 @@ COMMANDS = [
     ["flow", "cancel"],
     ["audit", "tail"],
     ["audit", "verify"],
+    ["submit-many"],
+    ["why"],
+    ["replay"],
+    ["worker"],
+    ["workers", "list"],
+    ["top"],
+    ["lane", "pause"],
+    ["budget", "create"],
+    ["quota", "create"],
+    ["schedule", "create"],
 ]
 
 
@@ -65,6 +76,10 @@ async def test_every_command_has_help() -> None:
         ("signal", "t", "n", "--publish"),
         ("up", "--scale", "scheduler=0"),
         ("up", "--durability", "some"),
+        ("submit-many", "/no/such/file"),
+        ("schedule", "create", "a", "--every", "often"),
+        ("budget", "create", "tokens"),
+        ("worker", "no_such_module:worker"),
     ],
 )
 async def test_asked_wrongly_is_exit_code_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
@@ -226,6 +241,21 @@ Suites: bookworm
     assert found["uris"] == "mirror+file:/etc/apt/mirrors/debian.list"
     assert found["suites"].split() == ["bookworm", "bookworm-updates"]
     assert found["signed-by"].splitlines()[-1].strip().startswith("-----END")
+
+
+def test_ages() -> None:
+    shown = [output.age(ms) for ms in (None, 40, 90_000, 7_260_000, 200_000_000)]
+    assert shown == ["", "0.0 s", "1 min 30 s", "2 h 1 min", "2 d 7 h"]
+
+
+def test_rates() -> None:
+    def lane(**depth: int) -> Lane:
+        return Lane(lane="l", status="active", depth=depth)
+
+    before, now = lane(ready=5, completed=10), lane(ready=0, completed=25, failed=1)
+    assert top.rates(now, before, 2.0) == ("5.5", "7.5", "0.5")
+    assert top.rates(now, None, 2.0) == ("", "", "")
+    assert "0" in top.rates(before, now, 2.0)[1], "what retention took away is no negative rate"
 
 
 # --- child processes

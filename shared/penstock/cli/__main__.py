@@ -14,11 +14,24 @@ if find_spec("cyclopts") is None or find_spec("rich") is None:
 from cyclopts import App, Group, Parameter
 
 from penstock import PenstockError, __version__
-from penstock.cli import audit, doctor, executions, flows, watch
+from penstock.cli import (
+    audit,
+    bulk,
+    doctor,
+    executions,
+    flows,
+    lanes,
+    limits,
+    schedules,
+    steering,
+    top,
+    watch,
+    workers,
+)
 from penstock.cli.data_dir import DEFAULT
 from penstock.cli.output import Status, emit_json
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument, consoles
+from penstock.cli.shell import DEFAULT_ROOT, Shell, ShellArgument, consoles
 from penstock.verbs import SERVICES
 
 GLOBAL = Group("Everywhere", sort_key=100)
@@ -100,9 +113,21 @@ def _scale(text: str) -> tuple[str, int]:
 
 
 executions.add_to(app)
+bulk.add_to(app)
+steering.add_to(app)
 app.command(watch.watch)
-app.command(flows.app)
-app.command(audit.app)
+app.command(workers.worker)
+app.command(top.top)
+for group in (
+    flows.app,
+    schedules.app,
+    lanes.app,
+    workers.app,
+    limits.budget,
+    limits.quota,
+    audit.app,
+):
+    app.command(group)
 app.command(doctor.doctor)
 
 
@@ -111,7 +136,7 @@ def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     nats: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_URL")] = None,
     creds: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_CREDS")] = None,
-    root: Annotated[str, Parameter(env_var="PENSTOCK_ROOT")] = "penstock",
+    root: Annotated[str, Parameter(env_var="PENSTOCK_ROOT")] = DEFAULT_ROOT,
     json: Annotated[bool, Parameter(negative="")] = False,
     timeout: float = 10.0,
 ) -> None:

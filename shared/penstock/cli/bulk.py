@@ -1,17 +1,23 @@
 """`penstock submit-many`: executions from JSON Lines, in batches."""
 
 import asyncio
+import os
+import stat
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 from cyclopts import App
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock import errors, verbs
-from penstock.cli.output import emit
+from penstock.cli.output import emit, encoded
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import ShellArgument, TextOrDash
+from penstock.cli.shell import Shell, ShellArgument, TextOrDash
 from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.client import Client
 
@@ -49,7 +55,7 @@ async def submit_many(
         What is to be done. The lines are then the inputs, and nothing but.
     key
         Makes this command repeatable: submitted again with the same key, lines that were taken are not taken
-        twice. (Each line's idempotency key is KEY-<line number>.)
+        twice. (The idempotency key of line 7 is KEY-7.)
     """
     taken = failed = 0
     with _opened(file) as lines, _progress(shell) as progress:
@@ -66,12 +72,12 @@ async def submit_many(
                     else:
                         taken += 1
                         if shell.json:
-                            emit(msgspec.json.encode({"line": number, **msgspec.to_builtins(answer)}).decode())
+                            emit(encoded({"line": number, **msgspec.to_builtins(answer)}, pretty=False))
                 progress.update(
                     bar, advance=sum(len(text) for _, text in batch), description=_said(taken, failed)
                 )
     if not shell.json:
-        shell.console.print(_said(taken, failed))
+        shell.console.print(_said(taken, failed), highlight=False)
     if failed:
         raise Problem(f"{failed} of {taken + failed} lines were not taken")
 
@@ -111,10 +117,42 @@ def batches(lines: BinaryIO) -> Iterator[list[Line]]:
         yield batch
 
 
-def _opened(file: str) -> Any:
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     if file == "-":
-        return _Unclosed(sys.stdin.buffer)
+        return nullcontext(sys.stdin.buffer)
     try:
-        return open(file, "rb")  # noqa: PTH123 - the caller closes it
+        return Path(file).open("rb")
     except OSError as error:
         raise UsageProblem(f"FILE: cannot read {file}: {error.strerror}") from None
+
+
+def _size(lines: BinaryIO) -> int | None:
+    """Bytes of a file; None for what has no end yet."""
+    status = os.fstat(lines.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _refused(shell: Shell, progress: Progress, number: int, error: errors.PenstockError, failed: int) -> None:
+    if shell.json:
+        emit(encoded({"line": number, "error": error.body()}, pretty=False))
+    elif failed <= MOST_SHOWN:
+        text = f"line {number}: {error.code}: {error.message}"
+        progress.console.print(escape(text), style="red", soft_wrap=True, highlight=False)
+    elif failed == MOST_SHOWN + 1:
+        progress.console.print("[dim]and more, which --json would show[/]")
+
+
+def _said(taken: int, failed: int) -> str:
+    return f"{taken} submitted" + (f", [red]{failed} refused[/]" if failed else "")
+
+
+def _progress(shell: Shell) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=shell.errors,
+        transient=True,
+        disable=not shell.errors.is_terminal,
+    )

@@ -137,8 +137,7 @@ async def list_(
         for each in page.items
     )
     shell.show(page, listing(("execution", "updated", "state", "kind"), rows))
-    if page.cursor and not shell.json:
-        shell.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
+    shell.more(page)
 
 
 async def cancel(

@@ -131,8 +131,7 @@ async def list_(
         for flow in page.items
     )
     shell.show(page, listing(("flow", "status", "kind", "owner", "members", "goal"), rows))
-    if page.cursor and not shell.json:
-        shell.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
+    shell.more(page)
 
 
 @app.command
@@ -199,8 +198,7 @@ async def steps(
         for step in page.items
     )
     shell.show(page, listing(("run", "task", "status", "runtime", "updated"), rows))
-    if page.cursor and not shell.json:
-        shell.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
+    shell.more(page)
 
 
 def flow_facts(flow: Flow) -> Any:

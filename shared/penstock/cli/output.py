@@ -23,6 +23,10 @@ STYLES: Final = {
     "suspended": "magenta",
     "waiting": "magenta",
     "retry_wait": "yellow",
+    "active": "green",
+    "paused": "yellow",
+    "draining": "yellow",
+    "lost": "red",
 }
 
 
@@ -61,6 +65,21 @@ def clock(at: int | None) -> str:
     shown = time.localtime(seconds)
     day = "" if time.localtime()[:3] == shown[:3] else time.strftime("%Y-%m-%d ", shown)
     return f"{day}{time.strftime('%H:%M:%S', shown)}.{ms:03}"
+
+
+def age(ms: int | None) -> str:
+    """How long something has lasted, roughly."""
+    if ms is None:
+        return ""
+    seconds = ms / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def payload(value: Any) -> str:

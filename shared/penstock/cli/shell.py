@@ -12,15 +12,18 @@ import msgspec
 from cyclopts import Parameter
 from nats import errors as nats_errors
 from rich.console import Console
+from rich.markup import escape
 
 from penstock.cli import data_dir
 from penstock.cli.output import emit_json, redact
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.client import Client
-from penstock.messages.common import Reply
+from penstock.messages.common import Page, Reply
 
 T = TypeVar("T")
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+DEFAULT_URLS: Final = frozenset({DEFAULT_URL, "nats://localhost:4222"})
+DEFAULT_ROOT: Final = "penstock"
 
 
 def consoles() -> tuple[Console, Console]:
@@ -37,7 +40,7 @@ class Shell:
     errors: Console
     nats: str | None = None
     credentials: str | None = None
-    root: str = "penstock"
+    root: str = DEFAULT_ROOT
     json: bool = False
     timeout: float = 10.0
 
@@ -74,6 +77,11 @@ class Shell:
             emit_json(reply)
         else:
             self.console.print(human)
+
+    def more(self, page: Page[Any]) -> None:
+        """Tells people how a list goes on; in JSON the cursor stands anyway."""
+        if page.cursor and not self.json:
+            self.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
 
 
 ShellArgument = Annotated[Shell, Parameter(parse=False)]

@@ -1,5 +1,6 @@
 """`penstock watch ID`: an execution or a flow, followed until it has ended."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from penstock import errors
 from penstock.cli.audit import event_line
 from penstock.cli.executions import how_it_ended
-from penstock.cli.output import emit, emit_json, encoded, payload
+from penstock.cli.output import clock, emit, emit_json, encoded, payload
 from penstock.cli.problems import Problem
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.client import AuditEvent, Client, EventStream
@@ -22,12 +23,15 @@ from penstock.states import FLOW_TERMINAL, TERMINAL
 
 LOOK_AGAIN: Final = 0.5
 """Seconds between looks at the record: progress is no event, and an event may get lost."""
+LAST_FRAMES: Final = 5.0
+"""Seconds for the last frames to arrive after the end."""
 
 
 async def watch(id: str, /, *, shell: ShellArgument) -> None:
     """Follow an execution or a flow until it has ended; exit code 1 when it did not end well.
 
-    With --json one event to a line, and at the end the whole record.
+    Shows its events, its progress, and the frames that its worker puts out. With --json one event or frame to a
+    line, and at the end the whole record.
 
     Parameters
     ----------
@@ -45,8 +49,9 @@ async def watch(id: str, /, *, shell: ShellArgument) -> None:
 
 
 async def _follow_execution(shell: Shell, client: Client, record: Record) -> Record:
-    execution_id, told = record.execution_id, 0
+    execution_id, told, said = record.execution_id, 0, None
     with _bar(shell) as progress:
+        frames = asyncio.create_task(_tell_frames(shell, progress, client, execution_id))
         bar = progress.add_task("", total=100)
         async with client.events(entity="execution", id=execution_id) as events:
             async for _ in _moments(events):
@@ -59,9 +64,25 @@ async def _follow_execution(shell: Shell, client: Client, record: Record) -> Rec
                 now = record.progress or {}
                 text = f"{record.kind} {record.state} {now.get('message') or ''}"
                 progress.update(bar, completed=now.get("pct", 0), description=escape(text))
+                if progress.disable and not shell.json and now and now != said:
+                    said = now
+                    progress.console.print(f"{now['pct']:g} % {escape(now.get('message') or '')}")
                 if record.state in TERMINAL:
                     break
+        with contextlib.suppress(errors.PenstockError, TimeoutError):  # without them all else is still true
+            await asyncio.wait_for(frames, LAST_FRAMES)
     return record
+
+
+async def _tell_frames(shell: Shell, progress: Progress, client: Client, execution_id: str) -> None:
+    """What the worker puts out, until the execution has ended."""
+    async for frame in client.frames(execution_id, follow=True):
+        if shell.json:
+            emit(encoded(frame, pretty=False))
+        else:
+            body = encoded(frame.payload, pretty=False)
+            text = f"[dim]{clock(frame.at)}[/] {escape(frame.frame_type)} {escape(body)}"
+            progress.console.print(text, soft_wrap=True, highlight=False)
 
 
 def _end_of_execution(shell: Shell, record: Record) -> None:

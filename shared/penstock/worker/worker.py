@@ -111,8 +111,18 @@ class Worker:
         """The NATS that it was made for."""
         return self._url
 
+    @property
+    def credentials(self) -> str | None:
+        """The path of the NATS credentials file that it was made with."""
+        return self._credentials
+
     def at(
-        self, url: str, *, root: str = "penstock", credentials: str | None = None, worker_id: str | None = None
+        self,
+        url: str,
+        *,
+        root: str = "penstock",
+        credentials: str | None = None,
+        worker_id: str | None = None,
     ) -> "Worker":
         """A new worker like this one, with its handlers and hooks, for another Penstock: that of a test, say."""
         other = Worker(

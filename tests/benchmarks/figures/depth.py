@@ -1,4 +1,8 @@
-"""Claims one after the other, with 1,000 executions queued and with very many; both on a quiet system."""
+"""Claims with 1,000 executions queued against claims with very many.
+
+Two houses at once, one shallow, one deep, otherwise quiet: one claim here, one claim there, so that whatever else
+the machine does meets both alike.
+"""
 
 import asyncio
 from statistics import median
@@ -9,39 +13,44 @@ from benchmarks.systems import House, System, running
 from penstock import Client
 
 SHALLOW = 1000
+WARM_UP = 20
 
 
 def measure(system: System, plan: Plan) -> dict[str, float]:
-    with running(system, plan.durability) as house:
-        few, few_us = _claims_at(house, SHALLOW, plan.claims)
-        many, many_us = _claims_at(house, plan.deep, plan.claims)
-        used = house.valkey.info("memory")["used_memory"]
+    with running(system, plan.durability) as few, running(system, plan.durability) as many:
+        empty = many.valkey.info("memory")["used_memory"]
+        _fill(few, SHALLOW)
+        _fill(many, plan.deep)
+        memory = (many.valkey.info("memory")["used_memory"] - empty) / plan.deep / 1024
+        samples = asyncio.run(_claims(few.nats_url, many.nats_url, plan.claims))
+        calls = [_calls_us(house) / plan.claims for house in (few, many)]
+    shallow, deep = (median(each) * 1000 for each in samples)
     return {
         "depth_queued": plan.deep,
-        "depth_few_p50": few,
-        "depth_many_p50": many,
-        "depth_ratio": many / few,
-        "depth_valkey_few": few_us,
-        "depth_valkey_many": many_us,
-        "depth_memory": used / plan.deep / 1024,
+        "depth_few_p50": shallow,
+        "depth_many_p50": deep,
+        "depth_ratio": deep / shallow,
+        "depth_valkey_few": calls[0],
+        "depth_valkey_many": calls[1],
+        "depth_memory": memory,
     }
 
 
-def _claims_at(house: House, queued: int, count: int) -> tuple[float, float]:
-    """Median milliseconds of a claim, and Valkey's microseconds for it, its completion included."""
-    there = house.valkey.zcard("penstock:{0}:s:default:ready")
-    missing = max(BATCH, (queued - there) // BATCH * BATCH)
-    house.ask("create", timeout=600, count=missing, batch=BATCH, producers=PRODUCERS)
+def _fill(house: House, count: int) -> None:
+    house.ask("create", timeout=600, count=count, batch=BATCH, producers=PRODUCERS)
     house.settle(600)
     house.valkey.config_resetstat()
-    samples = asyncio.run(_claims(house.nats_url, count))
-    calls = house.valkey.info("commandstats")["cmdstat_fcall"]["usec"]
-    return median(samples) * 1000, calls / count
 
 
-async def _claims(url: str, count: int) -> list[float]:
-    async with await Client.connect(url) as client:
-        worker = Claimer(client, "worker")
-        for _ in range(count):
-            await worker.claim()
-        return worker.samples
+async def _claims(few: str, many: str, count: int) -> list[list[float]]:
+    async with await Client.connect(few) as shallow, await Client.connect(many) as deep:
+        workers = [Claimer(shallow, "worker"), Claimer(deep, "worker")]
+        for _ in range(WARM_UP + count):
+            for worker in workers:
+                await worker.claim()
+        return [worker.samples[WARM_UP:] for worker in workers]
+
+
+def _calls_us(house: House) -> float:
+    """Microseconds that Valkey has spent in calls."""
+    return float(house.valkey.info("commandstats")["cmdstat_fcall"]["usec"])

@@ -1,0 +1,265 @@
+"""The commands of those who operate it: lanes, limits, schedules, workers, many executions at once."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import commands
+from commands import COMMAND, Cli, clean_environment, told
+from house import House, fence
+
+UNKNOWN = "0-01234567-89ab-7def-8123-456789abcdef"
+
+
+async def test_lanes(penstock: House, cli: Cli) -> None:
+    execution_id = await penstock.create(lane="slow")
+    listed = await cli("lane", "list")
+    assert "slow" in listed.out and "active" in listed.out
+    paused = await cli("lane", "pause", "slow", "--reason", "the mill stands")
+    assert (paused.code, paused.out.strip()) == (0, "paused")
+
+    why, listed = await asyncio.gather(cli("why", execution_id), cli("lane", "list", "--json"))
+    assert why.code == 0 and "paused" in why.out and "→" in why.out
+    (lane,) = listed.json["items"]
+    assert (lane["lane"], lane["status"], lane["depth"]["ready"]) == ("slow", "paused", 1)
+
+    assert (await cli("lane", "drain", "slow")).out.strip() == "draining"
+    refused = await cli("submit", "a.job", "--lane", "slow")
+    assert refused.code == 1 and refused.err.count("\n") == 1
+    assert (await cli("lane", "resume", "slow", "--json")).json["status"] == "active"
+    unknown = await cli("lane", "pause", "nowhere")
+    assert unknown.code == 1 and "lane_not_found" in unknown.err
+
+
+async def test_steering(penstock: House, cli: Cli) -> None:
+    later = await penstock.create(run_at=4_000_000_000_000, tags={"a": "1"})
+    why = await cli("why", later, "--json")
+    assert why.json["waiting_for"]["kind"] == "time"
+    await asyncio.gather(cli("priority", later, "7"), cli("tag", later, "b=2", "c=3"))
+    record = await penstock.get(later)
+    assert (record["priority"], record["tags"]) == (7, {"b": "2", "c": "3"})
+    assert (await cli("run-now", later)).out.strip() == "ready"
+    assert (await cli("tag", later, "novalue")).code == 2
+
+    task = await penstock.begin()
+    assert (await cli("revoke", later, "--reason", "stuck")).out.strip() == "ready"
+    early = await cli("replay", later)
+    assert early.code == 1 and early.out == ""
+    task = await penstock.begin()
+    await penstock.request("lease.complete", fence(task))
+
+    again = await cli("replay", later, '{"n": 2}')
+    record = await penstock.get(again.out.strip())
+    assert (record["replay_of"], record["input"]) == (later, {"n": 2})
+    over = await cli("why", later)
+    assert over.code == 0 and over.out.startswith("completed")
+    for command in ("why", "replay", "run-now", "revoke"):
+        said = await cli(command, UNKNOWN)
+        assert said.code == 1 and "execution_not_found" in said.err
+
+
+async def test_limits(penstock: House, cli: Cli) -> None:
+    made, quota = await asyncio.gather(
+        cli("budget", "create", "tokens=800/1000", "cents=5", "--on-hard", "fail", "--reset-every", "1d"),
+        cli("quota", "create", "--per-window", "3", "--window", "1m", "--concurrent", "2"),
+    )
+    budget_id, quota_id = made.out.strip(), quota.out.strip()
+    budget = await penstock.request("budget.get", {"budget_id": budget_id})
+    assert (budget["on_hard"], budget["reset_every_ms"]) == ("fail", 86_400_000)
+    assert budget["dimensions"]["tokens"] == {"used": 0, "soft": 800, "hard": 1000}
+
+    more = await cli("budget", "replenish", budget_id, "cents=10", "--json")
+    assert more.json["dimensions"]["cents"]["hard"] == 15
+    shown, used = await asyncio.gather(cli("budget", "get", budget_id), cli("quota", "get", quota_id))
+    assert "tokens" in shown.out and "1000" in shown.out and "free again" in shown.out
+    assert "0 of 3 in 0:01:00" in used.out and "0 of 2" in used.out
+    for command in (
+        ("budget", "reset", budget_id),
+        ("budget", "delete", budget_id),
+        ("quota", "delete", quota_id),
+    ):
+        assert (await cli(*command)).code == 0
+    gone = await cli("budget", "get", budget_id)
+    assert gone.code == 1 and "budget_not_found" in gone.err
+    wrong, none = await asyncio.gather(cli("budget", "create", "tokens=many"), cli("budget", "create"))
+    assert wrong.code == 2 and "many" in wrong.err
+    assert none.code == 1 and "dimensions" in none.err
+
+
+async def test_schedules(penstock: House, cli: Cli) -> None:
+    weekly, often, once = await asyncio.gather(
+        cli("schedule", "create", "a.job", "[1]", "--cron", "0 6 * * 1", "--timezone", "Europe/Berlin"),
+        cli("schedule", "create", "b.job", "--every", "90s", "--count", "2", "--lane", "slow"),
+        cli("schedule", "create", "c.job", "--at", "2100-01-01T00:00+00:00", "--misfire", "skip"),
+    )
+    ids = [said.out.strip() for said in (weekly, often, once)]
+    got = [await penstock.request("schedule.get", {"schedule_id": each}) for each in ids]
+    assert (got[0]["cron"], got[0]["timezone"], got[0]["execution"]["input"]) == (
+        "0 6 * * 1",
+        "Europe/Berlin",
+        [1],
+    )
+    assert (got[1]["every_ms"], got[1]["count"], got[1]["execution"]["lane"]) == (90_000, 2, "slow")
+    assert (got[2]["next_at"], got[2]["misfire"]) == (4_102_444_800_000, "skip")
+
+    listed = await cli("schedule", "list")
+    assert all(each in listed.out for each in ids) and "0 6 * * 1 (Europe/Berlin)" in listed.out
+    paused = await cli("schedule", "pause", ids[1], "--json")
+    assert paused.json["status"] == "paused"
+    shown = await cli("schedule", "get", ids[1])
+    assert "every 0:01:30, 2 times" in shown.out and "paused" in shown.out
+    assert (await cli("schedule", "resume", ids[1])).code == 0
+    assert (await cli("schedule", "delete", ids[1])).code == 0
+    assert "schedule_not_found" in (await cli("schedule", "get", ids[1])).err
+
+    none, never = await asyncio.gather(
+        cli("schedule", "create", "a.job"), cli("schedule", "create", "a.job", "--cron", "0 0 30 2 *")
+    )
+    assert none.code == 2 and "--cron" in none.err
+    assert never.code == 1 and "cron" in never.err
+
+
+async def test_top(penstock: House, cli: Cli) -> None:
+    await penstock.create(lane="slow")
+    await penstock.request("worker.register", {"worker_id": "w7", "lanes": ["slow"], "capabilities": ["gpu"]})
+    once, looked = await asyncio.gather(cli("top"), cli("top", "--once", "--json"))
+    assert once.code == 0 and "slow" in once.out and "w7" in once.out and "gpu" in once.out
+    assert [lane["lane"] for lane in looked.json["lanes"]] == ["slow"]
+    assert [worker["worker_id"] for worker in looked.json["workers"]] == ["w7"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+async def test_top_on_a_terminal(penstock: House) -> None:
+    """It draws again and again, and Ctrl-C is how it ends well."""
+    await penstock.create(lane="slow")
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "top", "--interval", "0.05"),
+        env={**clean_environment(), **told(penstock), "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = bytearray()
+    ended = asyncio.get_running_loop().create_future()
+
+    def read() -> None:
+        try:
+            drawn.extend(os.read(ours, 65536))
+        except OSError:  # the other side is closed
+            asyncio.get_running_loop().remove_reader(ours)
+            ended.set_result(None)
+
+    async def seen() -> bytes:
+        return bytes(drawn)
+
+    asyncio.get_running_loop().add_reader(ours, read)
+    await penstock.until(seen, lambda text: text.count(b"slow") >= 3, "three pictures")
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    await asyncio.wait_for(ended, 20)
+    os.close(ours)
+    assert b"Traceback" not in drawn
+
+
+async def test_submit_many(penstock: House, cli: Cli, tmp_path: Path) -> None:
+    big = 18446744073709551615
+    lines = [json.dumps({"kind": "a.job", "input": {"n": n, "big": big}}) for n in range(2500)]
+    lines[9] = ""
+    lines[10] = "{nonsense"
+    lines[11] = json.dumps({"kind": "a.job", "bogus": 1})
+    lines[12] = json.dumps({"input": 1})
+    lines[13] = json.dumps({"kind": "b.job", "lane": "own"})
+    (tmp_path / "jobs.jsonl").write_text("\n".join(lines) + "\n")
+    said = await cli("submit-many", str(tmp_path / "jobs.jsonl"), "--lane", "bulk", "--tag", "run=1")
+    assert said.code == 1 and said.out.strip() == "2496 submitted, 3 refused"
+    assert "line 11: invalid_request" in said.err and "line 12: invalid_request" in said.err
+    assert "bogus" in said.err and "line 13: " in said.err and "3 of 2499 lines" in said.err
+    lanes = {lane["lane"]: lane for lane in (await penstock.request("lane.list"))["items"]}
+    assert (lanes["bulk"]["depth"]["ready"], lanes["own"]["depth"]["ready"]) == (2495, 1)
+    (own,) = (await penstock.request("execution.list", {"lane": "own"}))["items"]
+    assert own["tags"] == {"run": "1"}
+    (newest,) = (await penstock.request("execution.list", {"lane": "bulk", "limit": 1}))["items"]
+    assert newest["input"]["big"] == big
+
+
+async def test_submit_many_inputs_twice(penstock: House, cli: Cli) -> None:
+    inputs = '{"n": 1}\n\n[2]\n'
+    first = await cli("submit-many", "-", "--kind", "a.job", "--key", "k", "--json", stdin=inputs)
+    assert first.code == 0, first.err
+    answers = [json.loads(line) for line in first.out.splitlines()]
+    assert [(each["line"], each["duplicate"]) for each in answers] == [(1, False), (3, False)]
+    records = [await penstock.get(each["execution_id"]) for each in answers]
+    assert [record["input"] for record in records] == [{"n": 1}, [2]]
+
+    again = await cli("submit-many", "-", "--kind", "a.job", "--key", "k", "--json", stdin=inputs + "{\n")
+    assert again.code == 1
+    *same, bad = [json.loads(line) for line in again.out.splitlines()]
+    assert same == [{**each, "duplicate": True} for each in answers]
+    assert (bad["line"], bad["error"]["code"]) == (4, "invalid_request")
+    assert (await cli("submit-many", "/no/such/file")).code == 2
+    assert (await cli("submit-many", "-")).out.strip() == "0 submitted"
+
+
+WORKER = """
+from penstock import Task, Worker
+jobs = Worker("nats://127.0.0.1:4222", lanes=["default", "slow"], version="7.1")
+@jobs.handler("double")
+async def double(task: Task, n: int) -> int:
+    await task.progress(50, "half")
+    await task.append_frame("number", {"n": n})
+    return 2 * n
+"""
+
+
+async def test_a_worker(penstock: House, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "house_jobs.py").write_text(WORKER)
+    running = asyncio.create_task(cli("worker", "house_jobs:jobs", cwd=tmp_path))
+    doubled = await cli("submit", "double", '{"n": 21}', "--wait")
+    assert (doubled.code, doubled.json) == (0, 42)
+    (info,) = (await cli("workers", "list", "--status", "active", "--json")).json["items"]
+    assert (info["lanes"], info["version"]) == (["default", "slow"], "7.1")
+    assert info["worker_id"] in (await cli("workers", "list", "--lane", "slow")).out
+    drained = await cli("workers", "drain", info["worker_id"])
+    assert drained.out.strip() == "draining"
+    ended = await running
+    assert ended.code == 0 and "takes work of default, slow" in ended.err
+
+
+async def test_a_worker_that_is_none(penstock: House, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "house_jobs.py").write_text(WORKER)
+    (tmp_path / "house_broken.py").write_text("import json\nnumber = 1 / 0\n")
+    missing, unnamed, broken = await asyncio.gather(
+        cli("worker", "house_none:worker", cwd=tmp_path),
+        cli("worker", "house_jobs", cwd=tmp_path),
+        commands.penstock("worker", "house_broken", cwd=tmp_path),
+    )
+    assert missing.code == 2 and "house_none" in missing.err
+    assert unnamed.code == 2 and "it has jobs" in unnamed.err
+    assert broken.code == 1 and "house_broken.py" in broken.err
+    assert broken.err.splitlines()[-1].startswith("penstock: house_broken cannot be imported: ZeroDivision")
+
+
+async def test_watch_shows_frames_and_progress(penstock: House, cli: Cli) -> None:
+    execution_id = await penstock.create()
+    task = await penstock.begin()
+    await penstock.request("lease.progress", {**fence(task), "pct": 50, "message": "half"})
+    await penstock.request("lease.frame", {**fence(task), "frame_type": "line", "payload": {"n": 1}})
+    told_people = asyncio.create_task(cli("watch", execution_id))
+    told_scripts = asyncio.create_task(cli("watch", execution_id, "--json"))
+    await asyncio.sleep(0)
+    await penstock.request("lease.frame", {**fence(task), "frame_type": "line", "payload": "two"})
+    await penstock.request("lease.complete", {**fence(task), "result": "done"})
+    people, scripts = await told_people, await told_scripts
+    assert people.code == scripts.code == 0
+    assert 'line {"n":1}' in people.out and 'line "two"' in people.out
+    lines = [json.loads(line) for line in scripts.out.splitlines()]
+    assert [line["payload"] for line in lines if "frame_type" in line] == [{"n": 1}, "two"]
+    assert lines[-1]["result"] == "done"
