@@ -10,10 +10,11 @@ local NAMES = {
   mirror_observer = 'mirror-observer', cancel_reconciler = 'cancel-reconciler',
 }
 
-local services      -- due sets that this call came across: key -> service
+local keys          -- due sets that this call came across: service -> kind -> key
+local services      -- key -> service, for them
 local outside       -- what handlers of this call leave to their service
 
-function Due.begin() services, outside = {}, nil end
+function Due.begin() keys, services, outside = {}, {}, nil end
 
 -- Work that a handler cannot do in here, for it leads into other partitions or needs Python: it goes to the service with
 -- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
@@ -23,8 +24,17 @@ function Due.outside(item)
 end
 
 function Due.key(service, kind)
-  local key = Call.root .. ':due:' .. service .. ':' .. kind
-  services[key] = NAMES[service]
+  local of = keys[service]
+  if not of then
+    of = {}
+    keys[service] = of
+  end
+  local key = of[kind]
+  if not key then
+    key = Call.root .. ':due:' .. service .. ':' .. kind
+    of[kind] = key
+    services[key] = NAMES[service]
+  end
   return key
 end
 

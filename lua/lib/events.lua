@@ -5,6 +5,7 @@
 -- The audit relay reads entries in order and trims what JetStream has acknowledged.
 
 local PER_ENTRY = 400
+local THREE, EIGHT = '\147', '\152'   -- headers of msgpack arrays of so many items
 local items
 
 function Events.begin() items = {} end
@@ -13,10 +14,11 @@ function Events.begin() items = {} end
 -- about: {from, to, reason, data, actor}, all optional. Returns the packed event.
 function Events.emit(entity, record, name, about)
   record.seq = (record.seq or 0) + 1
-  local event = pack({
-    record.seq, name, Call.now, about.actor or '', about.from or '', about.to or '', about.reason or '', about.data or '',
-  })
-  items[#items + 1] = pack({ entity, record.namespace or 'default', record.id }) .. event
+  -- Packed one by one behind a header: half the price of a table that cmsgpack must look through first.
+  local event = EIGHT .. pack(
+    record.seq, name, Call.now, about.actor or '', about.from or '', about.to or '', about.reason or '', about.data or ''
+  )
+  items[#items + 1] = THREE .. pack(entity, record.namespace or 'default', record.id) .. event
   return event
 end
 

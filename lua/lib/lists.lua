@@ -1,6 +1,20 @@
 -- Lists: per lane and state one sorted set of ids (all scores 0: ids sort by creation time), and the lanes.
 
-function Lists.state_key(lane, state) return Call.root .. ':s:' .. lane .. ':' .. state end
+local keys   -- of this call: state -> lane -> key
+
+function Lists.state_key(lane, state)
+  local of = keys[state]
+  if not of then
+    of = {}
+    keys[state] = of
+  end
+  local key = of[lane]
+  if not key then
+    key = Call.root .. ':s:' .. lane .. ':' .. state
+    of[lane] = key
+  end
+  return key
+end
 
 -- A tag is found by its name and by `name=value`.
 function Lists.tag_key(tag) return Call.root .. ':tag:' .. tag end
@@ -14,7 +28,7 @@ end
 
 local used
 
-function Lists.begin() used = {} end
+function Lists.begin() used, keys = {}, {} end
 
 local function lanes_key() return Call.root .. ':lanes' end
 

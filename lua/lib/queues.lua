@@ -11,8 +11,9 @@
 local TIME_SPAN = 2 ^ 42
 local named       -- queues that this call came across: name -> an execution of it
 local filled      -- those of them that got work
+local plain_keys  -- lane -> its queue without anything special
 
-function Queues.begin() named, filled = {}, {} end
+function Queues.begin() named, filled, plain_keys = {}, {}, {} end
 
 function Queues.score(x) return (127 - (x.priority or 0)) * TIME_SPAN + x.ready_at end
 
@@ -27,8 +28,13 @@ local function caps_key(lane) return Call.root .. ':caps:' .. lane end
 
 -- The queue of a ready execution.
 function Queues.key(x)
-  local name = queue_key(x.lane, x.caps or '', x.fairness_key or '', x.limit)
-  named[name] = x
+  local plain = not (x.caps or x.fairness_key or x.limit)
+  local name = plain and plain_keys[x.lane]
+  if not name then
+    name = queue_key(x.lane, x.caps or '', x.fairness_key or '', x.limit)
+    named[name] = x
+    if plain then plain_keys[x.lane] = name end
+  end
   return name
 end
 

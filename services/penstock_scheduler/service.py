@@ -33,6 +33,11 @@ def build(context: Context) -> Service:
     waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
     admission = Admission(context.store, context.spawn)
     work = Work(context.store, context.nats, admission, root=context.settings.root)
+
+    async def drain() -> None:
+        waits.drain()
+        await work.drain()
+
     context.listen("ready", work.ready)
     context.listen("done", waits.done)
     context.listen("slot", admission.slot)
@@ -84,5 +89,5 @@ def build(context: Context) -> Service:
             verbs.FLOW_GRAPH: flows.graph,
         },
         background=[lambda: work.sweep(context.settings.sweep_ms / 1000)],
-        drain=work.drain,
+        drain=drain,
     )

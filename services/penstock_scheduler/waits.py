@@ -24,6 +24,14 @@ class Waits:
         self._store = store
         self._sweep_s = sweep_s
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._stopping = False
+
+    def drain(self) -> None:
+        """Lets those who wait go, with the record as it is: they ask another scheduler."""
+        self._stopping = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
 
     def done(self, _partition: int, execution_ids: Any) -> None:
         """The `done` hint."""
@@ -49,7 +57,7 @@ class Waits:
                 event.clear()
                 record = await self._store.call(partition, "wait", item)
                 left = deadline - loop.time()
-                if record["state"] in TERMINAL or left <= 0:
+                if record["state"] in TERMINAL or left <= 0 or self._stopping:
                     return views.execution(record)
                 try:
                     async with asyncio.timeout(min(left, self._sweep_s)):

@@ -430,6 +430,16 @@ class TestWait:
             body = {"execution_id": execution_id, "wait_ms": wait_ms}
             assert (await penstock.request("execution.wait", body))["state"] == "ready"
 
+    async def test_a_scheduler_that_drains_lets_them_go(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        body = {"execution_id": execution_id, "wait_ms": 60_000}
+        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=30))
+        await penstock.get(execution_id)  # sent after it, answered: it has arrived
+        started = time.monotonic()
+        await penstock.running["scheduler"].stop()
+        assert (await waiting)["state"] == "ready"
+        assert time.monotonic() - started < 5.0, "the drain waited for it"
+
     async def test_a_batch_waits_for_all(self, either: House) -> None:
         ids = [await either.create() for _ in range(2)]
         waiting = asyncio.create_task(
