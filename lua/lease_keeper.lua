@@ -1,41 +1,9 @@
 -- The lease-keeper's ops: leases, attempts, outcomes.
 local ops = Ops.lease_keeper
 
--- Refuses a claim by a verb that is not the grant's.
-local function check_verb(x, verb)
-  if verb == 'claim' and x.via == 'resumed' then Errors.raise('use_claim_resumed_execution') end
-  if verb == 'claim_resumed' and x.via ~= 'resumed' then Errors.raise('not_a_resumed_execution') end
-  if verb == 'reclaim' and x.via ~= 'reclaim' then Errors.raise('execution_not_reclaimable', { state = x.state }) end
-end
-
--- claim: a grant becomes a lease.
--- args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim | claim_resumed | reclaim | any)
--- reply: a task. errors: execution_not_found, execution_not_leaseable, lease_conflict, invalid_claim_grant,
--- claim_grant_expired, use_claim_resumed_execution, not_a_resumed_execution, execution_not_reclaimable,
--- execution_not_in_eligible_set. events: leased (and started).
-function ops.claim(a)
-  local x = Executions.edit(a.execution_id)
-  if x.lease_id then
-    -- The same claim again, after a lost reply.
-    if x.claimed == a.grant_id and x.worker_id == a.worker_id then return Leases.task(x) end
-    Errors.raise('lease_conflict', { worker_id = x.worker_id, expires_at = x.lease_expires_at })
-  end
-  if x.state ~= 'ready' then
-    if a.verb == 'reclaim' then Errors.raise('execution_not_reclaimable', { state = x.state }) end
-    Errors.raise('execution_not_leaseable', { state = x.state })
-  end
-  if not x.grant_id or x.grant_id ~= a.grant_id or x.grant_worker ~= a.worker_id then
-    if x.past_grant == a.grant_id then Errors.raise('claim_grant_expired') end
-    Errors.raise('invalid_claim_grant')
-  end
-  if x.grant_expires_at <= Call.now then Errors.raise('claim_grant_expired', { expired_at = x.grant_expires_at }) end
-  check_verb(x, a.verb)
-  local f = x.flow_id and Records.read('f', x.flow_id)
-  if f and f.status == 'cancelled' then Errors.raise('execution_not_leaseable', { state = x.state, flow_status = f.status }) end
-  if Lists.lane_paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end
-  Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
-  return Leases.task(x)
-end
+-- claim: a grant becomes a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim |
+-- claim_resumed | reclaim). reply: a task. errors: see Leases.claim. events: leased (and started).
+function ops.claim(a) return Leases.claim(a) end
 
 -- start: leased → running. args: fence. reply: {state}. errors: fence errors. events: started.
 function ops.start(a)
@@ -183,30 +151,6 @@ function ops.release(a)
     x.via = via
   end
   return Fences.consume(x, a, 'release', { state = x.state })
-end
-
--- give_back: the worker never got the task: back to the queue, nothing used. args: fence. reply: {state}.
--- errors: fence errors. events: returned.
-function ops.give_back(a)
-  local x, repeated = Fences.hold(a, 'give_back')
-  if not x then return repeated end
-  if Executions.canceling(x) then
-    canceled(x, 'lease-keeper')
-  else
-    local via = x.claimed_via
-    States.transition(x, 'ready', { event = 'returned', why = 'worker_gone', actor = 'lease-keeper' })
-    x.via = via
-  end
-  return Fences.consume(x, a, 'give_back', { state = x.state })
-end
-
--- refuse: no worker can be sent this task: it fails for good. args: fence, reason, category. reply: {outcome}.
--- errors: fence errors. events: failed.
-function ops.refuse(a)
-  local x, repeated = Fences.hold(a, 'refuse')
-  if not x then return repeated end
-  if x.state == 'leased' then Leases.start(x) end
-  return Fences.consume(x, a, 'refuse', Leases.fail(x, a.reason, a.category, false, nil, 'lease-keeper'))
 end
 
 -- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress.

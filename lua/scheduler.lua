@@ -1,4 +1,4 @@
--- The scheduler's ops: admits work, orders it, hands it out; flows; lists.
+-- The scheduler's ops: executions come in and are looked at; quotas; flows; what is due. Handing out: hand_out.lua.
 local ops = Ops.scheduler
 
 -- create: a new execution.
@@ -76,85 +76,6 @@ function ops.list(a)
   local items = {}
   for i, id in ipairs(ids) do items[i] = Executions.view(Records.read('x', id)) end
   return { items = items, cursor = cursor }
-end
-
--- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code.
-local function refused(x)
-  local block = Blocks.read(x.limit)
-  if block then return block.code end
-  local expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
-  local code, at = Limits.take(x.limit, x.id, expires_at, Limits.here())
-  if code then Queues.block(x, code, at) end
-  return code
-end
-
--- grant: the right to claim up to `max` ready executions. Cancelled flows' members end here instead.
--- args: worker_id, lanes, capabilities (list), max
--- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; remote:
--- the limit's tokens that are kept in other partitions, to be asked for by `admit` before the grant may be used;
--- held: the code of a limit that had no room.
-function ops.grant(a)
-  local has = {}
-  for _, name in ipairs(a.capabilities or {}) do has[name] = true end
-  local grants, more, held = {}, {}, nil
-  for _, lane in ipairs(a.lanes) do
-    local room = a.max - #grants
-    if room <= 0 then
-      more[lane] = true
-    elseif not Lists.lane_paused(lane) then
-      local ids = Queues.take(lane, has, room)
-      if #ids == room then more[lane] = true end
-      Records.prefetch('x', ids)
-      for _, id in ipairs(ids) do
-        local x = Records.edit('x', id)
-        local f = x.flow_id and Records.read('f', x.flow_id)
-        if f and f.status == 'cancelled' then
-          Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
-        else
-          local code = x.limit and refused(x)
-          if code then
-            more[lane], held = true, code
-          else
-            Leases.grant(x, a.worker_id)
-            grants[#grants + 1] = {
-              x.grant_id, id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at, x.limit and Limits.remote(x.limit),
-            }
-          end
-        end
-      end
-    end
-  end
-  return { grants = grants, more = next(more) and more or nil, held = held }
-end
-
--- admit: room in the tokens of a limit that are kept here. args: limit, id, expires_at, from (the partition that asks).
--- reply: {} or {code, at}: what has no room, and when to look again.
-function ops.admit(a)
-  local code, at = Limits.take(a.limit, a.id, a.expires_at, a.from)
-  return { code = code, at = at }
-end
-
--- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
--- grant_id, code, at. reply: {}. errors: execution_not_found.
-function ops.ungrant(a)
-  local x = Executions.edit(a.execution_id)
-  if x.grant_id == a.grant_id and x.state == 'ready' then
-    Leases.ungrant(x)
-    Queues.block(x, a.code, a.at)
-  end
-  return {}
-end
-
--- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, id, expires_at. reply: {}.
-function ops.slot(a)
-  if a.expires_at == 0 then Limits.free_token(a.token, a.id) else Limits.extend_token(a.token, a.id, a.expires_at) end
-  return {}
-end
-
--- unblock: a token elsewhere has room again. args: token. reply: {}.
-function ops.unblock(a)
-  Blocks.open_token(a.token)
-  return {}
 end
 
 -- quota_create: args: id, max_per_window, window_ms, max_concurrent, namespace, digest, idempotency_key.

@@ -60,6 +60,14 @@ function Call.hint(name, key, value)
   if old == nil or value < old then hint[key] = value end
 end
 
+-- Takes back hints[name][key].
+function Call.unhint(name, key)
+  local hint = Call.hints[name]
+  if not hint then return end
+  hint[key] = nil
+  if not next(hint) then Call.hints[name] = nil end
+end
+
 -- Appends to the list hints[name].
 function Call.hint_item(name, item)
   local hint = Call.hints[name]

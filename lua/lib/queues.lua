@@ -244,5 +244,7 @@ function Queues.take(lane, has, max)
       end
     end
   end
+  -- What this call put into the lane it has also taken out: nobody else has to look.
+  if #ids < max and #served == #sets then Call.unhint('ready', lane) end
   return ids
 end

@@ -10,7 +10,7 @@ from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.messages.leases import Claim
 from penstock.store import Store
-from penstock_lease_keeper import inputs
+from penstock.store.tasks import sendable
 
 
 class Claims:
@@ -37,6 +37,5 @@ class Claims:
             ]
         )
         return [
-            reply if isinstance(reply, PenstockError) else inputs.task(reply, self._limit)
-            for reply in replies
+            reply if isinstance(reply, PenstockError) else sendable(reply, self._limit) for reply in replies
         ]

@@ -6,7 +6,6 @@ from penstock.store.references import References
 from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
 from penstock_lease_keeper.frames import Frames
-from penstock_lease_keeper.handover import Handover
 from penstock_lease_keeper.leases import Leases
 from penstock_lease_keeper.outcomes import Outcomes
 from penstock_lease_keeper.workers import Workers
@@ -15,7 +14,6 @@ from penstock_lease_keeper.workers import Workers
 def build(context: Context) -> Service:
     limit = context.settings.max_payload_bytes
     claims = Claims(context.store, limit)
-    handover = Handover(context.store, context.nats, root=context.settings.root, payload_limit=limit)
     leases = Leases(context.store)
     outcomes = Outcomes(context.store, References(context.store))
     budgets = Budgets(context.store, context.spawn)
@@ -46,6 +44,4 @@ def build(context: Context) -> Service:
             verbs.LEASE_AWAIT_CHILDREN: outcomes.await_children,
             verbs.LEASE_REVOKE: leases.revoke,
         },
-        start=handover.start,
-        background=[handover.run],
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import pages, views
 from penstock_scheduler.idempotency import digest, once
+from penstock_scheduler.work import Places
 
 
 def _is_keyed_child(item: ExecutionCreate) -> bool:
@@ -30,9 +31,10 @@ def _is_keyed_child(item: ExecutionCreate) -> bool:
 class Executions:
     """Handlers about executions; lists of requests in, lists of results out."""
 
-    def __init__(self, store: Store, references: References) -> None:
+    def __init__(self, store: Store, references: References, expect: Callable[[Places], None]) -> None:
         self._store = store
         self._references = references
+        self._expect = expect
 
     async def create(self, call: Call[ExecutionCreate]) -> Sequence[Any]:
         missing = await self._references.missing(call.items)
@@ -45,14 +47,20 @@ class Executions:
     async def _create_all(self, items: Sequence[ExecutionCreate]) -> Sequence[Any]:
         keyed = [item for item in items if _is_keyed_child(item)]
         if not keyed:
-            return await self._store.call_many([self._create(item) for item in items])
-        others = [self._create(item) for item in items if not _is_keyed_child(item)]
+            return await self._make(items)
+        others = [item for item in items if not _is_keyed_child(item)]
         made, created = await asyncio.gather(
             asyncio.gather(*map(self._create_keyed_child, keyed), return_exceptions=True),
-            self._store.call_many(others),
+            self._make(others),
         )
         first, rest = iter(made), iter(created)
         return [next(first if _is_keyed_child(item) else rest) for item in items]
+
+    async def _make(self, items: Sequence[ExecutionCreate]) -> list[dict[str, Any] | PenstockError]:
+        creates = [self._create(item) for item in items]
+        made = asyncio.ensure_future(self._store.call_many(creates))
+        self._expect({(create[0], item.lane) for create, item in zip(creates, items, strict=True)})
+        return await made
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> dict[str, Any]:
         """Its parent says where it lives, its idempotency key where that is remembered."""

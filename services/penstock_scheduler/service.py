@@ -10,6 +10,7 @@ from penstock_scheduler.executions import Executions
 from penstock_scheduler.explanations import Explanations
 from penstock_scheduler.flow_changes import FlowChanges
 from penstock_scheduler.flows import Flows
+from penstock_scheduler.handover import Handover
 from penstock_scheduler.lanes import Lanes
 from penstock_scheduler.limits import Admission, Quotas
 from penstock_scheduler.registry import Registry
@@ -24,7 +25,6 @@ def build(context: Context) -> Service:
     budgets = Budgets(context.store, references)
     schedules = Schedules(context.store, references, context.spawn)
     context.due.on_result = schedules.due
-    executions = Executions(context.store, references)
     control = Control(context.store)
     explanations = Explanations(context.store, Registry(context.store))
     flows = Flows(context.store, references)
@@ -32,7 +32,9 @@ def build(context: Context) -> Service:
     lanes = Lanes(context.store)
     waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
     admission = Admission(context.store, context.spawn)
-    work = Work(context.store, context.nats, admission, root=context.settings.root)
+    handover = Handover(context.store, context.nats, context.settings.max_payload_bytes, context.spawn)
+    work = Work(context.store, admission, handover)
+    executions = Executions(context.store, references, work.expect)
 
     async def drain() -> None:
         waits.drain()
@@ -89,5 +91,7 @@ def build(context: Context) -> Service:
             verbs.FLOW_GRAPH: flows.graph,
         },
         background=[lambda: work.sweep(context.settings.sweep_ms / 1000)],
+        start=handover.start,
         drain=drain,
+        close=handover.stop,
     )

@@ -1,38 +1,34 @@
 """work.next and work.grant: finds work for workers, and workers for work.
 
 A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane
-gets ready work, the first of each profile that serves it asks Valkey for a grant; what answers "nothing more"
+gets ready work, the first of each profile that serves it asks Valkey for tasks; what answers "nothing more"
 makes the lane *dry* for that profile until the next hint. Hints can be lost, so a sweep forgets what is dry.
-The grants go to the lease-keeper with the worker's own reply subject: it claims and answers the worker.
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
-from penstock.messages.leases import Claims
 from penstock.store import Store
-from penstock.subjects import claims_subject
+from penstock_scheduler.handover import Handover
 from penstock_scheduler.limits import Admission
-
-log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
 MAX_ASKS: Final = 64
 """Workers that ask in one round; rounds begin with one and double while there is work."""
-MAX_GRANTS: Final = 128
+MAX_TASKS: Final = 128
 """Tasks of one round, and of one answer: so that no call holds Valkey for long."""
-_encode = msgspec.msgpack.Encoder().encode
+
+
+Places = Set[tuple[int, str]]
+"""Lanes of partitions."""
 
 
 class Profile(NamedTuple):
@@ -43,7 +39,7 @@ class Profile(NamedTuple):
 
 
 class Parked(msgspec.Struct, eq=False):
-    """One `work.next` in line; the future's None means that a lease-keeper answers."""
+    """One `work.next` in line; the future's None means that it was answered with tasks."""
 
     request: WorkNext
     reply_to: str
@@ -55,11 +51,10 @@ class Parked(msgspec.Struct, eq=False):
 class Work:
     """Who waits for work, and which lanes may have some."""
 
-    def __init__(self, store: Store, nats: Client, admission: Admission, root: str) -> None:
+    def __init__(self, store: Store, admission: Admission, handover: Handover) -> None:
         self._store = store
         self._admission = admission
-        self._nats = nats
-        self._subject = claims_subject(root)
+        self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
         self._news: dict[tuple[int, str], int] = {}
         self._dry: dict[tuple[int, str, Profile], int] = {}
@@ -120,6 +115,13 @@ class Work:
             key = (partition, lane)
             self._news[key] = self._news.get(key, 0) + 1
         self._wake()
+
+    def expect(self, places: Places) -> None:
+        """Work is on its way into Valkey: who waits for it asks right behind, in the same call."""
+        wanted = {lane for profile, line in self._lines.items() if line for lane in profile.lanes}
+        for partition, lane in places:
+            if lane in wanted:
+                self.ready(partition, [lane])
 
     def withdraw(self, worker_id: Any) -> None:
         """A worker that stops no longer wants what it asked for; it is answered at once."""
@@ -188,7 +190,7 @@ class Work:
                 continue
             turn = wanted = 0
             self._turn += 1  # partitions take turns, so that none is drained before the others
-            while line and turn < width and wanted < MAX_GRANTS:
+            while line and turn < width and wanted < MAX_TASKS:
                 parked = line.popleft()
                 if not parked.answer.done():
                     wanted += parked.request.max
@@ -204,16 +206,13 @@ class Work:
         )
 
     async def _play(self, asks: list[tuple[int, Profile, Parked]]) -> bool:
-        """Asks, forwards what was granted, puts the others back in line. Whether anything was granted."""
+        """Asks, answers who got something, puts the others back in line. Whether anybody got something."""
         # Taken before the question: news that come while it is under way make the lane wet again.
         news = dict(self._news)
         replies = await self._store.call_many(
-            [
-                (partition, "grant", _question(profile, parked.request.worker_id, parked.request.max))
-                for partition, profile, parked in asks
-            ]
+            [(partition, "hand_out", _order(profile, parked.request)) for partition, profile, parked in asks]
         )
-        granted = False
+        delivered = False
         back: list[tuple[Profile, Parked]] = []
         for (partition, profile, parked), reply in zip(asks, replies, strict=True):
             if isinstance(reply, PenstockError):
@@ -223,10 +222,8 @@ class Work:
             for lane in profile.lanes:
                 if lane not in more:
                     self._dry[partition, lane, profile] = news.get((partition, lane), 0)
-            grants, _ = await self._admission.admit(partition, reply["grants"])
-            if grants:
-                granted = True
-                await self._forward(parked, grants)
+            if await self._deliver(partition, parked, reply):
+                delivered = True
             else:
                 back.append((profile, parked))
         for profile, parked in reversed(back):
@@ -234,22 +231,37 @@ class Work:
                 _settle(parked, [{"tasks": []}])
             else:
                 self._lines.setdefault(profile, deque()).appendleft(parked)
-        return granted
+        return delivered
 
-    async def _forward(self, parked: Parked, grants: list[list[Any]]) -> None:
-        """The lease-keeper claims them and answers the worker. Lost on the way, the grants expire."""
-        request = parked.request
-        claims = Claims(
-            worker_id=request.worker_id,
-            lease_ttl_ms=request.lease_ttl_ms,
-            start=request.start,
-            grants=[[grant[0], grant[1]] for grant in grants],
-        )
-        try:
-            await self._nats.publish(self._subject, _encode(claims), reply=parked.reply_to)
-        except NatsError as error:
-            log.warning("grants could not be forwarded, they will expire: %s", error)
+    async def _deliver(self, partition: int, parked: Parked, reply: dict[str, Any]) -> bool:
+        """Answers the worker with what it was leased; False when there is nothing."""
+        tasks: list[dict[str, Any]] = reply["tasks"]
+        if reply["grants"]:
+            grants, _ = await self._admission.admit(partition, reply["grants"])
+            tasks += await self._claim(partition, parked.request, grants)
+        if not tasks or not await self._handover.answer(parked.reply_to, tasks):
+            return False
         _settle(parked, None)
+        return True
+
+    async def _claim(
+        self, partition: int, request: WorkNext, grants: list[list[Any]]
+    ) -> list[dict[str, Any]]:
+        """The leases of grants that had to be admitted elsewhere first."""
+        claim = {
+            "worker_id": request.worker_id,
+            "lease_ttl_ms": request.lease_ttl_ms,
+            "start": request.start,
+            "verb": "any",
+        }
+        replies = await self._store.call_many(
+            [
+                (partition, "claim", {**claim, "grant_id": grant_id, "execution_id": execution_id})
+                for grant_id, execution_id, *_ in grants
+            ]
+        )
+        # What was refused was cancelled or expired in between; whatever it is, the execution knows best.
+        return [reply for reply in replies if not isinstance(reply, PenstockError)]
 
 
 def _profile(request: WorkNext | WorkGrant) -> Profile:
@@ -261,7 +273,15 @@ def _question(profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
         "worker_id": worker_id,
         "lanes": profile.lanes,
         "capabilities": profile.capabilities,
-        "max": min(most, MAX_GRANTS),
+        "max": min(most, MAX_TASKS),
+    }
+
+
+def _order(profile: Profile, request: WorkNext) -> dict[str, Any]:
+    return {
+        **_question(profile, request.worker_id, request.max),
+        "lease_ttl_ms": request.lease_ttl_ms,
+        "start": request.start,
     }
 
 

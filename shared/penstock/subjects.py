@@ -1,11 +1,6 @@
 """The subjects that are not verbs (those are in `penstock.verbs`), each built in one place."""
 
 
-def claims_subject(root: str) -> str:
-    """Grants that the scheduler forwards to a lease-keeper; internal, in the lease-keepers' queue group."""
-    return f"{root}.internal.claims"
-
-
 def worker_subject(root: str, worker_id: str) -> str:
     """Pushes to one worker: cancellations, and the word to drain."""
     return f"{root}.worker.{worker_id}"

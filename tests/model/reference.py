@@ -43,7 +43,7 @@ class Lease:
     worker: str
     ttl: int
     expires: int
-    grant_id: str
+    grant_id: str | None
     via: str | None
     attempt_ends: int | None = None
 
@@ -184,6 +184,12 @@ class Job:
             raise Refused("not_a_resumed_execution")
         if verb == "reclaim" and self.via != "reclaim":
             raise Refused("execution_not_reclaimable")
+        return self.take(now, grant_id, worker, ttl, start, task)
+
+    def take(
+        self, now: int, grant_id: str | None, worker: str, ttl: int, start: bool, task: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A ready one that is claimed, or handed out without a grant (None)."""
         self._move("leased", now)
         self.epoch += 1
         if self.fresh:

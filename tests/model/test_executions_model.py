@@ -89,6 +89,15 @@ CLAIM = command(
     start=st.sampled_from([True, True, False]),
     ttl=durations,
 )
+HAND_OUT = command(
+    "hand_out",
+    worker=worker,
+    lanes=st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
+    caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
+    max=st.sampled_from([1, 2, 10]),
+    start=st.sampled_from([True, True, False]),
+    ttl=durations,
+)
 FAIL = command(
     "fail",
     **fenced,
@@ -100,7 +109,6 @@ KEEPER = st.one_of(
     FAIL,
     FAIL,
     command("complete", **fenced),
-    command("give_back", **fenced),
     CLAIM,
     command("start", **fenced),
     command("start", **fenced),
@@ -179,7 +187,11 @@ class Executions(RuleBasedStateMachine):
         plain = {**claim[1], "worker": None, "job": None, "verb": "any"}
         self._run("lease-keeper", [("claim", {**plain, "grant": i}) for i in range(fresh)])
 
-    @rule(commands=st.lists(st.one_of(CREATE, GRANT), min_size=1, max_size=5))
+    @rule(
+        commands=st.lists(
+            st.one_of(CREATE, GRANT, HAND_OUT, command("give_back", **fenced)), min_size=1, max_size=5
+        )
+    )
     def schedule(self, commands: list[Command]) -> None:
         self._run("scheduler", commands)
 
@@ -305,22 +317,7 @@ class Executions(RuleBasedStateMachine):
         self, worker: str, lanes: list[str], caps: list[str], max: int
     ) -> tuple[str, dict[str, Any], Check]:
         def check(reply: Any) -> None:
-            granted = [grant[1] for grant in reply["grants"]]
-            room = max
-            for lane in lanes:
-                eligible = [
-                    job
-                    for job in self.jobs
-                    if job.state == "ready"
-                    and job.grant is None
-                    and job.spec["lane"] == lane
-                    and set(job.spec["capabilities"]) <= set(caps)
-                ]
-                most = min(room, len(eligible))
-                mine, granted = granted[:most], granted[most:]
-                self._check_order(mine, eligible, most)
-                room -= most
-            assert granted == [], "more was granted than there is"
+            self._check_offer(lanes, caps, max, [grant[1] for grant in reply["grants"]])
             for grant_id, execution_id, resumed, reclaim, _ in reply["grants"]:
                 [job] = [job for job in self.jobs if job.execution_id == execution_id]
                 assert (resumed, reclaim) == (job.via == "resumed", job.via == "reclaim")
@@ -329,9 +326,43 @@ class Executions(RuleBasedStateMachine):
 
         return "grant", {"worker_id": worker, "lanes": lanes, "capabilities": caps, "max": max}, check
 
+    def _hand_out(
+        self, worker: str, lanes: list[str], caps: list[str], max: int, start: bool, ttl: int
+    ) -> tuple[str, dict[str, Any], Check]:
+        def check(reply: Any) -> None:
+            assert reply["grants"] == []
+            self._check_offer(lanes, caps, max, [task["execution_id"] for task in reply["tasks"]])
+            for task in reply["tasks"]:
+                [job] = [job for job in self.jobs if job.execution_id == task["execution_id"]]
+                expected = job.take(self.now, None, worker, ttl, start, task)
+                assert {name: task[name] for name in expected} == expected
+                assert job.lease is not None
+                self.fences.setdefault(job.execution_id, []).append(job.lease.fence)
+
+        order = {"worker_id": worker, "lanes": lanes, "capabilities": caps, "max": max}
+        return "hand_out", {**order, "lease_ttl_ms": ttl, "start": start}, check
+
+    def _check_offer(self, lanes: list[str], caps: list[str], max: int, offered: list[str]) -> None:
+        """Lane by lane what is ready for these capabilities, up to `max`."""
+        room = max
+        for lane in lanes:
+            eligible = [
+                job
+                for job in self.jobs
+                if job.state == "ready"
+                and job.grant is None
+                and job.spec["lane"] == lane
+                and set(job.spec["capabilities"]) <= set(caps)
+            ]
+            most = min(room, len(eligible))
+            mine, offered = offered[:most], offered[most:]
+            self._check_order(mine, eligible, most)
+            room -= most
+        assert offered == [], "more was offered than there is"
+
     def _check_order(self, mine: list[str], eligible: list[Job], most: int) -> None:
         """Of each tenant the first by priority, then by the time they became ready."""
-        assert len(mine) == most, f"{most} of {len(eligible)} should be granted, {len(mine)} were"
+        assert len(mine) == most, f"{most} of {len(eligible)} should be offered, {len(mine)} were"
         tenants = {job.spec.get("fairness_key") for job in eligible}
         for tenant in tenants:
             line = sorted(
@@ -343,6 +374,11 @@ class Executions(RuleBasedStateMachine):
 
     def _place(self, job: Job) -> tuple[float, float, str]:
         return -job.spec["priority"], self.ready_at.get(job.execution_id, math.inf), job.execution_id
+
+    def _give_back(self, **fenced: Any) -> Any:
+        return self._fenced(
+            "give_back", **fenced, does=lambda job, fence: job.release(self.now, fence, "give_back")
+        )
 
     # -- the lease-keeper's ops -------------------------------------------------------------------
 
@@ -442,11 +478,6 @@ class Executions(RuleBasedStateMachine):
     def _release(self, **fenced: Any) -> Any:
         return self._fenced(
             "release", **fenced, does=lambda job, fence: job.release(self.now, fence, "release")
-        )
-
-    def _give_back(self, **fenced: Any) -> Any:
-        return self._fenced(
-            "give_back", **fenced, does=lambda job, fence: job.release(self.now, fence, "give_back")
         )
 
     # -- the signal-router's and the cancel-reconciler's ops --------------------------------------

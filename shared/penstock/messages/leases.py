@@ -30,15 +30,6 @@ class Claim(Request, kw_only=True):
     start: bool = False
 
 
-class Claims(Request, kw_only=True):
-    """What the scheduler forwards for `work.next`: the worker is answered directly."""
-
-    worker_id: Token
-    lease_ttl_ms: LeaseTtlMs
-    start: bool
-    grants: list[list[str]]
-
-
 class TaskMessage(Reply, kw_only=True):
     """A leased execution, as its worker gets it."""
 

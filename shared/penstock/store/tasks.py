@@ -6,7 +6,7 @@ from penstock.errors import PenstockError, make
 from penstock.store.specs import merge
 
 
-def task(reply: dict[str, Any], limit: int) -> dict[str, Any] | PenstockError:
+def sendable(reply: dict[str, Any], limit: int) -> dict[str, Any] | PenstockError:
     """The state machine's task, ready for the wire. An input past `limit` bytes is `payload_too_large`."""
     handed_on = reply.pop("edge_inputs", None)
     if handed_on:

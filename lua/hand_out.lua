@@ -1,0 +1,139 @@
+-- The scheduler's ops that hand work out: who gets what, under which limits, and what comes back undelivered.
+local ops = Ops.scheduler
+
+-- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code.
+local function refused(x)
+  local block = Blocks.read(x.limit)
+  if block then return block.code end
+  local expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
+  local code, at = Limits.take(x.limit, x.id, expires_at, Limits.here())
+  if code then Queues.block(x, code, at) end
+  return code
+end
+
+-- What becomes of up to `a.max` ready executions that this worker can do, best first: `give(x)` for each that may run
+-- now. Cancelled flows' members end here instead. Returns what came of that, {lane: true} for the lanes that have more,
+-- and the code of a limit that had no room.
+local function each_ready(a, give)
+  local has = {}
+  for _, name in ipairs(a.capabilities or {}) do has[name] = true end
+  local given, more, held = 0, {}, nil
+  for _, lane in ipairs(a.lanes) do
+    local room = a.max - given
+    if room <= 0 then
+      more[lane] = true
+    elseif not Lists.lane_paused(lane) then
+      local ids = Queues.take(lane, has, room)
+      if #ids == room then more[lane] = true end
+      Records.prefetch('x', ids)
+      for _, id in ipairs(ids) do
+        local x = Records.edit('x', id)
+        local f = x.flow_id and Records.read('f', x.flow_id)
+        if f and f.status == 'cancelled' then
+          Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
+        else
+          local code = x.limit and refused(x)
+          if code then
+            more[lane], held = true, code
+          else
+            given = given + 1
+            give(x)
+          end
+        end
+      end
+    end
+  end
+  return next(more) and more or nil, held
+end
+
+-- A grant, as it is answered. remote: the limit's tokens that are kept in other partitions, to be asked for by `admit`
+-- before the grant may be used.
+local function grant(x, worker_id)
+  Leases.grant(x, worker_id)
+  return {
+    x.grant_id, x.id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at, x.limit and Limits.remote(x.limit),
+  }
+end
+
+-- grant: the right to claim up to `max` ready executions. args: worker_id, lanes, capabilities (list), max.
+-- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; held: the
+-- code of a limit that had no room.
+function ops.grant(a)
+  local grants = {}
+  local more, held = each_ready(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
+  return { grants = grants, more = more, held = held }
+end
+
+-- hand_out: up to `max` ready executions, leased (and started): `work.next` in one step. What needs room in other
+-- partitions is only granted: `admit` there, then `claim`. args: worker_id, lanes, capabilities (list), max, lease_ttl_ms,
+-- start. reply: {tasks, grants (as above), more: {lane: true}}. events: leased (and started).
+function ops.hand_out(a)
+  local tasks, grants = {}, {}
+  local more = each_ready(a, function(x)
+    if x.limit and Limits.remote(x.limit) then
+      grants[#grants + 1] = grant(x, a.worker_id)
+    else
+      Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
+      tasks[#tasks + 1] = Leases.task(x)
+    end
+  end)
+  return { tasks = tasks, grants = grants, more = more }
+end
+
+-- claim: a grant of `hand_out` becomes a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (any).
+-- reply: a task. errors: see Leases.claim. events: leased (and started).
+function ops.claim(a) return Leases.claim(a) end
+
+-- admit: room in the tokens of a limit that are kept here. args: limit, id, expires_at, from (the partition that asks).
+-- reply: {} or {code, at}: what has no room, and when to look again.
+function ops.admit(a)
+  local code, at = Limits.take(a.limit, a.id, a.expires_at, a.from)
+  return { code = code, at = at }
+end
+
+-- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
+-- grant_id, code, at. reply: {}. errors: execution_not_found.
+function ops.ungrant(a)
+  local x = Executions.edit(a.execution_id)
+  if x.grant_id == a.grant_id and x.state == 'ready' then
+    Leases.ungrant(x)
+    Queues.block(x, a.code, a.at)
+  end
+  return {}
+end
+
+-- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, id, expires_at. reply: {}.
+function ops.slot(a)
+  if a.expires_at == 0 then Limits.free_token(a.token, a.id) else Limits.extend_token(a.token, a.id, a.expires_at) end
+  return {}
+end
+
+-- unblock: a token elsewhere has room again. args: token. reply: {}.
+function ops.unblock(a)
+  Blocks.open_token(a.token)
+  return {}
+end
+
+-- give_back: the worker never got the task: back to the queue, nothing used. args: fence. reply: {state}.
+-- errors: fence errors. events: returned.
+function ops.give_back(a)
+  local x, repeated = Fences.hold(a, 'give_back')
+  if not x then return repeated end
+  if Executions.canceling(x) then
+    Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', 'scheduler')
+  else
+    local via = x.claimed_via
+    States.transition(x, 'ready', { event = 'returned', why = 'worker_gone', actor = 'scheduler' })
+    x.via = via
+  end
+  return Fences.consume(x, a, 'give_back', { state = x.state })
+end
+
+-- refuse: no worker can be sent this task: it fails for good. args: fence, reason, category. reply: {outcome}.
+-- errors: fence errors. events: failed.
+function ops.refuse(a)
+  local x, repeated = Fences.hold(a, 'refuse')
+  if not x then return repeated end
+  if x.state == 'leased' then Leases.start(x) end
+  return Fences.consume(x, a, 'refuse', Leases.fail(x, a.reason, a.category, false, nil, 'scheduler'))
+end

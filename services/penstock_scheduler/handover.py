@@ -1,0 +1,130 @@
+"""The end of `work.next`: tasks go to the worker that asked, and come back if it is gone.
+
+They go out with a reply subject of our own. A worker that is gone has no subscription on its inbox, so
+nats-server answers that subject with "no responders" at once, and the leases go back to their queue without
+waiting to expire.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from penstock import verbs
+from penstock.bus.codec import codec_of
+from penstock.bus.endpoints import unsubscribe
+from penstock.errors import PenstockError
+from penstock.ids import partition_of
+from penstock.store import Store
+from penstock.store.tasks import sendable
+
+log: Final = logging.getLogger(__name__)
+
+KEEP_S: Final = 10.0
+"""How long an answer may turn out to be undeliverable; the server tells within a round trip."""
+
+
+class Fence(NamedTuple):
+    execution_id: str
+    attempt_index: int
+    lease_id: str
+    lease_epoch: int
+
+
+class Handover:
+    """From leased tasks to the worker's answer."""
+
+    def __init__(
+        self,
+        store: Store,
+        nats: Client,
+        payload_limit: int,
+        spawn: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        self._store = store
+        self._nats = nats
+        self._limit = payload_limit
+        self._spawn = spawn
+        self._codec = codec_of(verbs.WORK_NEXT)
+        self._sent: dict[str, list[Fence]] = {}
+        self._numbers = itertools.count(1)
+        self._inbox = nats.new_inbox()
+        self._returns: Subscription | None = None
+
+    async def start(self) -> None:
+        """Before the first answer: hears which of them nobody got."""
+        self._returns = await self._nats.subscribe(f"{self._inbox}.*", cb=self._returned)
+
+    async def stop(self) -> None:
+        """After the last answer."""
+        if self._returns is not None:
+            await unsubscribe(self._nats, [self._returns])
+
+    async def answer(self, reply_to: str, replies: Sequence[dict[str, Any]]) -> bool:
+        """Sends the state machine's tasks, as many as one message carries; the others go back to their queue.
+
+        False when none of them can be sent, and the worker still waits.
+        """
+        fitting: list[dict[str, Any]] = []
+        back: list[Fence] = []
+        room = self._nats.max_payload - 4096
+        for reply in replies:
+            fence = _fence(reply)
+            task = sendable(reply, self._limit)
+            if isinstance(task, PenstockError):
+                await self._refuse(fence, task)
+                continue
+            room -= len(task["input"] or "") + 1024
+            if fitting and room < 0:
+                back.append(fence)
+            else:
+                fitting.append(task)
+        if fitting:
+            await self._send(reply_to, fitting)
+        if back:
+            await self._give_back(back)
+        return bool(fitting)
+
+    async def _send(self, reply_to: str, tasks: list[dict[str, Any]]) -> None:
+        token = str(next(self._numbers))
+        fences = self._sent[token] = [_fence(task) for task in tasks]
+        asyncio.get_running_loop().call_later(KEEP_S, self._sent.pop, token, None)
+        body, headers = self._codec.encode([{"tasks": tasks}], True)
+        try:
+            await self._nats.publish(reply_to, body, headers=headers, reply=f"{self._inbox}.{token}")
+        except NatsError as error:
+            log.warning("tasks could not be sent: %s", error)
+            del self._sent[token]
+            await self._give_back(fences)
+
+    async def _refuse(self, fence: Fence, error: PenstockError) -> None:
+        """An input that no worker can be sent: the execution fails, retrying would not help."""
+        command = {**fence._asdict(), "reason": error.message, "category": error.code}
+        [reply] = await self._store.call_many([(partition_of(fence.execution_id), "refuse", command)])
+        if isinstance(reply, PenstockError):
+            log.warning("%s could not be failed: %s", fence.execution_id, reply)
+
+    async def _returned(self, msg: Msg) -> None:
+        """The worker is gone: no responders on its inbox."""
+        if msg.headers and msg.headers.get("Status") == "503":
+            fences = self._sent.pop(msg.subject.rpartition(".")[2], None)
+            if fences:
+                self._spawn(self._give_back(fences))
+
+    async def _give_back(self, fences: list[Fence]) -> None:
+        replies = await self._store.call_many(
+            [(partition_of(fence.execution_id), "give_back", fence._asdict()) for fence in fences]
+        )
+        lost = [reply for reply in replies if isinstance(reply, PenstockError)]
+        if lost:
+            log.warning("%d leases could not be given back, they will expire: %s", len(lost), lost[0])
+
+
+def _fence(task: dict[str, Any]) -> Fence:
+    return Fence(task["execution_id"], task["attempt_index"], task["lease_id"], task["lease_epoch"])
