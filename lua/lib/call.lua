@@ -35,6 +35,7 @@ end
 
 function Call.finish()
   Graph.work()
+  if Call.hints.done then Executions.announce(Call.hints.done) end
   Records.place_all()
   Zsets.flush()
   Records.save()

@@ -7,6 +7,8 @@
 -- waited (somebody waits for its end), children_open (lib/children.lua).
 
 local DEFAULT_MAX_RECLAIMS = 10
+-- Ends that one hint tells of in full: a hint has to stay well within a NATS message.
+local ANNOUNCED = 64
 
 local function earliest(a, b)
   if not a then return b end
@@ -171,6 +173,14 @@ function Executions.retire(x)
   Payloads.release(x, 'result')
   redis.call('UNLINK', Call.root .. ':h:' .. id, Call.root .. ':fr:' .. id)
   Records.delete('x', id)
+end
+
+-- What the `done` hint tells of those that ended: the view that they are waited for, or, of large ones, the id.
+function Executions.announce(ended)
+  for i, x in ipairs(ended) do
+    local small = i <= ANNOUNCED and x.input ~= true and x.result ~= true
+    ended[i] = small and Executions.view(x) or x.id
+  end
 end
 
 -- The record as a reply; payloads included.

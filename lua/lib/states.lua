@@ -41,7 +41,7 @@ function States.transition(x, to, about)
     x.outcome = about.outcome or to
     x.wake_at = nil
     if x.waited then
-      Call.hint_item('done', x.id)
+      Call.hint_item('done', x)
       x.waited = nil
     end
     if x.parent_id then Children.ended(x) end

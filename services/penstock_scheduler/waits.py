@@ -1,7 +1,7 @@
 """execution.wait: parks until an execution ends.
 
-The state machine marks an execution that is waited for, and its end gives a `done` hint to all schedulers.
-A hint may be lost, so a parked wait looks again every sweep.
+The state machine marks an execution that is waited for, and its end gives a `done` hint to all schedulers: the
+ended execution itself, or its id where it is large. A hint may be lost, so a parked wait looks again every sweep.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from penstock.states import TERMINAL
 from penstock.store import Store
 from penstock_scheduler import views
 
+Record = dict[str, Any]
+
 
 class Waits:
     """Who waits for which execution, in this process."""
@@ -23,48 +25,54 @@ class Waits:
     def __init__(self, store: Store, sweep_s: float) -> None:
         self._store = store
         self._sweep_s = sweep_s
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, set[asyncio.Future[Record | None]]] = {}
         self._stopping = False
 
     def drain(self) -> None:
         """Lets those who wait go, with the record as it is: they ask another scheduler."""
         self._stopping = True
-        for events in self._waiting.values():
-            for event in events:
-                event.set()
+        for execution_id in self._waiting:
+            self._tell(execution_id, None)
 
-    def done(self, _partition: int, execution_ids: Any) -> None:
+    def done(self, _partition: int, ended: Any) -> None:
         """The `done` hint."""
-        for execution_id in execution_ids:
-            for event in self._waiting.get(execution_id, ()):
-                event.set()
+        for each in ended:
+            if isinstance(each, str):
+                self._tell(each, None)
+            else:
+                self._tell(each["execution_id"], each)
 
     async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any]:
         if len(call.items) == 1:
             return [await self._wait(call.items[0])]
         return await asyncio.gather(*map(self._wait, call.items), return_exceptions=True)
 
+    def _tell(self, execution_id: str, record: Record | None) -> None:
+        for future in self._waiting.get(execution_id, ()):
+            if not future.done():
+                future.set_result(record)
+
     async def _wait(self, item: ExecutionWait) -> dict[str, Any] | PenstockError:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + item.wait_ms / 1000
         partition = partition_of(item.execution_id)
-        # Listening begins before the first look: an end in between is not missed.
-        event = asyncio.Event()
-        waiting = self._waiting.setdefault(item.execution_id, set())
-        waiting.add(event)
-        try:
-            while True:
-                event.clear()
+        while True:
+            waiting = self._waiting.setdefault(item.execution_id, set())
+            # Listening begins before the look: an end in between is not missed.
+            told: asyncio.Future[Record | None] = loop.create_future()
+            waiting.add(told)
+            try:
                 record = await self._store.call(partition, "wait", item)
                 left = deadline - loop.time()
                 if record["state"] in TERMINAL or left <= 0 or self._stopping:
                     return views.execution(record)
-                try:
-                    async with asyncio.timeout(min(left, self._sweep_s)):
-                        await event.wait()
-                except TimeoutError:
-                    pass
-        finally:
-            waiting.discard(event)
-            if not waiting:
-                self._waiting.pop(item.execution_id, None)
+                async with asyncio.timeout(min(left, self._sweep_s)):
+                    ended = await told
+                if ended is not None:
+                    return views.execution(dict(ended))
+            except TimeoutError:
+                pass
+            finally:
+                waiting.discard(told)
+                if not waiting:
+                    self._waiting.pop(item.execution_id, None)
