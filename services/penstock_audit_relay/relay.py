@@ -19,9 +19,11 @@ from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.position import recover
 from penstock_audit_relay.publisher import NoStream, Publisher, PublishError, Superseded
 
-SMALL: Final = 250
-GAP: Final = 0.005
-"""Seconds until the next look after a batch of fewer than SMALL events: more gather, and each costs less."""
+SMALL: Final = 900
+LINGER: Final = 0.03
+"""Seconds from the first news, or from a batch of fewer than SMALL events, to the next look: more gather, each
+costs less, and the relay keeps out of the way of what is still going on.
+"""
 STAND_BY: Final = 0.25
 BACKOFF: Final = (0.1, 5.0)
 GRUMBLE_EVERY: Final = 10.0
@@ -132,9 +134,10 @@ class Relay:
                 else:
                     self._outbox.confirm(batch.cursor)
                 if batch.events < SMALL:
-                    await asyncio.sleep(GAP)
+                    await asyncio.sleep(LINGER)
             elif not self._outbox.busy:
                 await self._outbox.wait(self._sweep)
+                await asyncio.sleep(LINGER)
         if flying is not None:
             await flying[1]
             self._done(flying[0])

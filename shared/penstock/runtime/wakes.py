@@ -31,7 +31,7 @@ AUDIENCE: Final = {
     "audit": AUDIT_RELAY,
 }
 """The topics, and the service whose instances listen to each."""
-AUDIT_GAP: Final = 0.005
+AUDIT_GAP: Final = 0.02
 """Seconds between two audit hints: nearly every call has one, and one wakes the relay for all before it."""
 
 
