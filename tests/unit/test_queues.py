@@ -56,3 +56,14 @@ async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: M
     ids = {each[2]["id"] for each in small}
     reply = await machine.stores["scheduler"].call(*grant(20, "gpu"))
     assert len(ids & {each[1] for each in reply["grants"]}) == 10
+
+
+async def test_a_limit_that_ran_dry_hides_no_other(machine: Machine) -> None:
+    """A worker that asks for one looks past the limits that have nothing left."""
+    for n in range(3):
+        assert await granted(machine, create(limit=f"c/0/9/k{n}")) == []
+        assert await granted(machine, grant(1)) == [1]
+    await granted(machine, *(create(limit=f"c/0/9/m{n}") for n in range(3)))
+    assert await granted(machine, grant(3)) == [3]
+    await granted(machine, create(limit="c/0/9/last"))
+    assert await granted(machine, grant(1)) == [1]
