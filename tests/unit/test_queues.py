@@ -67,3 +67,17 @@ async def test_a_limit_that_ran_dry_hides_no_other(machine: Machine) -> None:
     assert await granted(machine, grant(3)) == [3]
     await granted(machine, create(limit="c/0/9/last"))
     assert await granted(machine, grant(1)) == [1]
+
+
+async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Machine) -> None:
+    """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
+    store, token = machine.stores["scheduler"], "c/1/1/k"
+    asks: list[dict[str, Any]] = [
+        {"limit": token, "id": name, "expires_at": 2**52, "from": 0} for name in ("holder", "other")
+    ]
+    assert "code" not in await store.call(1, "admit", asks[0])
+    assert (await store.call(1, "admit", asks[1]))["code"] == "concurrency_limit_exceeded"
+    await store.call(1, "slot", {"token": token, "id": "other", "expires_at": 0})
+    assert machine.told("unblock") == []
+    await store.call(1, "slot", {"token": token, "id": "holder", "expires_at": 0})
+    assert machine.told("unblock") == [[0, token]]
