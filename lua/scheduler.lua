@@ -199,8 +199,8 @@ function ops.flow_create(a)
     kept.duplicate = true
     return kept
   end
-  for _, m in ipairs(a.members) do
-    Executions.check_spec(m)
+  for i, m in ipairs(a.members) do
+    Executions.check_spec(m, 'members[' .. i - 1 .. '].')
     Lists.admit(m.lane or 'default')
   end
   a.namespace = namespace ~= 'default' and namespace or nil
