@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from house import House, fence
 from penstock.errors import TABLE
 from penstock.verbs import MAX_BATCH, SERVICES, VERBS, Verb
+from servers import ValkeyServer
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 CONTENTION = {
@@ -189,6 +192,68 @@ class TestRubbish:
             error = await penstock.refused(verb, {"worker_id": "w", "capabilities": MANY})
             assert (error.code, error.detail) == ("invalid_request", {"field": "capabilities"})
         assert (await penstock.request("worker.list"))["items"] == []
+
+
+class TestUnavailable:
+    @pytest.fixture
+    def valkey(self, tmp_path: Path) -> Iterator[ValkeyServer]:
+        server = ValkeyServer(tmp_path)
+        server.start()
+        yield server
+        server.kill()
+
+    async def test_without_valkey_every_service_says_so(self, nats_url: str, valkey: ValkeyServer) -> None:
+        async with House.open(nats_url, valkey.url) as penstock:
+            await penstock.create()
+            task = fence(await penstock.begin(lease_ttl_ms=600_000))
+            ask = {"execution_id": task["execution_id"]}
+            flow = {"controller_id": "c", "goal": "g", "owner": "o"}
+            bodies: dict[str, Any] = {
+                "execution.create": {"kind": "t"}, "execution.get": ask, "execution.list": {},
+                "execution.replay": {**ask, "idempotency_key": "k"}, "execution.wait": ask,
+                "work.next": {"worker_id": "w"}, "work.grant": {"worker_id": "w"},
+                "lane.pause": {"lane": "default"}, "quota.create": {"max_concurrent": 1},
+                "schedule.create": {"cron": "* * * * *", "execution": {"kind": "t"}},
+                "budget.create": {"dimensions": {"t": {"hard": 1}}}, "flow.create": flow,
+                "flow.update_state": {"flow_id": NOWHERE, "state_patch": 1},
+                "lease.renew": task, "lease.complete": {**task, "children": [{"kind": "t"}]},
+                "lease.usage": {**task, "budget_id": NOWHERE, "dimensions": {"t": 1}}, "frame.read": ask,
+                "worker.register": {"worker_id": "w"}, "worker.list": {}, "lease.suspend": task,
+                "signal.deliver": {"token": "t", "name": "n"}, "flow.create_mirrored": flow,
+                "flow.steps": {"flow_id": NOWHERE}, "execution.cancel": ask, "cancel.backlog": {},
+            }  # fmt: skip
+            valkey.kill()
+            for verb, body in bodies.items():
+                error = await penstock.refused(verb, body)
+                what = (verb, error.code, error.error_class, error.number, error.retryable)
+                assert what == (verb, "valkey_unavailable", "unavailable", 503, True)
+            # A batch is still answered item by item.
+            answers = await penstock.request("execution.get", [ask, {"execution_id": "x"}])
+            codes = [answer["error"]["code"] for answer in answers]
+            assert codes == ["valkey_unavailable", "invalid_request"]
+            valkey.start()
+
+            async def renewed() -> Any:
+                return await penstock.request("lease.renew", [task])
+
+            await penstock.until(renewed, lambda answers: "ok" in answers[0], "Valkey's return")
+            await penstock.request("lease.complete", task)
+
+    async def test_a_service_that_stops_answers_what_it_has_not_done(
+        self, nats_url: str, valkey: ValkeyServer
+    ) -> None:
+        async with House.open(nats_url, valkey.url, drain_timeout_ms=100) as penstock:
+            body = msgspec.json.encode({"execution_id": await penstock.create()})
+            redis: Redis[bytes] = Redis.from_url(valkey.url)
+            await redis.client_pause(60_000, all=False)  # what may write waits
+            answered = await penstock.nats.subscribe(inbox := penstock.nats.new_inbox())
+            await penstock.nats.publish(f"{penstock.root}.v1.execution.get", body, reply=inbox)
+            await penstock.nats.flush()  # the server has passed it on
+            await penstock.services.pop("scheduler").stop()
+            error = msgspec.json.decode((await answered.next_msg(timeout=20)).data)["error"]
+            assert (error["code"], error["class"], error["retryable"]) == ("timeout", "unavailable", True)
+            await redis.client_unpause()
+            await redis.aclose()
 
 
 class TestTable:
