@@ -72,9 +72,13 @@ class ExecutionSpec(Request, kw_only=True):
 
 
 class ExecutionCreate(ExecutionSpec, kw_only=True):
-    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's."""
+    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's.
+
+    With `flow_id` it is one more member of that flow: it depends on no other, and its key is its id.
+    """
 
     parent_id: Id | None = None
+    flow_id: Id | None = None
     namespace: Token = "default"
     idempotency_key: IdempotencyKey | None = None
 
