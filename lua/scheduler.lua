@@ -4,7 +4,7 @@ local ops = Ops.scheduler
 -- create: a new execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}
 -- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
--- parent). events: created.
+-- parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the caller's connection broke before our answer arrived.
@@ -17,10 +17,16 @@ function ops.create(a)
   Executions.check_spec(a.spec)
   Lists.admit(a.spec.lane or 'default')
   local parent_id = a.spec.parent_id
-  if parent_id then Executions.read(parent_id) end
-  local x = Executions.create(a.id, a.spec, {
-    namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id,
-  })
+  local x
+  if a.spec.flow_id then
+    if parent_id then Errors.invalid('parent_id', 'a member of a flow has none') end
+    x = Graph.join(a.spec.flow_id, a.id, a.spec, a.namespace)
+  else
+    if parent_id then Executions.read(parent_id) end
+    x = Executions.create(a.id, a.spec, {
+      namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id,
+    })
+  end
   local reply = { execution_id = a.id, state = x.state, duplicate = false }
   Idempotency.keep('execution', a.namespace, a.idempotency_key, a.digest, reply)
   return reply
@@ -120,8 +126,8 @@ function ops.flow_create(a)
     kept.duplicate = true
     return kept
   end
-  for _, m in ipairs(a.members) do
-    Executions.check_spec(m)
+  for i, m in ipairs(a.members) do
+    Executions.check_spec(m, 'members[' .. i - 1 .. '].')
     Lists.admit(m.lane or 'default')
   end
   a.namespace = namespace ~= 'default' and namespace or nil

@@ -1,13 +1,18 @@
 -- Changes to the graph of a flow that exists. An edge that comes late counts as if it had always been there: if its
 -- parent has ended already, that is told at once (of a flow that has not begun: when it begins).
 
--- Refuses a change that the flow's state forbids, or that was made from an older view of the graph.
--- Errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, invalid_request (a mirrored flow),
--- stale_graph_revision {expected, actual}.
-function Graph.edit(a)
-  local f = Flows.edit(a.flow_id, a.expected_revision)
+-- Refuses a change that the flow's state forbids.
+-- Errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, invalid_request (a mirrored flow).
+local function open(flow_id, expected_revision)
+  local f = Flows.edit(flow_id, expected_revision)
   Flows.check_open(f)
   if f.kind ~= 'managed' then Errors.invalid('flow_id', 'a mirrored flow has no members') end
+  return f
+end
+
+-- The same, and one that was made from an older view of the graph. Errors: stale_graph_revision {expected, actual}.
+function Graph.edit(a)
+  local f = open(a.flow_id, a.expected_revision)
   if f.graph_revision ~= a.graph_revision then
     Errors.raise('stale_graph_revision', { expected = a.graph_revision, actual = f.graph_revision })
   end
@@ -60,6 +65,18 @@ function Graph.add(f, members, edges, joins)
     end
   end
   Graph.push(f, { kind = 'roots', offset = before })
+end
+
+-- A member that waits for nobody, its key its id: it may join whatever the graph looks like by now.
+-- Errors: those of `open`, invalid_request (another namespace than the flow's).
+function Graph.join(flow_id, id, spec, namespace)
+  local f = open(flow_id)
+  if namespace ~= (f.namespace or 'default') then Errors.invalid('namespace', "is not the flow's") end
+  spec.key, spec.execution_id = id, id
+  Graph.changed(f, 'executions_added', { members = 1, edges = 0 })
+  Graph.add(f, { spec }, {}, {})
+  Graph.work()
+  return Executions.read(id)
 end
 
 -- A member whose dependencies may still change: one that waits for them. Errors: execution_not_eligible.

@@ -142,10 +142,9 @@ end
 -- There may be room again, by other means than a freed slot.
 function Limits.opened(token) tell_waiting(token) end
 
--- Frees a slot.
+-- Frees a slot. Where there was none there is no more room than before: telling would only make others ask in vain.
 function Limits.free_token(token, id)
-  redis.call('ZREM', slots_key(token), id)
-  tell_waiting(token)
+  if redis.call('ZREM', slots_key(token), id) == 1 then tell_waiting(token) end
 end
 
 -- Drops a token's books.

@@ -109,25 +109,33 @@ local function head(line)
   return line.found[line.next], tonumber(line.found[line.next + 1])
 end
 
--- The lines of one fairness key: the queue without limits, and those of limits that are not blocked.
+-- The lines of one fairness key: the queue without limits, and those of limits that are not blocked. What is blocked or
+-- has run dry leaves the list and does not count: the work of another limit may stand behind it.
 local function lines_of(lane, caps, fair, chunk, max)
   local lines = { new_line(queue_key(lane, caps, fair), chunk) }
   local key = lines_key(lane, caps, fair)
-  for _, limit in ipairs(redis.call('ZRANGE', key, 0, max - 1)) do
-    local line = new_line(queue_key(lane, caps, fair, limit), 4)
-    if Blocks.read(limit) then
-      redis.call('ZREM', key, limit)
-      local block = Records.read('block', limit)
-      Blocks.add(limit, block.code, block.until_at, line.name, { lane, caps, fair })
-    elseif head(line) then
-      line.limit = limit
-      lines[#lines + 1] = line
-    else
-      redis.call('ZREM', key, limit)
-      -- What joins it later in this call must make it known again.
-      filled[line.name] = nil
+  local kept, dropped = 0, nil
+  repeat
+    dropped = false
+    for _, limit in ipairs(redis.call('ZRANGE', key, kept, max - 1)) do
+      local line = new_line(queue_key(lane, caps, fair, limit), 4)
+      local block = Blocks.read(limit)
+      if not block and head(line) then
+        line.limit = limit
+        lines[#lines + 1] = line
+        kept = kept + 1
+      else
+        redis.call('ZREM', key, limit)
+        dropped = true
+        if block then
+          Blocks.add(limit, block.code, block.until_at, line.name, { lane, caps, fair })
+        else
+          -- What joins it later in this call must make it known again.
+          filled[line.name] = nil
+        end
+      end
     end
-  end
+  until not dropped or kept == max
   return lines
 end
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError, make
+from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.messages.flows import FlowSteps, Observe
 from penstock.store import Store
@@ -32,7 +32,7 @@ class Steps:
         item = call.items[0]
         items: list[dict[str, Any]] = []
         room = PAGE_BYTES
-        after: int | None = _position(item.cursor)
+        after: int | None = int(item.cursor or 0)
         while after is not None and len(items) < item.limit and room > 0:
             page = await self._store.call(
                 partition_of(item.flow_id),
@@ -48,11 +48,3 @@ class Steps:
             room -= sum(len(step.get("result") or "") for step in page["items"])
             after = page.get("after")
         return [{"items": [_STEP | step for step in items], "cursor": None if after is None else str(after)}]
-
-
-def _position(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 15):
-        raise make("invalid_request", "cursor: not one of this list", detail={"field": "cursor"})
-    return int(cursor)

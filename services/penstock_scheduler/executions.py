@@ -25,7 +25,8 @@ from penstock_scheduler.work import Places
 
 
 def _is_keyed_child(item: ExecutionCreate) -> bool:
-    return item.parent_id is not None and item.idempotency_key is not None
+    """Whether it lives with its parent or its flow, and its idempotency key where that is remembered."""
+    return item.idempotency_key is not None and (item.parent_id is not None or item.flow_id is not None)
 
 
 class Executions:
@@ -63,7 +64,7 @@ class Executions:
         return await made
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> dict[str, Any]:
-        """Its parent says where it lives, its idempotency key where that is remembered."""
+        """Its parent or its flow says where it lives, its idempotency key where that is remembered."""
         partition, op, args = self._create(item)
         key, body = args.pop("idempotency_key"), args.pop("digest")
 
@@ -88,6 +89,8 @@ class Executions:
             args["idempotency_key"] = item.idempotency_key
         if item.parent_id is not None:
             partition = partition_of(item.parent_id)
+        if item.flow_id is not None:
+            partition = partition_of(item.flow_id)
         args["id"] = new_id(partition)
         return partition, "create", args
 

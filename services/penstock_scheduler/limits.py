@@ -37,16 +37,16 @@ class Quotas:
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
         args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
         args["namespace"] = None if item.namespace == "default" else item.namespace
-        return [await self._store.call(partition, "quota_create", args)]
+        return [_view(await self._store.call(partition, "quota_create", args))]
 
     async def get(self, call: Call[QuotaGet]) -> Sequence[Any]:
         item = call.items[0]
-        return [await self._store.call(partition_of(item.quota_id), "quota_get", item)]
+        return [_view(await self._store.call(partition_of(item.quota_id), "quota_get", item))]
 
     async def delete(self, call: Call[QuotaGet]) -> Sequence[Any]:
         item = call.items[0]
         self._references.forget("quota", item.quota_id)
-        return [await self._store.call(partition_of(item.quota_id), "quota_delete", item)]
+        return [_view(await self._store.call(partition_of(item.quota_id), "quota_delete", item))]
 
 
 class Admission:
@@ -104,6 +104,11 @@ class Admission:
 
     def _later(self, calls: list[tuple[int, str, dict[str, Any]]]) -> None:
         self._spawn(self._store.call_many(calls))
+
+
+def _view(quota: dict[str, Any]) -> dict[str, Any]:
+    """All fields, null where there is nothing."""
+    return {"max_per_window": None, "window_ms": None, "max_concurrent": None, **quota}
 
 
 def _invalid(field: str, message: str) -> PenstockError:

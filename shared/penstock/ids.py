@@ -5,7 +5,8 @@ import time
 import zlib
 from typing import Final
 
-ID_PATTERN: Final = r"^[0-9]{1,5}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\n)$"
+UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\n)$"
+ID_PATTERN: Final = UUID_PATTERN.replace("^", "^[0-9]{1,5}-")
 TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"  # noqa: S105 - a NATS subject token, not a secret
 KIND_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(?!\n)$"
 

@@ -386,6 +386,75 @@ class TestAddExecution:
         assert seen["status"] == "running"
 
 
+class TestCreateIntoAFlow:
+    """execution.create with a flow_id: one more member, without the flow's graph in hand."""
+
+    async def test_it_is_a_member_like_the_others(self, either: House) -> None:
+        flow = await make_flow(either, "a", namespace="n")
+        body = {"kind": "k", "flow_id": flow["flow_id"], "namespace": "n", "lane": "l", "input": {"n": 1}}
+        made = await either.request("execution.create", body)
+        assert made["state"] == "ready"
+        record = await either.get(made["execution_id"])
+        assert (record["flow_id"], record["namespace"], record["lane"]) == (flow["flow_id"], "n", "l")
+        after = await get(either, flow)
+        assert (after["revision"], after["graph_revision"], after["counts"]) == (3, 1, {"ready": 2})
+        keys = [member["key"] for member in (await graph(either, flow))["members"]]
+        assert keys == ["a", made["execution_id"]]
+        # The flow is not through before it is.
+        await work_off(either)
+        assert (await get(either, flow))["status"] == "running"
+        task = await either.begin(lanes=["l"])
+        assert task["input"] == {"n": 1}
+        await either.request("lease.complete", fence(task))
+        await ends(either, flow, "finished")
+
+    async def test_it_waits_for_the_start_and_others_may_wait_for_it(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a", start=False)
+        execution_id = await penstock.create(flow_id=flow["flow_id"])
+        record = await penstock.get(execution_id)
+        assert (record["state"], record["reason"]) == ("scheduled", "dependencies")
+        await change(penstock, "flow.add_dependency", flow, **{"from": execution_id, "to": "a"})
+        await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+        assert await work_off(penstock) == execution_id
+        assert await work_off(penstock) == flow["members"]["a"]
+        await ends(penstock, flow, "finished")
+
+    async def test_idempotency(self, either: House) -> None:
+        flow = await make_flow(either, "a")
+        for n in range(3):  # the key is remembered in this partition or that
+            body = {"kind": "k", "flow_id": flow["flow_id"], "idempotency_key": f"k{n}"}
+            first = await either.request("execution.create", body)
+            again = await either.request("execution.create", body)
+            assert again == {**first, "duplicate": True}
+            error = await either.refused("execution.create", {**body, "priority": 1})
+            assert error.code == "idempotency_conflict"
+        assert (await get(either, flow))["counts"] == {"ready": 4}
+
+    async def test_refusals(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a")
+        body = {"kind": "k", "flow_id": flow["flow_id"]}
+        mirrored = await penstock.request(
+            "flow.create_mirrored", {"controller_id": "c", "goal": "g", "owner": "o"}
+        )
+        for change_, field in (
+            ({"flow_id": mirrored["flow_id"]}, "flow_id"),
+            ({"parent_id": flow["members"]["a"]}, "parent_id"),
+            ({"namespace": "other"}, "namespace"),
+            ({"deadline_at": 1}, "deadline_at"),
+        ):
+            error = await penstock.refused("execution.create", {**body, **change_})
+            assert (error.code, error.detail) == ("invalid_request", {"field": field})
+        error = await penstock.refused("execution.create", {**body, "flow_id": NOWHERE})
+        assert error.code == "flow_not_found"
+        assert await get(penstock, flow) == await get(penstock, flow) | {"revision": 2, "graph_revision": 0}
+        await penstock.request("flow.request_cancel", {"flow_id": flow["flow_id"]})
+        assert (await penstock.refused("execution.create", body)).code == "cancel_pending"
+        ended = await make_flow(penstock)
+        await penstock.request("flow.finish", {"flow_id": ended["flow_id"]})
+        error = await penstock.refused("execution.create", {**body, "flow_id": ended["flow_id"]})
+        assert error.code == "already_terminal"
+
+
 class TestAddDependency:
     async def test_a_member_waits_for_one_more(self, penstock: House) -> None:
         flow = await make_flow(penstock, "a b c", "a>c", start=False)

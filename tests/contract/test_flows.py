@@ -183,14 +183,14 @@ class TestCreate:
 
     async def test_a_bad_member_makes_no_flow(self, penstock: House) -> None:
         for member, field in (
-            ({"key": "b", "kind": "t", "deadline_at": 1}, "deadline_at"),
+            ({"key": "b", "kind": "t", "deadline_at": 1}, "members[1].deadline_at"),
             ({"key": "b", "kind": "t", "priority": 1000}, "members[1].priority"),
             ({"key": "b c", "kind": "t"}, "members[1].key"),
             ({"key": "b", "kind": "t", "namespace": "n"}, "members[1].namespace"),
         ):
             error = await penstock.refused("flow.create", body_of([{"key": "a", "kind": "t"}, member]))
             assert error.code == "invalid_request"
-            assert error.detail["field"].endswith(field.rpartition(".")[2])
+            assert error.detail == {"field": field}
         assert (await penstock.request("execution.list"))["items"] == []
 
     async def test_idempotency(self, either: House) -> None:

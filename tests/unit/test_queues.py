@@ -56,3 +56,28 @@ async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: M
     ids = {each[2]["id"] for each in small}
     reply = await machine.stores["scheduler"].call(*grant(20, "gpu"))
     assert len(ids & {each[1] for each in reply["grants"]}) == 10
+
+
+async def test_a_limit_that_ran_dry_hides_no_other(machine: Machine) -> None:
+    """A worker that asks for one looks past the limits that have nothing left."""
+    for n in range(3):
+        assert await granted(machine, create(limit=f"c/0/9/k{n}")) == []
+        assert await granted(machine, grant(1)) == [1]
+    await granted(machine, *(create(limit=f"c/0/9/m{n}") for n in range(3)))
+    assert await granted(machine, grant(3)) == [3]
+    await granted(machine, create(limit="c/0/9/last"))
+    assert await granted(machine, grant(1)) == [1]
+
+
+async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Machine) -> None:
+    """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
+    store, token = machine.stores["scheduler"], "c/1/1/k"
+    asks: list[dict[str, Any]] = [
+        {"limit": token, "id": name, "expires_at": 2**52, "from": 0} for name in ("holder", "other")
+    ]
+    assert "code" not in await store.call(1, "admit", asks[0])
+    assert (await store.call(1, "admit", asks[1]))["code"] == "concurrency_limit_exceeded"
+    await store.call(1, "slot", {"token": token, "id": "other", "expires_at": 0})
+    assert machine.told("unblock") == []
+    await store.call(1, "slot", {"token": token, "id": "holder", "expires_at": 0})
+    assert machine.told("unblock") == [[0, token]]

@@ -33,6 +33,7 @@ class ExecutionOptions(TypedDict, total=False):
     concurrency_key: str
     concurrency_limit: int
     parent_id: str
+    flow_id: str
     max_reclaims: int
     retention_ms: int
     idempotency_key: str

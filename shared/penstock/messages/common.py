@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN
+from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN, UUID_PATTERN
 
 MAX_INT: Final = 2**53
 NULL: Final = Raw(b"null")
@@ -27,6 +27,9 @@ PositiveMs = Annotated[int, Meta(ge=1, le=MAX_INT, description="milliseconds")]
 WaitMs = Annotated[int, Meta(ge=0, le=60_000, description="milliseconds, at most a minute")]
 LeaseTtlMs = Annotated[int, Meta(ge=100, le=86_400_000, description="milliseconds")]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
+# Cursors of lists that go by ids, and of those that count.
+IdCursor = Annotated[str, Meta(pattern=UUID_PATTERN, description="as the last page gave it")]
+PlaceCursor = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(?!\n)$", description="as the last page gave it")]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
 Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
 Capability = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=64)]

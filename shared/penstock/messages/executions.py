@@ -8,11 +8,13 @@ from penstock.messages.common import (
     Capabilities,
     DurationMs,
     Id,
+    IdCursor,
     IdempotencyKey,
     Instant,
     Kind,
     LeaseTtlMs,
     Limit,
+    PlaceCursor,
     PositiveMs,
     Priority,
     Reply,
@@ -70,9 +72,13 @@ class ExecutionSpec(Request, kw_only=True):
 
 
 class ExecutionCreate(ExecutionSpec, kw_only=True):
-    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's."""
+    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's.
+
+    With `flow_id` it is one more member of that flow: it depends on no other, and its key is its id.
+    """
 
     parent_id: Id | None = None
+    flow_id: Id | None = None
     namespace: Token = "default"
     idempotency_key: IdempotencyKey | None = None
 
@@ -96,13 +102,13 @@ class ExecutionList(Request, kw_only=True):
     state: ExecutionState | None = None
     flow_id: Id | None = None
     tag: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}(=|(?!\n)$)", max_length=385)] | None = None
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: IdCursor | None = None
     limit: Limit = 100
 
 
 class ExecutionHistory(Request, kw_only=True):
     execution_id: Id
-    cursor: Annotated[str, Meta(max_length=32, pattern="^[0-9]+$")] | None = None
+    cursor: PlaceCursor | None = None
     limit: Limit = 1000
 
 
@@ -162,7 +168,7 @@ class Grant(Reply, kw_only=True):
 
 
 class LaneList(Request, kw_only=True):
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: Token | None = None
     limit: Limit = 100
 
 

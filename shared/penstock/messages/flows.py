@@ -7,9 +7,11 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from penstock.messages.common import (
     MAX_INT,
     Id,
+    IdCursor,
     IdempotencyKey,
     Instant,
     Limit,
+    PlaceCursor,
     Reply,
     Request,
     Text,
@@ -188,7 +190,7 @@ class FlowList(Request, kw_only=True):
 
     owner: Token | None = None
     status: FlowStatus | None = None
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: IdCursor | None = None
     limit: Limit = 100
 
 
@@ -246,7 +248,7 @@ class Step(Reply, kw_only=True):
 
 class FlowSteps(Request, kw_only=True):
     flow_id: Id
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: PlaceCursor | None = None
     limit: Limit = 1000
 
 

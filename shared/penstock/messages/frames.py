@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Raw
 
-from penstock.messages.common import MAX_INT, Fence, Id, Kind, Limit, Reply, Request, raw
+from penstock.messages.common import MAX_INT, Fence, Id, Kind, Limit, PlaceCursor, Reply, Request, raw
 
 Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
@@ -34,7 +34,7 @@ class FrameRead(Request, kw_only=True):
     execution_id: Id
     attempt_index: Index | None = None
     after: Index = 0
-    cursor: Annotated[str, Meta(max_length=20, pattern="^[0-9]+$")] | None = None
+    cursor: PlaceCursor | None = None
     limit: Limit = 100
 
 

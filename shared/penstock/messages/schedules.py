@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from penstock.messages.common import Id, IdempotencyKey, Instant, Limit, PositiveMs, Reply, Request, Token
+from penstock.messages.common import (
+    Id,
+    IdCursor,
+    IdempotencyKey,
+    Instant,
+    Limit,
+    PositiveMs,
+    Reply,
+    Request,
+    Token,
+)
 from penstock.messages.executions import ExecutionSpec
 
 ScheduleStatus = Literal["active", "paused", "finished"]
@@ -42,7 +52,7 @@ class ScheduleList(Request, kw_only=True):
 
     namespace: Token | None = None
     status: ScheduleStatus | None = None
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: IdCursor | None = None
     limit: Limit = 100
 
 

@@ -9,6 +9,7 @@ from penstock.messages.common import (
     Id,
     Kind,
     Limit,
+    PlaceCursor,
     PositiveMs,
     Reply,
     Request,
@@ -103,5 +104,5 @@ class Signal(Reply, kw_only=True):
 
 
 class ResumedBy(Fence, kw_only=True):
-    cursor: Annotated[str, Meta(pattern=r"^[0-9]{1,9}(?!\n)$")] | None = None
+    cursor: PlaceCursor | None = None
     limit: Limit = 1000

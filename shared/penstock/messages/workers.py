@@ -37,7 +37,7 @@ class WorkerList(Request, kw_only=True):
 
     lane: Token | None = None
     status: Literal["active", "draining", "lost"] | None = None
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    cursor: Token | None = None
     limit: Limit = 100
 
 

@@ -1,0 +1,150 @@
+"""quota.* and concurrency keys: what may run how often and beside how many others; over NATS only."""
+
+from typing import Any
+
+import pytest
+
+from house import House, fence
+
+NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+HOUR = 3_600_000
+
+
+async def make_quota(house: House, **limits: Any) -> str:
+    return (await house.request("quota.create", limits))["quota_id"]
+
+
+async def usage(house: House, quota_id: str) -> dict[str, Any]:
+    return await house.request("quota.get", {"quota_id": quota_id})
+
+
+async def refused_grant(house: House) -> Any:
+    """What who asks first is told of a limit without room."""
+    return await house.refused("work.grant", {"worker_id": "w2"})
+
+
+class TestQuota:
+    async def test_created_and_read(self, either: House) -> None:
+        made = await either.request("quota.create", {"max_per_window": 3, "window_ms": HOUR})
+        assert (made["max_per_window"], made["window_ms"], made["max_concurrent"]) == (3, HOUR, None)
+        assert (made["running"], made["in_window"], made["retry_after_ms"]) == (0, 0, 0)
+        assert await usage(either, made["quota_id"]) == made
+
+    async def test_so_many_at_once(self, either: House) -> None:
+        quota_id = await make_quota(either, max_concurrent=2)
+        ids = [await either.create(quota_id=quota_id) for _ in range(3)]
+        tasks = [await either.begin(), await either.begin()]
+        [held] = set(ids) - {task["execution_id"] for task in tasks}
+        error = await refused_grant(either)
+        assert (error.code, error.error_class, error.number) == (
+            "concurrency_limit_exceeded",
+            "contention",
+            429,
+        )
+        assert await either.take(wait_ms=100) == []
+        record = await either.get(held)
+        assert (record["state"], record["reason"]) == ("ready", "quota")
+        assert (await usage(either, quota_id))["running"] == 2
+        await either.request("lease.complete", fence(tasks[0]))
+        assert (await either.begin())["execution_id"] == held
+        assert (await either.get(held))["reason"] is None
+
+    async def test_so_many_in_a_window(self, either: House) -> None:
+        quota_id = await make_quota(either, max_per_window=2, window_ms=HOUR)
+        for _ in range(3):
+            await either.create(quota_id=quota_id)
+        for _ in range(2):
+            # What has ended still counts: a window is about starts.
+            await either.request("lease.complete", fence(await either.begin()))
+        error = await refused_grant(either)
+        assert (error.code, error.error_class, error.number) == ("rate_limit_exceeded", "contention", 429)
+        assert await either.take(wait_ms=100) == []
+        seen = await usage(either, quota_id)
+        assert (seen["running"], seen["in_window"]) == (0, 2) and 0 < seen["retry_after_ms"] <= HOUR + 1
+        either.move_clock(HOUR)
+        await either.begin()
+        assert (await usage(either, quota_id))["in_window"] == 1
+
+    async def test_a_deleted_one_limits_nothing(self, either: House) -> None:
+        quota_id = await make_quota(either, max_concurrent=1)
+        for _ in range(2):
+            await either.create(quota_id=quota_id)
+        await either.begin()
+        assert await either.take(wait_ms=100) == []
+        await either.request("quota.delete", {"quota_id": quota_id})
+        await either.begin()
+        for verb in ("quota.get", "quota.delete"):
+            error = await either.refused(verb, {"quota_id": quota_id})
+            assert (error.code, error.detail) == ("quota_not_found", {"quota_id": quota_id})
+
+    async def test_creating_is_idempotent(self, either: House) -> None:
+        body = {"max_concurrent": 1, "idempotency_key": "q"}
+        first = await either.request("quota.create", body)
+        assert await either.request("quota.create", body) == {**first, "duplicate": True}
+        error = await either.refused("quota.create", {**body, "max_concurrent": 2})
+        assert error.code == "idempotency_conflict"
+        other = await either.request("quota.create", {**body, "namespace": "other"})
+        assert other["quota_id"] != first["quota_id"]
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "max_per_window"),
+            ({"max_per_window": 1}, "window_ms"),
+            ({"window_ms": 1, "max_concurrent": 1}, "window_ms"),
+            ({"max_per_window": 0, "window_ms": 1}, "max_per_window"),
+            ({"max_per_window": 1, "window_ms": 0}, "window_ms"),
+            ({"max_concurrent": 0}, "max_concurrent"),
+            ({"max_concurrent": -1}, "max_concurrent"),
+            ({"max_concurrent": 1.5}, "max_concurrent"),
+            ({"max_concurrent": 10**9}, "max_concurrent"),
+            ({"max_concurrent": 1, "namespace": "a b"}, "namespace"),
+        ],
+    )
+    async def test_bad_quotas(self, penstock: House, body: Any, field: str) -> None:
+        error = await penstock.refused("quota.create", body)
+        assert (error.code, error.detail) == ("invalid_request", {"field": field})
+
+    async def test_what_names_one_that_is_not_there(self, penstock: House) -> None:
+        error = await penstock.refused("execution.create", {"kind": "t", "quota_id": NOWHERE})
+        assert (error.code, error.number) == ("quota_not_found", 404)
+        member = {"key": "a", "kind": "t", "quota_id": NOWHERE}
+        flow = {"controller_id": "c", "goal": "g", "owner": "o", "members": [member]}
+        assert (await penstock.refused("flow.create", flow)).code == "quota_not_found"
+        assert (await penstock.request("execution.list"))["items"] == []
+
+
+class TestConcurrencyKey:
+    async def test_one_at_a_time_unless_more_are_asked_for(self, either: House) -> None:
+        for spec, room in (
+            ({"concurrency_key": "one"}, 1),
+            ({"concurrency_key": "k", "concurrency_limit": 2}, 2),
+        ):
+            for _ in range(room + 1):
+                await either.create(**spec)
+            tasks = [await either.begin() for _ in range(room)]
+            assert (await refused_grant(either)).code == "concurrency_limit_exceeded"
+            assert await either.take(wait_ms=100) == []
+            await either.request("lease.fail", {**fence(tasks[0]), "reason": "r"})
+            await either.begin()
+
+    async def test_namespaces_have_their_own(self, either: House) -> None:
+        for namespace in ("a", "b"):
+            await either.create(concurrency_key="k", namespace=namespace)
+        for _ in range(2):
+            await either.begin()
+
+
+class TestQueues:
+    async def test_one_limit_that_ran_dry_hides_no_other(self, either: House) -> None:
+        """Work under many limits in one lane, for workers that ask for one at a time."""
+        for n in range(4):
+            execution_id = await either.create(concurrency_key=f"k{n}")
+            assert (await either.begin())["execution_id"] == execution_id
+
+    async def test_one_limit_without_room_hides_no_other(self, either: House) -> None:
+        full = await either.create(concurrency_key="full")
+        assert (await either.begin())["execution_id"] == full
+        await either.create(concurrency_key="full")
+        free = [await either.create(concurrency_key=f"k{n}") for n in range(3)]
+        assert {(await either.begin())["execution_id"] for _ in free} == set(free)
