@@ -1,19 +1,20 @@
 -- The scheduler's ops that hand work out: who gets what, under which limits, and what comes back undelivered.
 local ops = Ops.scheduler
 
--- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code.
+-- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code
+-- and when to look again.
 local function refused(x)
   local block = Blocks.read(x.limit)
-  if block then return block.code end
+  if block then return block.code, block.until_at end
   local expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
   local code, at = Limits.take(x.limit, x.id, expires_at, Limits.here())
   if code then Queues.block(x, code, at) end
-  return code
+  return code, at
 end
 
 -- What becomes of up to `a.max` ready executions that this worker can do, best first: `give(x)` for each that may run
 -- now. Cancelled flows' members end here instead. Returns what came of that, {lane: true} for the lanes that have more,
--- and the code of a limit that had no room.
+-- and [code, ms until it may have some] of a limit that had no room.
 local function each_ready(a, give)
   local has = {}
   for _, name in ipairs(a.capabilities or {}) do has[name] = true end
@@ -32,9 +33,10 @@ local function each_ready(a, give)
         if f and f.status == 'cancelled' then
           Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
         else
-          local code = x.limit and refused(x)
+          local code, at
+          if x.limit then code, at = refused(x) end
           if code then
-            more[lane], held = true, code
+            more[lane], held = true, { code, math.max(1, at - Call.now) }
           else
             given = given + 1
             give(x)
@@ -56,8 +58,8 @@ local function grant(x, worker_id)
 end
 
 -- grant: the right to claim up to `max` ready executions. args: worker_id, lanes, capabilities (list), max.
--- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; held: the
--- code of a limit that had no room.
+-- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; held: [code,
+-- ms until it may have some] of a limit that had no room; its queue stands aside now, others may have work.
 function ops.grant(a)
   local grants = {}
   local more, held = each_ready(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
@@ -85,10 +87,10 @@ end
 function ops.claim(a) return Leases.claim(a) end
 
 -- admit: room in the tokens of a limit that are kept here. args: limit, id, expires_at, from (the partition that asks).
--- reply: {} or {code, at}: what has no room, and when to look again.
+-- reply: {} or {code, at, wait_ms}: what has no room, when to look again, and how long that is.
 function ops.admit(a)
   local code, at = Limits.take(a.limit, a.id, a.expires_at, a.from)
-  return { code = code, at = at }
+  return { code = code, at = at, wait_ms = at and math.max(1, at - Call.now) }
 end
 
 -- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,

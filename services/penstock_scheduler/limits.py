@@ -7,7 +7,7 @@ themselves when one is lost.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,6 +49,13 @@ class Quotas:
         return [_view(await self._store.call(partition_of(item.quota_id), "quota_delete", item))]
 
 
+class Held(NamedTuple):
+    """A limit that has no room, and in how many ms it may have some."""
+
+    code: str
+    wait_ms: int
+
+
 class Admission:
     """The second step of a reservation that crosses partitions, and its upkeep."""
 
@@ -56,8 +63,8 @@ class Admission:
         self._store = store
         self._spawn = spawn
 
-    async def admit(self, partition: int, grants: list[list[Any]]) -> tuple[list[list[Any]], str | None]:
-        """The grants that may be used, and a code that says why others may not.
+    async def admit(self, partition: int, grants: list[list[Any]]) -> tuple[list[list[Any]], Held | None]:
+        """The grants that may be used, and why others may not.
 
         A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote].
         """
@@ -67,7 +74,7 @@ class Admission:
         admitted = [grant for grant, refusal in zip(grants, refusals, strict=True) if refusal is None]
         return admitted, next(filter(None, refusals), None)
 
-    async def _refusal(self, partition: int, grant: list[Any]) -> str | None:
+    async def _refusal(self, partition: int, grant: list[Any]) -> Held | None:
         grant_id, execution_id, _, _, expires_at, *rest = grant
         for token in (rest[0] if rest else None) or ():
             reply = await self._store.call(
@@ -86,7 +93,7 @@ class Admission:
                         "at": reply["at"],
                     },
                 )
-                return str(reply["code"])
+                return Held(reply["code"], reply["wait_ms"])
         return None
 
     def slot(self, _partition: int, slots: Any) -> None:

@@ -17,7 +17,7 @@ from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.store import Store
 from penstock_scheduler.handover import Handover
-from penstock_scheduler.limits import Admission
+from penstock_scheduler.limits import Admission, Held
 
 GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
@@ -84,14 +84,18 @@ class Work:
         item = call.items[0]
         profile = _profile(item)
         items: list[dict[str, Any]] = []
-        held: str | None = None
-        for partition in range(self._store.partitions):
-            if len(items) >= item.max:
-                break
+        held: Held | None = None
+        partitions = deque(range(self._store.partitions))
+        while partitions and len(items) < item.max:
+            partition = partitions[0]
             question = _question(profile, item.worker_id, item.max - len(items))
             reply = await self._store.call(partition, "grant", question)
             grants, refusal = await self._admission.admit(partition, reply["grants"])
-            held = held or reply.get("held") or refusal
+            full = refusal or (Held(*reply["held"]) if "held" in reply else None)
+            if full is None:
+                partitions.popleft()
+            # Otherwise it stands aside by now: behind it there may be work that another limit, or none, is for.
+            held = held or full
             items += [
                 {
                     "grant_id": grant_id,
@@ -104,7 +108,8 @@ class Work:
             ]
         if not items:
             # What had no room says so; otherwise there is nothing at all.
-            raise make(held or "no_eligible_execution", detail={"lanes": item.lanes})
+            code, wait_ms = held or ("no_eligible_execution", None)
+            raise make(code, detail={"lanes": item.lanes}, retry_after_ms=wait_ms)
         return [{"items": items, "cursor": None}]
 
     # -- wake-ups ---------------------------------------------------------------------------------

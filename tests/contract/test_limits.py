@@ -58,6 +58,7 @@ class TestQuota:
             await either.request("lease.complete", fence(await either.begin()))
         error = await refused_grant(either)
         assert (error.code, error.error_class, error.number) == ("rate_limit_exceeded", "contention", 429)
+        assert error.retry_after_ms is not None and 0 < error.retry_after_ms <= HOUR + 1
         assert await either.take(wait_ms=100) == []
         seen = await usage(either, quota_id)
         assert (seen["running"], seen["in_window"]) == (0, 2) and 0 < seen["retry_after_ms"] <= HOUR + 1
@@ -136,6 +137,14 @@ class TestConcurrencyKey:
 
 
 class TestQueues:
+    async def test_a_grant_looks_past_what_has_no_room(self, either: House) -> None:
+        for _ in range(3):
+            await either.create(concurrency_key="full", priority=9)
+        await either.begin()
+        free = await either.create()
+        [grant] = (await either.request("work.grant", {"worker_id": "w2"}))["items"]
+        assert grant["execution_id"] == free
+
     async def test_one_limit_that_ran_dry_hides_no_other(self, either: House) -> None:
         """Work under many limits in one lane, for workers that ask for one at a time."""
         for n in range(4):
