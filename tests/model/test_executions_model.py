@@ -187,11 +187,12 @@ class Executions(RuleBasedStateMachine):
         plain = {**claim[1], "worker": None, "job": None, "verb": "any"}
         self._run("lease-keeper", [("claim", {**plain, "grant": i}) for i in range(fresh)])
 
-    @rule(
-        commands=st.lists(
-            st.one_of(CREATE, GRANT, HAND_OUT, command("give_back", **fenced)), min_size=1, max_size=5
-        )
-    )
+    @rule(commands=st.lists(command("give_back", **fenced), min_size=1, max_size=3))
+    def return_tasks(self, commands: list[Command]) -> None:
+        """In a call of their own: only after it does the model know their new place in line."""
+        self._run("scheduler", commands)
+
+    @rule(commands=st.lists(st.one_of(CREATE, GRANT, HAND_OUT), min_size=1, max_size=5))
     def schedule(self, commands: list[Command]) -> None:
         self._run("scheduler", commands)
 
