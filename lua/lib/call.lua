@@ -2,6 +2,10 @@
 -- Changes are gathered in memory (Records, Zsets, Events) and written once at the end: ten commands that
 -- touch one flow write it once.
 
+-- Numbers as they end ids, written out once for all calls.
+local NUMERALS = 1000
+local numerals = {}
+
 -- Header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for jitter),
 -- limits (settings that rules need: grant_ttl_ms, retention_ms, idempotency_ttl_ms).
 function Call.begin(root, header)
@@ -46,8 +50,14 @@ end
 
 -- A text that no other call makes: lease, attempt and grant ids.
 function Call.unique()
-  Call.counter = Call.counter + 1
-  return Call.nonce .. '-' .. Call.counter
+  local n = Call.counter + 1
+  Call.counter = n
+  local numeral = numerals[n]
+  if not numeral then
+    numeral = '-' .. n
+    if n <= NUMERALS then numerals[n] = numeral end
+  end
+  return Call.nonce .. numeral
 end
 
 -- Sets hints[name][key] = value, or the lower one of two numbers.

@@ -2,42 +2,45 @@
 
 -- Lua's unpack() fails above about 8,000 values.
 local CHUNK = 2000
-local pending
+local adds, removes   -- key -> {score, member, …}; key -> {member, …}
+local texts           -- score -> its text: Valkey would write each number out anew
 
-function Zsets.begin() pending = {} end
+function Zsets.begin() adds, removes, texts = {}, {}, { [0] = '0' } end
 
-local function changes(key)
-  local of = pending[key]
-  if not of then
-    of = {}
-    pending[key] = of
+local function at(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
   end
-  return of
+  return list
 end
 
-function Zsets.add(key, score, member) changes(key)[member] = score end
-
-function Zsets.remove(key, member) changes(key)[member] = false end
-
-local function flush_key(key, members)
-  local adds, removes = {}, {}
-  for member, score in pairs(members) do
-    if score then
-      adds[#adds + 1] = score
-      adds[#adds + 1] = member
-    else
-      removes[#removes + 1] = member
-    end
+function Zsets.add(key, score, member)
+  local list = at(adds, key)
+  local text = texts[score]
+  if not text then
+    text = string.format('%.17g', score)
+    texts[score] = text
   end
-  for i = 1, #removes, CHUNK do
-    redis.call('ZREM', key, unpack(removes, i, math.min(i + CHUNK - 1, #removes)))
-  end
-  for i = 1, #adds, CHUNK do
-    redis.call('ZADD', key, unpack(adds, i, math.min(i + CHUNK - 1, #adds)))
+  local n = #list
+  list[n + 1], list[n + 2] = text, member
+end
+
+-- A member that is removed and added before the same flush stays; nobody adds and then removes.
+function Zsets.remove(key, member)
+  local list = at(removes, key)
+  list[#list + 1] = member
+end
+
+local function write(command, lists)
+  for key, list in pairs(lists) do
+    for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
   end
 end
 
 function Zsets.flush()
-  for key, members in pairs(pending) do flush_key(key, members) end
-  pending = {}
+  write('ZREM', removes)
+  write('ZADD', adds)
+  adds, removes = {}, {}
 end
