@@ -601,6 +601,35 @@ async def test_work_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
         server.kill()
 
 
+async def test_a_connection_closed_for_good_ends_the_worker(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    try:
+        nats = await connect(server.url, "services")
+        services = Services(server.url, nats, "closed")
+        await services.start()
+        running = Running(services, grace=60.0)
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        @running.worker.handler("long")
+        async def long() -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        with pytest.raises(errors.Timeout, match="maximum connections exceeded"):
+            async with running:
+                await services.give("long")
+                await asyncio.wait_for(began.wait(), DEADLINE_S)
+                server.turn_clients_away()
+                await asyncio.wait_for(asyncio.shield(running.running), DEADLINE_S)
+        assert ended.is_set()
+    finally:
+        server.kill()
+
+
 async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:
     worker = Worker(f"nats://127.0.0.1:{free_port()}")
     running = asyncio.create_task(worker.run(handle_signals=False))

@@ -22,7 +22,7 @@ FLUSH_S: Final = 10
 
 async def connect(
     url: str, name: str, credentials: str | None = None, *, wait: bool = False, timeout: float = 5.0
-) -> Client:
+) -> "Connection":
     """Connects to NATS and keeps the connection.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
@@ -32,7 +32,7 @@ async def connect(
     servers, login = _split(url)
     if credentials is not None:
         login["user_credentials"] = _readable(credentials)
-    client = _Client()
+    client = Connection()
     watch = _Watch(client, name, ", ".join(servers))
     opening = asyncio.ensure_future(
         client.connect(
@@ -110,8 +110,21 @@ def _split(url: str) -> tuple[list[str], dict[str, Any]]:
     return servers, login
 
 
-class _Client(Client):
-    """nats-py's, with a `flush` that keeps its word."""
+class Connection(Client):
+    """nats-py's, with a `flush` that keeps its word, and a word about its end.
+
+    An error of the server's that is not about one message (the login is revoked, too many connections) ends
+    it for good: nats-py reconnects after a lost connection only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    @property
+    def why_closed(self) -> str:
+        """For who did not close it, in one line."""
+        return f"the connection to NATS was closed for good: {_text(self.last_error)}"
 
     async def flush(self, timeout: int = FLUSH_S) -> None:
         """Returns once the server has had all that was sent before.
@@ -126,7 +139,7 @@ class _Client(Client):
 class _Watch:
     """Logs what becomes of a connection: each change once, not each try."""
 
-    def __init__(self, client: Client, name: str, servers: str) -> None:
+    def __init__(self, client: Connection, name: str, servers: str) -> None:
         self._client = client
         self._name = name
         self.servers = servers
@@ -159,6 +172,7 @@ class _Watch:
         log.warning("%s: connected to NATS again", self._name)
 
     async def on_close(self) -> None:
+        self._client.closed.set()
         log.info("%s: the connection to NATS is closed", self._name)
 
 
