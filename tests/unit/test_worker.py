@@ -188,6 +188,8 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
         (Retry(after=2), {"category": "retry", "retry_after_ms": 2000, "retryable": True}),
         (Fail("bad card", "card"), {"category": "card", "reason": "bad card", "retryable": False}),
         (errors.make("waitpoint_not_found"), {"category": "waitpoint_not_found", "retryable": True}),
+        # Of another execution, which the handler has asked about: its own lease is all right.
+        (errors.make("execution_not_found"), {"category": "execution_not_found", "retryable": True}),
         (asyncio.CancelledError(), {"category": "cancelled_error", "retryable": True}),
     ],
     ids=lambda value: type(value).__name__,
@@ -228,8 +230,9 @@ async def test_what_cannot_be_handled_is_a_clear_failure(services: Services) -> 
     ]
 
 
-async def test_a_refused_result_becomes_a_failure(services: Services) -> None:
-    services.scripts["lease.complete"] = lambda _: errors.make("payload_too_large")
+@pytest.mark.parametrize(("code", "retryable"), [("payload_too_large", False), ("budget_not_found", True)])
+async def test_a_refused_result_becomes_a_failure(services: Services, code: str, retryable: bool) -> None:
+    services.scripts["lease.complete"] = lambda _: errors.make(code)
     running = Running(services)
 
     @running.worker.handler("big")
@@ -239,7 +242,40 @@ async def test_a_refused_result_becomes_a_failure(services: Services) -> None:
     async with running:
         await services.give("big")
         failed = await services.outcome("lease.fail")
-    assert failed.category == "payload_too_large" and not failed.retryable
+    assert failed.category == code and failed.retryable is retryable
+
+
+@pytest.mark.parametrize("how", ["raised", "called"])
+async def test_a_refused_suspension_becomes_a_failure(services: Services, how: str) -> None:
+    services.scripts["lease.suspend"] = lambda _: errors.make("waitpoint_not_found")
+    running = Running(services)
+
+    @running.worker.handler("waits")
+    async def waits(task: Task) -> None:
+        if how == "raised":
+            raise Suspend("approved", waitpoint="0-01890000-0000-7000-8000-000000000000")
+        await task.suspend("approved", waitpoint="0-01890000-0000-7000-8000-000000000000")
+
+    async with running:
+        await services.give("waits")
+        failed = await services.outcome("lease.fail")
+    assert failed.category == "waitpoint_not_found" and failed.retryable
+
+
+async def test_a_refused_failure_is_said_and_not_repeated(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    services.scripts["lease.complete"] = services.scripts["lease.fail"] = lambda _: errors.make("internal")
+    running = Running(services)
+
+    @running.worker.handler("noop")
+    async def noop() -> None: ...
+
+    async with running:
+        await services.give("noop")
+        await services.outcome("lease.fail")
+    assert len(services.got("lease.complete")) == len(services.got("lease.fail")) == 1
+    assert caplog.text.count("the outcome was refused") == 2
 
 
 async def test_a_task_is_consumed_once(services: Services) -> None:

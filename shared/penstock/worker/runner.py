@@ -24,7 +24,7 @@ from penstock.worker.errors import (
 )
 from penstock.worker.hooks import Hooks
 from penstock.worker.invoke import Handler, InvalidInput
-from penstock.worker.lease import LOST, Lease, Leases
+from penstock.worker.lease import Lease, Leases
 from penstock.worker.task import Task
 
 log: Final = logging.getLogger("penstock.worker")
@@ -182,8 +182,6 @@ class Runner:
     def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
         if task.consumed:
             return self._too_late(task, error)
-        if isinstance(error, errors.PenstockError) and error.code in LOST:
-            lease.lose(error.code)
         if self._is_gone(task, lease):
             return None
         if lease.cancel_requested:
@@ -218,13 +216,16 @@ class Runner:
         return True
 
     @staticmethod
-    async def _send(task: Task, outcome: Coroutine[Any, Any, object]) -> None:
+    async def _send(task: Task, outcome: Coroutine[Any, Any, object], *, refused: bool = False) -> None:
+        """Sends an outcome; one that is refused while the lease holds becomes a failure, `refused` says."""
         try:
             await outcome
-        except errors.InvalidError as refused:
-            # A result that is too large, say: that is a failure, and trying again would not help.
-            await task.fail(str(refused)[:4096], refused.code, retryable=False)
         except PossiblySucceeded as error:
             log.error("%s %s: %s", task.kind, task.execution_id, error)
         except errors.PenstockError as error:
             log.warning("%s %s: the outcome was refused: %s", task.kind, task.execution_id, error)
+            if not task.consumed and not refused:
+                # Trying again would not make the request valid; what else stands in the way may pass.
+                retryable = not isinstance(error, errors.InvalidError)
+                failure = task.fail(str(error), error.code, retryable=retryable)
+                await Runner._send(task, failure, refused=True)

@@ -42,7 +42,7 @@ from penstock.worker.errors import (
     milliseconds,
 )
 from penstock.worker.frames import FrameSender
-from penstock.worker.lease import Lease, Leases
+from penstock.worker.lease import LOST, Lease, Leases
 from penstock.worker.outcomes import deliver
 from penstock.worker.signals import Signal, condition_of
 
@@ -346,13 +346,13 @@ class Task:
         on_stop, self._lease.on_stop = self._lease.on_stop, None
         try:
             reply = await deliver(self._requester, self._lease, verb, request)
-        except errors.InvalidError:
-            # Refused as it stands (too large, say); the lease is still ours for another outcome.
-            self._consumed = False
-            self._lease.on_stop = on_stop
-            raise
-        except BaseException:
-            self._leases.drop(self._lease)
+        except BaseException as error:
+            if isinstance(error, errors.PenstockError) and error.code not in LOST:
+                # Refused as it stands (too large, no such waitpoint); the lease is still ours for another outcome.
+                self._consumed = False
+                self._lease.on_stop = on_stop
+            else:
+                self._leases.drop(self._lease)
             raise
         self._leases.drop(self._lease)
         return reply
