@@ -5,6 +5,7 @@ every odd answer can be had. tests/contract/test_sdk.py has the real services.
 import asyncio
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from penstock import Fail, PossiblySucceeded, Retry, Suspend, Task, TaskConsumed
 from penstock.bus.connection import connect
 from penstock.bus.endpoints import Call, Endpoints
 from penstock.worker import outcomes
+from penstock.worker.trouble import Trouble
 from servers import NatsServer, free_port
 
 Script = Callable[[Any], Any]
@@ -71,11 +73,14 @@ class Services:
 
         return handler
 
-    async def _next(self, call: Call[Any]) -> None:
+    async def _next(self, call: Call[Any]) -> list[Any] | None:
         self.asked += 1
+        if refused := self.scripts.get("work.next", lambda _: None)(call.items[0]):
+            return [refused]
         self.parked.append((call.reply_to, call.items[0].max))
         self._changed.set()
         await self._hand_out()
+        return None
 
     async def _hand_out(self) -> None:
         while self.parked and self.ready:
@@ -594,6 +599,41 @@ async def test_an_idle_worker_stops_at_once(services: Services) -> None:
         reply_to, _ = await services.until(lambda: services.parked and services.parked[0])
     with pytest.raises(NoRespondersError):
         await services.nats.request(reply_to, b'{"tasks":[]}', timeout=DEADLINE_S)
+
+
+async def test_no_work_is_said_once_and_so_is_its_end(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = errors.make("valkey_unavailable")
+    services.scripts["work.next"] = lambda _: away if services.asked < 5 else None
+    running = Running(services)
+
+    @running.worker.handler("noop")
+    async def noop() -> None: ...
+
+    with caplog.at_level("INFO", "penstock.worker"):
+        async with running:
+            await services.give("noop")
+            await services.outcome("lease.complete")
+    assert caplog.text.count("no work: valkey_unavailable") == 1
+    assert caplog.text.count("work is answered again") == 1
+
+
+def test_trouble_is_said_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = Trouble()
+    said: list[int] = []
+    for second in range(100):
+        monkeypatch.setattr(time, "monotonic", lambda now=second: float(now))
+        trouble.because(errors.make("timeout"))
+        if caplog.records:
+            said.append(second)
+            caplog.clear()
+    assert said == [0, 5, 15, 35, 75]
+    trouble.over()
+    trouble.because(errors.make("timeout"))
+    assert len(caplog.records) == 1
 
 
 async def test_a_request_that_can_never_succeed_stops_the_worker(services: Services) -> None:
