@@ -233,6 +233,23 @@ async def test_instances_share_the_partitions(settings: Any, run: Any) -> None:
         assert before <= after  # only the departed one's partitions moved
 
 
+async def test_the_partitions_of_a_killed_instance_are_taken_over(
+    settings: Any, run: Any, tmp_path: Path
+) -> None:
+    survivor = await run("scheduler", nothing("scheduler"), settings(partitions=16))
+    mine, ready = survivor.settings, tmp_path / "ready.json"
+    environ = environ_of(mine.nats_url, mine.valkey_url, ready)
+    environ |= {"PENSTOCK_ROOT": mine.root, "PENSTOCK_PARTITIONS": "16"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVICE, env=environ)
+    try:
+        await until(lambda: len(survivor.context.membership.members) == 2)
+        assert len(survivor.context.membership.owned()) < 16
+    finally:
+        process.kill()  # no goodbye
+        await process.wait()
+    await until(lambda: len(survivor.context.membership.owned()) == 16)
+
+
 def test_rendezvous_moves_only_what_it_must() -> None:
     everyone = frozenset(f"instance-{n}" for n in range(5))
     keys = [str(n) for n in range(1000)]
