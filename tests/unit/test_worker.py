@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 from nats.aio.client import Client as Nats
 from nats.errors import NoRespondersError
 
@@ -186,6 +187,11 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
     assert len(services.got("lease.progress")) == 2
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
@@ -195,6 +201,11 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
         (errors.make("waitpoint_not_found"), {"category": "waitpoint_not_found", "retryable": True}),
         # Of another execution, which the handler has asked about: its own lease is all right.
         (errors.make("execution_not_found"), {"category": "execution_not_found", "retryable": True}),
+        (ValueError("a \udc80"), {"category": "value_error", "reason": "ValueError: a \\udc80"}),
+        (Mute(), {"category": "mute", "reason": "Mute: its text cannot be had"}),
+        (SystemExit(3), {"category": "system_exit", "reason": "SystemExit: 3", "retryable": True}),
+        (Retry(after=-1), {"category": "retry", "retry_after_ms": 0, "retryable": True}),
+        (Retry(after=float("inf")), {"category": "overflow_error", "retryable": True}),
         (asyncio.CancelledError(), {"category": "cancelled_error", "retryable": True}),
     ],
     ids=lambda value: type(value).__name__,
@@ -212,6 +223,51 @@ async def test_exceptions_are_failures(
         await services.give("raises")
         failed = await services.outcome("lease.fail")
     assert {name: getattr(failed, name) for name in expected} == expected
+
+
+async def test_a_thread_may_raise_anything(services: Services) -> None:
+    running = Running(services)
+
+    @running.worker.handler("raises")
+    def raises() -> None:
+        raise StopIteration  # as next() does, and no future takes it
+
+    async with running:
+        await services.give("raises")
+        failed = await services.outcome("lease.fail")
+    assert (failed.category, failed.reason) == (
+        "runtime_error",
+        "RuntimeError: the handler raised StopIteration",
+    )
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    "result", [object(), CYCLE, Raw(b"{not JSON"), Raw(b"1, 2"), Raw(b""), Raw(b'"\xff"')], ids=repr
+)
+async def test_a_bad_result_fails_alone(services: Services, result: Any) -> None:
+    """Results of one tick leave as one message, where a piece that is no JSON would take the others down."""
+    running = Running(services)
+    gate = asyncio.Barrier(2)
+
+    @running.worker.handler("bad")
+    async def bad() -> Any:
+        await gate.wait()
+        return result
+
+    @running.worker.handler("good")
+    async def good() -> str:
+        await gate.wait()
+        return "good"
+
+    async with running:
+        await services.give("bad")
+        await services.give("good")
+        failed, done = await services.outcome("lease.fail"), await services.outcome("lease.complete")
+    assert (failed.category, failed.retryable, done.result) == ("invalid_result", False, '"good"')
 
 
 async def test_what_cannot_be_handled_is_a_clear_failure(services: Services) -> None:

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Raw
 
 from penstock import errors, verbs
-from penstock.bus.requester import Requester, encode
+from penstock.bus.payloads import raw_of
+from penstock.bus.requester import Requester
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Fence, Reply
 from penstock.messages.executions import ExecutionCreate
@@ -40,6 +41,7 @@ from penstock.worker.errors import (
     TaskConsumedError,
     TimeoutBehavior,
     milliseconds,
+    text_of,
 )
 from penstock.worker.frames import FrameSender
 from penstock.worker.lease import LOST, Lease, Leases
@@ -177,8 +179,9 @@ class Task:
         `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not
         consumed.
         """
-        raw = result if isinstance(result, Raw) else Raw(encode(result))
-        request = self._fenced(LeaseComplete, result=raw, children=[spec_of(child) for child in children])
+        request = self._fenced(
+            LeaseComplete, result=raw_of(result), children=[spec_of(child) for child in children]
+        )
         return (await self._consume(verbs.LEASE_COMPLETE, request)).state
 
     async def fail(
@@ -190,15 +193,15 @@ class Task:
         retry_after: Duration | None = None,
     ) -> Failed:
         """This attempt failed. Says whether another one follows."""
-        after = None if retry_after is None else milliseconds(retry_after)
+        after = None if retry_after is None else max(0, milliseconds(retry_after))
         request = self._fenced(
-            LeaseFail, reason=reason[:4096], category=category, retryable=retryable, retry_after_ms=after
+            LeaseFail, reason=text_of(reason), category=category, retryable=retryable, retry_after_ms=after
         )
         return await self._consume(verbs.LEASE_FAIL, request)
 
     async def cancel(self, reason: str = "canceled") -> str:
         """Give the work up, for good: the execution ends as canceled. Answers the state."""
-        request = self._fenced(LeaseCancel, reason=reason[:4096])
+        request = self._fenced(LeaseCancel, reason=text_of(reason))
         return (await self._consume(verbs.LEASE_CANCEL, request)).state
 
     async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
@@ -286,8 +289,7 @@ class Task:
 
         A handler that runs again creates again: give an `idempotency_key`, or look at `task.resumed`.
         """
-        raw = input if isinstance(input, Raw) else Raw(encode(input))
-        request = ExecutionCreate(kind=kind, input=raw, parent_id=self.execution_id, **options)
+        request = ExecutionCreate(kind=kind, input=raw_of(input), parent_id=self.execution_id, **options)
         return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
 
     async def append_frame(self, frame_type: str, payload: Any = NULL, metadata: Any = NULL) -> FrameStored:
@@ -301,8 +303,8 @@ class Task:
         frame = self._fenced(
             LeaseFrame,
             frame_type=frame_type,
-            payload=payload if isinstance(payload, Raw) else Raw(encode(payload)),
-            metadata=metadata if isinstance(metadata, Raw) else Raw(encode(metadata)),
+            payload=raw_of(payload),
+            metadata=raw_of(metadata),
         )
         return await self._frames.append(frame)
 
