@@ -253,6 +253,41 @@ worker.main()
     assert await waiting.status() == "ready"
 
 
+async def test_a_handler_that_ignores_its_end_does_not_keep_the_process(
+    client: Client, penstock: House
+) -> None:
+    program = f"""
+import asyncio
+from penstock import Task, Worker
+worker = Worker({penstock.settings.nats_url!r}, root={penstock.root!r}, grace=0.1)
+
+@worker.handler("stubborn")
+async def stubborn(task: Task):
+    await task.progress(1, "began")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+worker.main()
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    try:
+        run = await client.submit("stubborn")
+
+        async def begun() -> bool:
+            return (await client.get(run.id)).progress is not None
+
+        await penstock.until(begun, bool, "it runs")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), WAIT_S) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_events_as_they_happen(client: Client) -> None:
     async with client.events(entity="execution") as events:
         run = await client.submit("watched")

@@ -404,6 +404,20 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_its_time(services: Servi
     assert {name for name, _ in services.seen} == {"lease.renew"}
 
 
+async def test_a_blocked_event_loop_is_named(services: Services, caplog: pytest.LogCaptureFixture) -> None:
+    running = Running(services, lease_ttl=0.15)
+
+    @running.worker.handler("blocks")
+    async def blocks() -> None:
+        threading.Event().wait(0.4)
+        await services.until(lambda: services.got("lease.renew"))
+
+    async with running:
+        await services.give("blocks")
+        await services.outcome("lease.complete")
+    assert "an async handler blocks the event loop" in caplog.text
+
+
 async def test_renewals_keep_a_long_task(services: Services) -> None:
     running = Running(services, lease_ttl=0.3)
     go_on = asyncio.Event()

@@ -16,6 +16,10 @@ from penstock.messages.leases import LeaseRenew, Renewed, TaskMessage
 log: Final = logging.getLogger("penstock.worker")
 
 UNHEALTHY_AFTER: Final = 3
+LATE: Final = (
+    "no lease could be renewed for %.1f s: the process was paused, or an async handler blocks the event loop "
+    "(a plain def runs in a thread)"
+)
 # A fence that gets one of these is no longer ours.
 LOST: Final = frozenset(
     {
@@ -119,6 +123,9 @@ class Leases:
             started = time.monotonic()
             await self._renew_all(tick)
             await asyncio.sleep(max(0.0, started + tick - time.monotonic()))
+            late = time.monotonic() - started - tick
+            if late > tick and self.held:
+                log.warning(LATE, late)
 
     async def _renew_all(self, timeout: float) -> None:
         leases = list(self.held.values())

@@ -210,18 +210,22 @@ class Worker:
             from uvloop import run
         except ImportError:
             run = asyncio.run
+        if code := run(self._live()):
+            sys.exit(code)
+
+    async def _live(self) -> int:
+        """The exit code of a process that is all worker."""
         code = 0
         try:
-            run(self.run())
+            await self.run()
         except errors.PenstockError as error:
             log.error("worker %s cannot go on: %s", self.worker_id, error)
             code = 1
-        if self._runner is not None and self._runner.in_threads:
-            # Python would wait for these threads without end; their leases are left to expire.
+        if self._runner is not None and (self._runner.running or self._runner.in_threads):
+            # Python would wait for these without end; their leases are left to expire.
             logging.shutdown()
             os._exit(code)
-        if code:
-            sys.exit(code)
+        return code
 
     async def run(self, *, handle_signals: bool = True) -> None:
         """Work until `stop()`, SIGTERM or SIGINT; then drain.
@@ -368,6 +372,8 @@ class Worker:
             await asyncio.wait(runner.running, timeout=1.0)
             for task in list(runner.running):
                 task.cancel()
+            if runner.running:
+                await asyncio.wait(runner.running, timeout=1.0)
 
     @staticmethod
     async def _give_back(runner: Runner, message: TaskMessage) -> None:
