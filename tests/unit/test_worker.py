@@ -776,6 +776,27 @@ async def test_a_connection_closed_for_good_ends_the_worker(tmp_path: Path) -> N
         server.kill()
 
 
+async def test_a_cancelled_worker_leaves_no_handler_behind(services: Services) -> None:
+    running = Running(services)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    @running.worker.handler("long")
+    async def long() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        async with running:
+            await services.give("long")
+            await asyncio.wait_for(began.wait(), DEADLINE_S)
+            running.running.cancel()
+    await asyncio.wait_for(ended.wait(), DEADLINE_S)
+    assert not services.seen  # neither completed nor failed: its lease runs out
+
+
 async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:
     worker = Worker(f"nats://127.0.0.1:{free_port()}")
     running = asyncio.create_task(worker.run(handle_signals=False))

@@ -72,6 +72,11 @@ class Runner:
         return Task(self._requester, self._leases, self._leases.add(message), self._context)
 
     def close(self) -> None:
+        """Nothing that still runs can send its outcome any more."""
+        for lease in list(self._leases.held.values()):
+            lease.abandon()
+        for task in list(self.running):
+            task.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
