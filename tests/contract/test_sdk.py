@@ -101,6 +101,13 @@ async def test_many_at_once(client: Client, worker: Worker) -> None:
     assert listed == {run.id for run in runs}
 
 
+async def test_lists_of_large_items(client: Client) -> None:
+    large = "x" * 1_000_000  # ten of them are more than a message can hold
+    runs = await client.submit_many([("large", large)] * 10)
+    listed = [record.execution_id async for record in client.list(kind="large")]
+    assert sorted(listed) == sorted(run.id for run in runs)
+
+
 async def test_one_bad_item_of_many(client: Client) -> None:
     items = [("good.one", 1), {"kind": "bad one"}, {"kind": "good.two", "lane": "other"}]
     first, bad, last = await client.submit_many(items, return_errors=True)
