@@ -685,7 +685,7 @@ async def test_no_work_is_said_once_and_so_is_its_end(
         async with running:
             await services.give("noop")
             await services.outcome("lease.complete")
-    assert caplog.text.count("no work: valkey_unavailable") == 1
+    assert caplog.text.count("no work, trying on: valkey_unavailable") == 1
     assert caplog.text.count("work is answered again") == 1
 
 

@@ -21,7 +21,7 @@ class Trouble:
         """It has failed (again)."""
         now = time.monotonic()
         if not self._gap or now >= self._say_at:
-            log.warning("no work: %s; trying on", error)
+            log.warning("no work, trying on: %s", error)
             self._gap = min(self._gap * 2, LONGEST_S) or FIRST_S
             self._say_at = now + self._gap
 
