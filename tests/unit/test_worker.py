@@ -3,6 +3,7 @@ every odd answer can be had. tests/contract/test_sdk.py has the real services.
 """
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -454,6 +455,42 @@ async def test_a_cancel_request_cancels_the_handler(services: Services, how: str
             services.scripts["lease.renew"] = lambda _: {"expires_at": 0, "cancel_requested": True}
         failed = await services.outcome("lease.fail")
     assert failed.category == "canceled" and not failed.retryable
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "after"])
+@pytest.mark.parametrize("answer", ["already_satisfied", "refused"])
+async def test_a_handler_that_keeps_its_lease_can_still_be_cancelled(
+    services: Services, when: str, answer: str
+) -> None:
+    running = Running(services)
+    kept = asyncio.Event()
+
+    async def push() -> None:
+        await services.push(running.worker, {"type": "cancel", "lease_id": "lease1"})
+
+    async def suspend(_: Any) -> Any:
+        if when == "meanwhile":
+            await push()
+            await services.nats.flush()
+        refused = errors.make("waitpoint_not_found")
+        return {"outcome": answer, "items": []} if answer == "already_satisfied" else refused
+
+    services.scripts["lease.suspend"] = suspend
+
+    @running.worker.handler("waits")
+    async def waits(task: Task) -> None:
+        with contextlib.suppress(errors.WaitpointNotFound):
+            await task.suspend("approved")
+        kept.set()
+        await asyncio.Event().wait()
+
+    async with running:
+        await services.give("waits")
+        await asyncio.wait_for(kept.wait(), DEADLINE_S)
+        if when == "after":
+            await push()
+        failed = await services.outcome("lease.fail")
+    assert failed.category == "canceled"
 
 
 async def test_sync_handlers_poll_for_cancellation(services: Services) -> None:

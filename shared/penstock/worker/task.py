@@ -1,7 +1,7 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -248,8 +248,6 @@ class Task:
         )
         reply = await self._consume(verbs.LEASE_SUSPEND, request)
         if reply.outcome == "already_satisfied":
-            self._consumed = False
-            self._leases.keep_on(self._lease)
             self._resumed = True
             self._signals = [Signal(item) for item in reply.items or []]
         return reply
@@ -350,14 +348,22 @@ class Task:
             reply = await deliver(self._requester, self._lease, verb, request)
         except BaseException as error:
             if isinstance(error, errors.PenstockError) and error.code not in LOST:
-                # Refused as it stands (too large, no such waitpoint); the lease is still ours for another outcome.
-                self._consumed = False
-                self._lease.on_stop = on_stop
+                self._go_on(on_stop)  # refused as it stands: too large, no such waitpoint
             else:
                 self._leases.drop(self._lease)
             raise
-        self._leases.drop(self._lease)
+        if isinstance(reply, Suspended) and reply.outcome == "already_satisfied":
+            self._go_on(on_stop)
+        else:
+            self._leases.drop(self._lease)
         return reply
+
+    def _go_on(self, on_stop: Callable[[], object] | None) -> None:
+        """The lease is kept, for another outcome."""
+        self._consumed = False
+        self._lease.on_stop = on_stop
+        if self._lease.stopping:  # since then; at once, if the handler still runs by then
+            self._loop.call_soon(self._lease.stop)
 
 
 _UNREAD: Any = object()
