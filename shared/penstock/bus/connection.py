@@ -1,6 +1,7 @@
 """A NATS connection that stays: it reconnects for ever, and says so in the log, without secrets."""
 
 import asyncio
+import contextlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from penstock import errors
 
@@ -18,6 +20,7 @@ _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
 FLUSH_S: Final = 10
+LEAVE_S: Final = 2.0
 
 
 async def connect(
@@ -66,6 +69,15 @@ async def connect(
                 await asyncio.wait({opening}, timeout=0.1)
             await client.close()
     raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
+
+
+async def leave(nats: Client) -> None:
+    """Closes a connection once what was sent has left; a server that is away keeps nobody for long."""
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        if nats.is_connected:
+            await asyncio.wait_for(nats.flush(), LEAVE_S)
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        await nats.close()
 
 
 def _readable(credentials: str) -> str:

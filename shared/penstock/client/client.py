@@ -8,7 +8,7 @@ from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
-from penstock.bus.connection import connect
+from penstock.bus.connection import connect, leave
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
 from penstock.client import flows, frames
@@ -83,9 +83,7 @@ class Client(LimitCalls, ScheduleCalls):
     async def close(self) -> None:
         """Send what is still to be sent, and close the connection."""
         await self._requester.close()
-        if self.nats.is_connected:
-            await self.nats.flush()
-        await self.nats.close()
+        await leave(self.nats)
 
     async def __aenter__(self) -> Self:
         return self

@@ -85,12 +85,7 @@ class Running:
             passing=lambda error: False,  # it tries on by itself; what it raises is a wrong setting
         )
 
-        async def disconnect() -> None:
-            with contextlib.suppress(NatsError, TimeoutError):
-                await nats.flush(1)
-            await nats.close()
-
-        self._undo("disconnecting from NATS", disconnect)
+        self._undo("disconnecting from NATS", lambda: connection.leave(nats))
         health.set("nats", True)
 
         wakes: Wakes | None = None  # needs the due loop, which needs the store

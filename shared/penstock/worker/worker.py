@@ -17,7 +17,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from penstock import __version__, errors
-from penstock.bus.connection import Connection, connect
+from penstock.bus.connection import Connection, connect, leave
 from penstock.bus.requester import Requester, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
@@ -245,7 +245,7 @@ class Worker:
                         await self._work(nats, context)
                 finally:
                     self._status = "stopped"
-                    await _close(nats)
+                    await leave(nats)
                     log.info("worker %s has stopped", self.worker_id)
 
     async def _connect(self) -> Connection | None:
@@ -399,15 +399,6 @@ def _signals(stop: Callable[[], None]) -> Generator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
-
-
-async def _close(nats: Connection) -> None:
-    """Send what is still to be sent; a server that is away must not keep the process."""
-    with contextlib.suppress(Exception):
-        if nats.is_connected:
-            await asyncio.wait_for(nats.flush(), 2.0)
-    with contextlib.suppress(Exception):
-        await nats.close()
 
 
 def _new_worker_id() -> str:
