@@ -76,7 +76,7 @@ async def leave(nats: Client) -> None:
     with contextlib.suppress(NatsError, OSError, TimeoutError):
         if nats.is_connected:
             await asyncio.wait_for(nats.flush(), LEAVE_S)
-    with contextlib.suppress(NatsError, OSError, TimeoutError):
+    with contextlib.suppress(Exception):  # uvloop has a RuntimeError of its own for a socket that is gone
         await nats.close()
 
 
@@ -138,6 +138,13 @@ class Connection(Client):
         """For who did not close it, in one line."""
         return f"the connection to NATS was closed for good: {_text(self.last_error)}"
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        finally:  # `closed_cb` is not called when this fails on the way, in writing to a socket that is gone
+            if do_cbs:  # not between two tries to connect
+                self.closed.set()
+
     async def flush(self, timeout: int = FLUSH_S) -> None:
         """Returns once the server has had all that was sent before.
 
@@ -151,7 +158,7 @@ class Connection(Client):
 class _Watch:
     """Logs what becomes of a connection: each change once, not each try."""
 
-    def __init__(self, client: Connection, name: str, servers: str) -> None:
+    def __init__(self, client: Client, name: str, servers: str) -> None:
         self._client = client
         self._name = name
         self.servers = servers
@@ -184,7 +191,6 @@ class _Watch:
         log.warning("%s: connected to NATS again", self._name)
 
     async def on_close(self) -> None:
-        self._client.closed.set()
         log.info("%s: the connection to NATS is closed", self._name)
 
 
