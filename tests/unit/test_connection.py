@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from penstock import Client
+from penstock import Client, errors
 from penstock.bus.connection import connect
 from servers import NatsServer
 
@@ -40,3 +40,16 @@ async def test_closing_without_a_server_is_quiet(tmp_path: Path, noticed: bool) 
     async with asyncio.timeout(8):
         await client.close()
     assert nats.is_closed
+
+
+async def test_a_stream_of_events_ends_with_its_connection(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    try:
+        async with await Client.connect(server.url) as client, client.events() as events:
+            server.turn_clients_away()
+            for _ in range(2):
+                with pytest.raises(errors.Timeout, match="maximum connections exceeded"):
+                    await events.next(10)
+    finally:
+        server.kill()
