@@ -384,6 +384,28 @@ async def test_a_lost_lease_cancels_the_handler_and_nothing_is_sent(services: Se
     assert not task_seen[0].is_lease_healthy()
 
 
+@pytest.mark.parametrize("heeded", [True, False])
+async def test_a_refused_fence_is_a_lost_lease(services: Services, heeded: bool) -> None:
+    services.scripts["lease.progress"] = lambda _: errors.make("stale_lease")
+    running = Running(services)
+    ended = asyncio.Event()
+
+    @running.worker.handler("long")
+    async def long(task: Task) -> None:
+        try:
+            with contextlib.nullcontext() if heeded else contextlib.suppress(errors.StaleLease):
+                await task.progress(1)
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with running:
+        await services.give("long")
+        await asyncio.wait_for(ended.wait(), DEADLINE_S)
+        await services.until(lambda: services.asked > 1)
+    assert {name for name, _ in services.seen} == {"lease.progress"}
+
+
 async def test_a_lease_that_cannot_be_renewed_ends_with_its_time(services: Services) -> None:
     services.scripts["lease.renew"] = lambda _: errors.make("valkey_unavailable")
     running = Running(services, lease_ttl=0.6)

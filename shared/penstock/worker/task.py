@@ -1,7 +1,7 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -261,7 +261,7 @@ class Task:
     async def progress(self, pct: float, message: str = "") -> None:
         """Tell how far this is: 0 to 100 percent."""
         request = self._fenced(LeaseProgress, pct=pct, message=message)
-        await self._requester.call(verbs.LEASE_PROGRESS, request)
+        await self._still(self._requester.call(verbs.LEASE_PROGRESS, request))
 
     async def report_usage(
         self, budget_id: str, dimensions: Mapping[str, int], dedup_key: str | None = None
@@ -275,7 +275,7 @@ class Task:
         request = self._fenced(
             LeaseUsage, budget_id=budget_id, dimensions=dict(dimensions), dedup_key=dedup_key or uuid7()
         )
-        reply = await usage.report(self._requester, self._lease, request)
+        reply = await self._still(usage.report(self._requester, self._lease, request))
         if reply.state not in (None, "leased", "running"):
             self._consumed = True
             self._lease.on_stop = None
@@ -304,7 +304,7 @@ class Task:
             payload=raw_of(payload),
             metadata=raw_of(metadata),
         )
-        return await self._frames.append(frame)
+        return await self._still(self._frames.append(frame))
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
         """A waitpoint that collects signals already, before the task suspends on it.
@@ -312,12 +312,13 @@ class Task:
         Its `token` is shown only here: hand it to whoever shall send the signal.
         """
         request = self._fenced(WaitpointCreate, waitpoint_key=key, expires_in_ms=milliseconds(expires_in))
-        return await self._requester.call(verbs.WAITPOINT_CREATE, request)
+        return await self._still(self._requester.call(verbs.WAITPOINT_CREATE, request))
 
     async def resumed_by(self) -> list[Signal]:
         """The signals that caused this resume; empty after a timeout or an operator's resume."""
         if self._signals is None:
-            page = await self._requester.call(verbs.SIGNAL_RESUMED_BY, self._fenced(ResumedBy))
+            request = self._fenced(ResumedBy)
+            page = await self._still(self._requester.call(verbs.SIGNAL_RESUMED_BY, request))
             self._signals = [Signal(item) for item in page.items]
         return self._signals
 
@@ -336,6 +337,15 @@ class Task:
             lease_epoch=message.lease_epoch,
             **fields,
         )
+
+    async def _still(self, answer: Awaitable[T]) -> T:
+        """What is answered under the fence; a refusal of the fence is a lost lease."""
+        try:
+            return await answer
+        except errors.PenstockError as error:
+            if error.code in LOST:
+                self._lease.lose(error.code)
+            raise
 
     async def _consume(self, verb: Verb[Any, Rep], request: Fence) -> Rep:
         """Deliver an outcome, once."""
