@@ -101,6 +101,13 @@ async def test_many_at_once(client: Client, worker: Worker) -> None:
     assert listed == {run.id for run in runs}
 
 
+async def test_lists_of_large_items(client: Client) -> None:
+    large = "x" * 1_000_000  # ten of them are more than a message can hold
+    runs = await client.submit_many([("large", large)] * 10)
+    listed = [record.execution_id async for record in client.list(kind="large")]
+    assert sorted(listed) == sorted(run.id for run in runs)
+
+
 async def test_one_bad_item_of_many(client: Client) -> None:
     items = [("good.one", 1), {"kind": "bad one"}, {"kind": "good.two", "lane": "other"}]
     first, bad, last = await client.submit_many(items, return_errors=True)
@@ -251,6 +258,41 @@ worker.main()
             await process.wait()
     assert await running.result(timeout=WAIT_S) == "finished"
     assert await waiting.status() == "ready"
+
+
+async def test_a_handler_that_ignores_its_end_does_not_keep_the_process(
+    client: Client, penstock: House
+) -> None:
+    program = f"""
+import asyncio
+from penstock import Task, Worker
+worker = Worker({penstock.settings.nats_url!r}, root={penstock.root!r}, grace=0.1)
+
+@worker.handler("stubborn")
+async def stubborn(task: Task):
+    await task.progress(1, "began")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+worker.main()
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    try:
+        run = await client.submit("stubborn")
+
+        async def begun() -> bool:
+            return (await client.get(run.id)).progress is not None
+
+        await penstock.until(begun, bool, "it runs")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), WAIT_S) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_events_as_they_happen(client: Client) -> None:

@@ -67,6 +67,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def environ_of(nats_url: str, valkey_url: str, ready: Path) -> dict[str, str]:
+    """What a service's process finds in its environment."""
+    return {
+        **os.environ,
+        "PENSTOCK_NATS_URL": nats_url,
+        "PENSTOCK_VALKEY_URL": valkey_url,
+        "PENSTOCK_ROOT": "t" + uuid7().replace("-", ""),
+        "PENSTOCK_READY_FILE": str(ready),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+
+
 def nothing(name: str) -> Callable[[Context], Service]:
     return lambda context: Service(name)
 
@@ -221,6 +233,23 @@ async def test_instances_share_the_partitions(settings: Any, run: Any) -> None:
         assert before <= after  # only the departed one's partitions moved
 
 
+async def test_the_partitions_of_a_killed_instance_are_taken_over(
+    settings: Any, run: Any, tmp_path: Path
+) -> None:
+    survivor = await run("scheduler", nothing("scheduler"), settings(partitions=16))
+    mine, ready = survivor.settings, tmp_path / "ready.json"
+    environ = environ_of(mine.nats_url, mine.valkey_url, ready)
+    environ |= {"PENSTOCK_ROOT": mine.root, "PENSTOCK_PARTITIONS": "16"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVICE, env=environ)
+    try:
+        await until(lambda: len(survivor.context.membership.members) == 2)
+        assert len(survivor.context.membership.owned()) < 16
+    finally:
+        process.kill()  # no goodbye
+        await process.wait()
+    await until(lambda: len(survivor.context.membership.owned()) == 16)
+
+
 def test_rendezvous_moves_only_what_it_must() -> None:
     everyone = frozenset(f"instance-{n}" for n in range(5))
     keys = [str(n) for n in range(1000)]
@@ -254,18 +283,37 @@ async def test_goes_on_after_valkey_and_nats_were_away(tmp_path: Path, run: Any)
         valkey.kill()
 
 
+async def test_a_connection_closed_for_good_ends_the_process(urls: tuple[str, str], tmp_path: Path) -> None:
+    """nats-py reconnects when a connection is lost, but not when the server says that there are too many."""
+    ready = tmp_path / "ready.json"
+    nats = NatsServer(tmp_path)
+    nats.start()
+    environ = environ_of(nats.url, urls[1], ready)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVICE, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        await until(lambda: ready.exists() or process.returncode is not None)
+        nats.turn_clients_away()
+        _, stderr = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        nats.kill()
+    assert process.returncode == 1
+    assert not ready.exists()
+    text = stderr.decode()
+    last = json.loads(text.splitlines()[-1])
+    assert (last["level"], last["event"]) == ("error", "NATS is lost; ending, to be started again")
+    assert "maximum connections exceeded" in last["reason"]
+    assert "Traceback" not in text
+
+
 async def test_a_process_tells_when_it_is_ready_and_drains_at_sigterm(
     urls: tuple[str, str], tmp_path: Path
 ) -> None:
     ready = tmp_path / "ready.json"
-    environ = {
-        **os.environ,
-        "PENSTOCK_NATS_URL": urls[0],
-        "PENSTOCK_VALKEY_URL": urls[1],
-        "PENSTOCK_ROOT": "t" + uuid7().replace("-", ""),
-        "PENSTOCK_READY_FILE": str(ready),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    environ = environ_of(urls[0], urls[1], ready)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVICE, env=environ, stderr=asyncio.subprocess.PIPE, cwd=tmp_path
     )

@@ -3,8 +3,10 @@ every odd answer can be had. tests/contract/test_sdk.py has the real services.
 """
 
 import asyncio
+import contextlib
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 from nats.aio.client import Client as Nats
 from nats.errors import NoRespondersError
 
@@ -19,6 +22,7 @@ from penstock import Fail, PossiblySucceeded, Retry, Suspend, Task, TaskConsumed
 from penstock.bus.connection import connect
 from penstock.bus.endpoints import Call, Endpoints
 from penstock.worker import outcomes
+from penstock.worker.trouble import Trouble
 from servers import NatsServer, free_port
 
 Script = Callable[[Any], Any]
@@ -71,11 +75,14 @@ class Services:
 
         return handler
 
-    async def _next(self, call: Call[Any]) -> None:
+    async def _next(self, call: Call[Any]) -> list[Any] | None:
         self.asked += 1
+        if refused := self.scripts.get("work.next", lambda _: None)(call.items[0]):
+            return [refused]
         self.parked.append((call.reply_to, call.items[0].max))
         self._changed.set()
         await self._hand_out()
+        return None
 
     async def _hand_out(self) -> None:
         while self.parked and self.ready:
@@ -181,6 +188,11 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
     assert len(services.got("lease.progress")) == 2
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
@@ -188,6 +200,13 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
         (Retry(after=2), {"category": "retry", "retry_after_ms": 2000, "retryable": True}),
         (Fail("bad card", "card"), {"category": "card", "reason": "bad card", "retryable": False}),
         (errors.make("waitpoint_not_found"), {"category": "waitpoint_not_found", "retryable": True}),
+        # Of another execution, which the handler has asked about: its own lease is all right.
+        (errors.make("execution_not_found"), {"category": "execution_not_found", "retryable": True}),
+        (ValueError("a \udc80"), {"category": "value_error", "reason": "ValueError: a \\udc80"}),
+        (Mute(), {"category": "mute", "reason": "Mute: its text cannot be had"}),
+        (SystemExit(3), {"category": "system_exit", "reason": "SystemExit: 3", "retryable": True}),
+        (Retry(after=-1), {"category": "retry", "retry_after_ms": 0, "retryable": True}),
+        (Retry(after=float("inf")), {"category": "overflow_error", "retryable": True}),
         (asyncio.CancelledError(), {"category": "cancelled_error", "retryable": True}),
     ],
     ids=lambda value: type(value).__name__,
@@ -205,6 +224,51 @@ async def test_exceptions_are_failures(
         await services.give("raises")
         failed = await services.outcome("lease.fail")
     assert {name: getattr(failed, name) for name in expected} == expected
+
+
+async def test_a_thread_may_raise_anything(services: Services) -> None:
+    running = Running(services)
+
+    @running.worker.handler("raises")
+    def raises() -> None:
+        raise StopIteration  # as next() does, and no future takes it
+
+    async with running:
+        await services.give("raises")
+        failed = await services.outcome("lease.fail")
+    assert (failed.category, failed.reason) == (
+        "runtime_error",
+        "RuntimeError: the handler raised StopIteration",
+    )
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    "result", [object(), CYCLE, Raw(b"{not JSON"), Raw(b"1, 2"), Raw(b""), Raw(b'"\xff"')], ids=repr
+)
+async def test_a_bad_result_fails_alone(services: Services, result: Any) -> None:
+    """Results of one tick leave as one message, where a piece that is no JSON would take the others down."""
+    running = Running(services)
+    gate = asyncio.Barrier(2)
+
+    @running.worker.handler("bad")
+    async def bad() -> Any:
+        await gate.wait()
+        return result
+
+    @running.worker.handler("good")
+    async def good() -> str:
+        await gate.wait()
+        return "good"
+
+    async with running:
+        await services.give("bad")
+        await services.give("good")
+        failed, done = await services.outcome("lease.fail"), await services.outcome("lease.complete")
+    assert (failed.category, failed.retryable, done.result) == ("invalid_result", False, '"good"')
 
 
 async def test_what_cannot_be_handled_is_a_clear_failure(services: Services) -> None:
@@ -228,8 +292,9 @@ async def test_what_cannot_be_handled_is_a_clear_failure(services: Services) -> 
     ]
 
 
-async def test_a_refused_result_becomes_a_failure(services: Services) -> None:
-    services.scripts["lease.complete"] = lambda _: errors.make("payload_too_large")
+@pytest.mark.parametrize(("code", "retryable"), [("payload_too_large", False), ("budget_not_found", True)])
+async def test_a_refused_result_becomes_a_failure(services: Services, code: str, retryable: bool) -> None:
+    services.scripts["lease.complete"] = lambda _: errors.make(code)
     running = Running(services)
 
     @running.worker.handler("big")
@@ -239,7 +304,40 @@ async def test_a_refused_result_becomes_a_failure(services: Services) -> None:
     async with running:
         await services.give("big")
         failed = await services.outcome("lease.fail")
-    assert failed.category == "payload_too_large" and not failed.retryable
+    assert failed.category == code and failed.retryable is retryable
+
+
+@pytest.mark.parametrize("how", ["raised", "called"])
+async def test_a_refused_suspension_becomes_a_failure(services: Services, how: str) -> None:
+    services.scripts["lease.suspend"] = lambda _: errors.make("waitpoint_not_found")
+    running = Running(services)
+
+    @running.worker.handler("waits")
+    async def waits(task: Task) -> None:
+        if how == "raised":
+            raise Suspend("approved", waitpoint="0-01890000-0000-7000-8000-000000000000")
+        await task.suspend("approved", waitpoint="0-01890000-0000-7000-8000-000000000000")
+
+    async with running:
+        await services.give("waits")
+        failed = await services.outcome("lease.fail")
+    assert failed.category == "waitpoint_not_found" and failed.retryable
+
+
+async def test_a_refused_failure_is_said_and_not_repeated(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    services.scripts["lease.complete"] = services.scripts["lease.fail"] = lambda _: errors.make("internal")
+    running = Running(services)
+
+    @running.worker.handler("noop")
+    async def noop() -> None: ...
+
+    async with running:
+        await services.give("noop")
+        await services.outcome("lease.fail")
+    assert len(services.got("lease.complete")) == len(services.got("lease.fail")) == 1
+    assert caplog.text.count("the outcome was refused") == 2
 
 
 async def test_a_task_is_consumed_once(services: Services) -> None:
@@ -286,6 +384,28 @@ async def test_a_lost_lease_cancels_the_handler_and_nothing_is_sent(services: Se
     assert not task_seen[0].is_lease_healthy()
 
 
+@pytest.mark.parametrize("heeded", [True, False])
+async def test_a_refused_fence_is_a_lost_lease(services: Services, heeded: bool) -> None:
+    services.scripts["lease.progress"] = lambda _: errors.make("stale_lease")
+    running = Running(services)
+    ended = asyncio.Event()
+
+    @running.worker.handler("long")
+    async def long(task: Task) -> None:
+        try:
+            with contextlib.nullcontext() if heeded else contextlib.suppress(errors.StaleLease):
+                await task.progress(1)
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with running:
+        await services.give("long")
+        await asyncio.wait_for(ended.wait(), DEADLINE_S)
+        await services.until(lambda: services.asked > 1)
+    assert {name for name, _ in services.seen} == {"lease.progress"}
+
+
 async def test_a_lease_that_cannot_be_renewed_ends_with_its_time(services: Services) -> None:
     services.scripts["lease.renew"] = lambda _: errors.make("valkey_unavailable")
     running = Running(services, lease_ttl=0.6)
@@ -305,6 +425,20 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_its_time(services: Servi
         await asyncio.wait_for(ended.wait(), DEADLINE_S)
     assert healthy[0][0] >= 2 and not healthy[0][1]
     assert {name for name, _ in services.seen} == {"lease.renew"}
+
+
+async def test_a_blocked_event_loop_is_named(services: Services, caplog: pytest.LogCaptureFixture) -> None:
+    running = Running(services, lease_ttl=0.15)
+
+    @running.worker.handler("blocks")
+    async def blocks() -> None:
+        threading.Event().wait(0.4)
+        await services.until(lambda: services.got("lease.renew"))
+
+    async with running:
+        await services.give("blocks")
+        await services.outcome("lease.complete")
+    assert "an async handler blocks the event loop" in caplog.text
 
 
 async def test_renewals_keep_a_long_task(services: Services) -> None:
@@ -343,6 +477,42 @@ async def test_a_cancel_request_cancels_the_handler(services: Services, how: str
             services.scripts["lease.renew"] = lambda _: {"expires_at": 0, "cancel_requested": True}
         failed = await services.outcome("lease.fail")
     assert failed.category == "canceled" and not failed.retryable
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "after"])
+@pytest.mark.parametrize("answer", ["already_satisfied", "refused"])
+async def test_a_handler_that_keeps_its_lease_can_still_be_cancelled(
+    services: Services, when: str, answer: str
+) -> None:
+    running = Running(services)
+    kept = asyncio.Event()
+
+    async def push() -> None:
+        await services.push(running.worker, {"type": "cancel", "lease_id": "lease1"})
+
+    async def suspend(_: Any) -> Any:
+        if when == "meanwhile":
+            await push()
+            await services.nats.flush()
+        refused = errors.make("waitpoint_not_found")
+        return {"outcome": answer, "items": []} if answer == "already_satisfied" else refused
+
+    services.scripts["lease.suspend"] = suspend
+
+    @running.worker.handler("waits")
+    async def waits(task: Task) -> None:
+        with contextlib.suppress(errors.WaitpointNotFound):
+            await task.suspend("approved")
+        kept.set()
+        await asyncio.Event().wait()
+
+    async with running:
+        await services.give("waits")
+        await asyncio.wait_for(kept.wait(), DEADLINE_S)
+        if when == "after":
+            await push()
+        failed = await services.outcome("lease.fail")
+    assert failed.category == "canceled"
 
 
 async def test_sync_handlers_poll_for_cancellation(services: Services) -> None:
@@ -560,6 +730,41 @@ async def test_an_idle_worker_stops_at_once(services: Services) -> None:
         await services.nats.request(reply_to, b'{"tasks":[]}', timeout=DEADLINE_S)
 
 
+async def test_no_work_is_said_once_and_so_is_its_end(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = errors.make("valkey_unavailable")
+    services.scripts["work.next"] = lambda _: away if services.asked < 5 else None
+    running = Running(services)
+
+    @running.worker.handler("noop")
+    async def noop() -> None: ...
+
+    with caplog.at_level("INFO", "penstock.worker"):
+        async with running:
+            await services.give("noop")
+            await services.outcome("lease.complete")
+    assert caplog.text.count("no work, trying on: valkey_unavailable") == 1
+    assert caplog.text.count("work is answered again") == 1
+
+
+def test_trouble_is_said_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = Trouble()
+    said: list[int] = []
+    for second in range(100):
+        monkeypatch.setattr(time, "monotonic", lambda now=second: float(now))
+        trouble.because(errors.make("timeout"))
+        if caplog.records:
+            said.append(second)
+            caplog.clear()
+    assert said == [0, 5, 15, 35, 75]
+    trouble.over()
+    trouble.because(errors.make("timeout"))
+    assert len(caplog.records) == 1
+
+
 async def test_a_request_that_can_never_succeed_stops_the_worker(services: Services) -> None:
     running = Running(services, lanes=["no such lane!"])
     with pytest.raises(errors.InvalidRequest, match="lanes"):
@@ -599,6 +804,56 @@ async def test_work_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
         await nats.close()
     finally:
         server.kill()
+
+
+async def test_a_connection_closed_for_good_ends_the_worker(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    try:
+        nats = await connect(server.url, "services")
+        services = Services(server.url, nats, "closed")
+        await services.start()
+        running = Running(services, grace=60.0)
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        @running.worker.handler("long")
+        async def long() -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        with pytest.raises(errors.Timeout, match="maximum connections exceeded"):
+            async with running:
+                await services.give("long")
+                await asyncio.wait_for(began.wait(), DEADLINE_S)
+                server.turn_clients_away()
+                await asyncio.wait_for(asyncio.shield(running.running), DEADLINE_S)
+        assert ended.is_set()
+    finally:
+        server.kill()
+
+
+async def test_a_cancelled_worker_leaves_no_handler_behind(services: Services) -> None:
+    running = Running(services)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    @running.worker.handler("long")
+    async def long() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        async with running:
+            await services.give("long")
+            await asyncio.wait_for(began.wait(), DEADLINE_S)
+            running.running.cancel()
+    await asyncio.wait_for(ended.wait(), DEADLINE_S)
+    assert not services.seen  # neither completed nor failed: its lease runs out
 
 
 async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:

@@ -1,6 +1,7 @@
 """A NATS connection that stays: it reconnects for ever, and says so in the log, without secrets."""
 
 import asyncio
+import contextlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from penstock import errors
 
@@ -18,11 +20,12 @@ _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
 FLUSH_S: Final = 10
+LEAVE_S: Final = 2.0
 
 
 async def connect(
     url: str, name: str, credentials: str | None = None, *, wait: bool = False, timeout: float = 5.0
-) -> Client:
+) -> "Connection":
     """Connects to NATS and keeps the connection.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
@@ -32,7 +35,7 @@ async def connect(
     servers, login = _split(url)
     if credentials is not None:
         login["user_credentials"] = _readable(credentials)
-    client = _Client()
+    client = Connection()
     watch = _Watch(client, name, ", ".join(servers))
     opening = asyncio.ensure_future(
         client.connect(
@@ -66,6 +69,15 @@ async def connect(
                 await asyncio.wait({opening}, timeout=0.1)
             await client.close()
     raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
+
+
+async def leave(nats: Client) -> None:
+    """Closes a connection once what was sent has left; a server that is away keeps nobody for long."""
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        if nats.is_connected:
+            await asyncio.wait_for(nats.flush(), LEAVE_S)
+    with contextlib.suppress(Exception):  # uvloop has a RuntimeError of its own for a socket that is gone
+        await nats.close()
 
 
 def _readable(credentials: str) -> str:
@@ -110,8 +122,28 @@ def _split(url: str) -> tuple[list[str], dict[str, Any]]:
     return servers, login
 
 
-class _Client(Client):
-    """nats-py's, with a `flush` that keeps its word."""
+class Connection(Client):
+    """nats-py's, with a `flush` that keeps its word, and a word about its end.
+
+    An error of the server's that is not about one message (the login is revoked, too many connections) ends
+    it for good: nats-py reconnects after a lost connection only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+
+    @property
+    def why_closed(self) -> str:
+        """For who did not close it, in one line."""
+        return f"the connection to NATS was closed for good: {_text(self.last_error)}"
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        finally:  # `closed_cb` is not called when this fails on the way, in writing to a socket that is gone
+            if do_cbs:  # not between two tries to connect
+                self.closed.set()
 
     async def flush(self, timeout: int = FLUSH_S) -> None:
         """Returns once the server has had all that was sent before.

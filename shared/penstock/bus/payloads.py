@@ -16,6 +16,26 @@ from penstock.messages.common import NULL
 
 MAX_DEPTH: Final = 256
 
+_encode: Final = msgspec.json.Encoder().encode
+_check: Final = msgspec.json.Decoder(Raw).decode
+
+
+def raw_of(value: Any) -> Raw:
+    """Any value that msgspec encodes, as JSON; a `Raw` passes byte for byte.
+
+    Raises `TypeError` or `ValueError`, also for a `Raw` that is no JSON: requests travel in batches, where it
+    would take its neighbours down.
+    """
+    try:
+        if not isinstance(value, Raw):
+            return Raw(_encode(value))
+        if value is not NULL:
+            _check(value)
+            str(value, "utf-8")  # msgspec does not look into strings that it skips
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
 
 class Plan(Struct, frozen=True):
     """The payload fields of a message type, and its fields that hold messages with such fields."""

@@ -202,7 +202,7 @@ class Requester:
         for request, future in zip(queue.requests, queue.futures, strict=True):
             try:
                 body = encode(request)
-            except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
                 future.set_exception(errors.make("invalid_request", f"{verb.name}: {error}"))
                 continue
             if len(body) > limit:

@@ -8,7 +8,8 @@ from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
-from penstock.bus.connection import connect
+from penstock.bus.connection import connect, leave
+from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
 from penstock.client import flows, frames
 from penstock.client.events import EventStream
@@ -18,7 +19,6 @@ from penstock.client.options import (
     ExecutionOptions,
     FlowOptions,
     create_request,
-    raw,
     request_of,
     verb_named,
 )
@@ -83,9 +83,7 @@ class Client(LimitCalls, ScheduleCalls):
     async def close(self) -> None:
         """Send what is still to be sent, and close the connection."""
         await self._requester.close()
-        if self.nats.is_connected:
-            await self.nats.flush()
-        await self.nats.close()
+        await leave(self.nats)
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,7 +223,7 @@ class Client(LimitCalls, ScheduleCalls):
         """Run an ended execution again, as a new one; with another input, if one is given."""
         request = ExecutionReplay(
             execution_id=execution_id,
-            input=UNSET if input is UNSET else raw(input),
+            input=UNSET if input is UNSET else raw_of(input),
             idempotency_key=idempotency_key,
         )
         created = await self._requester.call(verbs.EXECUTION_REPLAY, request)
@@ -268,7 +266,7 @@ class Client(LimitCalls, ScheduleCalls):
     ) -> Delivered:
         """Deliver a signal to the waitpoint whose token this is; answers its effect."""
         request = SignalDeliver(
-            token=token, name=name, payload=raw(payload), source=source, signal_id=signal_id or uuid7()
+            token=token, name=name, payload=raw_of(payload), source=source, signal_id=signal_id or uuid7()
         )
         return await self._requester.call(verbs.SIGNAL_DELIVER, request)
 
@@ -282,7 +280,7 @@ class Client(LimitCalls, ScheduleCalls):
         signal_id = signal_id or uuid7()
         subject = f"{self.root}.signal.{waitpoint_id}.{name}"
         headers = {"Nats-Msg-Id": signal_id, "Penstock-Token": token}
-        await self._publisher.publish(subject, encode(raw(payload)), headers)
+        await self._publisher.publish(subject, encode(raw_of(payload)), headers)
         return signal_id
 
     # Flows.
@@ -319,7 +317,7 @@ class Client(LimitCalls, ScheduleCalls):
         """Create a flow that somebody else runs; `observe` or `publish_observation` tells how it goes."""
         fields = dict(options)
         if "state" in fields:
-            fields["state"] = raw(fields["state"])
+            fields["state"] = raw_of(fields["state"])
         request = FlowCreateMirrored(
             controller_id=controller_id,
             goal=goal,

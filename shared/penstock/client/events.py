@@ -10,6 +10,8 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from penstock import errors
+from penstock.bus.connection import Connection
 from penstock.bus.requester import listen
 
 
@@ -42,24 +44,33 @@ class EventStream:
     def __init__(self, nats: Nats, subject: str) -> None:
         self.subject = subject
         self._nats = nats
-        self._queue: asyncio.Queue[AuditEvent] = asyncio.Queue()
+        self._queue: asyncio.Queue[AuditEvent | errors.PenstockError] = asyncio.Queue()
         self._subscription: Subscription | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Listen from now on: what happens after this returns is not missed."""
         if self._subscription is None:
             self._subscription = await listen(self._nats, self.subject, self._on_event)
             await self._nats.flush()
+            if isinstance(self._nats, Connection):
+                self._watching = asyncio.create_task(self._watch(self._nats))
 
     async def close(self) -> None:
         subscription, self._subscription = self._subscription, None
+        if self._watching is not None:
+            self._watching.cancel()
         if subscription is not None and not self._nats.is_closed:
             await subscription.unsubscribe()
 
     async def next(self, timeout: float | None = None) -> AuditEvent:
-        """The next event. Raises `TimeoutError`."""
+        """The next event. Raises `TimeoutError`, or the contract's `timeout` when the connection has been closed."""
         await self.open()
-        return await asyncio.wait_for(self._queue.get(), timeout)
+        event = await asyncio.wait_for(self._queue.get(), timeout)
+        if isinstance(event, errors.PenstockError):
+            self._queue.put_nowait(event)  # for whoever asks once more
+            raise event
+        return event
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -71,9 +82,12 @@ class EventStream:
         await self.close()
 
     async def __aiter__(self) -> AsyncIterator[AuditEvent]:
-        await self.open()
         while True:
-            yield await self._queue.get()
+            yield await self.next()
 
     async def _on_event(self, msg: Msg) -> None:
         self._queue.put_nowait(_decode(msg.data))
+
+    async def _watch(self, nats: Connection) -> None:
+        await nats.closed.wait()
+        self._queue.put_nowait(errors.make("timeout", nats.why_closed))

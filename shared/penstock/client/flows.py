@@ -10,9 +10,10 @@ from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
+from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
 from penstock.client.events import EventStream
-from penstock.client.options import CancelPolicy, StepStatus, raw, request_of
+from penstock.client.options import CancelPolicy, StepStatus, request_of
 from penstock.client.pages import each
 from penstock.client.publishing import Publisher
 from penstock.client.run import Run
@@ -77,7 +78,7 @@ class FlowRun:
         """Merge `patch` into its state, shallowly (anything but an object replaces it), and name the step it is at."""
         request = FlowUpdateState(
             flow_id=self.id,
-            state_patch=patch if patch is UNSET else raw(patch),
+            state_patch=patch if patch is UNSET else raw_of(patch),
             next_step=next_step,
             expected_revision=expected_revision,
         )
@@ -140,7 +141,7 @@ class FlowRun:
             run_id=run_id,
             task=task,
             status=status,
-            result=raw(result),
+            result=raw_of(result),
             child_session_key=child_session_key,
             observed_at=observed_at,
         )
@@ -161,7 +162,7 @@ class FlowRun:
 
         Answers the message id; published again with the same one, it has no further effect.
         """
-        body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": raw(result)}
+        body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": raw_of(result)}
         if child_session_key is not None:
             body["child_session_key"] = child_session_key
         body["observed_at"] = int(time.time() * 1000) if observed_at is None else observed_at

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import msgspec
-from msgspec import Raw
 
 from penstock import errors
+from penstock.bus.payloads import raw_of
 from penstock.bus.requester import encode
 from penstock.messages.executions import Backoff, ExecutionCreate
 from penstock.verbs import VERBS, Verb
@@ -53,14 +53,9 @@ CancelPolicy = Literal["cancel_all", "cancel_pending", "flow_only"]
 StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
-def raw(value: Any) -> Raw:
-    """Any value that msgspec encodes, as JSON; a `Raw` stays as it is."""
-    return value if isinstance(value, Raw) else Raw(encode(value))
-
-
 def create_request(kind: str, input: Any, options: Mapping[str, Any]) -> ExecutionCreate:
     """One `execution.create`. Raises `TypeError` for an option that does not exist."""
-    return ExecutionCreate(kind=kind, input=raw(input), **options)
+    return ExecutionCreate(kind=kind, input=raw_of(input), **options)
 
 
 def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:

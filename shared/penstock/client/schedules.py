@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, Unpack, cast
 
 from penstock import verbs
+from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
-from penstock.client.options import ExecutionOptions, raw
+from penstock.client.options import ExecutionOptions
 from penstock.client.pages import each
 from penstock.messages.common import NULL
 from penstock.messages.schedules import (
@@ -43,7 +44,7 @@ class ScheduleCalls:
         fields = dict(options)
         key = cast("str | None", fields.pop("idempotency_key", None))
         request = ScheduleCreate(
-            execution=ScheduledExecution(kind=kind, input=raw(input), **cast(Any, fields)),
+            execution=ScheduledExecution(kind=kind, input=raw_of(input), **cast(Any, fields)),
             at=at,
             every_ms=every_ms,
             count=count,

@@ -1,6 +1,7 @@
 """Which instances of a service live, and which partitions are whose.
 
-Every instance says so each second on `<root>.hint.alive.<service>` and is forgotten after 3.5 s of silence.
+Every instance says so twice a second on `<root>.hint.alive.<service>` and is forgotten after 2 s of silence:
+so long does the due work of one that was killed wait for its new owner.
 A partition belongs to the instance that has the highest random weight for it (rendezvous hashing,
 D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM
 Transactions on Networking 6(1), 1998): when one comes or goes, only its own partitions move.
@@ -19,8 +20,8 @@ from nats.aio.subscription import Subscription
 from penstock.bus.hints import Hints
 from penstock.runtime.logging import Log
 
-BEAT: Final = 1.0
-FORGET: Final = 3.5
+BEAT: Final = 0.5
+FORGET: Final = 2.0
 
 
 def weight(instance: str, key: str) -> bytes:

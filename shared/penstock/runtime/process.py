@@ -85,12 +85,7 @@ class Running:
             passing=lambda error: False,  # it tries on by itself; what it raises is a wrong setting
         )
 
-        async def disconnect() -> None:
-            with contextlib.suppress(NatsError, TimeoutError):
-                await nats.flush(1)
-            await nats.close()
-
-        self._undo("disconnecting from NATS", disconnect)
+        self._undo("disconnecting from NATS", lambda: connection.leave(nats))
         health.set("nats", True)
 
         wakes: Wakes | None = None  # needs the due loop, which needs the store
@@ -125,7 +120,9 @@ class Running:
             lambda: streams.ensure(js, settings.root, settings.stream_replicas),
             log,
             passing=lambda error: (
-                isinstance(error, NatsError | TimeoutError) and not isinstance(error, BadRequestError)
+                isinstance(error, NatsError | TimeoutError)
+                and not isinstance(error, BadRequestError)
+                and not nats.is_closed
             ),
         )
 
@@ -345,8 +342,13 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     gc.set_threshold(*GC_THRESHOLD)
     log.info("ready", metrics_url=running.metrics_url, pid=os.getpid(), version=__version__)
     _tell(ready_file, running)
-    await stopping
+    nats = running.context.nats
+    closed = asyncio.create_task(nats.closed.wait())
+    await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
     _tell(ready_file, None)
+    if not stop.is_set():  # nobody hears or answers us any more: only a new process can
+        log.error("NATS is lost; ending, to be started again", reason=nats.why_closed)
+        return 1
     await running.stop()
     log.info("stopped")
     return 0

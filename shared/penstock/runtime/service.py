@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from penstock.bus.connection import Connection
 from penstock.bus.consumer import Consumer
 from penstock.bus.endpoints import Handler
 from penstock.bus.hints import Hints
@@ -56,7 +56,7 @@ class Context:
     """What a service is built from."""
 
     settings: Settings
-    nats: Client
+    nats: Connection
     js: JetStreamContext
     store: Store
     hints: Hints

@@ -1,6 +1,7 @@
 """nats-server and valkey-server on free loopback ports, with their data in folders that go away."""
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -70,7 +71,15 @@ class NatsServer(ServerProcess):
         server = embedded.nats(data, embedded.choose_port(0, None), durability)
         with (data.path / "nats.conf").open("a") as conf:
             conf.write(extra)
+        self._conf = data.path / "nats.conf"
         super().__init__(server, folder)
+
+    def turn_clients_away(self) -> None:
+        """Closes all connections with an error after which nats-py does not come back."""
+        with self._conf.open("a") as conf:
+            conf.write("max_connections: 0\n")
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
 
 
 class ValkeyServer(ServerProcess):

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Raw
-
-from penstock.bus.requester import encode
+from penstock.bus.payloads import raw_of
 from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionSpec
 
@@ -19,4 +17,4 @@ def spec_of(child: Child) -> ExecutionSpec:
         {"kind": child[0], "input": child[1]} if isinstance(child, tuple) else dict(child)
     )
     value = fields.pop("input", NULL)
-    return ExecutionSpec(input=value if isinstance(value, Raw) else Raw(encode(value)), **fields)
+    return ExecutionSpec(input=raw_of(value), **fields)

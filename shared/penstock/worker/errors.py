@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Any, Final, Literal
 
+from penstock.errors import PenstockError
 from penstock.messages.signals import Condition, WaitpointCreated
 
 TimeoutBehavior = Literal["fail", "cancel", "resume", "escalate"]
@@ -84,9 +85,12 @@ class PossiblySucceeded(RuntimeError):
 
 
 def category_of(error: BaseException) -> str:
-    """The failure category of an exception: its `category` attribute if that is a token, else its
-    class name in snake_case (`ValueError` → `value_error`, `HTTPStatusError` → `http_status_error`).
+    """The failure category of an exception: a contract error's code, its `category` attribute if that is a
+    token, else its class name in snake_case (`ValueError` → `value_error`, `HTTPStatusError` →
+    `http_status_error`).
     """
+    if isinstance(error, PenstockError):
+        return error.code
     own = getattr(error, "category", None)
     if isinstance(own, str) and _TOKEN.fullmatch(own):
         return own
@@ -94,7 +98,17 @@ def category_of(error: BaseException) -> str:
     return name if _TOKEN.fullmatch(name) else "error"
 
 
+def text_of(text: str) -> str:
+    """At most 4096 characters that UTF-8 has: half a surrogate pair (in the name of a file, say) is spelled out."""
+    return text[:4096].encode(errors="backslashreplace").decode()[:4096]
+
+
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line of at most 4096 characters."""
-    text = str(error)
-    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:4096]
+    """What went wrong, in at most 4096 characters."""
+    try:
+        text = str(error)
+    except Exception:  # somebody's own __str__
+        text = "its text cannot be had"
+    if isinstance(error, PenstockError):
+        return text_of(text)  # begins with its code
+    return text_of(f"{type(error).__name__}: {text}" if text else type(error).__name__)

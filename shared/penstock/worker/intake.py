@@ -6,7 +6,6 @@ instead of lying leased until they expire.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -20,8 +19,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import encode, is_no_responders, listen, nobody_answers, refusal
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage, Tasks
-
-log: Final = logging.getLogger("penstock.worker")
+from penstock.worker.trouble import Trouble
 
 MAX_ASK: Final = 1000
 MARGIN_S: Final = 3.0
@@ -57,6 +55,7 @@ class Intake:
         self._empty = False
         self._error: errors.PenstockError | None = None
         self._stopping = False
+        self._trouble = Trouble()
 
     def slot_freed(self) -> None:
         """There may be room for more: look again."""
@@ -82,10 +81,12 @@ class Intake:
             error, self._error = self._error, None
             if isinstance(error, errors.InvalidError):
                 raise error
+            if error is not None:
+                self._trouble.because(error)
+                pause = max(pause, (error.retry_after_ms or 0) / 1000)
+            elif answered:
+                self._trouble.over()
             if error is not None or (self._empty and loop.time() - asked < self._ask.wait_ms / 2000):
-                if error is not None:
-                    log.warning("no work: %s", error)
-                    pause = max(pause, (error.retry_after_ms or 0) / 1000)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             elif answered:

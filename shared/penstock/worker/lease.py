@@ -16,6 +16,10 @@ from penstock.messages.leases import LeaseRenew, Renewed, TaskMessage
 log: Final = logging.getLogger("penstock.worker")
 
 UNHEALTHY_AFTER: Final = 3
+LATE: Final = (
+    "no lease could be renewed for %.1f s: the process was paused, or an async handler blocks the event loop "
+    "(a plain def runs in a thread)"
+)
 # A fence that gets one of these is no longer ours.
 LOST: Final = frozenset(
     {
@@ -67,7 +71,13 @@ class Lease:
         """False once lost, past its end, or after three failed renewals in a row."""
         return self.lost is None and self.failures < UNHEALTHY_AFTER and time.monotonic() < self.expires
 
-    def _stop(self) -> None:
+    @property
+    def stopping(self) -> bool:
+        """Whether its handler is to be interrupted."""
+        return self.lost is not None or self.cancel_requested or self.abandoned
+
+    def stop(self) -> None:
+        """Interrupt its handler, if one runs that can be."""
         if self.on_stop is not None:
             stop, self.on_stop = self.on_stop, None
             stop()
@@ -76,18 +86,18 @@ class Lease:
         """Somebody else may hold it now: stop the handler, send nothing."""
         if self.lost is None:
             self.lost = why
-            self._stop()
+            self.stop()
 
     def cancel(self) -> None:
         """Somebody wants the execution stopped."""
         if not self.cancel_requested:
             self.cancel_requested = True
-            self._stop()
+            self.stop()
 
     def abandon(self) -> None:
         """The grace time of a shutdown is over."""
         self.abandoned = True
-        self._stop()
+        self.stop()
 
 
 class Leases:
@@ -104,10 +114,6 @@ class Leases:
         self.held[message.lease_id] = lease
         return lease
 
-    def keep_on(self, lease: Lease) -> None:
-        """A suspension was not needed: the lease is still held."""
-        self.held[lease.message.lease_id] = lease
-
     def drop(self, lease: Lease) -> None:
         """The lease has ended: no more renewals."""
         self.held.pop(lease.message.lease_id, None)
@@ -119,6 +125,9 @@ class Leases:
             started = time.monotonic()
             await self._renew_all(tick)
             await asyncio.sleep(max(0.0, started + tick - time.monotonic()))
+            late = time.monotonic() - started - tick
+            if late > tick and self.held:
+                log.warning(LATE, late)
 
     async def _renew_all(self, timeout: float) -> None:
         leases = list(self.held.values())

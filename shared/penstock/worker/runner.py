@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-from msgspec import Raw
-
 from penstock import errors
-from penstock.bus.requester import Requester, encode
+from penstock.bus.payloads import raw_of
+from penstock.bus.requester import Requester
 from penstock.messages.leases import TaskMessage
 from penstock.worker.errors import (
     Fail,
@@ -24,7 +22,7 @@ from penstock.worker.errors import (
 )
 from penstock.worker.hooks import Hooks
 from penstock.worker.invoke import Handler, InvalidInput
-from penstock.worker.lease import LOST, Lease, Leases
+from penstock.worker.lease import Lease, Leases
 from penstock.worker.task import Task
 
 log: Final = logging.getLogger("penstock.worker")
@@ -74,6 +72,11 @@ class Runner:
         return Task(self._requester, self._leases, self._leases.add(message), self._context)
 
     def close(self) -> None:
+        """Nothing that still runs can send its outcome any more."""
+        for lease in list(self._leases.held.values()):
+            lease.abandon()
+        for task in list(self.running):
+            task.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -124,7 +127,10 @@ class Runner:
                     return self._failed(task, lease, error)
                 if reply.outcome != "already_satisfied":
                     return None
-            except Exception as error:
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # exit() ends the attempt, not the other handlers' worker
                 return self._failed(task, lease, error)
             else:
                 return self._returned(task, lease, result)
@@ -153,6 +159,8 @@ class Runner:
         self.in_threads.add(task.lease_id)
         try:
             return handler.call(task)
+        except StopIteration as error:  # which a future refuses; in a coroutine Python does the same
+            raise RuntimeError("the handler raised StopIteration") from error
         finally:
             self.in_threads.discard(task.lease_id)
 
@@ -160,8 +168,8 @@ class Runner:
         if task.consumed or self._is_gone(task, lease):
             return None
         try:
-            raw = result if isinstance(result, Raw) else Raw(encode(result))
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            raw = raw_of(result)
+        except Exception as error:
             reason = f"the handler's result cannot be encoded: {error}"
             return task.fail(reason, "invalid_result", retryable=False)
         return task.complete(raw)
@@ -182,8 +190,6 @@ class Runner:
     def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
         if task.consumed:
             return self._too_late(task, error)
-        if isinstance(error, errors.PenstockError) and error.code in LOST:
-            lease.lose(error.code)
         if self._is_gone(task, lease):
             return None
         if lease.cancel_requested:
@@ -195,8 +201,7 @@ class Runner:
         if isinstance(error, InvalidInput):
             return task.fail(str(error), "invalid_input", retryable=False)
         log.warning("%s %s failed", task.kind, task.execution_id, exc_info=error)
-        category = error.code if isinstance(error, errors.PenstockError) else category_of(error)
-        return task.fail(reason_of(error), category)
+        return task.fail(reason_of(error), category_of(error))
 
     @staticmethod
     def _too_late(task: Task, error: BaseException) -> None:
@@ -218,13 +223,23 @@ class Runner:
         return True
 
     @staticmethod
-    async def _send(task: Task, outcome: Coroutine[Any, Any, object]) -> None:
+    async def _send(task: Task, outcome: Coroutine[Any, Any, object], *, refused: bool = False) -> None:
+        """Sends an outcome; one that is refused while the lease holds becomes a failure, `refused` says."""
         try:
             await outcome
-        except errors.InvalidError as refused:
-            # A result that is too large, say: that is a failure, and trying again would not help.
-            await task.fail(str(refused)[:4096], refused.code, retryable=False)
         except PossiblySucceeded as error:
             log.error("%s %s: %s", task.kind, task.execution_id, error)
-        except errors.PenstockError as error:
-            log.warning("%s %s: the outcome was refused: %s", task.kind, task.execution_id, error)
+        except Exception as error:
+            known = isinstance(error, errors.PenstockError)
+            log.warning(
+                "%s %s: the outcome was refused: %s",
+                task.kind,
+                task.execution_id,
+                error,
+                exc_info=None if known else error,
+            )
+            if not task.consumed and not refused:
+                # Trying again would not make the request valid; what else stands in the way may pass.
+                retryable = not isinstance(error, errors.InvalidError)
+                failure = task.fail(reason_of(error), category_of(error), retryable=retryable)
+                await Runner._send(task, failure, refused=True)

@@ -1,14 +1,15 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from penstock import errors, verbs
-from penstock.bus.requester import Requester, encode
+from penstock.bus.payloads import raw_of
+from penstock.bus.requester import Requester
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Fence, Reply
 from penstock.messages.executions import ExecutionCreate
@@ -40,9 +41,10 @@ from penstock.worker.errors import (
     TaskConsumedError,
     TimeoutBehavior,
     milliseconds,
+    text_of,
 )
 from penstock.worker.frames import FrameSender
-from penstock.worker.lease import Lease, Leases
+from penstock.worker.lease import LOST, Lease, Leases
 from penstock.worker.outcomes import deliver
 from penstock.worker.signals import Signal, condition_of
 
@@ -177,8 +179,9 @@ class Task:
         `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not
         consumed.
         """
-        raw = result if isinstance(result, Raw) else Raw(encode(result))
-        request = self._fenced(LeaseComplete, result=raw, children=[spec_of(child) for child in children])
+        request = self._fenced(
+            LeaseComplete, result=raw_of(result), children=[spec_of(child) for child in children]
+        )
         return (await self._consume(verbs.LEASE_COMPLETE, request)).state
 
     async def fail(
@@ -190,15 +193,15 @@ class Task:
         retry_after: Duration | None = None,
     ) -> Failed:
         """This attempt failed. Says whether another one follows."""
-        after = None if retry_after is None else milliseconds(retry_after)
+        after = None if retry_after is None else max(0, milliseconds(retry_after))
         request = self._fenced(
-            LeaseFail, reason=reason[:4096], category=category, retryable=retryable, retry_after_ms=after
+            LeaseFail, reason=text_of(reason), category=category, retryable=retryable, retry_after_ms=after
         )
         return await self._consume(verbs.LEASE_FAIL, request)
 
     async def cancel(self, reason: str = "canceled") -> str:
         """Give the work up, for good: the execution ends as canceled. Answers the state."""
-        request = self._fenced(LeaseCancel, reason=reason[:4096])
+        request = self._fenced(LeaseCancel, reason=text_of(reason))
         return (await self._consume(verbs.LEASE_CANCEL, request)).state
 
     async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
@@ -245,8 +248,6 @@ class Task:
         )
         reply = await self._consume(verbs.LEASE_SUSPEND, request)
         if reply.outcome == "already_satisfied":
-            self._consumed = False
-            self._leases.keep_on(self._lease)
             self._resumed = True
             self._signals = [Signal(item) for item in reply.items or []]
         return reply
@@ -260,7 +261,7 @@ class Task:
     async def progress(self, pct: float, message: str = "") -> None:
         """Tell how far this is: 0 to 100 percent."""
         request = self._fenced(LeaseProgress, pct=pct, message=message)
-        await self._requester.call(verbs.LEASE_PROGRESS, request)
+        await self._still(self._requester.call(verbs.LEASE_PROGRESS, request))
 
     async def report_usage(
         self, budget_id: str, dimensions: Mapping[str, int], dedup_key: str | None = None
@@ -274,7 +275,7 @@ class Task:
         request = self._fenced(
             LeaseUsage, budget_id=budget_id, dimensions=dict(dimensions), dedup_key=dedup_key or uuid7()
         )
-        reply = await usage.report(self._requester, self._lease, request)
+        reply = await self._still(usage.report(self._requester, self._lease, request))
         if reply.state not in (None, "leased", "running"):
             self._consumed = True
             self._lease.on_stop = None
@@ -286,8 +287,7 @@ class Task:
 
         A handler that runs again creates again: give an `idempotency_key`, or look at `task.resumed`.
         """
-        raw = input if isinstance(input, Raw) else Raw(encode(input))
-        request = ExecutionCreate(kind=kind, input=raw, parent_id=self.execution_id, **options)
+        request = ExecutionCreate(kind=kind, input=raw_of(input), parent_id=self.execution_id, **options)
         return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
 
     async def append_frame(self, frame_type: str, payload: Any = NULL, metadata: Any = NULL) -> FrameStored:
@@ -301,10 +301,10 @@ class Task:
         frame = self._fenced(
             LeaseFrame,
             frame_type=frame_type,
-            payload=payload if isinstance(payload, Raw) else Raw(encode(payload)),
-            metadata=metadata if isinstance(metadata, Raw) else Raw(encode(metadata)),
+            payload=raw_of(payload),
+            metadata=raw_of(metadata),
         )
-        return await self._frames.append(frame)
+        return await self._still(self._frames.append(frame))
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
         """A waitpoint that collects signals already, before the task suspends on it.
@@ -312,12 +312,13 @@ class Task:
         Its `token` is shown only here: hand it to whoever shall send the signal.
         """
         request = self._fenced(WaitpointCreate, waitpoint_key=key, expires_in_ms=milliseconds(expires_in))
-        return await self._requester.call(verbs.WAITPOINT_CREATE, request)
+        return await self._still(self._requester.call(verbs.WAITPOINT_CREATE, request))
 
     async def resumed_by(self) -> list[Signal]:
         """The signals that caused this resume; empty after a timeout or an operator's resume."""
         if self._signals is None:
-            page = await self._requester.call(verbs.SIGNAL_RESUMED_BY, self._fenced(ResumedBy))
+            request = self._fenced(ResumedBy)
+            page = await self._still(self._requester.call(verbs.SIGNAL_RESUMED_BY, request))
             self._signals = [Signal(item) for item in page.items]
         return self._signals
 
@@ -337,6 +338,15 @@ class Task:
             **fields,
         )
 
+    async def _still(self, answer: Awaitable[T]) -> T:
+        """What is answered under the fence; a refusal of the fence is a lost lease."""
+        try:
+            return await answer
+        except errors.PenstockError as error:
+            if error.code in LOST:
+                self._lease.lose(error.code)
+            raise
+
     async def _consume(self, verb: Verb[Any, Rep], request: Fence) -> Rep:
         """Deliver an outcome, once."""
         if self._consumed:
@@ -346,16 +356,24 @@ class Task:
         on_stop, self._lease.on_stop = self._lease.on_stop, None
         try:
             reply = await deliver(self._requester, self._lease, verb, request)
-        except errors.InvalidError:
-            # Refused as it stands (too large, say); the lease is still ours for another outcome.
-            self._consumed = False
-            self._lease.on_stop = on_stop
+        except BaseException as error:
+            if isinstance(error, errors.PenstockError) and error.code not in LOST:
+                self._go_on(on_stop)  # refused as it stands: too large, no such waitpoint
+            else:
+                self._leases.drop(self._lease)
             raise
-        except BaseException:
+        if isinstance(reply, Suspended) and reply.outcome == "already_satisfied":
+            self._go_on(on_stop)
+        else:
             self._leases.drop(self._lease)
-            raise
-        self._leases.drop(self._lease)
         return reply
+
+    def _go_on(self, on_stop: Callable[[], object] | None) -> None:
+        """The lease is kept, for another outcome."""
+        self._consumed = False
+        self._lease.on_stop = on_stop
+        if self._lease.stopping:  # since then; at once, if the handler still runs by then
+            self._loop.call_soon(self._lease.stop)
 
 
 _UNREAD: Any = object()

@@ -8,16 +8,16 @@ import re
 import secrets
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
-from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from penstock import __version__, errors
-from penstock.bus.connection import connect
+from penstock.bus.connection import Connection, connect, leave
 from penstock.bus.requester import Requester, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
@@ -102,7 +102,7 @@ class Worker:
         self._runner: Runner | None = None
         self._intake: Intake | None = None
         self._leases: Leases | None = None
-        self._nats: Nats | None = None
+        self._nats: Connection | None = None
         self._status: Literal["starting", "working", "draining", "stopped"] = "starting"
         self.ready = asyncio.Event()
 
@@ -210,17 +210,31 @@ class Worker:
             from uvloop import run
         except ImportError:
             run = asyncio.run
-        run(self.run())
-        if self._runner is not None and self._runner.in_threads:
-            # Python would wait for these threads without end; their leases are left to expire.
+        if code := run(self._live()):
+            sys.exit(code)
+
+    async def _live(self) -> int:
+        """The exit code of a process that is all worker."""
+        code = 0
+        try:
+            await self.run()
+        except errors.PenstockError as error:
+            log.error("worker %s cannot go on: %s", self.worker_id, error)
+            code = 1
+        if self._runner is not None and (self._runner.running or self._runner.in_threads):
+            # Python would wait for these without end; their leases are left to expire.
             logging.shutdown()
-            os._exit(0)
+            os._exit(code)
+        return code
 
     async def run(self, *, handle_signals: bool = True) -> None:
         """Work until `stop()`, SIGTERM or SIGINT; then drain.
 
         Draining: no new work; what was leased and not begun goes back; running handlers finish within the
         grace time, the rest is left to expire and goes to another worker.
+
+        Raises what ends it: `invalid_request` when its way of asking for work is refused, `timeout` when the
+        server has closed the connection for good (a connection that breaks is made again).
         """
         with _signals(self.stop) if handle_signals else contextlib.nullcontext():
             nats = await self._connect()
@@ -231,10 +245,10 @@ class Worker:
                         await self._work(nats, context)
                 finally:
                     self._status = "stopped"
-                    await _close(nats)
+                    await leave(nats)
                     log.info("worker %s has stopped", self.worker_id)
 
-    async def _connect(self) -> Nats | None:
+    async def _connect(self) -> Connection | None:
         """A connection, however long that takes; None when stopped before."""
         name = f"penstock-worker {self.worker_id}"
         connecting = asyncio.ensure_future(connect(self._url, name, self._credentials, wait=True))
@@ -246,7 +260,7 @@ class Worker:
             connecting.cancel()
             stopping.cancel()
 
-    async def _work(self, nats: Nats, context: Any) -> None:
+    async def _work(self, nats: Connection, context: Any) -> None:
         requester = Requester(nats, self.root)
         self._leases = leases = Leases(requester, self._lease_ttl)
         self._runner = runner = Runner(
@@ -263,6 +277,7 @@ class Worker:
         renewals = asyncio.ensure_future(leases.renew_for_ever())
         asking = asyncio.ensure_future(intake.run())
         stopping = asyncio.ensure_future(self._stop.wait())
+        closing = asyncio.ensure_future(self._end_with(nats))
         beating = asyncio.ensure_future(presence.run())
         self._status = "working"
         log.info("worker %s takes work of %s", self.worker_id, ", ".join(self._ask.lanes))
@@ -277,8 +292,10 @@ class Worker:
             for ended in (asking, renewals):
                 if ended.done() and not ended.cancelled():
                     ended.result()
+            if nats.is_closed:
+                raise errors.make("timeout", nats.why_closed)
         finally:
-            for loop in (renewals, asking, stopping, beating):
+            for loop in (renewals, asking, stopping, closing, beating):
                 loop.cancel()
             runner.close()
             with contextlib.suppress(Exception):
@@ -331,6 +348,12 @@ class Worker:
 
     # The end.
 
+    async def _end_with(self, nats: Connection) -> None:
+        """Without its connection it can neither take work nor tell what became of it."""
+        await nats.closed.wait()
+        self._hurry.set()
+        self._stop.set()
+
     async def _drain(self, runner: Runner, intake: Intake, leases: Leases) -> None:
         self._stop.set()
         log.info("worker %s drains: %d running", self.worker_id, runner.active)
@@ -349,6 +372,8 @@ class Worker:
             await asyncio.wait(runner.running, timeout=1.0)
             for task in list(runner.running):
                 task.cancel()
+            if runner.running:
+                await asyncio.wait(runner.running, timeout=1.0)
 
     @staticmethod
     async def _give_back(runner: Runner, message: TaskMessage) -> None:
@@ -374,15 +399,6 @@ def _signals(stop: Callable[[], None]) -> Generator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
-
-
-async def _close(nats: Nats) -> None:
-    """Send what is still to be sent; a server that is away must not keep the process."""
-    with contextlib.suppress(Exception):
-        if nats.is_connected:
-            await asyncio.wait_for(nats.flush(), 2.0)
-    with contextlib.suppress(Exception):
-        await nats.close()
 
 
 def _new_worker_id() -> str:

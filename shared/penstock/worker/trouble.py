@@ -1,0 +1,32 @@
+"""Says why there is no work: once, then less and less often; and that there is work again."""
+
+import logging
+import time
+from typing import Final
+
+log: Final = logging.getLogger("penstock.worker")
+
+FIRST_S: Final = 5.0
+LONGEST_S: Final = 300.0
+
+
+class Trouble:
+    """Asking for work fails, for now."""
+
+    def __init__(self) -> None:
+        self._gap = 0.0
+        self._say_at = 0.0
+
+    def because(self, error: Exception) -> None:
+        """It has failed (again)."""
+        now = time.monotonic()
+        if not self._gap or now >= self._say_at:
+            log.warning("no work, trying on: %s", error)
+            self._gap = min(self._gap * 2, LONGEST_S) or FIRST_S
+            self._say_at = now + self._gap
+
+    def over(self) -> None:
+        """It is answered."""
+        if self._gap:
+            log.info("work is answered again")
+            self._gap = 0.0
