@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import PenstockError, from_body
-from penstock.runtime.process import Running
+from penstock.runtime.running import Running
 from penstock.testing import Penstock
 from penstock.verbs import VERBS
 

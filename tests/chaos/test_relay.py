@@ -21,7 +21,7 @@ from penstock import audit
 from penstock.bus import connection, streams
 from penstock.errors import PenstockError
 from penstock.runtime import Settings
-from penstock.runtime.process import start
+from penstock.runtime.running import start
 from penstock.runtime.service import Context, Service
 from penstock.store import Store
 from penstock_audit_relay import service as relay_service

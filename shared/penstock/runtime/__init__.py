@@ -4,7 +4,8 @@ A service is a `build(context) -> Service`; `run(name, build)` is its whole proc
 """
 
 from penstock.runtime.due import DueLoop
-from penstock.runtime.process import Running, run, start
+from penstock.runtime.process import run
+from penstock.runtime.running import Running, start
 from penstock.runtime.service import Context, Service
 from penstock.runtime.settings import Settings, SettingsError
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from penstock.runtime.process import Running
+from penstock.runtime.running import Running
 
 _NOT_WAITED_FOR: Final = b":worker"
 """Due sets of this kind say when a silent worker is forgotten: nobody's work waits for that."""

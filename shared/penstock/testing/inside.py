@@ -18,7 +18,7 @@ from penstock.bus.connection import connect
 from penstock.client import Client, Run
 from penstock.messages.common import Record
 from penstock.runtime import Settings, start
-from penstock.runtime.process import Running
+from penstock.runtime.running import Running
 from penstock.testing.clock import Clock
 from penstock.verbs import SERVICES
 from penstock.worker import Worker

@@ -1,0 +1,270 @@
+"""A service inside a running event loop: what it stands on is opened in order, and undone in the reverse order."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nats.errors import Error as NatsError
+from nats.js.errors import BadRequestError
+
+from penstock import PenstockError, __version__
+from penstock.bus import connection, streams
+from penstock.bus.endpoints import Endpoints
+from penstock.bus.hints import Hints
+from penstock.runtime import logging
+from penstock.runtime.due import DueLoop
+from penstock.runtime.health import Health
+from penstock.runtime.logging import Log
+from penstock.runtime.membership import Membership
+from penstock.runtime.metrics import Metrics
+from penstock.runtime.patience import patiently
+from penstock.runtime.port import Port
+from penstock.runtime.service import Build, Context, Service, Tasks
+from penstock.runtime.settings import Settings
+from penstock.runtime.wakes import Wakes
+from penstock.store import Store
+
+CLOSING: Final = 3.0
+"""Seconds for each of the small steps at the end: flushing, disconnecting."""
+
+
+class Running:
+    """A service that runs: what `start` gives."""
+
+    def __init__(self, name: str, settings: Settings, *, whole_process: bool = False) -> None:
+        self.name = name
+        self.settings = settings
+        self.log: Log = logging.logger(name, settings.instance)
+        self.health = Health(self.log)
+        self.metrics = Metrics(name, settings.instance, __version__, whole_process=whole_process)
+        self.context: Context
+        self.service: Service
+        self._port = Port(self.metrics, self.health)
+        self._steps = contextlib.AsyncExitStack()
+        self._stopping: asyncio.Task[None] | None = None
+        self._patience = settings.drain_timeout_ms / 1000
+        self._deadline = 0.0
+
+    @property
+    def metrics_url(self) -> str:
+        return self._port.url
+
+    async def stop(self) -> None:
+        """Drains: no new requests, those under way finish within the drain timeout, then disconnects."""
+        self.health.drain()
+        if self._stopping is None:
+            self._deadline = time.monotonic() + self._patience
+            self._stopping = asyncio.create_task(self._steps.aclose())
+        await asyncio.shield(self._stopping)
+
+    async def open(self, build: Build, skew: Callable[[], int] | None) -> None:
+        """Everything in order; each step leaves behind how it is undone, in the reverse order."""
+        settings, name, log, health, metrics = self.settings, self.name, self.log, self.health, self.metrics
+        await self._port.start(settings.metrics_host, settings.metrics_port)
+        self._undo("closing the metrics port", self._port.stop)
+
+        nats = await patiently(
+            "NATS",
+            lambda: connection.connect(
+                settings.nats_url, f"penstock-{name} {settings.instance}", settings.nats_creds, wait=True
+            ),
+            log,
+            passing=lambda error: False,  # it tries on by itself; what it raises is a wrong setting
+        )
+
+        self._undo("disconnecting from NATS", lambda: connection.leave(nats))
+        health.set("nats", True)
+
+        wakes: Wakes | None = None  # needs the due loop, which needs the store
+
+        def on_hints(partition: int, hints: dict[str, Any]) -> None:
+            if wakes is not None:
+                wakes.route(partition, hints)
+
+        store = await patiently(
+            "Valkey",
+            lambda: Store.connect(
+                re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_url),
+                service=name,
+                root=settings.root,
+                partitions=settings.partitions,
+                limits=settings.limits(),
+                on_hints=on_hints,
+                observer=metrics.store_call,
+                skew=skew,
+                dev=settings.dev,
+            ),
+            log,
+            passing=lambda error: isinstance(error, PenstockError) and error.retryable,
+        )
+        self._undo("disconnecting from Valkey", store.close)
+        health.set("valkey", True)
+        health.set("library", True)
+
+        js = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
+        await patiently(
+            "JetStream",
+            lambda: streams.ensure(js, settings.root, settings.stream_replicas),
+            log,
+            passing=lambda error: (
+                isinstance(error, NatsError | TimeoutError)
+                and not isinstance(error, BadRequestError)
+                and not nats.is_closed
+            ),
+        )
+
+        hints = Hints(nats, settings.root)
+        membership = Membership(
+            hints, name, settings.instance, settings.partitions, log, on_change=lambda: due.rebalance()
+        )
+        due = DueLoop(store, settings.partitions, log, sweep_ms=settings.sweep_ms, owned=membership.owned)
+        wakes = Wakes(name, settings.root, nats, hints, membership, due, settings.sweep_ms, log)
+        tasks = Tasks(log)
+        self._undo("stopping background tasks", tasks.cancel)
+        self.context = Context(
+            settings=settings,
+            nats=nats,
+            js=js,
+            store=store,
+            hints=hints,
+            due=due,
+            log=log,
+            instance=settings.instance,
+            metrics=metrics,
+            membership=membership,
+            health=health,
+            wakes=wakes,
+            tasks=tasks,
+        )
+        service = self.service = build(self.context)
+        if service.close is not None:
+            self._undo("closing the service", service.close, patient=True)
+        await self._serve(service)
+        tasks.spawn(health.watch(nats, store.ping))
+
+    async def _serve(self, service: Service) -> None:
+        """From here on the service does its work."""
+        context, settings = self.context, self.settings
+        endpoints = Endpoints(
+            context.nats,
+            self.name,
+            service.endpoints,
+            root=settings.root,
+            instance=settings.instance,
+            max_payload_bytes=settings.max_payload_bytes,
+            observer=self.metrics.request,
+        )
+        self._watch(endpoints, service)
+        await context.wakes.start(due=service.due)
+
+        async def stop_wakes() -> None:
+            context.wakes.stop()
+
+        self._undo("sending the last hints", stop_wakes)
+        await context.membership.start()
+        self._undo("saying goodbye", context.membership.stop)
+        if service.due:
+            context.due.start()
+            self.health.on_back.append(context.due.rebalance)
+            self._undo("stopping due work", context.due.stop, patient=True)
+        if service.start is not None:
+            await service.start()
+        loops = Tasks(self.log)
+        for loop in service.background:
+            loops.spawn(self._keep(loop))
+        self._undo("stopping background loops", loops.cancel, patient=True)
+        for consumer in service.consumers:
+            await consumer.start(context.nats, settings.root, settings.stream_replicas)
+            self._undo("stopping a consumer", consumer.stop, patient=True)
+        await endpoints.start()
+
+        async def drain() -> None:
+            await endpoints.stop_taking()
+            if service.drain is not None:
+                await service.drain()
+            await endpoints.finish(max(0.0, self._deadline - time.monotonic()))
+
+        self._undo("draining requests", drain, patient=True)
+        self.health.set("endpoints", True)
+
+    async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A background loop that fails is a bug, but no reason to stop the work that it does."""
+        pause = 0.1
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                expected = isinstance(error, PenstockError) and error.retryable
+                self.log.warning("a loop failed; starting it again", exc_info=not expected, error=str(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    def _undo(self, what: str, step: Callable[[], Awaitable[None]], *, patient: bool = False) -> None:
+        """A step of `stop`: `patient` ones share the drain timeout."""
+
+        async def undo() -> None:
+            left = self._deadline - time.monotonic() if patient else 0.0
+            seconds = max(left, 0.0) + CLOSING
+            try:
+                async with asyncio.timeout(seconds):
+                    await step()
+            except TimeoutError:
+                self.log.warning(f"{what} took too long")
+            except Exception:
+                self.log.exception(f"{what} failed")
+
+        self._steps.push_async_callback(undo)
+
+    def _watch(self, endpoints: Endpoints, service: Service) -> None:
+        context, metrics, health = self.context, self.metrics, self.health
+        due, nats = context.due, context.nats
+        metrics.counter("penstock_due_handled", "Due items handled", lambda: due.handled)
+        metrics.counter("penstock_due_slices", "Calls of the due command", lambda: due.slices)
+        metrics.counter("penstock_due_errors", "Calls of the due command that failed", lambda: due.errors)
+        metrics.gauge("penstock_due_lag_seconds", "How late due work was, last", lambda: due.lag_ms / 1000)
+        metrics.gauge("penstock_nats_connected", "1 when connected", lambda: nats.is_connected)
+        metrics.gauge("penstock_valkey_connected", "1 when it answers", lambda: health.holds("valkey"))
+        metrics.gauge("penstock_ready", "1 when ready", lambda: health.ready)
+        metrics.counter("penstock_nats_reconnects", "Reconnects to NATS", lambda: nats.stats["reconnects"])
+        metrics.gauge("penstock_calls_in_flight", "Handler calls that run now", lambda: endpoints.in_flight)
+        membership = context.membership
+        metrics.gauge("penstock_members", "Live instances of the service", lambda: len(membership.members))
+        metrics.gauge("penstock_owned_partitions", "Partitions looked after", lambda: len(membership.owned()))
+        metrics.watch(
+            "penstock_consumed",
+            "counter",
+            "Messages of streams, by what became of them",
+            lambda: [
+                ((each.stream, outcome), count)
+                for each in service.consumers
+                for outcome, count in (("ack", each.acked), ("retry", each.retried), ("dead", each.dead))
+            ],
+            "stream",
+            "outcome",
+        )
+
+
+async def start(
+    name: str,
+    build: Build,
+    settings: Settings | None = None,
+    *,
+    skew: Callable[[], int] | None = None,
+    whole_process: bool = False,
+) -> Running:
+    """The service, once it is ready; `await running.stop()` ends it.
+
+    Waits for NATS and Valkey for as long as it takes. `skew` gives milliseconds to add to Valkey's clock:
+    a test's way to move time. Raises what no waiting mends: a wrong setting, another build of the library.
+    """
+    running = Running(name, settings or Settings.from_env(), whole_process=whole_process)
+    try:
+        await running.open(build, skew)
+    except BaseException:
+        await running.stop()
+        raise
+    return running
