@@ -1,0 +1,199 @@
+"""A worker's time at work, over one connection: takes tasks, runs them in its slots, and drains in the end."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+from nats.aio.msg import Msg
+
+from penstock import errors
+from penstock.bus.connection import Connection
+from penstock.bus.requester import Requester, listen
+from penstock.messages.executions import WorkNext
+from penstock.messages.leases import TaskMessage
+from penstock.worker.hooks import Hooks
+from penstock.worker.intake import Intake
+from penstock.worker.invoke import Handler
+from penstock.worker.lease import Leases
+from penstock.worker.presence import Presence
+from penstock.worker.runner import Runner
+
+log: Final = logging.getLogger("penstock.worker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a worker works on, and how: what its user has set and registered."""
+
+    root: str
+    ask: WorkNext
+    concurrency: int
+    lease_ttl: float
+    grace: float
+    version: str
+    handlers: dict[str, Handler]
+    hooks: Hooks
+
+
+class Stop:
+    """Asked for once: drain. Asked for twice: without grace."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurry = asyncio.Event()
+
+    def ask(self) -> None:
+        if self.asked.is_set():
+            self.hurry.set()
+        self.asked.set()
+
+
+class _Push(msgspec.Struct):
+    """What is pushed to a worker: `{"type": "cancel", execution_id, lease_id}` or `{"type": "drain"}`."""
+
+    type: str
+    lease_id: str | None = None
+
+
+_decode_push: Final = msgspec.json.Decoder(_Push).decode
+
+
+class Shift:
+    """Connects intake, runner, leases and presence, from the first request for work to the last outcome."""
+
+    def __init__(self, nats: Connection, terms: Terms, stop: Stop, context: Any) -> None:
+        self.status: Literal["starting", "working", "draining"] = "starting"
+        self._nats = nats
+        self._terms = terms
+        self._stop = stop
+        self._worker_id = terms.ask.worker_id
+        self._requester = Requester(nats, terms.root)
+        self.leases = Leases(self._requester, terms.lease_ttl)
+        self.runner = Runner(
+            self._requester,
+            self.leases,
+            terms.handlers,
+            terms.concurrency,
+            self._on_free_slot,
+            terms.hooks,
+            context,
+        )
+        self._presence = Presence(self._requester, terms.ask, terms.version, self._drain_on_request)
+        self._intake = Intake(nats, terms.root, terms.ask, self._free_slots, self._accept)
+        # Tasks beyond the free slots: only a late reply brings them.
+        self._surplus: deque[TaskMessage] = deque()
+
+    async def work(self, ready: asyncio.Event) -> None:
+        """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
+        await listen(self._nats, f"{self._terms.root}.worker.{self._worker_id}", self._on_push)
+        await self._intake.start()
+        renewals = asyncio.ensure_future(self.leases.renew_for_ever())
+        asking = asyncio.ensure_future(self._intake.run())
+        stopping = asyncio.ensure_future(self._stop.asked.wait())
+        closing = asyncio.ensure_future(self._end_with_connection())
+        beating = asyncio.ensure_future(self._presence.run())
+        self.status = "working"
+        log.info("worker %s takes work of %s", self._worker_id, ", ".join(self._terms.ask.lanes))
+        ready.set()
+        try:
+            await asyncio.wait({renewals, asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            asking.cancel()
+            beating.cancel()
+            self.status = "draining"
+            await asyncio.gather(self._presence.say("draining"), self._drain())
+            await self._presence.say("stopped")
+            for ended in (asking, renewals):
+                if ended.done() and not ended.cancelled():
+                    ended.result()
+            if self._nats.is_closed:
+                raise errors.make("timeout", self._nats.why_closed)
+        finally:
+            for loop in (renewals, asking, stopping, closing, beating):
+                loop.cancel()
+            self.runner.close()
+            with contextlib.suppress(Exception):
+                await self._requester.close()
+
+    # Work that comes in.
+
+    def _free_slots(self) -> int:
+        if self._stop.asked.is_set():
+            return 0
+        # Outcomes on their way are bounded too, lest a slow lease-keeper fill the memory.
+        if len(self.runner.running) > 4 * self._terms.concurrency + 256:
+            return 0
+        return self._terms.concurrency - self.runner.active - len(self._surplus)
+
+    def _accept(self, tasks: list[TaskMessage]) -> None:
+        for message in tasks:
+            if self._stop.asked.is_set() or self.runner.active >= self._terms.concurrency:
+                self._surplus.append(message)
+            else:
+                self.runner.start(message)
+
+    def _on_free_slot(self) -> None:
+        if self._surplus and not self._stop.asked.is_set():
+            self.runner.start(self._surplus.popleft())
+        else:
+            self._intake.slot_freed()
+
+    def _drain_on_request(self) -> None:
+        if not self._stop.asked.is_set():  # a second stop would take the grace away
+            log.info("worker %s is told to drain", self._worker_id)
+            self._stop.ask()
+
+    async def _on_push(self, msg: Msg) -> None:
+        try:
+            push = _decode_push(msg.data)
+        except msgspec.MsgspecError as error:
+            log.warning("a push that cannot be read: %s", error)
+            return
+        lease = self.leases.held.get(push.lease_id or "")
+        if push.type == "cancel" and lease is not None:
+            lease.cancel()
+        elif push.type == "drain":
+            self._drain_on_request()
+
+    # The end.
+
+    async def _end_with_connection(self) -> None:
+        """Without its connection it can neither take work nor tell what became of it."""
+        await self._nats.closed.wait()
+        self._stop.hurry.set()
+        self._stop.asked.set()
+
+    async def _drain(self) -> None:
+        runner, grace = self.runner, self._terms.grace
+        self._stop.asked.set()
+        log.info("worker %s drains: %d running", self._worker_id, runner.active)
+        await self._intake.stop()
+        surplus, self._surplus = list(self._surplus), deque[TaskMessage]()
+        await asyncio.gather(*(self._give_back(message) for message in surplus))
+        if runner.running:
+            hurry = asyncio.create_task(self._stop.hurry.wait())
+            everything = asyncio.gather(*runner.running, return_exceptions=True)
+            await asyncio.wait({everything, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+        if runner.running:
+            log.warning("worker %s leaves %d tasks to expire", self._worker_id, len(runner.running))
+            for lease in list(self.leases.held.values()):
+                lease.abandon()
+            await asyncio.wait(runner.running, timeout=1.0)
+            for task in list(runner.running):
+                task.cancel()
+            if runner.running:
+                await asyncio.wait(runner.running, timeout=1.0)
+
+    async def _give_back(self, message: TaskMessage) -> None:
+        try:
+            await asyncio.wait_for(self.runner.task(message).release(), 5.0)
+        except errors.ConflictError:
+            self.runner.start(
+                message
+            )  # begun already as far as the service knows: finish it within the grace
+        except (errors.PenstockError, TimeoutError) as error:
+            log.warning("%s could not be given back: %s", message.execution_id, error)
