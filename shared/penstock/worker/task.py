@@ -1,56 +1,31 @@
 """`Task`: what a handler can see and do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from penstock import errors, verbs
+from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
 from penstock.ids import uuid7
-from penstock.messages.common import NULL, Fence, Reply
+from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionCreate
-from penstock.messages.frames import FrameStored, LeaseFrame
-from penstock.messages.leases import (
-    Failed,
-    LeaseAwaitChildren,
-    LeaseCancel,
-    LeaseComplete,
-    LeaseDelay,
-    LeaseFail,
-    LeaseProgress,
-    LeaseRelease,
-)
-from penstock.messages.limits import LeaseUsage, Usage
-from penstock.messages.signals import (
-    LeaseSuspend,
-    ResumedBy,
-    Suspended,
-    WaitpointCreate,
-    WaitpointCreated,
-)
-from penstock.verbs import Verb
+from penstock.messages.frames import FrameStored
+from penstock.messages.leases import Failed
+from penstock.messages.limits import Usage
+from penstock.messages.signals import Suspended, WaitpointCreated
 from penstock.worker import usage
 from penstock.worker.children import Child, spec_of
-from penstock.worker.errors import (
-    ConditionLike,
-    Duration,
-    TaskConsumedError,
-    TimeoutBehavior,
-    milliseconds,
-    text_of,
-)
+from penstock.worker.errors import ConditionLike, Duration, TimeoutBehavior, milliseconds, text_of
+from penstock.worker.fenced import FencedCalls
 from penstock.worker.frames import FrameSender
-from penstock.worker.lease import LOST, Lease, Leases
-from penstock.worker.outcomes import deliver
+from penstock.worker.lease import Lease, Leases
 from penstock.worker.signals import Signal, condition_of
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Fence)
-Rep = TypeVar("Rep", bound=Reply)
 
 
 class Task:
@@ -62,7 +37,7 @@ class Task:
     """
 
     __slots__ = (
-        "_consumed",
+        "_calls",
         "_frames",
         "_input",
         "_lease",
@@ -82,7 +57,7 @@ class Task:
         self._leases = leases
         self._lease = lease
         self._loop = asyncio.get_running_loop()
-        self._consumed = False
+        self._calls = FencedCalls(requester, leases, lease)
         self._input: Any = _UNREAD
         self._resumed = lease.message.resumed
         self._signals: list[Signal] | None = None
@@ -157,7 +132,7 @@ class Task:
     @property
     def consumed(self) -> bool:
         """Whether the outcome is decided."""
-        return self._consumed
+        return self._calls.consumed
 
     def is_lease_healthy(self) -> bool:
         """False after three failed renewals in a row, and once the lease is lost or over."""
@@ -179,10 +154,10 @@ class Task:
         `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not
         consumed.
         """
-        request = self._fenced(
-            LeaseComplete, result=raw_of(result), children=[spec_of(child) for child in children]
+        reply = await self._calls.consume(
+            verbs.LEASE_COMPLETE, result=raw_of(result), children=[spec_of(child) for child in children]
         )
-        return (await self._consume(verbs.LEASE_COMPLETE, request)).state
+        return reply.state
 
     async def fail(
         self,
@@ -194,15 +169,17 @@ class Task:
     ) -> Failed:
         """This attempt failed. Says whether another one follows."""
         after = None if retry_after is None else max(0, milliseconds(retry_after))
-        request = self._fenced(
-            LeaseFail, reason=text_of(reason), category=category, retryable=retryable, retry_after_ms=after
+        return await self._calls.consume(
+            verbs.LEASE_FAIL,
+            reason=text_of(reason),
+            category=category,
+            retryable=retryable,
+            retry_after_ms=after,
         )
-        return await self._consume(verbs.LEASE_FAIL, request)
 
     async def cancel(self, reason: str = "canceled") -> str:
         """Give the work up, for good: the execution ends as canceled. Answers the state."""
-        request = self._fenced(LeaseCancel, reason=text_of(reason))
-        return (await self._consume(verbs.LEASE_CANCEL, request)).state
+        return (await self._calls.consume(verbs.LEASE_CANCEL, reason=text_of(reason))).state
 
     async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
         """Give the lease back and go on later: after so many seconds (or a timedelta), or at an instant (ms).
@@ -213,14 +190,14 @@ class Task:
             raise TypeError("delay() takes seconds or until")
         if seconds is not None:
             until = max(0, self._lease.remote_now(self._leases.ttl) + milliseconds(seconds))
-        return (await self._consume(verbs.LEASE_DELAY, self._fenced(LeaseDelay, until=until))).state
+        return (await self._calls.consume(verbs.LEASE_DELAY, until=until)).state
 
     async def await_children(self) -> str:
         """Give the lease back until every child has ended, well or not (`create_child` makes one).
 
         The handler runs again from its start then, with `task.resumed` true. Answers the state.
         """
-        return (await self._consume(verbs.LEASE_AWAIT_CHILDREN, self._fenced(LeaseAwaitChildren))).state
+        return (await self._calls.consume(verbs.LEASE_AWAIT_CHILDREN)).state
 
     async def suspend(
         self,
@@ -238,15 +215,14 @@ class Task:
         `resumed_by()` has the signals.
         """
         waitpoint_id = waitpoint.waitpoint_id if isinstance(waitpoint, WaitpointCreated) else waitpoint
-        request = self._fenced(
-            LeaseSuspend,
+        reply = await self._calls.consume(
+            verbs.LEASE_SUSPEND,
             reason_code=reason_code,
             condition=condition_of(condition),
             timeout_ms=None if timeout is None else milliseconds(timeout),
             timeout_behavior=timeout_behavior,
             waitpoint_id=waitpoint_id,
         )
-        reply = await self._consume(verbs.LEASE_SUSPEND, request)
         if reply.outcome == "already_satisfied":
             self._resumed = True
             self._signals = [Signal(item) for item in reply.items or []]
@@ -254,14 +230,13 @@ class Task:
 
     async def release(self) -> str:
         """Give back what was leased and not begun, using no attempt up."""
-        return (await self._consume(verbs.LEASE_RELEASE, self._fenced(LeaseRelease))).state
+        return (await self._calls.consume(verbs.LEASE_RELEASE)).state
 
     # What does not.
 
     async def progress(self, pct: float, message: str = "") -> None:
         """Tell how far this is: 0 to 100 percent."""
-        request = self._fenced(LeaseProgress, pct=pct, message=message)
-        await self._still(self._requester.call(verbs.LEASE_PROGRESS, request))
+        await self._calls.call(verbs.LEASE_PROGRESS, pct=pct, message=message)
 
     async def report_usage(
         self, budget_id: str, dimensions: Mapping[str, int], dedup_key: str | None = None
@@ -272,14 +247,15 @@ class Task:
         and nothing was counted). `consumed` is true then: return from the handler; it runs again
         once there is room in the budget.
         """
-        request = self._fenced(
-            LeaseUsage, budget_id=budget_id, dimensions=dict(dimensions), dedup_key=dedup_key or uuid7()
+        request = self._calls.request(
+            verbs.LEASE_USAGE,
+            budget_id=budget_id,
+            dimensions=dict(dimensions),
+            dedup_key=dedup_key or uuid7(),
         )
-        reply = await self._still(usage.report(self._requester, self._lease, request))
+        reply = await self._calls.answer(usage.report(self._requester, self._lease, request))
         if reply.state not in (None, "leased", "running"):
-            self._consumed = True
-            self._lease.on_stop = None
-            self._leases.drop(self._lease)
+            self._calls.end()
         return reply
 
     async def create_child(self, kind: str, input: Any = NULL, **options: Any) -> str:
@@ -298,82 +274,33 @@ class Task:
         """
         if self._frames is None:
             self._frames = FrameSender(self._requester, self._lease)
-        frame = self._fenced(
-            LeaseFrame,
+        frame = self._calls.request(
+            verbs.LEASE_FRAME,
             frame_type=frame_type,
             payload=raw_of(payload),
             metadata=raw_of(metadata),
         )
-        return await self._still(self._frames.append(frame))
+        return await self._calls.answer(self._frames.append(frame))
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
         """A waitpoint that collects signals already, before the task suspends on it.
 
         Its `token` is shown only here: hand it to whoever shall send the signal.
         """
-        request = self._fenced(WaitpointCreate, waitpoint_key=key, expires_in_ms=milliseconds(expires_in))
-        return await self._still(self._requester.call(verbs.WAITPOINT_CREATE, request))
+        return await self._calls.call(
+            verbs.WAITPOINT_CREATE, waitpoint_key=key, expires_in_ms=milliseconds(expires_in)
+        )
 
     async def resumed_by(self) -> list[Signal]:
         """The signals that caused this resume; empty after a timeout or an operator's resume."""
         if self._signals is None:
-            request = self._fenced(ResumedBy)
-            page = await self._still(self._requester.call(verbs.SIGNAL_RESUMED_BY, request))
+            page = await self._calls.call(verbs.SIGNAL_RESUMED_BY)
             self._signals = [Signal(item) for item in page.items]
         return self._signals
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """From a sync handler's thread: run one of the methods above, e.g. `task.run(task.progress(50))`."""
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-    # Inside.
-
-    def _fenced(self, request: type[F], **fields: Any) -> F:
-        message = self._lease.message
-        return request(
-            execution_id=message.execution_id,
-            attempt_index=message.attempt_index,
-            lease_id=message.lease_id,
-            lease_epoch=message.lease_epoch,
-            **fields,
-        )
-
-    async def _still(self, answer: Awaitable[T]) -> T:
-        """What is answered under the fence; a refusal of the fence is a lost lease."""
-        try:
-            return await answer
-        except errors.PenstockError as error:
-            if error.code in LOST:
-                self._lease.lose(error.code)
-            raise
-
-    async def _consume(self, verb: Verb[Any, Rep], request: Fence) -> Rep:
-        """Deliver an outcome, once."""
-        if self._consumed:
-            raise TaskConsumedError(f"{self.execution_id} has had its outcome: {verb.name} was not sent")
-        self._consumed = True
-        # From here on nothing may interrupt the delivery.
-        on_stop, self._lease.on_stop = self._lease.on_stop, None
-        try:
-            reply = await deliver(self._requester, self._lease, verb, request)
-        except BaseException as error:
-            if isinstance(error, errors.PenstockError) and error.code not in LOST:
-                self._go_on(on_stop)  # refused as it stands: too large, no such waitpoint
-            else:
-                self._leases.drop(self._lease)
-            raise
-        if isinstance(reply, Suspended) and reply.outcome == "already_satisfied":
-            self._go_on(on_stop)
-        else:
-            self._leases.drop(self._lease)
-        return reply
-
-    def _go_on(self, on_stop: Callable[[], object] | None) -> None:
-        """The lease is kept, for another outcome."""
-        self._consumed = False
-        self._lease.on_stop = on_stop
-        if self._lease.stopping:  # since then; at once, if the handler still runs by then
-            self._loop.call_soon(self._lease.stop)
 
 
 _UNREAD: Any = object()
