@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.errors import PenstockError, make
 from penstock.store import library
+from penstock.store.link import Link, is_away
 from penstock.store.wire import ReplyError, Wire
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ MAX_COMMANDS: Final = 96
 """Commands in one FCALL, so that no call holds Valkey for more than about 2 ms."""
 UNDER_WAY: Final = 2
 """Pipelines under way: one that Valkey works on while the other travels. More would make smaller batches."""
-AGAIN_S: Final = 0.1
-"""After a failed connect, calls are refused at once for so long."""
 _ERROR: Final = b"\x81\xa5error"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -70,7 +69,6 @@ class Store:
         dev: bool = False,
     ) -> None:
         self.partitions = partitions
-        self._url = url
         self._root = root
         self._function = f"penstock_{service.replace('-', '_')}"
         self._limits = limits or {}
@@ -83,9 +81,7 @@ class Store:
         self._pending: dict[int, list[_Command]] = {}
         self._scheduled = False
         self._under_way = 0
-        self._wire: Wire | None = None
-        self._connecting: asyncio.Task[Wire] | None = None
-        self._refuse_until = 0.0
+        self._link = Link(url)
         self._tasks: set[asyncio.Task[None]] = set()
         self._nonce = os.urandom(6).hex()
         self._calls = itertools.count(1)
@@ -116,7 +112,7 @@ class Store:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                wire = self._wire or await self._connect()
+                wire = await self._link.open()
                 return await wire.ask(*command)
         except (OSError, TimeoutError, ReplyError) as error:
             raise _unavailable(error) from None
@@ -128,8 +124,7 @@ class Store:
             if self._loop.time() > deadline:
                 break
             await asyncio.sleep(0.005)
-        if self._wire is not None:
-            self._wire.close()
+        self._link.close()
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -180,10 +175,10 @@ class Store:
         if not self._pending or self._under_way >= UNDER_WAY:
             return
         pending, self._pending = self._pending, {}
-        if self._wire is None:
+        if self._link.wire is None:
             self._spawn(self._reconnect(pending))
             return
-        self._send(self._wire, pending, first=True)
+        self._send(self._link.wire, pending, first=True)
 
     def _send(self, wire: Wire, pending: dict[int, list[_Command]], *, first: bool) -> None:
         batches = [
@@ -214,6 +209,7 @@ class Store:
                     self._scheduled = True
                     self._loop.call_soon(self._dispatch)
             if isinstance(reply, list):
+                self._link.answered()
                 self._answer(partition, commands, cast("list[bytes]", reply))
                 if self._observer:
                     self._observer(partition, len(commands), time.perf_counter() - started)
@@ -249,20 +245,16 @@ class Store:
     def _refuse(self, pending: dict[int, list[_Command]], error: Any) -> None:
         """Whole calls failed: the connection broke, or the server is full, loading, a replica."""
         if isinstance(error, ReplyError):
-            log.error("Valkey refused a call: %s", error)
-            if str(error).startswith(("READONLY", "LOADING", "MASTERDOWN")) and self._wire is not None:
-                self._wire.close()  # the name may lead to another server by now
+            self._link.refused(error)
         failure = _unavailable(error)
         for commands in pending.values():
             for command in commands:
                 if not command.answer.done():
                     command.answer.set_exception(failure)
 
-    # -- the connection ---------------------------------------------------------------------------
-
     async def _reconnect(self, pending: dict[int, list[_Command]]) -> None:
         try:
-            wire = await self._connect()
+            wire = await self._link.open()
         except (OSError, TimeoutError, ReplyError) as error:
             self._refuse(pending, error)
             return
@@ -272,33 +264,11 @@ class Store:
         """The library is gone (a failover, a flush): load it and try once more."""
         try:
             await self.ensure_library()
-            wire = self._wire or await self._connect()
+            wire = await self._link.open()
         except (OSError, TimeoutError, ReplyError, PenstockError, library.LibraryError) as error:
             self._refuse(pending, error)
             return
         self._send(wire, pending, first=False)
-
-    async def _connect(self) -> Wire:
-        """The connection, made once for all who wait for it."""
-        if self._loop.time() < self._refuse_until:
-            raise ConnectionError("Valkey was away a moment ago")
-        if self._connecting is None:
-            self._connecting = self._loop.create_task(Wire.connect(self._url, self._lost))
-        task = self._connecting
-        try:
-            wire = await asyncio.shield(task)
-            self._wire = wire
-        except (OSError, TimeoutError, ReplyError):
-            self._refuse_until = self._loop.time() + AGAIN_S
-            raise
-        finally:
-            if self._connecting is task and task.done():
-                self._connecting = None
-        return wire
-
-    def _lost(self, wire: Wire, _error: Exception) -> None:
-        if self._wire is wire:
-            self._wire = None
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -309,6 +279,8 @@ class Store:
 def _unavailable(error: Any) -> PenstockError:
     if isinstance(error, PenstockError):
         return error
+    if is_away(error):
+        return make("valkey_unavailable", f"Valkey is away: {str(error)[:200]}")
     if isinstance(error, ReplyError):
         return make("valkey_unavailable", f"Valkey refused the call: {str(error)[:200]}")
     return make("valkey_unavailable", f"Valkey is away: {type(error).__name__}")

@@ -1,0 +1,75 @@
+"""The connection to Valkey: made when a call needs it, and made again when it is lost."""
+
+import asyncio
+import logging
+from typing import Final
+
+from penstock.store.wire import ReplyError, Wire
+
+log: Final = logging.getLogger(__name__)
+
+AGAIN_S: Final = 0.1
+"""While Valkey is away, calls are refused at once for so long."""
+_AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY")
+"""Such a server reads its data yet, or is a replica: it may come, or the name may lead to another one by now."""
+
+
+def is_away(error: object) -> bool:
+    """Whether a server that answers this is as good as none, for now."""
+    return isinstance(error, ReplyError) and str(error).startswith(_AWAY)
+
+
+class Link:
+    """One open connection at most, shared by all who call."""
+
+    def __init__(self, url: str) -> None:
+        self.wire: Wire | None = None
+        """The connection, while there is one."""
+        self._url = url
+        self._connecting: asyncio.Task[Wire] | None = None
+        self._refuse_until = 0.0
+        self._told = False
+
+    async def open(self) -> Wire:
+        """The connection, made once for all who wait for it. Raises OSError, TimeoutError or ReplyError."""
+        if self.wire is not None:
+            return self.wire
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._refuse_until:
+            raise ConnectionError("Valkey was away a moment ago")
+        if self._connecting is None:
+            self._connecting = loop.create_task(Wire.connect(self._url, self._lost))
+        task = self._connecting
+        try:
+            wire = await asyncio.shield(task)
+            self.wire = wire
+        except (OSError, TimeoutError, ReplyError):
+            self._refuse_until = loop.time() + AGAIN_S
+            raise
+        finally:
+            if self._connecting is task and task.done():
+                self._connecting = None
+        return wire
+
+    def refused(self, error: ReplyError) -> None:
+        """A call was refused as a whole: the server is full, say. One that is away is told of once."""
+        if not is_away(error):
+            log.error("Valkey refused a call: %s", error)
+            return
+        if not self._told:
+            self._told = True
+            log.warning("Valkey is away: %s", error)
+        self._refuse_until = asyncio.get_running_loop().time() + AGAIN_S
+        self.close()
+
+    def answered(self) -> None:
+        """Valkey does what it is asked to: whatever was, is over."""
+        self._told = False
+
+    def close(self) -> None:
+        if self.wire is not None:
+            self.wire.close()
+
+    def _lost(self, wire: Wire, _error: Exception) -> None:
+        if self.wire is wire:
+            self.wire = None

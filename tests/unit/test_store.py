@@ -1,0 +1,73 @@
+"""The store's way through a bad hour of Valkey's. What answers here is a script, so that every odd reply can be had."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import hiredis
+import pytest
+from msgspec import msgpack
+
+from penstock.errors import PenstockError
+from penstock.store import Store
+from penstock.store.link import AGAIN_S
+
+LOADING = b"-LOADING Valkey is loading the dataset in memory\r\n"
+FULL = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+DONE = msgpack.encode({"state": "ready"})
+OK = b"*2\r\n$0\r\n\r\n$%d\r\n%b\r\n" % (len(DONE), DONE)
+
+
+@asynccontextmanager
+async def answering(reply: Callable[[], bytes]) -> AsyncIterator[Store]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands: Any = hiredis.Reader()
+        while data := await reader.read(65_536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                writer.write(reply())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = Store(f"redis://127.0.0.1:{port}", service="scheduler", partitions=8)
+    try:
+        yield store
+    finally:
+        await store.close()
+        server.close()
+
+
+async def refusal(store: Store) -> str:
+    """What three calls in three partitions, hence three commands in one pipeline, are refused with."""
+    answers = await store.call_many([(partition, "get", {}) for partition in range(3)])
+    assert all(
+        isinstance(answer, PenstockError) and answer.code == "valkey_unavailable" for answer in answers
+    )
+    await asyncio.sleep(AGAIN_S * 1.5)
+    return str(answers[0])
+
+
+async def test_a_server_that_loads_its_data_is_away_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = LOADING
+    async with answering(lambda: now) as store:
+        for episode in (1, 2):
+            now = LOADING
+            for _ in range(3):
+                assert "Valkey is away: LOADING" in await refusal(store)
+            now = OK
+            assert await store.call(0, "get", {}) == {"state": "ready"}
+            said = [(record.levelno, record.message) for record in caplog.records]
+            assert len(said) == episode
+            assert said[-1][0] == logging.WARNING
+            assert said[-1][1].startswith("Valkey is away: LOADING")
+
+
+async def test_any_other_refusal_is_an_error_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    async with answering(lambda: FULL) as store:
+        assert "refused the call: OOM" in await refusal(store)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
