@@ -11,8 +11,9 @@ from census.analysis import Totals
 from census.trail import AuditTrail
 from penstock import Client
 from penstock.client import FlowRun
+from penstock.messages.cancellation import FlowCancelled
 from penstock.messages.common import Record
-from penstock.messages.flows import Flow, FlowCancelled
+from penstock.messages.flows import Flow
 from penstock.states import TERMINAL
 
 TRAIL_S = 30.0

@@ -39,7 +39,8 @@ from census.flow import APPROVALS, NAMESPACE, Approval, Question, edges, members
 from census.processes import Processes, Ready
 from penstock import Client
 from penstock.client import FlowRun
-from penstock.messages.flows import Flow, FlowCancelled
+from penstock.messages.cancellation import FlowCancelled
+from penstock.messages.flows import Flow
 from penstock.states import FLOW_TERMINAL
 
 WORKERS = 3

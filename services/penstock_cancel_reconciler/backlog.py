@@ -7,7 +7,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import make
-from penstock.messages.flows import BacklogItem, CancelBacklog
+from penstock.messages.cancellation import BacklogItem, CancelBacklog
 from penstock.store import Store
 
 

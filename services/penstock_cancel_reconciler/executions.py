@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.bus.endpoints import Call
 from penstock.ids import partition_of
-from penstock.messages.flows import ExecutionCancel
+from penstock.messages.cancellation import ExecutionCancel
 from penstock.store import Store
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from penstock.bus.endpoints import Call
 from penstock.ids import partition_of
-from penstock.messages.flows import Flow, FlowCancel, FlowCancelled, FlowRequestCancel
+from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
+from penstock.messages.flows import Flow
 from penstock.store import Store
 from penstock_cancel_reconciler.waits import Waits
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
+from penstock.messages import cancellation as ca
 from penstock.messages import control as c
 from penstock.messages import executions as e
 from penstock.messages import flows as f
@@ -126,10 +127,10 @@ FLOW_CREATE_MIRRORED = Verb("flow.create_mirrored", MIRROR_OBSERVER, f.FlowCreat
 FLOW_OBSERVE = Verb("flow.observe", MIRROR_OBSERVER, f.Observe, f.Step, True)
 FLOW_STEPS = Verb("flow.steps", MIRROR_OBSERVER, f.FlowSteps, Page[f.Step])
 
-EXECUTION_CANCEL = Verb("execution.cancel", CANCEL_RECONCILER, f.ExecutionCancel, StateReply, True)
-FLOW_REQUEST_CANCEL = Verb("flow.request_cancel", CANCEL_RECONCILER, f.FlowRequestCancel, f.Flow)
-FLOW_CANCEL = Verb("flow.cancel", CANCEL_RECONCILER, f.FlowCancel, f.FlowCancelled)
-CANCEL_BACKLOG = Verb("cancel.backlog", CANCEL_RECONCILER, f.CancelBacklog, Page[f.BacklogItem])
+EXECUTION_CANCEL = Verb("execution.cancel", CANCEL_RECONCILER, ca.ExecutionCancel, StateReply, True)
+FLOW_REQUEST_CANCEL = Verb("flow.request_cancel", CANCEL_RECONCILER, ca.FlowRequestCancel, f.Flow)
+FLOW_CANCEL = Verb("flow.cancel", CANCEL_RECONCILER, ca.FlowCancel, ca.FlowCancelled)
+CANCEL_BACKLOG = Verb("cancel.backlog", CANCEL_RECONCILER, ca.CancelBacklog, Page[ca.BacklogItem])
 
 VERBS: Final[dict[str, Verb[Any, Any]]] = {
     verb.name: verb for verb in list(globals().values()) if isinstance(verb, Verb)

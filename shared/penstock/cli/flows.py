@@ -11,8 +11,9 @@ from rich.markup import escape
 from penstock.cli.output import clock, emit, emit_json, facts, listing, payload, styled
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import ShellArgument, TextOrDash, read_file
+from penstock.messages.cancellation import FlowCancelled
 from penstock.messages.common import Page
-from penstock.messages.flows import Flow, FlowCancelled, Graph, Step
+from penstock.messages.flows import Flow, Graph, Step
 from penstock.states import FlowStatus
 
 app = App(name="flow", help="Create, start, show and cancel flows: graphs of executions.")

@@ -18,17 +18,15 @@ from penstock.client.pages import each
 from penstock.client.publishing import Publisher
 from penstock.client.run import Run
 from penstock.ids import uuid7
+from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
 from penstock.messages.common import NULL
 from penstock.messages.flows import (
     Flow,
-    FlowCancel,
-    FlowCancelled,
     FlowCreate,
     FlowFail,
     FlowFinish,
     FlowGet,
     FlowGraph,
-    FlowRequestCancel,
     FlowStart,
     FlowSteps,
     FlowUpdateState,

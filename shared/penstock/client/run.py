@@ -9,9 +9,9 @@ import msgspec
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.client.errors import ExecutionCanceled, ExecutionFailed
+from penstock.messages.cancellation import ExecutionCancel
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionGet, ExecutionWait
-from penstock.messages.flows import ExecutionCancel
 from penstock.states import TERMINAL
 
 T = TypeVar("T")

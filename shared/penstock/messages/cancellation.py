@@ -1,0 +1,62 @@
+"""Stopping executions and flows, and what of it is still to be done."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from penstock.messages.common import Id, Limit, Reply, Request, Text, WaitMs
+from penstock.messages.flows import Revision
+
+GraceMs = Annotated[int, Meta(ge=0, le=86_400_000, description="how long a worker has to stop by itself")]
+DEFAULT_GRACE_MS = 10_000
+
+
+class FlowRequestCancel(Request, kw_only=True):
+    flow_id: Id
+    expected_revision: Revision | None = None
+
+
+class FlowCancel(Request, kw_only=True):
+    flow_id: Id
+    policy: Literal["cancel_all", "cancel_pending", "flow_only"] = "cancel_all"
+    reason: Text = ""
+    wait: bool = False
+    wait_ms: WaitMs = 30_000
+    grace_ms: GraceMs = DEFAULT_GRACE_MS
+    expected_revision: Revision | None = None
+
+
+class FlowCancelled(Reply, kw_only=True):
+    """`cancelled`, `cancellation_scheduled` or `partially_cancelled` (contract §3).
+
+    `status` is the flow's: an idempotent retry on one that finished or failed before changes nothing.
+    """
+
+    result: str
+    status: str = "cancelled"
+    cancellation_policy: str
+    member_execution_ids: list[str] = []
+    member_count: int | None = None
+    failed_member_execution_ids: list[str] | None = None
+
+
+class ExecutionCancel(Request, kw_only=True):
+    execution_id: Id
+    reason: Text = ""
+    grace_ms: GraceMs = DEFAULT_GRACE_MS
+
+
+class CancelBacklog(Request, kw_only=True):
+    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    limit: Limit = 100
+
+
+class BacklogItem(Reply, kw_only=True):
+    """An execution that is still to be stopped, or a flow of which `members` are still to be looked at."""
+
+    execution_id: str | None = None
+    flow_id: str | None = None
+    members: int | None = None
+    tries: int
+    next_at: int
+    last_error: str | None = None
