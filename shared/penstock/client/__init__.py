@@ -3,7 +3,7 @@
 from penstock.client.client import Client
 from penstock.client.errors import ExecutionCanceled, ExecutionError, ExecutionFailed
 from penstock.client.events import AuditEvent, EventStream
-from penstock.client.flows import FlowRun
+from penstock.client.flow_run import FlowRun
 from penstock.client.run import Run
 
 __all__ = [

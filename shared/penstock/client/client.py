@@ -11,13 +11,12 @@ from penstock import errors, verbs
 from penstock.bus.connection import connect, leave
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
-from penstock.client import flows, frames
+from penstock.client import frames
 from penstock.client.events import EventStream
-from penstock.client.flows import FlowRun
+from penstock.client.flows import FlowCalls
 from penstock.client.limits import LimitCalls
 from penstock.client.options import (
     ExecutionOptions,
-    FlowOptions,
     create_request,
     request_of,
     verb_named,
@@ -45,14 +44,13 @@ from penstock.messages.executions import (
     Lane,
     LaneList,
 )
-from penstock.messages.flows import Flow, FlowCreateMirrored, FlowList
 from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver
-from penstock.states import ExecutionState, FlowStatus
+from penstock.states import ExecutionState
 from penstock.verbs import Verb
 
 
-class Client(LimitCalls, ScheduleCalls):
+class Client(FlowCalls, LimitCalls, ScheduleCalls):
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
@@ -282,66 +280,6 @@ class Client(LimitCalls, ScheduleCalls):
         headers = {"Nats-Msg-Id": signal_id, "Penstock-Token": token}
         await self._publisher.publish(subject, encode(raw_of(payload)), headers)
         return signal_id
-
-    # Flows.
-
-    async def create_flow(
-        self,
-        goal: str,
-        *,
-        members: Iterable[Mapping[str, Any]],
-        edges: Iterable[Mapping[str, Any] | tuple[str, str]] = (),
-        joins: Mapping[str, Mapping[str, Any]] | None = None,
-        controller_id: str = "client",
-        owner: str = "default",
-        **options: Unpack[FlowOptions],
-    ) -> FlowRun:
-        """Create a managed flow, whole: members (each with its `key`), edges, joins. `start()` begins it.
-
-        An edge is `(from, to)` or `{"from", "to", "data"?}`.
-        """
-        request = flows.create_request(controller_id, goal, owner, members, edges, joins or {}, options)
-        flow = await self._requester.call(verbs.FLOW_CREATE, request, timeout=30.0)
-        return self.flow(flow.flow_id, flow)
-
-    async def create_mirrored(
-        self,
-        goal: str,
-        *,
-        controller_id: str = "client",
-        owner: str = "default",
-        completion: Literal["manual", "all_steps", "on_task"] = "manual",
-        completion_task: str | None = None,
-        **options: Unpack[FlowOptions],
-    ) -> FlowRun:
-        """Create a flow that somebody else runs; `observe` or `publish_observation` tells how it goes."""
-        fields = dict(options)
-        if "state" in fields:
-            fields["state"] = raw_of(fields["state"])
-        request = FlowCreateMirrored(
-            controller_id=controller_id,
-            goal=goal,
-            owner=owner,
-            completion=completion,
-            completion_task=completion_task,
-            **cast(Any, fields),
-        )
-        flow = await self._requester.call(verbs.FLOW_CREATE_MIRRORED, request)
-        return self.flow(flow.flow_id, flow)
-
-    def flow(self, flow_id: str, created: Flow | None = None) -> FlowRun:
-        """A handle on a flow that exists."""
-        return FlowRun(self.nats, self._requester, self._publisher, flow_id, created)
-
-    def list_flows(
-        self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100
-    ) -> AsyncIterator[Flow]:
-        """Flows for which all filters hold, newest first."""
-        return each(
-            self._requester,
-            verbs.FLOW_LIST,
-            lambda cursor: FlowList(owner=owner, status=status, cursor=cursor, limit=page),
-        )
 
     # What happens.
 

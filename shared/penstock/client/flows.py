@@ -1,197 +1,88 @@
-"""`FlowRun`: a handle on one flow, managed or mirrored."""
+"""The client's calls about flows; what can be done with one is in `flow_run.py`."""
 
-import asyncio
-import contextlib
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Literal, Unpack, cast
 
-from msgspec import UNSET
 from nats.aio.client import Client as Nats
 
-from penstock import errors, verbs
+from penstock import verbs
 from penstock.bus.payloads import raw_of
-from penstock.bus.requester import Requester, encode
-from penstock.client.events import EventStream
-from penstock.client.options import CancelPolicy, StepStatus, request_of
+from penstock.bus.requester import Requester
+from penstock.client.flow_run import FlowRun
+from penstock.client.options import FlowOptions, request_of
 from penstock.client.pages import each
 from penstock.client.publishing import Publisher
-from penstock.client.run import Run
-from penstock.ids import uuid7
-from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
-from penstock.messages.common import NULL
-from penstock.messages.flows import (
-    Flow,
-    FlowCreate,
-    FlowFail,
-    FlowFinish,
-    FlowGet,
-    FlowGraph,
-    FlowStart,
-    FlowSteps,
-    FlowUpdateState,
-    Graph,
-    Observe,
-    Step,
-)
-from penstock.states import FLOW_TERMINAL
-
-# The flow's own events end a wait; looking again covers an event that got lost.
-LOOK_AGAIN_S: Final = 1.0
-MARGIN_S: Final = 5.0
-PAUSE_S: Final = 0.2
+from penstock.messages.flows import Flow, FlowCreate, FlowCreateMirrored, FlowList
+from penstock.states import FlowStatus
 
 
-class FlowRun:
-    """One flow: `flow.id`; of a managed one that was just created `flow.members[key]` is a `Run`."""
+class FlowCalls:
+    """How `Client` makes and finds flows. Each call raises the typed error that the service answers."""
 
-    __slots__ = ("_nats", "_publisher", "_requester", "created", "id", "members")
+    nats: Nats
+    _requester: Requester
+    _publisher: Publisher
 
-    def __init__(
+    async def create_flow(
         self,
-        nats: Nats,
-        requester: Requester,
-        publisher: Publisher,
-        flow_id: str,
-        created: Flow | None = None,
-    ) -> None:
-        self._nats = nats
-        self._requester = requester
-        self._publisher = publisher
-        self.id = flow_id
-        self.created = created
-        keys = (created.members if created else None) or {}
-        self.members = {key: Run(requester, execution_id) for key, execution_id in keys.items()}
-
-    def __repr__(self) -> str:
-        return f"FlowRun({self.id!r})"
-
-    async def start(self) -> Flow:
-        """Make its roots ready."""
-        return await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=self.id))
-
-    async def update_state(
-        self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
-    ) -> Flow:
-        """Merge `patch` into its state, shallowly (anything but an object replaces it), and name the step it is at."""
-        request = FlowUpdateState(
-            flow_id=self.id,
-            state_patch=patch if patch is UNSET else raw_of(patch),
-            next_step=next_step,
-            expected_revision=expected_revision,
-        )
-        return await self._requester.call(verbs.FLOW_UPDATE_STATE, request)
-
-    async def finish(self) -> Flow:
-        """End it well; members that have not begun are skipped."""
-        return await self._requester.call(verbs.FLOW_FINISH, FlowFinish(flow_id=self.id))
-
-    async def fail(self, reason: str) -> Flow:
-        """End it as failed; its state says why under `failure`."""
-        return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.id, reason=reason))
-
-    async def get(self) -> Flow:
-        """Its record now."""
-        return await self._requester.call(verbs.FLOW_GET, FlowGet(flow_id=self.id))
-
-    async def graph(self) -> Graph:
-        """Its members, edges and joins."""
-        return await self._requester.call(verbs.FLOW_GRAPH, FlowGraph(flow_id=self.id), timeout=30.0)
-
-    def steps(self) -> AsyncIterator[Step]:
-        """Its steps, oldest first."""
-        return each(
-            self._requester, verbs.FLOW_STEPS, lambda cursor: FlowSteps(flow_id=self.id, cursor=cursor)
-        )
-
-    async def request_cancel(self) -> Flow:
-        """Leave a sticky intent to cancel: from now on the flow moves only to cancelled."""
-        return await self._requester.call(verbs.FLOW_REQUEST_CANCEL, FlowRequestCancel(flow_id=self.id))
-
-    async def cancel(
-        self,
-        policy: CancelPolicy = "cancel_all",
-        reason: str = "",
+        goal: str,
         *,
-        wait: bool = False,
-        wait_s: float = 30.0,
-    ) -> FlowCancelled:
-        """Cancel it at once; `wait` for its members to have stopped, at most `wait_s` seconds."""
-        request = FlowCancel(
-            flow_id=self.id, policy=policy, reason=reason, wait=wait, wait_ms=round(wait_s * 1000)
-        )
-        timeout = (wait_s if wait else 0.0) + MARGIN_S
-        return await self._requester.call(verbs.FLOW_CANCEL, request, timeout=timeout)
+        members: Iterable[Mapping[str, Any]],
+        edges: Iterable[Mapping[str, Any] | tuple[str, str]] = (),
+        joins: Mapping[str, Mapping[str, Any]] | None = None,
+        controller_id: str = "client",
+        owner: str = "default",
+        **options: Unpack[FlowOptions],
+    ) -> FlowRun:
+        """Create a managed flow, whole: members (each with its `key`), edges, joins. `start()` begins it.
 
-    async def observe(
-        self,
-        run_id: str,
-        task: str,
-        status: StepStatus,
-        result: Any = NULL,
-        *,
-        child_session_key: str | None = None,
-        observed_at: int | None = None,
-    ) -> Step:
-        """Tell how a step of this mirrored flow is, and wait until that is applied."""
-        request = Observe(
-            flow_id=self.id,
-            run_id=run_id,
-            task=task,
-            status=status,
-            result=raw_of(result),
-            child_session_key=child_session_key,
-            observed_at=observed_at,
-        )
-        return await self._requester.call(verbs.FLOW_OBSERVE, request)
-
-    async def publish_observation(
-        self,
-        run_id: str,
-        task: str,
-        status: StepStatus,
-        result: Any = NULL,
-        *,
-        child_session_key: str | None = None,
-        observed_at: int | None = None,
-        message_id: str | None = None,
-    ) -> str:
-        """As `observe`, but only until JetStream has it: applied once, also when the service is down.
-
-        Answers the message id; published again with the same one, it has no further effect.
+        An edge is `(from, to)` or `{"from", "to", "data"?}`.
         """
-        body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": raw_of(result)}
-        if child_session_key is not None:
-            body["child_session_key"] = child_session_key
-        body["observed_at"] = int(time.time() * 1000) if observed_at is None else observed_at
-        message_id = message_id or uuid7()
-        subject = f"{self._requester.root}.observation.{self.id}"
-        await self._publisher.publish(subject, encode(body), {"Nats-Msg-Id": message_id})
-        return message_id
+        request = _create_request(controller_id, goal, owner, members, edges, joins or {}, options)
+        flow = await self._requester.call(verbs.FLOW_CREATE, request, timeout=30.0)
+        return self.flow(flow.flow_id, flow)
 
-    async def wait(self, timeout: float | None = None) -> Flow:
-        """Wait until it is finished, failed or cancelled. Raises `TimeoutError`."""
-        end = None if timeout is None else time.monotonic() + timeout
-        events = EventStream(self._nats, f"{self._requester.root}.audit.*.flow.*.{self.id}")
-        async with events:
-            while True:
-                try:
-                    flow = await self.get()
-                except errors.UnavailableError:
-                    if end is None or time.monotonic() >= end:
-                        raise
-                    await asyncio.sleep(PAUSE_S)
-                    continue
-                if flow.status in FLOW_TERMINAL:
-                    return flow
-                left = LOOK_AGAIN_S if end is None else min(LOOK_AGAIN_S, end - time.monotonic())
-                if left <= 0:
-                    raise TimeoutError(f"flow {self.id} is {flow.status} after {timeout:g} s")
-                with contextlib.suppress(TimeoutError):
-                    await events.next(left)
+    async def create_mirrored(
+        self,
+        goal: str,
+        *,
+        controller_id: str = "client",
+        owner: str = "default",
+        completion: Literal["manual", "all_steps", "on_task"] = "manual",
+        completion_task: str | None = None,
+        **options: Unpack[FlowOptions],
+    ) -> FlowRun:
+        """Create a flow that somebody else runs; `observe` or `publish_observation` tells how it goes."""
+        fields = dict(options)
+        if "state" in fields:
+            fields["state"] = raw_of(fields["state"])
+        request = FlowCreateMirrored(
+            controller_id=controller_id,
+            goal=goal,
+            owner=owner,
+            completion=completion,
+            completion_task=completion_task,
+            **cast(Any, fields),
+        )
+        flow = await self._requester.call(verbs.FLOW_CREATE_MIRRORED, request)
+        return self.flow(flow.flow_id, flow)
+
+    def flow(self, flow_id: str, created: Flow | None = None) -> FlowRun:
+        """A handle on a flow that exists."""
+        return FlowRun(self.nats, self._requester, self._publisher, flow_id, created)
+
+    def list_flows(
+        self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100
+    ) -> AsyncIterator[Flow]:
+        """Flows for which all filters hold, newest first."""
+        return each(
+            self._requester,
+            verbs.FLOW_LIST,
+            lambda cursor: FlowList(owner=owner, status=status, cursor=cursor, limit=page),
+        )
 
 
-def create_request(
+def _create_request(
     controller_id: str,
     goal: str,
     owner: str,
