@@ -6,7 +6,6 @@ message, so that a request costs its caller little more than a future.
 """
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock import errors
+from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
 
@@ -34,48 +34,6 @@ _HEADROOM: Final = 1024
 _PARKED: Final = frozenset({"execution.wait", "work.next"})
 
 encode: Final = msgspec.json.Encoder().encode
-
-
-class _Refusal(msgspec.Struct):
-    error: dict[str, Any]
-
-
-_decode_refusal: Final = msgspec.json.Decoder(_Refusal).decode
-
-
-@functools.cache
-def _decoders(verb: Verb[Any, Any]) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[list[Any]]]:
-    """For a single reply, and for a batch's array of `{"ok": …}` or `{"error": …}`."""
-    item = msgspec.defstruct(
-        "Item", [("ok", verb.reply | None, None), ("error", dict[str, Any] | None, None)]
-    )
-    return msgspec.json.Decoder(verb.reply), msgspec.json.Decoder(list[item])
-
-
-def refusal(msg: Msg) -> errors.PenstockError | None:
-    """The error that a reply carries, or None when it carries a result."""
-    headers = msg.headers
-    if not headers or "Nats-Service-Error-Code" not in headers:
-        return None
-    try:
-        return errors.from_body(_decode_refusal(msg.data).error)
-    except msgspec.MsgspecError:
-        return errors.make("internal", headers.get("Nats-Service-Error"))
-
-
-def is_no_responders(msg: Msg) -> bool:
-    """Whether the server says that nobody listens on the subject."""
-    return not msg.data and bool(msg.headers) and msg.headers.get("Status") == "503"
-
-
-def nobody_answers(verb: Verb[Any, Any], root: str, how: str) -> errors.PenstockError:
-    """`timeout`, telling the user what to start."""
-    subject = verb.subject(root)
-    return errors.make(
-        "timeout",
-        f"{how} {subject}: the {verb.service} service answers it; is penstock-{verb.service} running?",
-        detail={"subject": subject, "service": verb.service},
-    )
 
 
 async def listen(nats: Nats, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
@@ -269,7 +227,7 @@ class Requester:
         if message is None or error is not None:
             return
         try:
-            self._spread(message, msg.data)
+            spread(message.verb, msg.data, message.futures, array=message.array)
         except msgspec.MsgspecError as bad:
             message.fail(errors.make("internal", f"the reply to {message.verb.name} is malformed: {bad}"))
 
@@ -290,26 +248,3 @@ class Requester:
 
         loop.call_later(message.delay, again)
         message.delay = min(message.delay * 2, 0.5)
-
-    @staticmethod
-    def _spread(message: _Message, data: bytes) -> None:
-        """Give each future its part of the reply."""
-        single, batch = _decoders(message.verb)
-        if not message.array:
-            future = message.futures[0]
-            reply = single.decode(data)
-            if not future.done():
-                future.set_result(reply)
-            return
-        items = batch.decode(data)
-        if len(items) != len(message.futures):
-            raise msgspec.ValidationError(f"{len(items)} items for {len(message.futures)} requests")
-        for future, item in zip(message.futures, items, strict=True):
-            if future.done():
-                continue
-            if item.error is not None:
-                future.set_exception(errors.from_body(item.error))
-            elif item.ok is not None:
-                future.set_result(item.ok)
-            else:
-                future.set_exception(errors.make("internal", f"an empty item answers {message.verb.name}"))

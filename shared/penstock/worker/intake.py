@@ -16,7 +16,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock import errors, verbs
-from penstock.bus.requester import encode, is_no_responders, listen, nobody_answers, refusal
+from penstock.bus.replies import is_no_responders, nobody_answers, refusal
+from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage, Tasks
 from penstock.worker.trouble import Trouble
