@@ -1,4 +1,4 @@
--- Flows: the record and its moves (contract §5). What its members do to each other stands in graph.lua.
+-- Flows: the record and its moves (contract §5). What its members do to each other: graph.lua, graph_work.lua.
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
 -- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,

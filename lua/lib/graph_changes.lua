@@ -89,11 +89,6 @@ function Graph.waiting_member(f, key, field)
   return x
 end
 
-local function read(f, part, key)
-  local packed = redis.call('HGET', Flows.key(part, f.id), key)
-  return packed and unpack_msg(packed) or nil
-end
-
 local function write(f, part, key, value) redis.call('HSET', Flows.key(part, f.id), key, pack(value)) end
 
 -- An edge between members that exist; that it closes no cycle is the caller's to know. a: from, to, data.
@@ -101,17 +96,17 @@ local function write(f, part, key, value) redis.call('HSET', Flows.key(part, f.i
 function Graph.connect(f, a)
   local from_id = Graph.member(f, a.from, 'from')
   local child = Graph.waiting_member(f, a.to, 'to')
-  local incoming = read(f, 'fi', a.to) or {}
+  local incoming = Graph.read(f, 'fi', a.to) or {}
   for _, edge in ipairs(incoming) do
     if edge.from == a.from then Errors.invalid('from', a.from .. ' leads to ' .. a.to .. ' already') end
     if a.data and edge.data == a.data then Errors.invalid('data', 'another edge gives ' .. a.to .. ' the key ' .. a.data) end
   end
   local input = a.data and Payloads.of(child, 'input')
   if input and not string.find(input, '^%s*{') then Errors.invalid('data', 'the input of ' .. a.to .. ' is not an object') end
-  local out = read(f, 'fo', a.from) or {}
+  local out = Graph.read(f, 'fo', a.from) or {}
   out[#out + 1] = { to = a.to, data = a.data }
   incoming[#incoming + 1] = { from = a.from, id = from_id, data = a.data }
-  local join = read(f, 'fj', a.to) or { policy = 'all_of', n = 0, ok = 0, dead = 0 }
+  local join = Graph.read(f, 'fj', a.to) or { policy = 'all_of', n = 0, ok = 0, dead = 0 }
   join.n = join.n + 1
   write(f, 'fo', a.from, out)
   write(f, 'fi', a.to, incoming)
@@ -123,7 +118,7 @@ end
 -- Errors: invalid_request, execution_not_eligible.
 function Graph.set_join(f, a)
   Graph.waiting_member(f, a.key, 'key')
-  local join = read(f, 'fj', a.key)
+  local join = Graph.read(f, 'fj', a.key)
   if not join then Errors.invalid('key', 'no edge leads to ' .. a.key) end
   if a.k and a.k > join.n then Errors.invalid('k', 'k is ' .. a.k .. ', but only ' .. join.n .. ' edges lead to ' .. a.key) end
   join.policy, join.k, join.on = a.policy, a.k, a.on_satisfied
