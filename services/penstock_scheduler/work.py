@@ -227,10 +227,13 @@ class Work:
             for lane in profile.lanes:
                 if lane not in more:
                     self._dry[partition, lane, profile] = news.get((partition, lane), 0)
-            if await self._deliver(partition, parked, reply):
-                delivered = True
-            else:
-                back.append((profile, parked))
+            try:
+                if await self._deliver(partition, parked, reply):
+                    delivered = True
+                else:
+                    back.append((profile, parked))
+            except PenstockError as error:  # another partition is away: what was granted expires
+                _settle(parked, [error])
         for profile, parked in reversed(back):
             if self._stopping or (parked.late and not self._may_find(profile, parked)):
                 _settle(parked, [{"tasks": []}])
