@@ -66,17 +66,29 @@ function ops.grant(a)
   return { grants = grants, more = more, held = held }
 end
 
--- hand_out: up to `max` ready executions, leased (and started): `work.next` in one step. What needs room in other
--- partitions is only granted: `admit` there, then `claim`. args: worker_id, lanes, capabilities (list), max, lease_ttl_ms,
--- start. reply: {tasks, grants (as above), more: {lane: true}}. events: leased (and started).
+-- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
+-- The takers get them by turns. What needs room in other partitions is only granted: `admit` there, then `claim`.
+-- args: lanes, capabilities (list), max, takers [{worker_id, max, lease_ttl_ms, start}].
+-- reply: {tasks, grants (lists, one of each per taker; grants as above), more: {lane: true}}. events: leased (and started).
 function ops.hand_out(a)
-  local tasks, grants = {}, {}
+  local takers, tasks, grants, rooms, room = a.takers, {}, {}, {}, 0
+  for i, taker in ipairs(takers) do
+    tasks[i], grants[i], rooms[i] = {}, {}, taker.max
+    room = room + taker.max
+  end
+  a.max = math.min(a.max, room)
+  local turn = 0
   local more = each_ready(a, function(x)
+    repeat turn = turn % #takers + 1 until rooms[turn] > 0
+    rooms[turn] = rooms[turn] - 1
+    local taker = takers[turn]
     if x.limit and Limits.remote(x.limit) then
-      grants[#grants + 1] = grant(x, a.worker_id)
+      local granted = grants[turn]
+      granted[#granted + 1] = grant(x, taker.worker_id)
     else
-      Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
-      tasks[#tasks + 1] = Leases.task(x)
+      Leases.take(x, taker.worker_id, taker.lease_ttl_ms or 30000, taker.start)
+      local taken = tasks[turn]
+      taken[#taken + 1] = Leases.task(x)
     end
   end)
   return { tasks = tasks, grants = grants, more = more }

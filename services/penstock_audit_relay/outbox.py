@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from penstock.errors import PenstockError
@@ -23,7 +23,7 @@ GRUMBLE_EVERY: Final = 10.0
 class Caller(Protocol):
     """What is needed of `penstock.store.Store`."""
 
-    async def call_many(self, calls: Sequence[tuple[int, str, dict[str, Any]]]) -> Sequence[Any]: ...
+    def call_many(self, calls: Sequence[tuple[int, str, dict[str, Any]]]) -> Awaitable[Sequence[Any]]: ...
 
 
 class _Seen(NamedTuple):

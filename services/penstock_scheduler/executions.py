@@ -59,7 +59,7 @@ class Executions:
 
     async def _make(self, items: Sequence[ExecutionCreate]) -> list[dict[str, Any] | PenstockError]:
         creates = [self._create(item) for item in items]
-        made = asyncio.ensure_future(self._store.call_many(creates))
+        made = self._store.call_many(creates)
         self._expect({(create[0], item.lane) for create, item in zip(creates, items, strict=True)})
         return await made
 

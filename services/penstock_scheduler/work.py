@@ -1,16 +1,14 @@
 """work.next and work.grant: finds work for workers, and workers for work.
 
 A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane
-gets ready work, the first of each profile that serves it asks Valkey for tasks; what answers "nothing more"
+gets ready work, the first of each profile that serves it ask Valkey for tasks together; what answers "nothing more"
 makes the lane *dry* for that profile until the next hint. Hints can be lost, so a sweep forgets what is dry.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence, Set
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Any, Final
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
@@ -18,34 +16,17 @@ from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.store import Store
 from penstock_scheduler.handover import Handover
 from penstock_scheduler.limits import Admission, Held
+from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
 
 GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
-MAX_ASKS: Final = 64
-"""Workers that ask in one round; rounds begin with one and double while there is work."""
-MAX_TASKS: Final = 128
-"""Tasks of one round, and of one answer: so that no call holds Valkey for long."""
+FIRST_WIDTH: Final = 8
+MAX_WIDTH: Final = 64
+"""Workers of one profile that ask in one round: more and more while there is work."""
 
 
 Places = Set[tuple[int, str]]
 """Lanes of partitions."""
-
-
-class Profile(NamedTuple):
-    """What a worker can do: equal profiles find the same work."""
-
-    lanes: tuple[str, ...]
-    capabilities: tuple[str, ...]
-
-
-class Parked(msgspec.Struct, eq=False):
-    """One `work.next` in line; the future's None means that it was answered with tasks."""
-
-    request: WorkNext
-    reply_to: str
-    answer: "asyncio.Future[Sequence[Any] | None]"
-    late: bool = False
-    asked: int = 0
 
 
 class Work:
@@ -70,7 +51,7 @@ class Work:
         parked = Parked(request, call.reply_to, loop.create_future())
         if self._stopping:
             return [{"tasks": []}]
-        profile = _profile(request)
+        profile = profile_of(request)
         line = self._lines.setdefault(profile, deque())
         line.append(parked)
         self._wake()
@@ -82,13 +63,13 @@ class Work:
 
     async def grant(self, call: Call[WorkGrant]) -> Sequence[Any]:
         item = call.items[0]
-        profile = _profile(item)
+        profile = profile_of(item)
         items: list[dict[str, Any]] = []
         held: Held | None = None
         partitions = deque(range(self._store.partitions))
         while partitions and len(items) < item.max:
             partition = partitions[0]
-            question = _question(profile, item.worker_id, item.max - len(items))
+            question = {"worker_id": item.worker_id, **profile.search(item.max - len(items))}
             reply = await self._store.call(partition, "grant", question)
             grants, refusal = await self._admission.admit(partition, reply["grants"])
             full = refusal or (Held(*reply["held"]) if "held" in reply else None)
@@ -133,7 +114,7 @@ class Work:
         for line in self._lines.values():
             for parked in [each for each in line if each.request.worker_id == worker_id]:
                 line.remove(parked)
-                _settle(parked, [{"tasks": []}])
+                parked.settle([{"tasks": []}])
 
     async def sweep(self, every_s: float) -> None:
         """Looks again once in a while, in case a hint was lost."""
@@ -149,7 +130,7 @@ class Work:
         lines, self._lines = self._lines, {}
         for line in lines.values():
             for parked in line:
-                _settle(parked, [{"tasks": []}])
+                parked.settle([{"tasks": []}])
 
     def _give_up(self, profile: Profile, parked: Parked) -> None:
         """Nothing came in time. One that is being asked for is not in line: its answer decides."""
@@ -160,7 +141,7 @@ class Work:
                 asyncio.get_running_loop().call_later(GRACE_S, self._give_up, profile, parked)
                 return
             line.remove(parked)
-            _settle(parked, [{"tasks": []}])
+            parked.settle([{"tasks": []}])
 
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
         """Whether there is a partition left to ask in: even who does not wait gets what is there."""
@@ -176,16 +157,16 @@ class Work:
     async def _match(self) -> None:
         """Asks for the parked, round by round, until every line is empty or dry."""
         try:
-            width = 1
-            while round_ := self._round(width):
-                if await self._play(round_):
-                    width = min(width * 2, MAX_ASKS)
+            width = FIRST_WIDTH
+            while asks := self._round(width):
+                if await self._play(asks):
+                    width = min(width * 2, MAX_WIDTH)
         finally:
             self._running = None
 
-    def _round(self, width: int) -> list[tuple[int, Profile, Parked]]:
-        """Up to `width` workers of each profile that may find work, each with a partition to ask in."""
-        asks: list[tuple[int, Profile, Parked]] = []
+    def _round(self, width: int) -> list[Ask]:
+        """Up to `width` workers of each profile that may find work, spread over the partitions that may have some."""
+        asks: list[Ask] = []
         for profile, line in list(self._lines.items()):
             if not line:
                 del self._lines[profile]
@@ -193,15 +174,18 @@ class Work:
             partitions = [p for p in range(self._store.partitions) if self._wet(p, profile)]
             if not partitions:
                 continue
-            turn = wanted = 0
-            self._turn += 1  # partitions take turns, so that none is drained before the others
-            while line and turn < width and wanted < MAX_TASKS:
+            takers: list[Parked] = []
+            wanted = 0
+            while line and len(takers) < width and wanted < MAX_TASKS:
                 parked = line.popleft()
                 if not parked.answer.done():
                     wanted += parked.request.max
                     parked.asked += 1
-                    asks.append((partitions[(self._turn + turn) % len(partitions)], profile, parked))
-                    turn += 1
+                    takers.append(parked)
+            self._turn += 1  # partitions take turns, so that none is drained before the others
+            for turn in range(min(len(takers), len(partitions))):
+                partition = partitions[(self._turn + turn) % len(partitions)]
+                asks.append(Ask(partition, profile, takers[turn :: len(partitions)]))
         return asks
 
     def _wet(self, partition: int, profile: Profile) -> bool:
@@ -210,43 +194,47 @@ class Work:
             for lane in profile.lanes
         )
 
-    async def _play(self, asks: list[tuple[int, Profile, Parked]]) -> bool:
+    async def _play(self, asks: list[Ask]) -> bool:
         """Asks, answers who got something, puts the others back in line. Whether anybody got something."""
         # Taken before the question: news that come while it is under way make the lane wet again.
         news = dict(self._news)
-        replies = await self._store.call_many(
-            [(partition, "hand_out", _order(profile, parked.request)) for partition, profile, parked in asks]
-        )
+        replies = await self._store.call_many([(ask.partition, "hand_out", ask.order()) for ask in asks])
         delivered = False
         back: list[tuple[Profile, Parked]] = []
-        for (partition, profile, parked), reply in zip(asks, replies, strict=True):
+        for ask, reply in zip(asks, replies, strict=True):
             if isinstance(reply, PenstockError):
-                _settle(parked, [reply])
+                for parked in ask.takers:
+                    parked.settle([reply])
                 continue
             more = reply.get("more", {})
-            for lane in profile.lanes:
+            for lane in ask.profile.lanes:
                 if lane not in more:
-                    self._dry[partition, lane, profile] = news.get((partition, lane), 0)
-            if await self._deliver(partition, parked, reply):
-                delivered = True
-            else:
-                back.append((profile, parked))
+                    self._dry[ask.partition, lane, ask.profile] = news.get((ask.partition, lane), 0)
+            for parked, tasks, grants in zip(ask.takers, reply["tasks"], reply["grants"], strict=True):
+                try:
+                    if await self._deliver(ask.partition, parked, tasks, grants):
+                        delivered = True
+                    else:
+                        back.append((ask.profile, parked))
+                except PenstockError as error:  # another partition is away: what was granted expires
+                    parked.settle([error])
         for profile, parked in reversed(back):
             if self._stopping or (parked.late and not self._may_find(profile, parked)):
-                _settle(parked, [{"tasks": []}])
+                parked.settle([{"tasks": []}])
             else:
                 self._lines.setdefault(profile, deque()).appendleft(parked)
         return delivered
 
-    async def _deliver(self, partition: int, parked: Parked, reply: dict[str, Any]) -> bool:
+    async def _deliver(
+        self, partition: int, parked: Parked, tasks: list[dict[str, Any]], grants: list[list[Any]]
+    ) -> bool:
         """Answers the worker with what it was leased; False when there is nothing."""
-        tasks: list[dict[str, Any]] = reply["tasks"]
-        if reply["grants"]:
-            grants, _ = await self._admission.admit(partition, reply["grants"])
-            tasks += await self._claim(partition, parked.request, grants)
+        if grants:
+            admitted, _ = await self._admission.admit(partition, grants)
+            tasks = tasks + await self._claim(partition, parked.request, admitted)
         if not tasks or not await self._handover.answer(parked.reply_to, tasks):
             return False
-        _settle(parked, None)
+        parked.settle(None)
         return True
 
     async def _claim(
@@ -267,29 +255,3 @@ class Work:
         )
         # What was refused was cancelled or expired in between; whatever it is, the execution knows best.
         return [reply for reply in replies if not isinstance(reply, PenstockError)]
-
-
-def _profile(request: WorkNext | WorkGrant) -> Profile:
-    return Profile(tuple(request.lanes), tuple(sorted(set(request.capabilities))))
-
-
-def _question(profile: Profile, worker_id: str, most: int) -> dict[str, Any]:
-    return {
-        "worker_id": worker_id,
-        "lanes": profile.lanes,
-        "capabilities": profile.capabilities,
-        "max": min(most, MAX_TASKS),
-    }
-
-
-def _order(profile: Profile, request: WorkNext) -> dict[str, Any]:
-    return {
-        **_question(profile, request.worker_id, request.max),
-        "lease_ttl_ms": request.lease_ttl_ms,
-        "start": request.start,
-    }
-
-
-def _settle(parked: Parked, answer: Sequence[Any] | None) -> None:
-    if not parked.answer.done():
-        parked.answer.set_result(answer)

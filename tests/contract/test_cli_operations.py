@@ -145,6 +145,8 @@ async def test_top_on_a_terminal(penstock: House) -> None:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # A shell's background job, which these tests may be part of, has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     drawn = bytearray()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -91,10 +92,10 @@ CLAIM = command(
 )
 HAND_OUT = command(
     "hand_out",
-    worker=worker,
+    workers=st.lists(st.tuples(worker, st.integers(1, 3)), min_size=1, max_size=3),
     lanes=st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
     caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
-    max=st.sampled_from([1, 2, 10]),
+    max=st.sampled_from([1, 10]),
     start=st.sampled_from([True, True, False]),
     ttl=durations,
 )
@@ -328,20 +329,35 @@ class Executions(RuleBasedStateMachine):
         return "grant", {"worker_id": worker, "lanes": lanes, "capabilities": caps, "max": max}, check
 
     def _hand_out(
-        self, worker: str, lanes: list[str], caps: list[str], max: int, start: bool, ttl: int
+        self,
+        workers: list[tuple[str, int]],
+        lanes: list[str],
+        caps: list[str],
+        max: int,
+        start: bool,
+        ttl: int,
     ) -> tuple[str, dict[str, Any], Check]:
         def check(reply: Any) -> None:
-            assert reply["grants"] == []
-            self._check_offer(lanes, caps, max, [task["execution_id"] for task in reply["tasks"]])
-            for task in reply["tasks"]:
-                [job] = [job for job in self.jobs if job.execution_id == task["execution_id"]]
-                expected = job.take(self.now, None, worker, ttl, start, task)
-                assert {name: task[name] for name in expected} == expected
-                assert job.lease is not None
-                self.fences.setdefault(job.execution_id, []).append(job.lease.fence)
+            assert reply["grants"] == [[] for _ in workers]
+            taken: list[list[Any]] = reply["tasks"]
+            assert all(len(tasks) <= most for tasks, (_, most) in zip(taken, workers, strict=True))
+            # The takers are served by turns.
+            order = [task for turn in zip_longest(*taken) for task in turn if task is not None]
+            room = min(max, sum(most for _, most in workers))
+            self._check_offer(lanes, caps, room, [task["execution_id"] for task in order])
+            for tasks, (worker, _) in zip(taken, workers, strict=True):
+                for task in tasks:
+                    [job] = [job for job in self.jobs if job.execution_id == task["execution_id"]]
+                    expected = job.take(self.now, None, worker, ttl, start, task)
+                    assert {name: task[name] for name in expected} == expected
+                    assert job.lease is not None
+                    self.fences.setdefault(job.execution_id, []).append(job.lease.fence)
 
-        order = {"worker_id": worker, "lanes": lanes, "capabilities": caps, "max": max}
-        return "hand_out", {**order, "lease_ttl_ms": ttl, "start": start}, check
+        takers = [
+            {"worker_id": worker, "max": most, "lease_ttl_ms": ttl, "start": start}
+            for worker, most in workers
+        ]
+        return "hand_out", {"takers": takers, "lanes": lanes, "capabilities": caps, "max": max}, check
 
     def _check_offer(self, lanes: list[str], caps: list[str], max: int, offered: list[str]) -> None:
         """Lane by lane what is ready for these capabilities, up to `max`."""

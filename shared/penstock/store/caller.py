@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Self, cast
 
 import msgspec
@@ -154,9 +154,18 @@ class Store:
         """One command. Raises PenstockError: a refusal of the state machine, or `valkey_unavailable`."""
         return cast("dict[str, Any]", _decode(await self.call_raw(partition, op, args)))
 
-    async def call_many(self, calls: Sequence[tuple[int, str, Args]]) -> list[dict[str, Any] | PenstockError]:
-        """Many commands at once, answered in their order, failures among the answers."""
-        futures = [self.submit(*call) for call in calls]
+    def call_many(
+        self, calls: Sequence[tuple[int, str, Args]]
+    ) -> Coroutine[Any, Any, list[dict[str, Any] | PenstockError]]:
+        """Many commands at once, answered in their order, failures among the answers.
+
+        They are on their way when this returns: what is called next comes behind them.
+        """
+        return self._answers([self.submit(*call) for call in calls])
+
+    async def _answers(
+        self, futures: "Sequence[asyncio.Future[bytes]]"
+    ) -> list[dict[str, Any] | PenstockError]:
         answers: list[dict[str, Any] | PenstockError] = []
         for future in futures:
             try:

@@ -1,0 +1,65 @@
+"""Who waits for work, as `work` sees them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from penstock.messages.executions import WorkGrant, WorkNext
+
+MAX_TASKS: Final = 128
+"""Tasks of one round, and of one answer: so that no call holds Valkey for long."""
+
+
+class Profile(NamedTuple):
+    """What a worker can do: equal profiles find the same work."""
+
+    lanes: tuple[str, ...]
+    capabilities: tuple[str, ...]
+
+    def search(self, most: int) -> dict[str, Any]:
+        """What Valkey is told to look for."""
+        return {"lanes": self.lanes, "capabilities": self.capabilities, "max": min(most, MAX_TASKS)}
+
+
+class Parked(msgspec.Struct, eq=False):
+    """One `work.next` in line; the future's None means that it was answered with tasks."""
+
+    request: WorkNext
+    reply_to: str
+    answer: "asyncio.Future[Sequence[Any] | None]"
+    late: bool = False
+    """Its time is over."""
+    asked: int = 0
+    """In how many partitions it was asked for."""
+
+    def settle(self, answer: Sequence[Any] | None) -> None:
+        """The first answer counts."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+class Ask(NamedTuple):
+    """One question to one partition, for workers that find the same work."""
+
+    partition: int
+    profile: Profile
+    takers: list[Parked]
+
+    def order(self) -> dict[str, Any]:
+        requests = [parked.request for parked in self.takers]
+        takers = [
+            {
+                "worker_id": request.worker_id,
+                "max": request.max,
+                "lease_ttl_ms": request.lease_ttl_ms,
+                "start": request.start,
+            }
+            for request in requests
+        ]
+        return {"takers": takers, **self.profile.search(sum(request.max for request in requests))}
+
+
+def profile_of(request: WorkNext | WorkGrant) -> Profile:
+    return Profile(tuple(request.lanes), tuple(sorted(set(request.capabilities))))
