@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.errors import PenstockError, make
 from penstock.store import library
-from penstock.store.link import Link, is_away
+from penstock.store.link import Link, unavailable
 from penstock.store.wire import ReplyError, Wire
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Store:
                 wire = await self._link.open()
                 return await wire.ask(*command)
         except (OSError, TimeoutError, ReplyError) as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
 
     async def close(self) -> None:
         """Waits for what is under way and disconnects."""
@@ -255,7 +255,7 @@ class Store:
         """Whole calls failed: the connection broke, or the server is full, loading, a replica."""
         if isinstance(error, ReplyError):
             self._link.refused(error)
-        failure = _unavailable(error)
+        failure = unavailable(error)
         for commands in pending.values():
             for command in commands:
                 if not command.answer.done():
@@ -283,16 +283,6 @@ class Store:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _unavailable(error: Any) -> PenstockError:
-    if isinstance(error, PenstockError):
-        return error
-    if is_away(error):
-        return make("valkey_unavailable", f"Valkey is away: {str(error)[:200]}")
-    if isinstance(error, ReplyError):
-        return make("valkey_unavailable", f"Valkey refused the call: {str(error)[:200]}")
-    return make("valkey_unavailable", f"Valkey is away: {type(error).__name__}")
 
 
 def _error_of(reply: bytes) -> PenstockError:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
+from penstock.errors import PenstockError, make
 from penstock.store.wire import ReplyError, Wire
 
 log: Final = logging.getLogger(__name__)
@@ -12,11 +13,6 @@ AGAIN_S: Final = 0.1
 """While Valkey is away, calls are refused at once for so long."""
 _AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY")
 """Such a server reads its data yet, or is a replica: it may come, or the name may lead to another one by now."""
-
-
-def is_away(error: object) -> bool:
-    """Whether a server that answers this is as good as none, for now."""
-    return isinstance(error, ReplyError) and str(error).startswith(_AWAY)
 
 
 class Link:
@@ -53,7 +49,7 @@ class Link:
 
     def refused(self, error: ReplyError) -> None:
         """A call was refused as a whole: the server is full, say. One that is away is told of once."""
-        if not is_away(error):
+        if not _is_away(error):
             log.error("Valkey refused a call: %s", error)
             return
         if not self._told:
@@ -73,3 +69,19 @@ class Link:
     def _lost(self, wire: Wire, _error: Exception) -> None:
         if self.wire is wire:
             self.wire = None
+
+
+def unavailable(error: object) -> PenstockError:
+    """What callers are told when a call failed as a whole."""
+    if isinstance(error, PenstockError):
+        return error
+    if _is_away(error):
+        return make("valkey_unavailable", f"Valkey is away: {str(error)[:200]}")
+    if isinstance(error, ReplyError):
+        return make("valkey_unavailable", f"Valkey refused the call: {str(error)[:200]}")
+    return make("valkey_unavailable", f"Valkey is away: {type(error).__name__}")
+
+
+def _is_away(error: object) -> bool:
+    """Whether a server that answers this is as good as none, for now."""
+    return isinstance(error, ReplyError) and str(error).startswith(_AWAY)
