@@ -167,9 +167,10 @@ end
 -- Rejected tokens: at most this many events per waitpoint and window, so that guessing floods nothing.
 local REJECTS, WINDOW_MS = 10, 10000
 
--- A token for this waitpoint was refused. An id that does not exist is told of as the waitpoint `unknown`.
+-- A token for this waitpoint was refused. Ids that do not exist are told of as one waitpoint of this partition: its
+-- events are counted here, so another partition's must not go by the same name.
 function Waitpoints.rejected(id, why)
-  if not id or not Records.read('w', id) then id = 'unknown' end
+  if not id or not Records.read('w', id) then id = Limits.here() .. '-unknown' end
   local w = Records.read('w', id)
   local rejects = w and w.rejects
   if not rejects or Call.now - rejects.since >= WINDOW_MS then rejects = { since = Call.now, n = 0 } end
