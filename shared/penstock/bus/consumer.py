@@ -69,8 +69,9 @@ _HEADER_ROOM: Final = 4096
 class Consumer:
     """One durable of one of Penstock's streams (`streams.SIGNALS` …); all instances of a service share it.
 
-    The handler gets up to `batch` messages and returns an outcome for each. A message comes again if the
-    process dies or the handler takes longer than `ack_wait`, so handling one twice must do no harm.
+    The handler gets up to `batch` messages and returns an outcome for each. What this process has in hand it
+    keeps, however long the handler takes; when it dies its messages go to another after `ack_wait`. So
+    handling one twice must do no harm.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Consumer:
         handler: MessageHandler,
         *,
         batch: int = 256,
-        ack_wait: float = 30.0,
+        ack_wait: float = 5.0,
         heartbeat: float = 2.0,
     ) -> None:
         self.stream = stream
@@ -91,6 +92,7 @@ class Consumer:
         self._ack_wait = ack_wait
         self._heartbeat = heartbeat
         self._buffer: deque[Msg] = deque()
+        self._in_hand: list[Msg] = []
         self._asked = 0  # messages that the server still owes to our pull requests
         self._wake = asyncio.Event()
         self._lost = False
@@ -160,15 +162,23 @@ class Consumer:
             self._wake.clear()
             await self._wake.wait()
             return
-        batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-        await self._settle(batch, await self._outcomes(batch))
+        self._in_hand = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+        try:
+            await self._settle(self._in_hand, await self._outcomes(self._in_hand))
+        finally:
+            self._in_hand = []
 
     async def _watch(self) -> None:
-        """Notices what no message tells: a reconnect (our pull request is gone), or silence."""
+        """Keeps what is here, and notices what no message tells: a reconnect (our pull request is gone), silence."""
+        kept = self._loop.time()
         while True:
-            await asyncio.sleep(_WATCH_S)
+            await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
             if not self._nats.is_connected:
                 continue
+            if self._loop.time() - kept >= self._ack_wait / 4:
+                kept = self._loop.time()
+                for msg in [*self._in_hand, *self._buffer]:
+                    await self._send(msg.reply, b"+WPI")
             reconnects = self._nats.stats["reconnects"]
             silent = self._loop.time() - self._heard > self._heartbeat * _MISSED_HEARTBEATS
             if silent or reconnects != self._reconnects:
