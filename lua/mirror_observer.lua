@@ -131,6 +131,14 @@ function ops.observe(a)
   return a.quiet and { applied = true } or view(f, a.run_id, step, true)
 end
 
+-- drop: something published to a flow was no observation. args: flow_id, reason. reply: {}. errors: flow_not_found.
+-- events: flow observation_dropped.
+function ops.drop(a)
+  Flows.read(a.flow_id)
+  Events.emit('flow', Records.edit('f', a.flow_id), 'observation_dropped', { reason = a.reason })
+  return {}
+end
+
 -- A member of a managed flow as a step.
 local function member_step(f, x)
   return {

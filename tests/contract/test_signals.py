@@ -324,7 +324,11 @@ class TestPublished:
         for msg in dead.values():
             assert mac not in repr(msg.headers) and "Penstock-Token" not in msg.headers
         assert dead["a"].data == b"1"
-        await events(penstock, "token_rejected", 4)
+        assert len(await events(penstock, "token_rejected", 4)) == 4
+        told = [(event["id"], event["reason"]) for event in await events(penstock, "signal_rejected", 4)]
+        assert sorted(told) == sorted(
+            [("0-unknown", "invalid_request"), (to, "payload_too_large")] + [(to, "invalid_request")] * 2
+        )
         # Bad ones never stand in the way of a good one.
         await publish(penstock, to, "good", b"1", Penstock_Token=token)
         await events(penstock, "signal_buffered")
