@@ -540,8 +540,11 @@ async def test_what_a_dead_instance_had_in_hand_comes_again(client: Client, url:
     await client.publish(f"{root}.signal.w.go", b"x")
     await asyncio.wait_for(working.wait(), 20)
     await other.close()
-    async with consuming(client, root, ack_wait=0.4) as got:
-        await until(lambda: got.seen == [b"x"])
+    for n in range(5):  # what comes later waits for it
+        await client.publish(f"{root}.signal.w.go", str(n).encode())
+    async with consuming(client, root, ack_wait=0.4, in_order=True) as got:
+        await until(lambda: len(got.seen) == 6)
+    assert got.seen == [b"x", b"0", b"1", b"2", b"3", b"4"]
     release.set()
     await dead.stop()
 

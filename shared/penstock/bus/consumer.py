@@ -72,6 +72,9 @@ class Consumer:
     The handler gets up to `batch` messages and returns an outcome for each. What this process has in hand it
     keeps, however long the handler takes; when it dies its messages go to another after `ack_wait`. So
     handling one twice must do no harm.
+
+    `in_order`: what an instance had in hand when it died is handled before what came later, by the one that
+    takes its place. (Several instances at once never know of each other's.)
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Consumer:
         batch: int = 256,
         ack_wait: float = 5.0,
         heartbeat: float = 2.0,
+        in_order: bool = False,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -91,6 +95,7 @@ class Consumer:
         self._batch = batch
         self._ack_wait = ack_wait
         self._heartbeat = heartbeat
+        self._in_order = in_order
         self._buffer: deque[Msg] = deque()
         self._in_hand: list[Msg] = []
         self._asked = 0  # messages that the server still owes to our pull requests
@@ -147,6 +152,8 @@ class Consumer:
         self._wake.set()
 
     async def _run(self) -> None:
+        if self._in_order:
+            await self._leftovers()
         while not self._stopping:
             try:
                 await self._step()
@@ -167,6 +174,21 @@ class Consumer:
             await self._settle(self._in_hand, await self._outcomes(self._in_hand))
         finally:
             self._in_hand = []
+
+    async def _leftovers(self) -> None:
+        """Waits until all that was handed out before is settled, or about to come again: the server then gives
+        it out first."""
+        deadline = self._loop.time() + self._ack_wait + _WATCH_S
+        reached: int | None = None
+        while not self._stopping and self._loop.time() < deadline:
+            with contextlib.suppress(NatsError, TimeoutError):
+                info = await self._js.consumer_info(self._name, self.durable)
+                if not info.num_ack_pending or info.delivered is None or info.ack_floor is None:
+                    return
+                reached = info.delivered.stream_seq if reached is None else reached
+                if info.ack_floor.stream_seq >= reached:
+                    return
+            await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
 
     async def _watch(self) -> None:
         """Keeps what is here, and notices what no message tells: a reconnect (our pull request is gone), silence."""
