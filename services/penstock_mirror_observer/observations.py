@@ -53,10 +53,14 @@ class Observations:
             item = _refusal("flow_id: the subject names another flow")
         if isinstance(item, PenstockError):
             return _Read((partition_of(flow_id), "drop", {"flow_id": flow_id, "reason": item.code}), item)
+        published_at = int(message.metadata.timestamp.timestamp() * 1e6)
         args = {
             **msgspec.structs.asdict(item),
             "flow_id": flow_id,
-            "message_id": (message.headers or {}).get("Nats-Msg-Id"),
+            # One that came without an id: its place in the stream, the same at every delivery.
+            "message_id": (message.headers or {}).get("Nats-Msg-Id")
+            or f"{message.metadata.sequence.stream}@{published_at}",
+            "published_at": published_at if item.observed_at is None else None,
             "quiet": True,
         }
         return _Read((partition_of(flow_id), "observe", args))
