@@ -1,8 +1,8 @@
 -- The mirror-observer's ops: flows that somebody else runs, known by what is observed of their steps.
 --
 -- Keys of one mirrored flow: ft {run id: step}, fr (run ids in the order in which they became known). A step: task,
--- status, result (JSON text), child_session_key, observed_at, created_at, updated_at, seen (ids of the messages that
--- were applied). f.counts and f.total count steps per status, as they count members of a managed flow.
+-- status, result (JSON text), child_session_key, observed_at, published_at, created_at, updated_at, seen (ids of the
+-- messages that were applied). f.counts and f.total count steps per status, as they count members of a managed flow.
 --
 -- Observations come late, twice and out of order: a message is applied once; an older observed_at never overwrites a
 -- newer one, and of the same instant the further status wins; a terminal step keeps its status.
@@ -64,7 +64,13 @@ local function judge(step, a, at)
     return 'duplicate'
   end
   if ended and a.status ~= step.status then return 'step_terminal' end
-  if at < step.observed_at or (at == step.observed_at and RANK[a.status] < RANK[step.status]) then return 'stale' end
+  if at < step.observed_at then return 'stale' end
+  if a.published_at and step.published_at then
+    -- Without instants they are in the order in which they were published, also when one comes late.
+    if a.published_at < step.published_at then return 'stale' end
+  elseif at == step.observed_at and RANK[a.status] < RANK[step.status] then
+    return 'stale'
+  end
 end
 
 local function remember(step, message_id)
@@ -91,7 +97,8 @@ local function complete(f, step)
 end
 
 -- observe: one step of a mirrored flow, as its runner saw it. args: flow_id, run_id, task, status, result (JSON text),
--- child_session_key, observed_at, message_id, quiet (true: the reply is only {applied}).
+-- child_session_key, observed_at, message_id, published_at (by JetStream's clock, where there is no observed_at), quiet
+-- (true: the reply is only {applied}).
 -- reply: the step, with applied (false: nothing changed). errors: flow_not_found, invalid_request (a managed flow),
 -- already_terminal. events: flow observed; observation_dropped with why; what ends the flow.
 function ops.observe(a)
@@ -123,12 +130,21 @@ function ops.observe(a)
   -- What an observation leaves out stays as it was known.
   step.result = a.result or step.result
   step.child_session_key = a.child_session_key or step.child_session_key
+  step.published_at = a.published_at or step.published_at
   remember(step, a.message_id)
   f.counts[a.status] = (f.counts[a.status] or 0) + 1
   redis.call('HSET', steps, a.run_id, pack(step))
   Flows.mutate(f, 'observed', { data = { run_id = a.run_id, task = a.task, from = from, to = a.status, observed_at = at } })
   if RANK[a.status] == TERMINAL then complete(f, step) end
   return a.quiet and { applied = true } or view(f, a.run_id, step, true)
+end
+
+-- drop: something published to a flow was no observation. args: flow_id, reason. reply: {}. errors: flow_not_found.
+-- events: flow observation_dropped.
+function ops.drop(a)
+  Flows.read(a.flow_id)
+  Events.emit('flow', Records.edit('f', a.flow_id), 'observation_dropped', { reason = a.reason })
+  return {}
 end
 
 -- A member of a managed flow as a step.

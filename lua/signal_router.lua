@@ -98,10 +98,10 @@ function ops.peek(a)
   return w and facts(w) or {}
 end
 
--- reject: a token was refused. args: waitpoint_id (optional), reason. reply: {}. errors: none.
--- events: waitpoint token_rejected.
+-- reject: a signal was refused. args: waitpoint_id (optional), event (token_rejected | signal_rejected), reason.
+-- reply: {}. errors: none. events: waitpoint token_rejected | signal_rejected.
 function ops.reject(a)
-  Waitpoints.rejected(a.waitpoint_id, a.reason)
+  Waitpoints.refused(a.waitpoint_id, a.event or 'token_rejected', a.reason)
   return {}
 end
 

@@ -164,18 +164,20 @@ function Waitpoints.retire(w)
   Records.delete('w', w.id)
 end
 
--- Rejected tokens: at most this many events per waitpoint and window, so that guessing floods nothing.
-local REJECTS, WINDOW_MS = 10, 10000
+-- Refused signals: at most this many events per waitpoint and window, so that guessing floods nothing.
+local REFUSALS, WINDOW_MS = 10, 10000
 
--- A token for this waitpoint was refused. An id that does not exist is told of as the waitpoint `unknown`.
-function Waitpoints.rejected(id, why)
-  if not id or not Records.read('w', id) then id = 'unknown' end
+-- A signal to this waitpoint was refused: `token_rejected`, or `signal_rejected` for what is none. Ids that do not exist
+-- are told of as one waitpoint of this partition: its events are counted here, so another partition's must not go by the
+-- same name.
+function Waitpoints.refused(id, event, why)
+  if not id or not Records.read('w', id) then id = Limits.here() .. '-unknown' end
   local w = Records.read('w', id)
-  local rejects = w and w.rejects
-  if not rejects or Call.now - rejects.since >= WINDOW_MS then rejects = { since = Call.now, n = 0 } end
-  if rejects.n >= REJECTS then return end
-  rejects.n = rejects.n + 1
+  local refusals = w and w.rejects
+  if not refusals or Call.now - refusals.since >= WINDOW_MS then refusals = { since = Call.now, n = 0 } end
+  if refusals.n >= REFUSALS then return end
+  refusals.n = refusals.n + 1
   w = Records.edit('w', id) or Records.create('w', id, { state = 'none' })
-  w.rejects = rejects
-  tell(w, 'token_rejected', { reason = why })
+  w.rejects = refusals
+  tell(w, event, { reason = why })
 end

@@ -1,7 +1,7 @@
 """Published observations: kept by JetStream until they are applied, a batch of messages as one store call."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -21,6 +21,13 @@ _PUBLISHED: Final[Verb[PublishedObservation, Step]] = Verb(
 )
 
 
+class _Read(NamedTuple):
+    """The store call that a message asks for, if any, and why it is no observation: the call then tells of it."""
+
+    call: tuple[int, str, dict[str, Any]] | None
+    error: PenstockError | None = None
+
+
 class Observations:
     """Applies what is published on `<root>.observation.<flow_id>`."""
 
@@ -32,39 +39,44 @@ class Observations:
     async def apply(self, messages: list[Msg]) -> Sequence[Outcome]:
         """An outcome for each message; the consumer's handler."""
         read = [self._read(message) for message in messages]
-        answers = iter(
-            await self._store.call_many([call for call in read if not isinstance(call, PenstockError)])
-        )
-        return [_outcome(call if isinstance(call, PenstockError) else next(answers)) for call in read]
+        answers = iter(await self._store.call_many([each.call for each in read if each.call is not None]))
+        return [_outcome(each, None if each.call is None else next(answers)) for each in read]
 
-    def _read(self, message: Msg) -> tuple[int, str, dict[str, Any]] | PenstockError:
-        """The store call that this message asks for, or why it asks for none."""
+    def _read(self, message: Msg) -> _Read:
         flow_id = message.subject.removeprefix(self._prefix)
         try:
             msgspec.convert(flow_id, Id)
         except msgspec.ValidationError:
-            return make("invalid_request", "the subject must end in a flow id", detail={"field": "flow_id"})
+            return _Read(None, _refusal("the subject must end in a flow id"))
         (item,), _ = decode(_PUBLISHED, message.data, self._max_payload_bytes)
+        if not isinstance(item, PenstockError) and item.flow_id not in (None, flow_id):
+            item = _refusal("flow_id: the subject names another flow")
         if isinstance(item, PenstockError):
-            return item
-        if item.flow_id not in (None, flow_id):
-            return make(
-                "invalid_request", "flow_id: the subject names another flow", detail={"field": "flow_id"}
-            )
+            return _Read((partition_of(flow_id), "drop", {"flow_id": flow_id, "reason": item.code}), item)
+        published_at = int(message.metadata.timestamp.timestamp() * 1e6)
         args = {
             **msgspec.structs.asdict(item),
             "flow_id": flow_id,
-            "message_id": (message.headers or {}).get("Nats-Msg-Id"),
+            # One that came without an id: its place in the stream, the same at every delivery.
+            "message_id": (message.headers or {}).get("Nats-Msg-Id")
+            or f"{message.metadata.sequence.stream}@{published_at}",
+            "published_at": published_at if item.observed_at is None else None,
             "quiet": True,
         }
-        return partition_of(flow_id), "observe", args
+        return _Read((partition_of(flow_id), "observe", args))
 
 
-def _outcome(answer: dict[str, Any] | PenstockError) -> Outcome:
+def _refusal(message: str) -> PenstockError:
+    return make("invalid_request", message, detail={"field": "flow_id"})
+
+
+def _outcome(read: _Read, answer: dict[str, Any] | PenstockError | None) -> Outcome:
+    if isinstance(answer, PenstockError) and answer.retryable:
+        return Retry()
+    if read.error is not None:
+        answer = read.error
     if not isinstance(answer, PenstockError):
         return ACK
-    if answer.retryable:
-        return Retry()
     # Too late, and its audit event says so.
     if answer.code == "already_terminal":
         return ACK

@@ -22,6 +22,9 @@ def build(context: Context) -> Service:
             verbs.FLOW_OBSERVE: steps.observe,
             verbs.FLOW_STEPS: steps.list,
         },
-        consumers=[Consumer(streams.OBSERVATIONS, "mirror-observer", observations.apply)],
+        # A flow that ends with its last known step must know of the steps that were announced before.
+        consumers=[
+            Consumer(streams.OBSERVATIONS, "mirror-observer", observations.apply, in_order=True),
+        ],
         due=False,
     )

@@ -11,7 +11,7 @@ from penstock.ids import new_id, partition_for, partition_of, uuid7
 from penstock.messages.limits import BudgetCreate, BudgetGet, BudgetReplenish
 from penstock.store import Store
 from penstock.store.references import References
-from penstock_scheduler.idempotency import digest
+from penstock_scheduler.idempotency import created, digest
 
 
 class Budgets:
@@ -30,7 +30,7 @@ class Budgets:
         key = item.idempotency_key
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
         args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
-        return [_view(await self._store.call(partition, "budget_create", args))]
+        return [created(_view(await self._store.call(partition, "budget_create", args)))]
 
     async def get(self, call: Call[BudgetGet]) -> Sequence[Any]:
         return await self._ask("budget_get", call)
@@ -38,7 +38,8 @@ class Budgets:
     async def replenish(self, call: Call[BudgetReplenish]) -> Sequence[Any]:
         item = call.items[0]
         args = {**msgspec.structs.asdict(item), "digest": item.idempotency_key and digest(item)}
-        return [_view(await self._store.call(partition_of(item.budget_id), "budget_replenish", args))]
+        budget = await self._store.call(partition_of(item.budget_id), "budget_replenish", args)
+        return [created(_view(budget))]
 
     async def reset(self, call: Call[BudgetGet]) -> Sequence[Any]:
         return await self._ask("budget_reset", call)

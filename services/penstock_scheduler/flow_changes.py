@@ -27,7 +27,7 @@ from penstock.store.references import References
 from penstock.store.specs import normalize
 from penstock_scheduler import graphs, views
 from penstock_scheduler.flows import member_args, whole_graph
-from penstock_scheduler.idempotency import digest
+from penstock_scheduler.idempotency import created, digest
 
 TRIES: Final = 2
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -123,7 +123,7 @@ class FlowChanges:
         partition = partition_of(item.flow_id)
         flow = await self._store.call(partition, "flow_get", {"flow_id": item.flow_id})
         args["members"] = member_args(item.members, partition, flow["namespace"], self._store.partitions)
-        return [views.flow(await self._store.call(partition, "flow_add", args))]
+        return [created(views.flow(await self._store.call(partition, "flow_add", args)))]
 
     async def add_dependency(self, call: Call[FlowAddDependency]) -> Sequence[Any]:
         item = call.items[0]

@@ -13,7 +13,7 @@ from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import graphs, pages, views
-from penstock_scheduler.idempotency import digest
+from penstock_scheduler.idempotency import created, digest
 
 GRAPH_SLICE: Final = 200
 """Members of one look at a graph, so that no look holds Valkey for long."""
@@ -43,8 +43,8 @@ class Flows:
         args |= msgspec.structs.asdict(item)
         args["id"] = new_id(partition)
         args["members"] = member_args(item.members, partition, item.namespace, partitions)
-        flow = await self._store.call(partition, "flow_create", args)
-        return [views.flow(flow)]
+        flow = views.flow(await self._store.call(partition, "flow_create", args))
+        return [created({**flow, "members": flow.get("members") or {}})]
 
     async def start(self, call: Call[FlowStart]) -> Sequence[Any]:
         item = call.items[0]

@@ -19,6 +19,11 @@ def digest(request: msgspec.Struct) -> str:
     return hashlib.blake2b(_canonical(request), digest_size=16).hexdigest()
 
 
+def created(reply: dict[str, Any]) -> dict[str, Any]:
+    """What a creating verb answers: also whether it answered this before."""
+    return {"duplicate": False, **reply}
+
+
 async def once(
     store: Store,
     verb: str,

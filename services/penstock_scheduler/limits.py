@@ -17,7 +17,7 @@ from penstock.ids import new_id, partition_for, partition_of, uuid7
 from penstock.messages.limits import QuotaCreate, QuotaGet
 from penstock.store import Store
 from penstock.store.references import References
-from penstock_scheduler.idempotency import digest
+from penstock_scheduler.idempotency import created, digest
 
 
 class Quotas:
@@ -37,7 +37,7 @@ class Quotas:
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
         args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
         args["namespace"] = None if item.namespace == "default" else item.namespace
-        return [_view(await self._store.call(partition, "quota_create", args))]
+        return [created(_view(await self._store.call(partition, "quota_create", args)))]
 
     async def get(self, call: Call[QuotaGet]) -> Sequence[Any]:
         item = call.items[0]

@@ -19,7 +19,7 @@ from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import pages, timetable
-from penstock_scheduler.idempotency import digest
+from penstock_scheduler.idempotency import created, digest
 from penstock_scheduler.timetable import Rule
 
 log: Final = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Schedules:
             now = (await self._store.call(partition, "clock", {}))["now"]
             args["cron"] = item.cron
             args["next_at"] = timetable.following(Rule(cron=item.cron, timezone=item.timezone), now)
-        return [_view(await self._store.call(partition, "schedule_create", args))]
+        return [created(_view(await self._store.call(partition, "schedule_create", args)))]
 
     async def get(self, call: Call[ScheduleGet]) -> Sequence[Any]:
         return [_view(await self._ask("schedule_get", call.items[0]))]

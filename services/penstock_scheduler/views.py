@@ -48,7 +48,7 @@ def flow(record: dict[str, Any]) -> dict[str, Any]:
 def event(packed: list[Any]) -> dict[str, Any]:
     """One event of a history; the record keeps "" where there is nothing."""
     view: dict[str, Any] = dict(zip(_EVENT_FIELDS, packed, strict=True))
-    for name in ("from", "to", "reason", "data"):
+    for name in ("actor", "from", "to", "reason", "data"):
         if view[name] == "":
             view[name] = None
     return view

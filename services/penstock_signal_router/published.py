@@ -13,7 +13,7 @@ from penstock.bus.payloads import plan_of
 from penstock.errors import PenstockError, make
 from penstock.ids import ID_PATTERN
 from penstock.messages.signals import SignalDeliver
-from penstock_signal_router.signals import Delivery, Signals
+from penstock_signal_router.signals import Delivery, Refusal, Signals
 
 TOKEN_HEADER: Final = "penstock-token"  # noqa: S105 - a header's name
 SOURCE_HEADER: Final = "penstock-source"
@@ -36,14 +36,15 @@ class Published:
 
     async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
         read = [self._read(message) for message in messages]
-        results = iter(await self._signals.deliver([each for each in read if isinstance(each, Delivery)]))
-        return [_outcome(each if isinstance(each, PenstockError) else next(results)) for each in read]
+        delivered = iter(await self._signals.deliver([each for each in read if isinstance(each, Delivery)]))
+        refused = iter(await self._signals.refuse([each for each in read if isinstance(each, Refusal)]))
+        return [_outcome(next(delivered if isinstance(each, Delivery) else refused)) for each in read]
 
-    def _read(self, message: Msg) -> Delivery | PenstockError:
+    def _read(self, message: Msg) -> Delivery | Refusal:
         """The signal in a message, checked as a request would be, or why there is none."""
         waitpoint_id, _, name = message.subject.removeprefix(self._prefix).partition(".")
         if not _is_id(waitpoint_id):
-            return make("invalid_request", "the subject names no waitpoint")
+            return Refusal(make("invalid_request", "the subject names no waitpoint"))
         headers = {key.lower(): value for key, value in (message.headers or {}).items()}
         token = headers.get(TOKEN_HEADER, NO_TOKEN)
         fields: dict[str, Any] = {
@@ -60,9 +61,9 @@ class Published:
             if _plan is not None:
                 _plan.to_text(signal, self._limit)
         except (msgspec.DecodeError, RecursionError) as error:
-            return make("invalid_request", f"not a signal: {error}"[:512])
+            return Refusal(make("invalid_request", f"not a signal: {error}"[:512]), waitpoint_id)
         except PenstockError as error:
-            return error
+            return Refusal(error, waitpoint_id)
         return Delivery(signal, waitpoint_id)
 
 

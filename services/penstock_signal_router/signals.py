@@ -21,6 +21,13 @@ class Delivery(NamedTuple):
     waitpoint_id: str | None = None
 
 
+class Refusal(NamedTuple):
+    """What was published to a waitpoint, or to none, and why it is no signal."""
+
+    error: PenstockError
+    waitpoint_id: str | None = None
+
+
 class Signals:
     """Checks tokens and delivers; many at once cost one round trip (two for waitpoints not seen before)."""
 
@@ -84,15 +91,31 @@ class Signals:
             del self._facts[next(iter(self._facts))]
         return known
 
+    async def refuse(self, refusals: Sequence[Refusal]) -> list[PenstockError]:
+        """Tells of what was published and is no signal; answers why, or what kept it from being told."""
+        replies = await self._store.call_many(
+            [
+                self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code)
+                for refusal in refusals
+            ]
+        )
+        return [
+            reply if isinstance(reply, PenstockError) else refusal.error
+            for refusal, reply in zip(refusals, replies, strict=True)
+        ]
+
     def _rejection(
         self, delivery: Delivery, token: Token | None, why: str
     ) -> tuple[int, str, dict[str, Any]]:
         """The audit event of a refused token, on the waitpoint that was aimed at."""
         waitpoint_id = delivery.waitpoint_id or (token.waitpoint_id if token else None)
+        return self._reject(waitpoint_id, "token_rejected", why)
+
+    def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, str, dict[str, Any]]:
         partition = partition_of(waitpoint_id) if waitpoint_id else 0
         if partition >= self._store.partitions:  # nobody would relay events from there
             partition, waitpoint_id = 0, None
-        return partition, "reject", {"waitpoint_id": waitpoint_id, "reason": why}
+        return partition, "reject", {"waitpoint_id": waitpoint_id, "event": event, "reason": why}
 
 
 def _meant(delivery: Delivery, facts: Facts) -> bool:

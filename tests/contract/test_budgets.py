@@ -50,7 +50,8 @@ class TestBudgets:
             "usd": {"used": 0, "soft": 5, "hard": 10},
             "tokens": {"used": 0, "soft": None, "hard": 7},
         }
-        assert await penstock.request("budget.get", {"budget_id": budget["budget_id"]}) == budget
+        found = await penstock.request("budget.get", {"budget_id": budget["budget_id"]})
+        assert {**found, "duplicate": False} == budget
 
     async def test_replenish_raises_both_limits(self, penstock: House) -> None:
         budget_id = await make_budget(penstock, hard=100, soft=50)
@@ -66,6 +67,7 @@ class TestBudgets:
         body = {"dimensions": {"tokens": {"hard": 1}}, "idempotency_key": "b"}
         first = await penstock.request("budget.create", body)
         again = await penstock.request("budget.create", body)
+        assert first["duplicate"] is False
         assert again == {**first, "duplicate": True}
         error = await penstock.refused("budget.create", {**body, "on_hard": "deny"})
         assert error.code == "idempotency_conflict"

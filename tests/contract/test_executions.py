@@ -305,7 +305,7 @@ class TestRead:
         assert [event["seq"] for event in page["items"]] == list(range(1, 7))
         assert (await penstock.get(execution_id))["seq"] == 6
         first, last = page["items"][0], page["items"][-1]
-        assert (first["from"], first["to"]) == (None, "ready")
+        assert (first["from"], first["to"], first["actor"]) == (None, "ready", None)
         assert (last["from"], last["to"], last["actor"]) == ("running", "completed", "worker:w1")
         assert page["items"][3]["data"] == {"pct": 10, "message": "on"}
         pieces: list[Any] = []

@@ -345,6 +345,7 @@ class TestAddExecution:
             "idempotency_key": "once",
         }
         first = await penstock.request("flow.add_execution", body)
+        assert first["duplicate"] is False
         again = await penstock.request("flow.add_execution", body)
         assert again == first | {"duplicate": True}
         body["members"] = [{"key": "c", "kind": "k"}]

@@ -165,6 +165,9 @@ class TestCreate:
         assert (await penstock.request("flow.list"))["items"] == []
         assert (await penstock.request("execution.list"))["items"] == []
 
+    async def test_a_flow_without_members_says_so(self, penstock: House) -> None:
+        assert (await penstock.request("flow.create", body_of([])))["members"] == {}
+
     async def test_data_needs_an_object(self, penstock: House) -> None:
         members = [{"key": "a", "kind": "t"}, {"key": "b", "kind": "t", "input": [1]}]
         error = await penstock.refused("flow.create", body_of(members, "a>b:x"))
@@ -197,8 +200,7 @@ class TestCreate:
         body = {**body_of([{"key": "a", "kind": "t"}]), "idempotency_key": "once"}
         first = await either.request("flow.create", body)
         again = await either.request("flow.create", body)
-        assert again["duplicate"] is True
-        assert (again["flow_id"], again["members"]) == (first["flow_id"], first["members"])
+        assert first["duplicate"] is False and again == {**first, "duplicate": True}
         error = await either.refused("flow.create", {**body, "goal": "other"})
         assert error.code == "idempotency_conflict"
         assert len((await either.request("flow.list"))["items"]) == 1

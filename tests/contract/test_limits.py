@@ -28,7 +28,7 @@ class TestQuota:
         made = await either.request("quota.create", {"max_per_window": 3, "window_ms": HOUR})
         assert (made["max_per_window"], made["window_ms"], made["max_concurrent"]) == (3, HOUR, None)
         assert (made["running"], made["in_window"], made["retry_after_ms"]) == (0, 0, 0)
-        assert await usage(either, made["quota_id"]) == made
+        assert {**await usage(either, made["quota_id"]), "duplicate": False} == made
 
     async def test_so_many_at_once(self, either: House) -> None:
         quota_id = await make_quota(either, max_concurrent=2)
@@ -81,6 +81,7 @@ class TestQuota:
     async def test_creating_is_idempotent(self, either: House) -> None:
         body = {"max_concurrent": 1, "idempotency_key": "q"}
         first = await either.request("quota.create", body)
+        assert first["duplicate"] is False
         assert await either.request("quota.create", body) == {**first, "duplicate": True}
         error = await either.refused("quota.create", {**body, "max_concurrent": 2})
         assert error.code == "idempotency_conflict"

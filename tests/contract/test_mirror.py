@@ -44,6 +44,18 @@ async def dead_reason(penstock: House, subject: str) -> str:
     return (message.headers or {})["Penstock-Dead-Reason"]
 
 
+async def dropped(penstock: House, flow_id: str) -> str:
+    """Why an observation of this flow was dropped, as the audit trail tells it."""
+    trail = await penstock.js.subscribe(
+        f"{penstock.root}.audit.*.flow.observation_dropped",
+        stream=f"{penstock.root.upper()}_AUDIT",
+        ordered_consumer=True,
+    )
+    event = msgspec.json.decode((await trail.next_msg(timeout=20)).data)
+    assert event["id"] == flow_id
+    return event["reason"]
+
+
 class TestCreate:
     async def test_it_is_born_running(self, penstock: House) -> None:
         made = await penstock.request(
@@ -190,7 +202,10 @@ class TestPublished:
         flow_id = await mirror(penstock)
         await publish(penstock, flow_id, body)
         assert reason in await dead_reason(penstock, f"observation.{flow_id}")
+        assert await dropped(penstock, flow_id) == "invalid_request"
         assert await steps(penstock, flow_id) == []
+        await publish(penstock, flow_id, observation(flow_id, "running"))  # and the next one is applied
+        await penstock.until(lambda: steps(penstock, flow_id), lambda found: len(found) == 1)
 
     async def test_so_is_one_for_an_unknown_flow(self, penstock: House) -> None:
         await publish(penstock, NOWHERE, observation(NOWHERE, "running"))

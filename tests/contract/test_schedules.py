@@ -262,6 +262,7 @@ class TestBadInput:
     async def test_creating_is_idempotent(self, penstock: House) -> None:
         body: Any = {"every_ms": HOUR, "execution": {"kind": "t", "input": [1]}, "idempotency_key": "k"}
         first = await penstock.request("schedule.create", body)
+        assert first["duplicate"] is False
         assert await penstock.request("schedule.create", body) == {**first, "duplicate": True}
         error = await penstock.refused("schedule.create", {**body, "every_ms": 5})
         assert error.code == "idempotency_conflict"

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
 from house import WAIT_S, House, fence
+from penstock import audit
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 APPROVED = {"name": "approved"}
@@ -186,10 +187,21 @@ class TestTokens:
         told = await events(penstock, "token_rejected", len(refused))
         ids = [event["id"] for event in told]
         assert ids.count(made["waitpoint_id"]) == 4 and ids.count(other["waitpoint_id"]) == 1
-        assert ids.count("unknown") == 3
+        assert ids.count("0-unknown") == 3
         assert mac not in repr(told)
         beside = {"execution_id": task["execution_id"], "waitpoint_key": "k"}
         assert await deliver(penstock, made["token"], **beside) == "buffered"
+
+    async def test_refusals_in_every_partition_leave_the_chain_whole(self, wide: House) -> None:
+        made = await waitpoint(wide, await running(wide))
+        key_id, _, mac = made["token"].split(".")
+        for partition in (0, 1, 2, 0, 1, 2):
+            token = f"{key_id}.{NOWHERE.replace('0-', f'{partition}-', 1)}.{mac}"
+            await wide.refused("signal.deliver", {"token": token, "name": "approved"})
+        ids = [event["id"] for event in await events(wide, "token_rejected", 6)]
+        assert sorted(ids) == sorted(f"{partition}-unknown" for partition in (0, 1, 2) * 2)
+        report = await audit.verify(wide.nats, f"{wide.root.upper()}_AUDIT")
+        assert report.ok, report.sentence()
 
     async def test_no_event_holds_a_token_or_a_payload(self, penstock: House) -> None:
         task = await running(penstock)
@@ -312,7 +324,11 @@ class TestPublished:
         for msg in dead.values():
             assert mac not in repr(msg.headers) and "Penstock-Token" not in msg.headers
         assert dead["a"].data == b"1"
-        await events(penstock, "token_rejected", 4)
+        assert len(await events(penstock, "token_rejected", 4)) == 4
+        told = [(event["id"], event["reason"]) for event in await events(penstock, "signal_rejected", 4)]
+        assert sorted(told) == sorted(
+            [("0-unknown", "invalid_request"), (to, "payload_too_large")] + [(to, "invalid_request")] * 2
+        )
         # Bad ones never stand in the way of a good one.
         await publish(penstock, to, "good", b"1", Penstock_Token=token)
         await events(penstock, "signal_buffered")

@@ -114,6 +114,11 @@ async def test_it_uses_the_servers_that_are_named(tmp_path: Path, nats_url: str,
         facts = up.facts
         assert (facts["nats_url"], facts["valkey_url"]) == (nats_url, valkey_url)
         assert facts["server_pids"] == {} and "scheduler-2" in facts["pids"]
+        # A command in this directory speaks to this deployment, not to another one on the same NATS.
+        submitted = await commands.penstock("submit", "a.job", cwd=tmp_path)
+        assert submitted.code == 0, submitted.err
+        async with await Client.connect(nats_url, root=facts["root"]) as client_here:
+            assert (await client_here.get(submitted.out.strip())).kind == "a.job"
     client = await nats.connect(nats_url)
     js = client.jetstream()
     for stream in await js.streams_info():
@@ -127,6 +132,11 @@ async def test_a_taken_port_is_said(tmp_path: Path, option: str, nats_url: str) 
     port = nats_url.rsplit(":", 1)[1]
     said = await commands.penstock("up", "--data", str(tmp_path / "data"), option, port)
     assert (said.code, said.err) == (1, f"penstock: port {port} is taken\n")
+
+
+async def test_partitions_are_one_or_more(tmp_path: Path) -> None:
+    said = await commands.penstock("up", "--data", str(tmp_path / "data"), "--partitions", "0")
+    assert said.code == 2 and "--partitions" in said.err and not (tmp_path / "data").exists()
 
 
 async def test_stopped_while_it_starts(tmp_path: Path) -> None:

@@ -500,6 +500,55 @@ async def test_stop_gives_back_what_waits(client: Client, url: str, root: str):
     await other.close()
 
 
+async def test_what_is_in_hand_comes_to_nobody_else(client: Client, url: str, root: str):
+    release, kept = asyncio.Event(), asyncio.Queue[bytes]()
+    seen: list[bytes] = []
+
+    async def slow(messages: list[nats.aio.msg.Msg]) -> list[Ack]:
+        seen.extend(message.data for message in messages)
+        await release.wait()
+        return [ACK] * len(messages)
+
+    async def hear(message: nats.aio.msg.Msg) -> None:
+        if message.data == b"+WPI":
+            kept.put_nowait(message.data)
+
+    await client.subscribe("$JS.ACK.>", cb=hear)
+    other = await connection.connect(url, "other")
+    async with consuming(client, root, slow, ack_wait=0.4), consuming(other, root, slow, ack_wait=0.4):
+        await client.publish(f"{root}.signal.w.go", b"x")
+        for _ in range(8):  # two times ack_wait
+            await asyncio.wait_for(kept.get(), 20)
+        release.set()
+        await until(is_left(client, root, 0))
+    assert seen == [b"x"]
+    await other.close()
+
+
+async def test_what_a_dead_instance_had_in_hand_comes_again(client: Client, url: str, root: str):
+    working, release = asyncio.Event(), asyncio.Event()
+
+    async def stuck(messages: list[nats.aio.msg.Msg]) -> list[Ack]:
+        working.set()
+        await release.wait()
+        return [ACK] * len(messages)
+
+    await streams.ensure(client.jetstream(), root)
+    other = await connection.connect(url, "other")
+    dead = Consumer(streams.SIGNALS, "router", stuck, ack_wait=0.4)
+    await dead.start(other, root)
+    await client.publish(f"{root}.signal.w.go", b"x")
+    await asyncio.wait_for(working.wait(), 20)
+    await other.close()
+    for n in range(5):  # what comes later waits for it
+        await client.publish(f"{root}.signal.w.go", str(n).encode())
+    async with consuming(client, root, ack_wait=0.4, in_order=True) as got:
+        await until(lambda: len(got.seen) == 6)
+    assert got.seen == [b"x", b"0", b"1", b"2", b"3", b"4"]
+    release.set()
+    await dead.stop()
+
+
 async def test_a_durable_or_stream_that_vanished_comes_back(client: Client, root: str):
     js = client.jetstream()
     name = streams.stream_name(root, streams.SIGNALS)

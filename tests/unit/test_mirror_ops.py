@@ -113,6 +113,14 @@ async def test_an_older_observation_is_dropped_with_an_event(machine: Machine) -
     assert (await machine.flow_get(flow_id))["revision"] == 2
 
 
+async def test_without_instants_the_order_is_that_of_publishing(machine: Machine) -> None:
+    flow_id = await mirror(machine)
+    for status, at, applied in (("running", 20, True), ("pending", 10, False), ("pending", 30, True)):
+        assert (await observe(machine, flow_id, status, published_at=at, quiet=True))["applied"] is applied
+    assert (await steps(machine, flow_id))[0]["status"] == "pending"
+    assert await dropped(machine, flow_id) == ["stale"]
+
+
 async def test_of_one_instant_the_further_status_wins(machine: Machine) -> None:
     flow_id = await mirror(machine)
     await observe(machine, flow_id, "running", observed_at=20)

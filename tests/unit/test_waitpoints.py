@@ -438,7 +438,7 @@ class TestRejections:
             await machine(ROUTER, "reject", waitpoint_id=NOWHERE, reason="wrong")
             await machine(ROUTER, "reject", reason="malformed")
         assert await machine.names("waitpoint", pending) == ["created"] + ["token_rejected"] * 10
-        assert await machine.names("waitpoint", "unknown") == ["token_rejected"] * 10
+        assert await machine.names("waitpoint", "0-unknown") == ["token_rejected"] * 10
         machine.skew_ms += 10_000
         await machine(ROUTER, "reject", waitpoint_id=pending, reason="wrong")
         assert len(await machine.names("waitpoint", pending)) == 12

@@ -56,6 +56,17 @@ def test_the_task_comes_first_when_asked_for() -> None:
     assert called(lambda: "nothing asked for", "[1, 2]") == "nothing asked for"
 
 
+def test_a_first_parameter_named_task_needs_no_annotation() -> None:
+    def handler(task, to: str) -> Any:  # type: ignore[no-untyped-def]
+        return task.raw_input, to
+
+    def a_field(task: str) -> Any:
+        return task
+
+    assert called(handler, '{"to":"a"}') == (Raw(b'{"to":"a"}'), "a")
+    assert called(a_field, '{"task":"compile"}') == "compile"
+
+
 @pytest.mark.parametrize(
     ("annotation", "text", "expected"),
     [

@@ -69,8 +69,12 @@ _HEADER_ROOM: Final = 4096
 class Consumer:
     """One durable of one of Penstock's streams (`streams.SIGNALS` …); all instances of a service share it.
 
-    The handler gets up to `batch` messages and returns an outcome for each. A message comes again if the
-    process dies or the handler takes longer than `ack_wait`, so handling one twice must do no harm.
+    The handler gets up to `batch` messages and returns an outcome for each. What this process has in hand it
+    keeps, however long the handler takes; when it dies its messages go to another after `ack_wait`. So
+    handling one twice must do no harm.
+
+    `in_order`: what an instance had in hand when it died is handled before what came later, by the one that
+    takes its place. (Several instances at once never know of each other's.)
     """
 
     def __init__(
@@ -80,8 +84,9 @@ class Consumer:
         handler: MessageHandler,
         *,
         batch: int = 256,
-        ack_wait: float = 30.0,
+        ack_wait: float = 5.0,
         heartbeat: float = 2.0,
+        in_order: bool = False,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -90,7 +95,9 @@ class Consumer:
         self._batch = batch
         self._ack_wait = ack_wait
         self._heartbeat = heartbeat
+        self._in_order = in_order
         self._buffer: deque[Msg] = deque()
+        self._in_hand: list[Msg] = []
         self._asked = 0  # messages that the server still owes to our pull requests
         self._wake = asyncio.Event()
         self._lost = False
@@ -145,6 +152,8 @@ class Consumer:
         self._wake.set()
 
     async def _run(self) -> None:
+        if self._in_order:
+            await self._leftovers()
         while not self._stopping:
             try:
                 await self._step()
@@ -160,15 +169,38 @@ class Consumer:
             self._wake.clear()
             await self._wake.wait()
             return
-        batch = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-        await self._settle(batch, await self._outcomes(batch))
+        self._in_hand = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+        try:
+            await self._settle(self._in_hand, await self._outcomes(self._in_hand))
+        finally:
+            self._in_hand = []
+
+    async def _leftovers(self) -> None:
+        """Waits until all that was handed out before is settled, or about to come again: the server then gives
+        it out first."""
+        deadline = self._loop.time() + self._ack_wait + _WATCH_S
+        reached: int | None = None
+        while not self._stopping and self._loop.time() < deadline:
+            with contextlib.suppress(NatsError, TimeoutError):
+                info = await self._js.consumer_info(self._name, self.durable)
+                if not info.num_ack_pending or info.delivered is None or info.ack_floor is None:
+                    return
+                reached = info.delivered.stream_seq if reached is None else reached
+                if info.ack_floor.stream_seq >= reached:
+                    return
+            await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
 
     async def _watch(self) -> None:
-        """Notices what no message tells: a reconnect (our pull request is gone), or silence."""
+        """Keeps what is here, and notices what no message tells: a reconnect (our pull request is gone), silence."""
+        kept = self._loop.time()
         while True:
-            await asyncio.sleep(_WATCH_S)
+            await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
             if not self._nats.is_connected:
                 continue
+            if self._loop.time() - kept >= self._ack_wait / 4:
+                kept = self._loop.time()
+                for msg in [*self._in_hand, *self._buffer]:
+                    await self._send(msg.reply, b"+WPI")
             reconnects = self._nats.stats["reconnects"]
             silent = self._loop.time() - self._heard > self._heartbeat * _MISSED_HEARTBEATS
             if silent or reconnects != self._reconnects:

@@ -12,6 +12,7 @@ if find_spec("cyclopts") is None or find_spec("rich") is None:
     sys.exit("penstock: the command needs more than the SDK does: pip install 'penstock[cli]'")
 
 from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
 
 from penstock import PenstockError, __version__
 from penstock.cli import (
@@ -54,7 +55,9 @@ async def up(
     nats_port: int = 0,
     valkey_port: int = 0,
     ready_file: Path | None = None,
-    partitions: Annotated[int | None, Parameter(env_var="PENSTOCK_PARTITIONS")] = None,
+    partitions: Annotated[
+        int | None, Parameter(env_var="PENSTOCK_PARTITIONS", validator=Number(gte=1))
+    ] = None,
     durability: Literal["disk", "process"] = "disk",
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
     shell: ShellArgument,
@@ -88,6 +91,7 @@ async def up(
 
     options = Options(
         data=data,
+        root=shell.named_root or DEFAULT_ROOT,
         nats_url=None if nats_port else shell.nats,
         valkey_url=None if valkey_port else valkey,
         nats_port=nats_port,
@@ -96,7 +100,6 @@ async def up(
         durability=durability,
         scale=dict(_scale(text) for text in scale),
         settings={
-            "PENSTOCK_ROOT": shell.root,
             **({"PENSTOCK_NATS_CREDS": shell.credentials} if shell.credentials else {}),
             **({"PENSTOCK_PARTITIONS": str(partitions)} if partitions else {}),
         },
@@ -136,7 +139,7 @@ def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     nats: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_URL")] = None,
     creds: Annotated[str | None, Parameter(env_var="PENSTOCK_NATS_CREDS")] = None,
-    root: Annotated[str, Parameter(env_var="PENSTOCK_ROOT")] = DEFAULT_ROOT,
+    root: Annotated[str | None, Parameter(env_var="PENSTOCK_ROOT")] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
     timeout: float = 10.0,
 ) -> None:
@@ -149,7 +152,7 @@ def launch(
     creds
         A NATS credentials file.
     root
-        The first token of every subject: one per deployment [penstock].
+        The first token of every subject: one per deployment [that of the `penstock up` here, or penstock].
     json
         Print JSON, for scripts.
     timeout
@@ -162,7 +165,7 @@ def launch(
             *consoles(),
             nats=nats,
             credentials=creds,
-            root=root,
+            named_root=root,
             json=json,
             timeout=timeout,
         )

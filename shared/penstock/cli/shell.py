@@ -40,7 +40,7 @@ class Shell:
     errors: Console
     nats: str | None = None
     credentials: str | None = None
-    root: str = DEFAULT_ROOT
+    named_root: str | None = None
     json: bool = False
     timeout: float = 10.0
 
@@ -48,8 +48,17 @@ class Shell:
         """--nats or its variable; else the `penstock up` that runs in this directory; else the usual port."""
         if self.nats:
             return self.nats
-        running = data_dir.DataDir(data_dir.DEFAULT).running()
-        return str(running["nats_url"]) if running else DEFAULT_URL
+        return str(self._here().get("nats_url", DEFAULT_URL))
+
+    @property
+    def root(self) -> str:
+        """--root or its variable; else that of the `penstock up` that nats_url() found."""
+        found = {} if self.nats else self._here()
+        return self.named_root or str(found.get("root", DEFAULT_ROOT))
+
+    def _here(self) -> dict[str, Any]:
+        """Facts about the `penstock up` that runs in this directory; none when none does."""
+        return data_dir.DataDir(data_dir.DEFAULT).running() or {}
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[Client]:

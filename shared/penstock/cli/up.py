@@ -16,6 +16,7 @@ from penstock.cli.data_dir import DataDir, read_json, write_json
 from penstock.cli.output import Status, redact
 from penstock.cli.problems import Problem
 from penstock.cli.servers import Durability, Server
+from penstock.cli.shell import DEFAULT_ROOT
 from penstock.cli.supervise import Child, in_words
 from penstock.verbs import SERVICES
 
@@ -33,6 +34,7 @@ class Options:
     """What `penstock up` was asked for."""
 
     data: Path
+    root: str = DEFAULT_ROOT
     nats_url: str | None = None
     valkey_url: str | None = None
     nats_port: int = 0
@@ -145,6 +147,7 @@ class Up:
         ready_file.unlink(missing_ok=True)
         env = {
             **checkout_settings(),
+            "PENSTOCK_ROOT": self._options.root,
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
@@ -192,6 +195,7 @@ class Up:
             "pids": {name: facts["pid"] for name, facts in ready.items()},
             "server_pids": {child.name: child.pid for child in self._servers},
             "pid": os.getpid(),
+            "root": self._options.root,
             "data": str(self._data.path),
         }
 

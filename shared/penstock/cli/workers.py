@@ -36,7 +36,7 @@ def worker(target: str, /, *, shell: ShellArgument) -> None:
     found = load(target)
     found.at(
         url_for(shell, found),
-        root=found.root if shell.root == DEFAULT_ROOT else shell.root,
+        root=root_for(shell, found),
         credentials=shell.credentials or found.credentials,
         worker_id=found.worker_id,
     ).main()
@@ -47,6 +47,13 @@ def url_for(shell: Shell, worker: Worker) -> str:
     if shell.nats or worker.url in DEFAULT_URLS:
         return shell.nats_url()
     return worker.url
+
+
+def root_for(shell: Shell, worker: Worker) -> str:
+    """The same for the root; the directory's goes with its URL."""
+    if shell.named_root or (worker.root == DEFAULT_ROOT and url_for(shell, worker) == shell.nats_url()):
+        return shell.root
+    return worker.root
 
 
 def load(target: str) -> Worker:

@@ -118,7 +118,7 @@ class ExecutionEvent(Reply, kw_only=True, rename={"from_": "from"}):
     seq: int
     event: str
     at: int
-    actor: str
+    actor: str | None = None
     from_: str | None = None
     to: str | None = None
     reason: str | None = None

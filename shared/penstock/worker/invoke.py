@@ -1,6 +1,6 @@
 """From a Python function to a handler: its signature says how the input becomes arguments.
 
-- A first parameter annotated `Task` gets the task.
+- A first parameter annotated `Task`, or named `task` without an annotation, gets the task.
 - One more parameter that is a Struct, dataclass, TypedDict or NamedTuple, or is named `input`, takes
   the whole input.
 - Otherwise each parameter takes the input field of its name, converted to its annotation; fields that
@@ -63,7 +63,7 @@ def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
     parameters = list(inspect.signature(function).parameters.values())
     target = function if inspect.isroutine(function) else type(function).__call__
     hints = typing.get_type_hints(target, include_extras=True)
-    takes_task = bool(parameters) and hints.get(parameters[0].name) is Task
+    takes_task = bool(parameters) and _is_task(parameters[0], hints)
     if takes_task:
         parameters = parameters[1:]
     for parameter in parameters:
@@ -79,6 +79,11 @@ def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
         if only.name == "input" or _is_whole(annotation):
             return takes_task, _whole(only.name, annotation)
     return takes_task, _by_name(parameters, hints)
+
+
+def _is_task(first: inspect.Parameter, hints: dict[str, Any]) -> bool:
+    # Whoever writes `def handler(task)` means the task; an input field of that name takes an annotation.
+    return hints.get(first.name, Task if first.name == "task" else None) is Task
 
 
 def _refuse(function: Callable[..., Any], why: str) -> NoReturn:
