@@ -202,14 +202,16 @@ class Limits(RuleBasedStateMachine):
     def schedule(self, commands: list[dict[str, Any]]) -> None:
         self._schedule(commands)
 
-    @rule(ask=ASK)
-    def take(self, ask: dict[str, Any]) -> None:
-        """The usual way: what was granted is admitted and claimed at once."""
-        before = len(self.grants)
-        self._schedule([{**ask, **EVERYTHING, "max": ask["max"]}])
-        for grant in self.grants[before:]:
-            while grant in self.grants:
-                self._advance(grant)
+    @rule(asks=st.lists(st.tuples(st.sampled_from([0, 0, 1]), ASK), min_size=1, max_size=3))
+    def take(self, asks: list[tuple[int, dict[str, Any]]]) -> None:
+        """The usual way: what was granted is admitted and claimed at once. Some come a minute later."""
+        for minutes, ask in asks:
+            self.machine.skew_ms += minutes * MINUTE
+            before = len(self.grants)
+            self._schedule([{**ask, **EVERYTHING, "max": ask["max"]}])
+            for grant in self.grants[before:]:
+                while grant in self.grants:
+                    self._advance(grant)
 
     @rule(
         steps=st.lists(st.tuples(number, st.sampled_from([True, True, True, False])), min_size=1, max_size=4)
