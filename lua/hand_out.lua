@@ -1,24 +1,26 @@
 -- The scheduler's ops that hand work out: who gets what, under which limits, and what comes back undelivered.
 local ops = Ops.scheduler
 
--- Whether a limit has no room for this execution; then its queue stands aside. Returns the error's code
--- and when to look again.
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names or {}) do set[name] = true end
+  return set
+end
+
+-- Whether there is no room in the limits of this execution; then its queue stands aside. Otherwise it has taken it.
 local function refused(x)
-  local block = Blocks.read(x.limit)
-  if block then return block.code, block.until_at end
-  local expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
-  local code, at = Limits.take(x.limit, x.id, expires_at, Limits.here())
-  if code then Queues.block(x, code, at) end
-  return code, at
+  if Blocks.read(x.limit) then return true end
+  local slot = x.id .. '|' .. Call.unique()
+  local full = Limits.take(x.limit, slot, Call.now + (Call.limits.grant_ttl_ms or 5000), Limits.here())
+  if full then Queues.block(x, full) else x.slot = slot end
+  return full ~= nil
 end
 
 -- What becomes of up to `a.max` ready executions that this worker can do, best first: `give(x)` for each that may run
--- now. Cancelled flows' members end here instead. Returns what came of that, {lane: true} for the lanes that have more,
--- and [code, ms until it may have some] of a limit that had no room.
+-- now. Cancelled flows' members end here instead. Returns {lane: true} for the lanes that have more.
 local function each_ready(a, give)
-  local has = {}
-  for _, name in ipairs(a.capabilities or {}) do has[name] = true end
-  local given, more, held = 0, {}, nil
+  local has = set_of(a.capabilities)
+  local given, more = 0, {}
   for _, lane in ipairs(a.lanes) do
     local room = a.max - given
     if room <= 0 then
@@ -33,10 +35,8 @@ local function each_ready(a, give)
         if f and f.status == 'cancelled' then
           Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
         else
-          local code, at
-          if x.limit then code, at = refused(x) end
-          if code then
-            more[lane], held = true, { code, math.max(1, at - Call.now) }
+          if x.limit and refused(x) then
+            more[lane] = true
           else
             given = given + 1
             give(x)
@@ -45,25 +45,36 @@ local function each_ready(a, give)
       end
     end
   end
-  return next(more) and more or nil, held
+  return next(more) and more or nil
 end
 
 -- A grant, as it is answered. remote: the limit's tokens that are kept in other partitions, to be asked for by `admit`
--- before the grant may be used.
+-- before the grant may be used, under the name `slot`.
 local function grant(x, worker_id)
   Leases.grant(x, worker_id)
-  return {
-    x.grant_id, x.id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at, x.limit and Limits.remote(x.limit),
-  }
+  local answer = { x.grant_id, x.id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at }
+  local remote = x.limit and Limits.remote(x.limit)
+  if remote then answer[6], answer[7] = remote, x.slot end
+  return answer
 end
 
 -- grant: the right to claim up to `max` ready executions. args: worker_id, lanes, capabilities (list), max.
--- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote]…], more: {lane: true}, held}; held: [code,
--- ms until it may have some] of a limit that had no room; its queue stands aside now, others may have work.
+-- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote, slot]…], more: {lane: true}}.
 function ops.grant(a)
   local grants = {}
-  local more, held = each_ready(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
-  return { grants = grants, more = more, held = held }
+  local more = each_ready(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
+  return { grants = grants, more = more }
+end
+
+-- held: what holds work of these lanes back from this worker. args: lanes, capabilities. reply: {} or {code (of the error),
+-- wait_ms (until it may go on)}.
+function ops.held(a)
+  local has, first = set_of(a.capabilities), nil
+  for _, lane in ipairs(a.lanes) do
+    local block = not Lists.lane_paused(lane) and Queues.aside(lane, has)
+    if block and (not first or block.until_at < first.until_at) then first = block end
+  end
+  return first and { code = first.code, wait_ms = math.max(1, first.until_at - Call.now) } or {}
 end
 
 -- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
@@ -98,29 +109,34 @@ end
 -- reply: a task. errors: see Leases.claim. events: leased (and started).
 function ops.claim(a) return Leases.claim(a) end
 
--- admit: room in the tokens of a limit that are kept here. args: limit, id, expires_at, from (the partition that asks).
--- reply: {} or {code, at, wait_ms}: what has no room, when to look again, and how long that is.
-function ops.admit(a)
-  local code, at = Limits.take(a.limit, a.id, a.expires_at, a.from)
-  return { code = code, at = at, wait_ms = at and math.max(1, at - Call.now) }
-end
+-- admit: room in the tokens of a limit that are kept here. args: limit, slot, expires_at, from (the partition that asks).
+-- reply: {}, or what has no room, as Limits.take.
+function ops.admit(a) return Limits.take(a.limit, a.slot, a.expires_at, a.from) or {} end
 
 -- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
--- grant_id, code, at. reply: {}. errors: execution_not_found.
+-- grant_id, full (of `admit`). reply: {}. errors: execution_not_found.
 function ops.ungrant(a)
   local x = Executions.edit(a.execution_id)
   if x.grant_id == a.grant_id and x.state == 'ready' then
     Leases.ungrant(x)
-    Queues.block(x, a.code, a.at)
+    Queues.block(x, a.full)
   end
   return {}
 end
 
--- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, id, expires_at. reply: {}.
+-- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, slot, expires_at, began (whether
+-- what held it ever ran). reply: {}.
 function ops.slot(a)
-  if a.expires_at == 0 then Limits.free_token(a.token, a.id) else Limits.extend_token(a.token, a.id, a.expires_at) end
+  if a.expires_at == 0 then
+    Limits.free_token(a.token, a.slot, a.began)
+  else
+    Limits.extend_token(a.token, a.slot, a.expires_at)
+  end
   return {}
 end
+
+-- slot_ends: until when an execution of this partition holds a slot; 0: it does not. args: slot. reply: {expires_at}.
+function ops.slot_ends(a) return { expires_at = Limits.ends(a.slot) } end
 
 -- unblock: a token elsewhere has room again. args: token. reply: {}.
 function ops.unblock(a)

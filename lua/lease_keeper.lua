@@ -18,7 +18,7 @@ function ops.renew(a)
   local x = Fences.hold(a)
   if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
   x.lease_expires_at = Call.now + x.lease_ttl_ms
-  if x.limit then Limits.extend(x) end
+  if x.slot then Limits.extend(x) end
   return { expires_at = x.lease_expires_at, cancel_requested = Executions.canceling(x) }
 end
 

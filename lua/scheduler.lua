@@ -79,9 +79,7 @@ function ops.list(a)
   else
     ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
   end
-  local items = {}
-  for i, id in ipairs(ids) do items[i] = Executions.view(Records.read('x', id)) end
-  return { items = items, cursor = cursor }
+  return Lists.page(ids, cursor, function(id) return Executions.view(Records.read('x', id)) end)
 end
 
 -- quota_create: args: id, max_per_window, window_ms, max_concurrent, namespace, digest, idempotency_key.
@@ -163,9 +161,7 @@ function ops.flow_list(a)
     keys[#keys + 1] = a.owner and Flows.owner_key(a.owner, status) or Flows.status_key(status)
   end
   local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id) return Records.read('f', id) end)
-  local items = {}
-  for i, id in ipairs(ids) do items[i] = Flows.view(Records.read('f', id)) end
-  return { items = items, cursor = cursor }
+  return Lists.page(ids, cursor, function(id) return Flows.view(Records.read('f', id)) end)
 end
 
 -- flow_graph: a slice of a flow's graph. args: flow_id, offset, limit. errors: flow_not_found.

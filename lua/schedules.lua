@@ -38,9 +38,7 @@ function ops.schedule_list(a)
     local s = Records.read('schedule', id)
     return s and (not a.namespace or (s.namespace or 'default') == a.namespace)
   end)
-  local items = {}
-  for i, id in ipairs(ids) do items[i] = Schedules.view(Records.read('schedule', id)) end
-  return { items = items, cursor = cursor }
+  return Lists.page(ids, cursor, function(id) return Schedules.view(Records.read('schedule', id)) end)
 end
 
 -- schedule_pause: due times pass without effect. args: schedule_id. reply: the schedule.

@@ -1,24 +1,42 @@
 -- Blocks: queues whose limits had no room stand aside, all executions of one limit at once, until there is room
 -- or it is time to look again. Nothing is done per waiting execution.
 --
--- A block is a record whose id is the limit: code (of the error), reason (what `execution.get` says), until, queues
--- {queue name: its place in the ring}.
+-- A block is a record whose id is the limit: full {token: {code, until_at, token}}, what had no room; queues {queue name:
+-- its place in the ring}; and of what has no room longest: code (of the error), reason (what `execution.get` says), until_at.
 
+-- So many blocks of a lane are looked at for one that holds back work that a worker could do.
+local LOOKED_AT = 100
 local REASONS = { rate_limit_exceeded = 'quota', concurrency_limit_exceeded = 'quota', budget_exceeded = 'budget' }
 
-Records.define('block', function(block) return { [Due.key('scheduler', 'block')] = block.until_at } end)
+-- Per lane the limits whose queues stand aside, by the time to look again.
+local function aside_key(lane) return Call.root .. ':aside:' .. lane end
+
+Records.define('block', function(block)
+  local placement = { [Due.key('scheduler', 'block')] = block.until_at }
+  for _, place in pairs(block.queues) do placement[aside_key(place[1])] = block.until_at end
+  return placement
+end)
 
 local function of_token_key(token) return Call.root .. ':blocked:' .. token end
 
--- Puts a queue aside. place: what Queues.reopen needs to put it back.
-function Blocks.add(limit, code, until_at, name, place)
-  local block = Records.edit('block', limit)
-  if not block then
-    block = Records.create('block', limit, { queues = {} })
-    for token in Limits.tokens(limit) do redis.call('SADD', of_token_key(token), limit) end
+local function sum_up(block)
+  local longest
+  for _, full in pairs(block.full) do
+    if not longest or full.until_at > longest.until_at then longest = full end
   end
-  block.code, block.reason, block.until_at = code, REASONS[code], until_at
+  block.code, block.reason, block.until_at = longest.code, REASONS[longest.code], longest.until_at
+end
+
+-- Puts a queue aside. full: as of Limits.take; nil to join the block that there is.
+-- place: what Queues.reopen needs to put it back.
+function Blocks.add(limit, full, name, place)
+  local block = Records.edit('block', limit) or Records.create('block', limit, { full = {}, queues = {} })
   block.queues[name] = place
+  if full then
+    block.full[full.token] = full
+    redis.call('SADD', of_token_key(full.token), limit)
+    sum_up(block)
+  end
 end
 
 function Blocks.read(limit) return Records.read('block', limit) end
@@ -28,11 +46,29 @@ function Blocks.open(limit)
   local block = Records.edit('block', limit)
   if not block then return end
   for name, place in pairs(block.queues) do Queues.reopen(name, place, limit) end
-  for token in Limits.tokens(limit) do redis.call('SREM', of_token_key(token), limit) end
+  for token in pairs(block.full) do redis.call('SREM', of_token_key(token), limit) end
   Records.delete('block', limit)
 end
 
--- A token has room again: every limit that needs it may try.
+-- A token has room again: what only that one held back may try. Not what another still holds back: it would take the room
+-- for a moment, be refused there, and be told of it when it gives it back, forever.
 function Blocks.open_token(token)
-  for _, limit in ipairs(redis.call('SMEMBERS', of_token_key(token))) do Blocks.open(limit) end
+  for _, limit in ipairs(redis.call('SMEMBERS', of_token_key(token))) do
+    local block = Records.edit('block', limit)
+    block.full[token] = nil
+    redis.call('SREM', of_token_key(token), limit)
+    if next(block.full) then sum_up(block) else Blocks.open(limit) end
+  end
+end
+
+-- The block that ends first of those that hold back work of this lane, or nil. suits(caps): whether it counts.
+function Blocks.aside(lane, suits)
+  local limits = redis.call('ZRANGE', aside_key(lane), 0, LOOKED_AT - 1)
+  Records.prefetch('block', limits)
+  for _, limit in ipairs(limits) do
+    local block = Records.read('block', limit)
+    for name, place in pairs(block and block.queues or {}) do
+      if place[1] == lane and suits(place[2]) and redis.call('EXISTS', name) == 1 then return block end
+    end
+  end
 end

@@ -4,7 +4,6 @@
 function Leases.drop(x)
   Workers.hold(x.worker_id, -1)
   x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
-  if x.limit then Limits.free(x) end
   x.attempt_expires_at = nil
   x.claimed, x.claimed_via = nil, nil
   x.cancel_at, x.stopping = nil, nil
@@ -19,7 +18,7 @@ end
 
 -- A grant was not claimed in time: back into the queue, at its old place.
 function Leases.ungrant(x)
-  if x.limit then Limits.free(x) end
+  if x.slot then Limits.free(x, false) end
   x.past_grant = x.grant_id
   x.grant_id, x.grant_worker, x.grant_expires_at = nil, nil, nil
 end
@@ -41,7 +40,7 @@ function Leases.take(x, worker_id, ttl_ms, start)
   x.lease_expires_at = Call.now + ttl_ms
   x.worker_id = worker_id
   Workers.hold(worker_id, 1)
-  if x.limit then Limits.extend(x) end
+  if x.slot then Limits.extend(x) end
   x.claimed, x.claimed_via = grant_id, x.via
   x.via, x.past_grant, x.lost = nil, nil, nil
   if x.fresh then

@@ -5,10 +5,15 @@
 --   c/<partition>/<n>/<key>         a concurrency key: at most n at once
 --   b/<budget_id>                   a budget: nothing more once it is exhausted; nobody holds a slot of it (lib/budgets.lua)
 -- A token's books are kept in the partition that it names. Where that is not the execution's own, the scheduler
--- asks there (`admit`) before it forwards the grant: a two-step reservation that repairs itself, for a slot is a
--- sorted-set member that runs out with the grant or lease that holds it, and renewals push it on.
+-- asks there (`admit`) before it forwards the grant: a two-step reservation that repairs itself. A slot is a sorted-set
+-- member with the end of the grant or lease that holds it, and renewals push that on. Each hold has a slot of its own
+-- name, `x.slot` (`<execution>|<unique>`), so that news of an earlier hold which come late do no harm. News may also
+-- get lost: a slot whose time is over is asked after where its execution is (`doubt`) before it is given to another.
 --
 -- Executions with equal limits share a queue; one refusal blocks them all at once (lib/blocks.lua).
+
+-- Slots that are asked after in one go.
+local DOUBTS = 100
 
 -- This call's partition.
 function Limits.here() return string.match(Call.root, '{(%d+)}$') end
@@ -47,35 +52,48 @@ local function rule(token)
   return quota.max_concurrent, quota.max_per_window, quota.window_ms
 end
 
+-- Whether all slots are taken. Those whose time is over are free, but of another partition's executions only when
+-- that has said so.
+local function crowded(token, concurrent)
+  local key = slots_key(token)
+  if redis.call('ZCARD', key) < concurrent then return false end
+  for _, slot in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, DOUBTS)) do
+    local home = string.match(slot, '^%d+')
+    if home == Limits.here() then
+      redis.call('ZREM', key, slot)
+    else
+      Call.hint_item('doubt', { tonumber(home), token, slot })
+    end
+  end
+  return redis.call('ZCARD', key) >= concurrent
+end
+
+-- When a window has room again, or nil when it has; and how many are in it.
+local function window_opens(token, per_window, window_ms)
+  local key = window_key(token)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', Call.now - window_ms)
+  local n = redis.call('ZCARD', key)
+  if n < per_window then return nil, n end
+  return tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) + window_ms + 1, n
+end
+
 -- Whether a token has room for one more; if not, the error that says why and when to look again (ms, absolute).
-local function room(token, id)
+local function room(token)
   if is_budget(token) then return Budgets.room(string.sub(token, 3)) end
   local concurrent, per_window, window_ms = rule(token)
-  if concurrent then
-    redis.call('ZREMRANGEBYSCORE', slots_key(token), '-inf', Call.now)
-    if not redis.call('ZSCORE', slots_key(token), id) and redis.call('ZCARD', slots_key(token)) >= concurrent then
-      -- A freed slot tells at once; this is for a holder that died.
-      return 'concurrency_limit_exceeded', Call.now + 2000
-    end
-  end
-  if per_window then
-    redis.call('ZREMRANGEBYSCORE', window_key(token), '-inf', Call.now - window_ms)
-    if redis.call('ZCARD', window_key(token)) >= per_window then
-      local oldest = redis.call('ZRANGE', window_key(token), 0, 0, 'WITHSCORES')
-      return 'rate_limit_exceeded', tonumber(oldest[2]) + window_ms + 1
-    end
-  end
+  -- A freed slot tells at once; the time is for a holder that died.
+  if concurrent and crowded(token, concurrent) then return 'concurrency_limit_exceeded', Call.now + 2000 end
+  local at = per_window and window_opens(token, per_window, window_ms)
+  if at then return 'rate_limit_exceeded', at end
   return nil
 end
 
 -- How much of a token is used now: running, in the window, ms until the window has room.
 function Limits.usage(token)
-  redis.call('ZREMRANGEBYSCORE', slots_key(token), '-inf', Call.now)
-  local _, _, window_ms = rule(token)
-  if window_ms then redis.call('ZREMRANGEBYSCORE', window_key(token), '-inf', Call.now - window_ms) end
-  local code, at = room(token, '')
-  return redis.call('ZCARD', slots_key(token)), redis.call('ZCARD', window_key(token)),
-    code == 'rate_limit_exceeded' and at - Call.now or 0
+  local at, in_window
+  local _, per_window, window_ms = rule(token)
+  if per_window then at, in_window = window_opens(token, per_window, window_ms) end
+  return redis.call('ZCOUNT', slots_key(token), '(' .. Call.now, '+inf'), in_window or 0, at and at - Call.now or 0
 end
 
 -- How a token stands, for whoever wonders what holds an execution back.
@@ -98,23 +116,24 @@ function Limits.describe(token)
 end
 
 -- Takes room in every token of `limit` that is kept here, or in none of them. expires_at: the grant's end.
--- from: the partition that asks, told when a slot frees. Returns nil, or the error's code and when to look again.
-function Limits.take(limit, id, expires_at, from)
+-- from: the partition that asks, told when a slot frees. Returns nil, or what has no room: {code (of the error),
+-- until_at (when to look again), token}.
+function Limits.take(limit, slot, expires_at, from)
   for token in Limits.tokens(limit) do
     if Limits.is_local(token) then
-      local code, at = room(token, id)
+      local code, at = room(token)
       if code then
         redis.call('SADD', waiting_key(token), from)
-        return code, at
+        return { code = code, until_at = at, token = token }
       end
     end
   end
   for token in Limits.tokens(limit) do
     if Limits.is_local(token) then
       local concurrent, per_window, window_ms = rule(token)
-      if concurrent then redis.call('ZADD', slots_key(token), expires_at, id) end
+      if concurrent then redis.call('ZADD', slots_key(token), expires_at, slot) end
       if per_window then
-        redis.call('ZADD', window_key(token), Call.now, id .. ':' .. Call.unique())
+        redis.call('ZADD', window_key(token), Call.now, slot)
         redis.call('PEXPIRE', window_key(token), window_ms + 1000)
       end
     end
@@ -122,10 +141,8 @@ function Limits.take(limit, id, expires_at, from)
   return nil
 end
 
--- Pushes the end of a slot on, as long as its lease lasts.
-function Limits.extend_token(token, id, expires_at)
-  if rule(token) then redis.call('ZADD', slots_key(token), expires_at, id) end
-end
+-- Pushes the end of a slot on, as long as its lease lasts. One that was freed stays free.
+function Limits.extend_token(token, slot, expires_at) redis.call('ZADD', slots_key(token), 'XX', expires_at, slot) end
 
 -- Wakes whoever waits for room.
 local function tell_waiting(token)
@@ -142,9 +159,12 @@ end
 -- There may be room again, by other means than a freed slot.
 function Limits.opened(token) tell_waiting(token) end
 
--- Frees a slot. Where there was none there is no more room than before: telling would only make others ask in vain.
-function Limits.free_token(token, id)
-  if redis.call('ZREM', slots_key(token), id) == 1 then tell_waiting(token) end
+-- Frees a slot; what held it and never began does not count in the window either. Where nothing was freed there is no
+-- more room than before: telling would only make others ask in vain.
+function Limits.free_token(token, slot, began)
+  local freed = redis.call('ZREM', slots_key(token), slot)
+  if not began then freed = freed + redis.call('ZREM', window_key(token), slot) end
+  if freed > 0 then tell_waiting(token) end
 end
 
 -- Drops a token's books.
@@ -153,27 +173,35 @@ function Limits.forget(token)
   tell_waiting(token)
 end
 
--- For an execution: all its tokens, those kept elsewhere by way of a hint.
+-- For an execution that holds room: all its tokens, those kept elsewhere by way of a hint.
 function Limits.extend(x)
   for token in Limits.tokens(x.limit) do
     if is_budget(token) then
       -- It has no slots.
     elseif Limits.is_local(token) then
-      Limits.extend_token(token, x.id, x.lease_expires_at)
+      Limits.extend_token(token, x.slot, x.lease_expires_at)
     else
-      Call.hint_item('slot', { tonumber(part(token)), token, x.id, x.lease_expires_at })
+      Call.hint_item('slot', { tonumber(part(token)), token, x.slot, x.lease_expires_at })
     end
   end
 end
 
-function Limits.free(x)
+function Limits.free(x, began)
   for token in Limits.tokens(x.limit) do
     if is_budget(token) then
       -- It has no slots.
     elseif Limits.is_local(token) then
-      Limits.free_token(token, x.id)
+      Limits.free_token(token, x.slot, began)
     else
-      Call.hint_item('slot', { tonumber(part(token)), token, x.id, 0 })
+      Call.hint_item('slot', { tonumber(part(token)), token, x.slot, 0, began })
     end
   end
+  x.slot = nil
+end
+
+-- When the hold that has this slot ends; 0 when it has ended.
+function Limits.ends(slot)
+  local x = Records.read('x', string.match(slot, '^[^|]+'))
+  local at = x and x.slot == slot and (x.lease_expires_at or x.grant_expires_at) or 0
+  return at > Call.now and at or 0
 end

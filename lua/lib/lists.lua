@@ -1,5 +1,8 @@
 -- Lists: per lane and state one sorted set of ids (all scores 0: ids sort by creation time), and the lanes.
 
+-- A page has at least one item, and not more bytes than this with a second one.
+local PAGE_BYTES = 512 * 1024
+
 local keys   -- of this call: state -> lane -> key
 
 function Lists.state_key(lane, state)
@@ -122,4 +125,16 @@ function Lists.merge(keys, cursor, limit, budget, keep)
     if #page == limit then return page, id end
   end
   return page, complete_from
+end
+
+-- A page as it is answered: what `view(id)` gives, cut before it is more than one message carries, and the cursor.
+function Lists.page(ids, cursor, view)
+  local items, bytes = {}, 0
+  for i, id in ipairs(ids) do
+    local item = view(id)
+    bytes = bytes + #pack(item)
+    if i > 1 and bytes > PAGE_BYTES then return { items = items, cursor = ids[i - 1] } end
+    items[i] = item
+  end
+  return { items = items, cursor = cursor }
 end

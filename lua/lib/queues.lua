@@ -65,7 +65,7 @@ function Queues.joined(name)
   local caps, fair = x.caps or '', x.fairness_key or ''
   local block = x.limit and Blocks.read(x.limit)
   if block then
-    Blocks.add(x.limit, block.code, block.until_at, name, { x.lane, caps, fair })
+    Blocks.add(x.limit, nil, name, { x.lane, caps, fair })
   else
     open(x.lane, caps, fair, x.limit)
   end
@@ -73,16 +73,21 @@ end
 
 -- A block is over. place: {lane, caps, fair}.
 function Queues.reopen(name, place, limit)
-  if redis.call('EXISTS', name) == 1 then open(place[1], place[2], place[3], limit) end
+  if redis.call('EXISTS', name) == 1 then
+    open(place[1], place[2], place[3], limit)
+  else
+    -- What joins it later in this call must make it known again.
+    filled[name] = nil
+  end
 end
 
--- A limit has no room: its queue stands aside.
-function Queues.block(x, code, until_at)
+-- A limit has no room: its queue stands aside. full: as of Limits.take.
+function Queues.block(x, full)
   local caps, fair = x.caps or '', x.fairness_key or ''
   local name = Queues.key(x)
   redis.call('ZREM', lines_key(x.lane, caps, fair), x.limit)
   filled[name] = nil
-  Blocks.add(x.limit, code, until_at, name, { x.lane, caps, fair })
+  Blocks.add(x.limit, full, name, { x.lane, caps, fair })
 end
 
 -- Whether a worker with this set of capabilities may do what asks for `caps` (a comma-joined list).
@@ -128,7 +133,7 @@ local function lines_of(lane, caps, fair, chunk, max)
         redis.call('ZREM', key, limit)
         dropped = true
         if block then
-          Blocks.add(limit, block.code, block.until_at, line.name, { lane, caps, fair })
+          Blocks.add(limit, nil, line.name, { lane, caps, fair })
         else
           -- What joins it later in this call must make it known again.
           filled[line.name] = nil
@@ -216,6 +221,12 @@ local function next_turn(tenants)
     end
   end
   return first, first_line
+end
+
+-- What holds back work of this lane that a worker with these capabilities could do, until it may go on: a block or nil.
+function Queues.aside(lane, has)
+  Call.settle()
+  return Blocks.aside(lane, function(caps) return serves(has, caps) end)
 end
 
 -- Up to `max` ids of ready executions of one lane for a worker with these capabilities, best first; they stay

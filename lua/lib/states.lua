@@ -32,6 +32,7 @@ function States.transition(x, to, about)
   if States.HELD[from] and not States.HELD[to] then
     Leases.drop(x)
   end
+  if x.slot and not States.HELD[to] then Limits.free(x, from == 'running') end
   x.grant_id, x.grant_expires_at, x.grant_worker = nil, nil, nil
   if to == 'ready' then
     x.ready_at = Call.now

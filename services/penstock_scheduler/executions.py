@@ -128,8 +128,8 @@ class Executions:
         events: list[list[Any]] = msgspec.msgpack.decode(packed)
         start = int(item.cursor or 0)
         page = events[start : start + item.limit]
-        end = start + len(page)
+        end = start + pages.fitting(page)
         return {
-            "items": [views.event(event) for event in page],
+            "items": [views.event(event) for event in events[start:end]],
             "cursor": str(end) if end < len(events) else None,
         }

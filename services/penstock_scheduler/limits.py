@@ -7,7 +7,8 @@ themselves when one is lost.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
 import msgspec
 
@@ -49,13 +50,6 @@ class Quotas:
         return [_view(await self._store.call(partition_of(item.quota_id), "quota_delete", item))]
 
 
-class Held(NamedTuple):
-    """A limit that has no room, and in how many ms it may have some."""
-
-    code: str
-    wait_ms: int
-
-
 class Admission:
     """The second step of a reservation that crosses partitions, and its upkeep."""
 
@@ -63,45 +57,48 @@ class Admission:
         self._store = store
         self._spawn = spawn
 
-    async def admit(self, partition: int, grants: list[list[Any]]) -> tuple[list[list[Any]], Held | None]:
-        """The grants that may be used, and why others may not.
+    async def admit(self, partition: int, grants: list[list[Any]]) -> list[list[Any]]:
+        """The grants that may be used; the others are taken back.
 
-        A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote].
+        A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote, slot].
         """
         if all(len(grant) < 6 or not grant[5] for grant in grants):
-            return grants, None
-        refusals = await asyncio.gather(*(self._refusal(partition, grant) for grant in grants))
-        admitted = [grant for grant, refusal in zip(grants, refusals, strict=True) if refusal is None]
-        return admitted, next(filter(None, refusals), None)
+            return grants
+        admitted = await asyncio.gather(*(self._admit(partition, grant) for grant in grants))
+        return [grant for grant, yes in zip(grants, admitted, strict=True) if yes]
 
-    async def _refusal(self, partition: int, grant: list[Any]) -> Held | None:
+    async def _admit(self, partition: int, grant: list[Any]) -> bool:
         grant_id, execution_id, _, _, expires_at, *rest = grant
-        for token in (rest[0] if rest else None) or ():
-            reply = await self._store.call(
-                int(token.split("/")[1].split("-")[0]),
-                "admit",
-                {"limit": token, "id": execution_id, "expires_at": expires_at, "from": partition},
-            )
-            if "code" in reply:
-                await self._store.call(
-                    partition,
-                    "ungrant",
-                    {
-                        "execution_id": execution_id,
-                        "grant_id": grant_id,
-                        "code": reply["code"],
-                        "at": reply["at"],
-                    },
-                )
-                return Held(reply["code"], reply["wait_ms"])
-        return None
+        remote, slot = rest or (None, None)
+        for home, tokens in groupby(sorted(remote or (), key=_home), key=_home):
+            question = {"limit": "&".join(tokens), "slot": slot, "expires_at": expires_at, "from": partition}
+            if full := await self._store.call(home, "admit", question):
+                taken_back = {"execution_id": execution_id, "grant_id": grant_id, "full": full}
+                await self._store.call(partition, "ungrant", taken_back)
+                return False
+        return True
 
     def slot(self, _partition: int, slots: Any) -> None:
-        """The `slot` hint: [partition, token, execution_id, expires_at or 0 when it is free]."""
+        """The `slot` hint: [partition, token, slot, expires_at or 0 when it is free, began] each."""
         self._later(
             [
-                (partition, "slot", {"token": token, "id": execution_id, "expires_at": expires_at})
-                for partition, token, execution_id, expires_at in slots
+                (partition, "slot", _slot(token, slot, expires_at, *began))
+                for partition, token, slot, expires_at, *began in slots
+            ]
+        )
+
+    def doubt(self, _partition: int, slots: Any) -> None:
+        """The `doubt` hint: [partition of its execution, token, slot] each."""
+        self._spawn(self._ask_after(slots))
+
+    async def _ask_after(self, slots: list[tuple[int, str, str]]) -> None:
+        asked = [(partition, "slot_ends", {"slot": slot}) for partition, _, slot in slots]
+        answers = zip(slots, await self._store.call_many(asked), strict=True)
+        await self._store.call_many(
+            [
+                (_home(token), "slot", _slot(token, slot, answer["expires_at"]))
+                for (_, token, slot), answer in answers
+                if not isinstance(answer, PenstockError)
             ]
         )
 
@@ -111,6 +108,15 @@ class Admission:
 
     def _later(self, calls: list[tuple[int, str, dict[str, Any]]]) -> None:
         self._spawn(self._store.call_many(calls))
+
+
+def _home(token: str) -> int:
+    """The partition that keeps a token's books."""
+    return int(token.split("/")[1].split("-")[0])
+
+
+def _slot(token: str, slot: str, expires_at: int, began: bool = True) -> dict[str, Any]:
+    return {"token": token, "slot": slot, "expires_at": expires_at, "began": began}
 
 
 def _view(quota: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,19 @@
-"""Lists that go over all partitions: newest first, with one cursor."""
+"""Lists that go over all partitions: newest first, with one cursor.
+
+A page ends at its limit, or before it is more than one message carries (lua/lib/lists.lua cuts each partition's).
+"""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
 
 from penstock.store import Store
 
+_encode: Final = msgspec.msgpack.Encoder().encode
+PAGE_BYTES: Final = 512 * 1024
+"""A page has at least one item, and not more bytes than this with a second one."""
 BUDGET: Final = 1000
 """Index entries that one call looks at in each index of each partition: a page may be short, never slow."""
 
@@ -33,9 +42,20 @@ async def newest(
     items.sort(key=lambda item: _uuid(item[id_field]), reverse=True)
     if bound is not None:
         items = [item for item in items if _uuid(item[id_field]) >= bound]
-    if len(items) > limit:
-        return items[:limit], _uuid(items[limit - 1][id_field])
+    end = min(limit, fitting(items))
+    if len(items) > end:
+        return items[:end], _uuid(items[end - 1][id_field])
     return items, bound
+
+
+def fitting(items: Sequence[Any]) -> int:
+    """How many of them one message carries."""
+    size = 0
+    for count, item in enumerate(items):
+        size += len(_encode(item))
+        if count and size > PAGE_BYTES:
+            return count
+    return len(items)
 
 
 def _page(args: dict[str, Any], partition: int, cursor: str | None, limit: int) -> dict[str, Any]:

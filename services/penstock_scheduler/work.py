@@ -15,7 +15,7 @@ from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.store import Store
 from penstock_scheduler.handover import Handover
-from penstock_scheduler.limits import Admission, Held
+from penstock_scheduler.limits import Admission
 from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
 
 GRACE_S: Final = 0.1
@@ -65,18 +65,15 @@ class Work:
         item = call.items[0]
         profile = profile_of(item)
         items: list[dict[str, Any]] = []
-        held: Held | None = None
         partitions = deque(range(self._store.partitions))
         while partitions and len(items) < item.max:
             partition = partitions[0]
             question = {"worker_id": item.worker_id, **profile.search(item.max - len(items))}
             reply = await self._store.call(partition, "grant", question)
-            grants, refusal = await self._admission.admit(partition, reply["grants"])
-            full = refusal or (Held(*reply["held"]) if "held" in reply else None)
-            if full is None:
+            grants = await self._admission.admit(partition, reply["grants"])
+            if len(grants) == len(reply["grants"]) and "more" not in reply:
                 partitions.popleft()
-            # Otherwise it stands aside by now: behind it there may be work that another limit, or none, is for.
-            held = held or full
+            # Otherwise what had no room stands aside by now: behind it there may be work that another limit is for.
             items += [
                 {
                     "grant_id": grant_id,
@@ -88,10 +85,17 @@ class Work:
                 for grant_id, execution_id, resumed, reclaim, expires_at, *_ in grants
             ]
         if not items:
-            # What had no room says so; otherwise there is nothing at all.
-            code, wait_ms = held or ("no_eligible_execution", None)
-            raise make(code, detail={"lanes": item.lanes}, retry_after_ms=wait_ms)
+            raise await self._nothing(profile)
         return [{"items": items, "cursor": None}]
+
+    async def _nothing(self, profile: Profile) -> PenstockError:
+        """Why there is no grant: the limit that is the first to be looked at again, or there is no work."""
+        question = {"lanes": profile.lanes, "capabilities": profile.capabilities}
+        replies = await self._store.call_many([(p, "held", question) for p in range(self._store.partitions)])
+        held = [each for each in replies if not isinstance(each, PenstockError) and each]
+        first = min(held, key=lambda each: each["wait_ms"], default={})
+        code = first.get("code", "no_eligible_execution")
+        return make(code, detail={"lanes": profile.lanes}, retry_after_ms=first.get("wait_ms"))
 
     # -- wake-ups ---------------------------------------------------------------------------------
 
@@ -230,7 +234,7 @@ class Work:
     ) -> bool:
         """Answers the worker with what it was leased; False when there is nothing."""
         if grants:
-            admitted, _ = await self._admission.admit(partition, grants)
+            admitted = await self._admission.admit(partition, grants)
             tasks = tasks + await self._claim(partition, parked.request, admitted)
         if not tasks or not await self._handover.answer(parked.reply_to, tasks):
             return False

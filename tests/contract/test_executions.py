@@ -361,6 +361,34 @@ class TestList:
             items = await every(either, "execution.list", limit)
             assert [item["execution_id"] for item in items] == ids[::-1]
 
+    @pytest.mark.parametrize("verb", ["execution.list", "flow.list", "schedule.list"])
+    async def test_large_ones_come_in_short_pages(self, either: House, verb: str) -> None:
+        resource, large = verb.partition(".")[0], "x" * 400_000
+        for n in range(10):
+            match resource:
+                case "execution":
+                    await either.create(input=large)
+                case "flow":
+                    body = {"controller_id": "c", "goal": str(n), "owner": "o", "state": large}
+                    await either.request("flow.create", body)
+                case _:
+                    body = {"execution": {"kind": "k", "input": large}, "at": 4 * 10**12}
+                    await either.request("schedule.create", body)
+        size = len((await either.ask(f"{resource}.list", b'{"limit": 1000}')).data)
+        assert 400_000 < size < 1_000_000
+        items = await every(either, verb, 1000)
+        assert len({item[f"{resource}_id"] for item in items}) == len(items) == 10
+
+    async def test_large_ones_of_a_flow_come_in_short_pages(self, penstock: House) -> None:
+        members = [{"key": f"m{n}", "kind": "k", "input": "x" * 100_000} for n in range(9)]
+        flow = await penstock.request(
+            "flow.create", {"controller_id": "c", "goal": "g", "owner": "o", "members": members}
+        )
+        page = await penstock.request("execution.list", {"flow_id": flow["flow_id"], "limit": 1000})
+        assert len(page["items"]) == 5
+        items = await every(penstock, "execution.list", 1000, flow_id=flow["flow_id"])
+        assert {item["execution_id"] for item in items} == set(flow["members"].values())
+
     async def test_filters_must_all_hold(self, either: House) -> None:
         await either.create(kind="a", lane="l", namespace="n")
         wanted = await either.create(kind="b", lane="l", namespace="n")

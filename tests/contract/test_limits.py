@@ -19,8 +19,11 @@ async def usage(house: House, quota_id: str) -> dict[str, Any]:
 
 
 async def refused_grant(house: House) -> Any:
-    """What who asks first is told of a limit without room."""
-    return await house.refused("work.grant", {"worker_id": "w2"})
+    """What everybody who asks is told of a limit without room: the first, who meets it, and the next."""
+    first = await house.refused("work.grant", {"worker_id": "w2"})
+    second = await house.refused("work.grant", {"worker_id": "w2"})
+    assert first.code == second.code
+    return second
 
 
 class TestQuota:
@@ -138,6 +141,26 @@ class TestConcurrencyKey:
 
 
 class TestQueues:
+    async def test_a_limit_is_named_only_where_it_holds_work_back(self, either: House) -> None:
+        for _ in range(2):
+            await either.create(concurrency_key="full", capabilities=["gpu"])
+        task = await either.begin(capabilities=["gpu"])
+        for capabilities, code in (
+            (["gpu"], "concurrency_limit_exceeded"),
+            ([], "no_eligible_execution"),
+            (["gpu"], "concurrency_limit_exceeded"),
+        ):
+            error = await either.refused("work.grant", {"worker_id": "w2", "capabilities": capabilities})
+            assert error.code == code
+        elsewhere = await either.refused(
+            "work.grant", {"worker_id": "w2", "lanes": ["other"], "capabilities": ["gpu"]}
+        )
+        assert elsewhere.code == "no_eligible_execution"
+        await either.request("lease.complete", fence(task))
+        await either.request("lease.complete", fence(await either.begin(capabilities=["gpu"])))
+        error = await either.refused("work.grant", {"worker_id": "w2", "capabilities": ["gpu"]})
+        assert error.code == "no_eligible_execution"
+
     async def test_a_grant_looks_past_what_has_no_room(self, either: House) -> None:
         for _ in range(3):
             await either.create(concurrency_key="full", priority=9)

@@ -73,11 +73,11 @@ async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Mac
     """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
     store, token = machine.stores["scheduler"], "c/1/1/k"
     asks: list[dict[str, Any]] = [
-        {"limit": token, "id": name, "expires_at": 2**52, "from": 0} for name in ("holder", "other")
+        {"limit": token, "slot": name, "expires_at": 2**52, "from": 0} for name in ("0-holder|1", "0-other|2")
     ]
-    assert "code" not in await store.call(1, "admit", asks[0])
+    assert not await store.call(1, "admit", asks[0])
     assert (await store.call(1, "admit", asks[1]))["code"] == "concurrency_limit_exceeded"
-    await store.call(1, "slot", {"token": token, "id": "other", "expires_at": 0})
+    await store.call(1, "slot", {"token": token, "slot": "0-other|2", "expires_at": 0})
     assert machine.told("unblock") == []
-    await store.call(1, "slot", {"token": token, "id": "holder", "expires_at": 0})
+    await store.call(1, "slot", {"token": token, "slot": "0-holder|1", "expires_at": 0})
     assert machine.told("unblock") == [[0, token]]

@@ -26,6 +26,7 @@ AUDIENCE: Final = {
     "ready": SCHEDULER,
     "done": SCHEDULER,
     "slot": SCHEDULER,
+    "doubt": SCHEDULER,
     "unblock": SCHEDULER,
     "flow_done": CANCEL_RECONCILER,
     "audit": AUDIT_RELAY,
