@@ -59,9 +59,9 @@ class Executions:
 
     async def _make(self, items: Sequence[ExecutionCreate]) -> list[dict[str, Any] | PenstockError]:
         creates = [self._create(item) for item in items]
-        made = self._store.call_many(creates)
+        # Who waits for such work asks in the next step of the loop: behind these commands, and in the same call.
         self._expect({(create[0], item.lane) for create, item in zip(creates, items, strict=True)})
-        return await made
+        return await self._store.call_many(creates)
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> dict[str, Any]:
         """Its parent or its flow says where it lives, its idempotency key where that is remembered."""

@@ -107,7 +107,7 @@ class Work:
         self._wake()
 
     def expect(self, places: Places) -> None:
-        """Work is on its way into Valkey: who waits for it asks right behind, in the same call."""
+        """Work is about to go to Valkey: who waits for it asks right behind, in the same call."""
         wanted = {lane for profile, line in self._lines.items() if line for lane in profile.lanes}
         for partition, lane in places:
             if lane in wanted:
