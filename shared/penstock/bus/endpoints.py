@@ -1,7 +1,7 @@
 """Serves verbs as one NATS micro service.
 
-The subscription callback only queues. Once per event-loop tick an endpoint's messages are decoded and
-handed to the handler: messages of a verb that takes batches are merged into one call and the results
+The subscription callback only queues. When the last of the messages that arrived together is there, they are
+decoded and handed to the handler: messages of a verb that takes batches are merged into one call and the results
 spread over their replies; messages of any other verb get a task each.
 """
 
@@ -86,9 +86,9 @@ class _Request:
 
 
 class _Endpoint:
-    """One verb: its handler, and the messages of this tick."""
+    """One verb: its handler, and the messages that have arrived together."""
 
-    __slots__ = ("codec", "handler", "merge", "queue", "served", "verb")
+    __slots__ = ("codec", "handler", "merge", "queue", "served", "subscription", "verb")
 
     def __init__(self, verb: Verb[Any, Any], handler: Handler, served: Served) -> None:
         self.verb = verb
@@ -97,6 +97,7 @@ class _Endpoint:
         self.codec = codec_of(verb)
         self.served = served
         self.queue: list[Msg] = []
+        self.subscription: Subscription | None = None
 
 
 class Endpoints:
@@ -144,6 +145,7 @@ class Endpoints:
                 pending_msgs_limit=_PENDING_MESSAGES,
                 pending_bytes_limit=_PENDING_BYTES,
             )
+            endpoint.subscription = subscription
             self._subscriptions.append(subscription)
         await self._discovery.start()
         await self._nats.flush()
@@ -170,9 +172,9 @@ class Endpoints:
             await asyncio.wait(self._tasks)
 
     async def _arrived(self, endpoint: _Endpoint, msg: Msg) -> None:
-        if not endpoint.queue:
-            self._loop.call_soon(self._flush, endpoint)
         endpoint.queue.append(msg)
+        if endpoint.subscription is None or not endpoint.subscription.pending_msgs:
+            self._flush(endpoint)  # it was the last of those that one read brought
 
     def _flush(self, endpoint: _Endpoint) -> None:
         messages, endpoint.queue = endpoint.queue, []
