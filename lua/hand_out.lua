@@ -97,7 +97,7 @@ function ops.hand_out(a)
       local granted = grants[turn]
       granted[#granted + 1] = grant(x, taker.worker_id)
     else
-      Leases.take(x, taker.worker_id, taker.lease_ttl_ms or 30000, taker.start)
+      Leases.take(x, taker.worker_id, taker.lease_ttl_ms, taker.start)
       local taken = tasks[turn]
       taken[#taken + 1] = Leases.task(x)
     end

@@ -36,8 +36,8 @@ function Leases.take(x, worker_id, ttl_ms, start)
   States.transition(x, 'leased', { actor = actor })
   x.lease_epoch = (x.lease_epoch or 0) + 1
   x.lease_id = Call.unique()
-  x.lease_ttl_ms = ttl_ms
-  x.lease_expires_at = Call.now + ttl_ms
+  x.lease_ttl_ms = ttl_ms or 30000
+  x.lease_expires_at = Call.now + x.lease_ttl_ms
   x.worker_id = worker_id
   Workers.hold(worker_id, 1)
   if x.slot then Limits.extend(x) end
@@ -178,6 +178,6 @@ function Leases.claim(a)
   local f = x.flow_id and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then Errors.raise('execution_not_leaseable', { state = x.state, flow_status = f.status }) end
   if Lists.lane_paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end
-  Leases.take(x, a.worker_id, a.lease_ttl_ms or 30000, a.start)
+  Leases.take(x, a.worker_id, a.lease_ttl_ms, a.start)
   return Leases.task(x)
 end

@@ -72,6 +72,7 @@ class Handover:
         False when none of them can be sent, and the worker still waits.
         """
         fitting: list[dict[str, Any]] = []
+        sent: list[Fence] = []
         back: list[Fence] = []
         room = self._nats.max_payload - 4096
         for reply in replies:
@@ -85,15 +86,16 @@ class Handover:
                 back.append(fence)
             else:
                 fitting.append(task)
+                sent.append(fence)
         if fitting:
-            await self._send(reply_to, fitting)
+            await self._send(reply_to, fitting, sent)
         if back:
             await self._give_back(back)
         return bool(fitting)
 
-    async def _send(self, reply_to: str, tasks: list[dict[str, Any]]) -> None:
+    async def _send(self, reply_to: str, tasks: list[dict[str, Any]], fences: list[Fence]) -> None:
         token = str(next(self._numbers))
-        fences = self._sent[token] = [_fence(task) for task in tasks]
+        self._sent[token] = fences
         asyncio.get_running_loop().call_later(KEEP_S, self._sent.pop, token, None)
         body, headers = self._codec.encode([{"tasks": tasks}], True)
         try:

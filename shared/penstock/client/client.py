@@ -47,6 +47,7 @@ from penstock.messages.executions import (
 from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver
 from penstock.states import ExecutionState
+from penstock.subjects import signal_subject
 from penstock.verbs import Verb
 
 
@@ -276,7 +277,7 @@ class Client(FlowCalls, LimitCalls, ScheduleCalls):
         Answers the signal id; published again with the same one, it acts once.
         """
         signal_id = signal_id or uuid7()
-        subject = f"{self.root}.signal.{waitpoint_id}.{name}"
+        subject = signal_subject(self.root, waitpoint_id, name)
         headers = {"Nats-Msg-Id": signal_id, "Penstock-Token": token}
         await self._publisher.publish(subject, encode(raw_of(payload)), headers)
         return signal_id

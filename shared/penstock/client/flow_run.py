@@ -34,6 +34,7 @@ from penstock.messages.flows import (
     Step,
 )
 from penstock.states import FLOW_TERMINAL
+from penstock.subjects import observation_subject
 
 # The flow's own events end a wait; looking again covers an event that got lost.
 LOOK_AGAIN_S: Final = 1.0
@@ -164,7 +165,7 @@ class FlowRun:
             body["child_session_key"] = child_session_key
         body["observed_at"] = int(time.time() * 1000) if observed_at is None else observed_at
         message_id = message_id or uuid7()
-        subject = f"{self._requester.root}.observation.{self.id}"
+        subject = observation_subject(self._requester.root, self.id)
         await self._publisher.publish(subject, encode(body), {"Nats-Msg-Id": message_id})
         return message_id
 

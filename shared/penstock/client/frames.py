@@ -14,6 +14,7 @@ from penstock.bus.requester import Requester, listen
 from penstock.client.run import Run
 from penstock.messages.common import Record
 from penstock.messages.frames import Frame, FrameRead
+from penstock.subjects import frame_subject
 
 # The live subject ends a wait; looking again covers what got lost on it.
 LOOK_AGAIN_S: Final = 2.0
@@ -49,7 +50,7 @@ async def followed(
     async def heard(msg: Msg) -> None:
         live.put_nowait(_decode(msg.data))
 
-    subscription = await listen(nats, f"{requester.root}.frame.{execution_id}", heard)
+    subscription = await listen(nats, frame_subject(requester.root, execution_id), heard)
     ended = asyncio.ensure_future(Run(requester, execution_id).wait())
     try:
         await nats.flush()

@@ -17,6 +17,7 @@ from penstock.bus.hints import Hints
 from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
+from penstock.subjects import worker_subject
 from penstock.verbs import AUDIT_RELAY, CANCEL_RECONCILER, SCHEDULER
 
 Listener = Callable[[int, Any], None]
@@ -169,6 +170,6 @@ class Wakes:
         for worker_id, execution_id, lease_id in tasks:
             message = {"type": "cancel", "execution_id": execution_id, "lease_id": lease_id}
             try:
-                await self._nats.publish(f"{self._root}.worker.{worker_id}", msgspec.json.encode(message))
+                await self._nats.publish(worker_subject(self._root, worker_id), msgspec.json.encode(message))
             except NatsError as error:
                 self._log.warning("a cancellation could not be pushed", worker=worker_id, error=repr(error))

@@ -15,6 +15,7 @@ from penstock.bus.connection import Connection
 from penstock.bus.requester import Requester, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
+from penstock.subjects import worker_subject
 from penstock.worker.hooks import Hooks
 from penstock.worker.intake import Intake
 from penstock.worker.invoke import Handler
@@ -89,7 +90,7 @@ class Shift:
 
     async def work(self, ready: asyncio.Event) -> None:
         """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
-        await listen(self._nats, f"{self._terms.root}.worker.{self._worker_id}", self._on_push)
+        await listen(self._nats, worker_subject(self._terms.root, self._worker_id), self._on_push)
         await self._intake.start()
         renewals = asyncio.ensure_future(self.leases.renew_for_ever())
         asking = asyncio.ensure_future(self._intake.run())
