@@ -6,8 +6,10 @@ makes the lane *dry* for that profile until the next hint. Hints can be lost, so
 """
 
 import asyncio
+import itertools
+import logging
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Coroutine, Sequence, Set
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
@@ -17,6 +19,8 @@ from penstock.store import Store
 from penstock_scheduler.handover import Handover
 from penstock_scheduler.limits import Admission
 from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
+
+log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
@@ -37,6 +41,9 @@ class Work:
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
+        # Versions are never used twice: what was dry at one version is dry at no other.
+        self._versions = itertools.count(1)
+        self._swept = 0
         self._news: dict[tuple[int, str], int] = {}
         self._dry: dict[tuple[int, str, Profile], int] = {}
         self._running: asyncio.Task[None] | None = None
@@ -102,8 +109,7 @@ class Work:
     def ready(self, partition: int, lanes: Any) -> None:
         """The `ready` hint: these lanes got work in this partition."""
         for lane in lanes:
-            key = (partition, lane)
-            self._news[key] = self._news.get(key, 0) + 1
+            self._news[partition, lane] = next(self._versions)
         self._wake()
 
     def expect(self, places: Places) -> None:
@@ -124,9 +130,14 @@ class Work:
         """Looks again once in a while, in case a hint was lost."""
         while True:
             await asyncio.sleep(every_s)
-            self._dry.clear()
-            self._news.clear()
-            self._wake()
+            self.forget()
+
+    def forget(self) -> None:
+        """Every lane may have work: also for a question that is under way and will be answered "nothing more"."""
+        self._dry.clear()
+        self._news.clear()
+        self._swept = next(self._versions)
+        self._wake()
 
     async def drain(self) -> None:
         """Lets the parked workers go: they ask another scheduler."""
@@ -163,8 +174,13 @@ class Work:
         try:
             width = FIRST_WIDTH
             while asks := self._round(width):
-                if await self._play(asks):
-                    width = min(width * 2, MAX_WIDTH)
+                try:
+                    if await self._play(asks):
+                        width = min(width * 2, MAX_WIDTH)
+                except Exception:
+                    log.exception("handing out failed; who was asked for is told so")
+                    for parked in [each for ask in asks for each in ask.takers]:
+                        parked.settle([make("internal")])
         finally:
             self._running = None
 
@@ -194,34 +210,47 @@ class Work:
 
     def _wet(self, partition: int, profile: Profile) -> bool:
         return any(
-            self._dry.get((partition, lane, profile)) != self._news.get((partition, lane), 0)
+            self._dry.get((partition, lane, profile)) != self._version(partition, lane)
             for lane in profile.lanes
         )
 
+    def _version(self, partition: int, lane: str) -> int:
+        """Another one after each hint about the lane and each sweep."""
+        return self._news.get((partition, lane), self._swept)
+
     async def _play(self, asks: list[Ask]) -> bool:
-        """Asks, answers who got something, puts the others back in line. Whether anybody got something."""
+        """Runs one round: asks, answers, puts the others back in line. Returns whether any worker got a task."""
         # Taken before the question: news that come while it is under way make the lane wet again.
-        news = dict(self._news)
+        versions = [[self._version(ask.partition, lane) for lane in ask.profile.lanes] for ask in asks]
         replies = await self._store.call_many([(ask.partition, "hand_out", ask.order()) for ask in asks])
-        delivered = False
         back: list[tuple[Profile, Parked]] = []
-        for ask, reply in zip(asks, replies, strict=True):
+        deliveries: list[Coroutine[Any, Any, bool]] = []
+        takers: list[tuple[Profile, Parked]] = []
+        for ask, seen, reply in zip(asks, versions, replies, strict=True):
             if isinstance(reply, PenstockError):
                 for parked in ask.takers:
                     parked.settle([reply])
                 continue
             more = reply.get("more", {})
-            for lane in ask.profile.lanes:
+            for lane, version in zip(ask.profile.lanes, seen, strict=True):
                 if lane not in more:
-                    self._dry[ask.partition, lane, ask.profile] = news.get((ask.partition, lane), 0)
+                    self._dry[ask.partition, lane, ask.profile] = version
             for parked, tasks, grants in zip(ask.takers, reply["tasks"], reply["grants"], strict=True):
-                try:
-                    if await self._deliver(ask.partition, parked, tasks, grants):
-                        delivered = True
-                    else:
-                        back.append((ask.profile, parked))
-                except PenstockError as error:  # another partition is away: what was granted expires
-                    parked.settle([error])
+                deliveries.append(self._deliver(ask.partition, parked, tasks, grants))
+                takers.append((ask.profile, parked))
+        # Limits of other partitions cost a question each: nobody waits for another one's.
+        outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
+        delivered = False
+        for (profile, parked), outcome in zip(takers, outcomes, strict=True):
+            if isinstance(outcome, PenstockError):  # another partition is away: what was granted expires
+                parked.settle([outcome])
+            elif isinstance(outcome, BaseException):
+                log.error("delivering tasks failed", exc_info=outcome)
+                parked.settle([make("internal")])
+            elif outcome:
+                delivered = True
+            else:
+                back.append((profile, parked))
         for profile, parked in reversed(back):
             if self._stopping or (parked.late and not self._may_find(profile, parked)):
                 parked.settle([{"tasks": []}])

@@ -206,3 +206,33 @@ def test_the_clock_estimate_moves_only_as_far_as_a_reply_demands() -> None:
     assert clock.local(2_000_000) == before
     clock.learn(5_000_000, sent, sent + 0.001)  # a jump is followed
     assert abs(clock.local(5_000_000) - sent) < 0.01
+
+
+async def test_two_wakes_of_one_tick_are_both_kept() -> None:
+    agenda = Agenda()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await idle(agenda, loop)
+    soon, at_once = agenda.now() + 30_000, agenda.now()
+    agenda.items[0] = [at_once]
+    loop.wake(0, soon)
+    loop.wake(0, at_once)
+    loop.rebalance()
+    loop.rebalance()
+    await until(lambda: [at for _, at, _ in agenda.done] == [at_once])
+    await loop.stop()
+
+
+async def test_a_handler_that_failed_is_counted_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Agenda):
+        async def call(self, partition: int, op: str, args: dict[str, Any]) -> dict[str, Any]:
+            reply = await super().call(partition, op, args)
+            return {**reply, "errors": ["x 0-1: no such field"]} if len(self.calls) == 1 else reply
+
+    agenda = Failing()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await idle(agenda, loop)
+    await until(lambda: loop.errors == 1)
+    await loop.stop()
+    assert "x 0-1: no such field" in caplog.text

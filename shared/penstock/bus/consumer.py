@@ -162,11 +162,12 @@ class Consumer:
                 await asyncio.sleep(_WATCH_S)
 
     async def _step(self) -> None:
+        # Cleared before anything is looked at: news that come from here on end the wait below at once.
+        self._wake.clear()
         if self._lost:
             await self._mend()
         await self._pull()
         if not self._buffer:
-            self._wake.clear()
             await self._wake.wait()
             return
         self._in_hand = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
@@ -229,6 +230,7 @@ class Consumer:
         """Makes sure that the durable is there, and asks anew."""
         pause = _WATCH_S
         while not self._stopping:
+            self._lost = False  # what is lost from here on is mended after this
             try:
                 await self._ensure()
                 break
@@ -238,7 +240,6 @@ class Consumer:
             pause = min(pause * 2, 5.0)
         self._heard = self._loop.time()
         self._asked = 0
-        self._lost = False
 
     async def _ensure(self) -> None:
         config = ConsumerConfig(

@@ -95,7 +95,8 @@ class DueLoop:
         everything = frozenset(range(partitions))
         self._owned = owned or (lambda: everything)
         self._partitions = [_Partition() for _ in range(partitions)]
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._armed_for = math.inf  # time.monotonic(); kept here, for not every loop's timers tell it
         self._sweep_at = 0.0
         self._running = False
         self._last_grumble = -math.inf
@@ -134,17 +135,18 @@ class DueLoop:
             self._arm(0)
 
     def _arm(self, when: float) -> None:
-        if not self._running or (self._timer is not None and self._timer.when() <= when):
+        if not self._running or self._armed_for <= when:
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._armed_for = when
         loop = asyncio.get_running_loop()
         # The loop's own clock may not be time.monotonic(), so only the difference is handed over.
         self._timer = loop.call_at(loop.time() + max(0.0, when - time.monotonic()), self._fire)
 
     def _fire(self) -> None:
         """Starts a slice in every owned partition that has something due; sleeps until the next one."""
-        self._timer = None
+        self._timer, self._armed_for = None, math.inf
         now = time.monotonic() + EARLY
         sweep = now >= self._sweep_at
         if sweep:
@@ -194,6 +196,8 @@ class DueLoop:
             state.failures = 0
             self._log.info("due work goes on", partition=number)
         state.next_at = min(state.next_at, reply.get("next_at") or math.inf)
+        if failed := reply.get("errors"):
+            self._failed_handlers(number, failed)
         await self._tell(number, reply)
         if reply["more"] and not handled:
             state.next_at = 0  # it only cleaned up: go on, but after the gap, lest this spins
@@ -209,6 +213,22 @@ class DueLoop:
         except Exception:
             self._log.exception("handling a due result failed", partition=number)
 
+    def _failed_handlers(self, number: int, failed: list[str]) -> None:
+        """Records whose handlers failed: each is put off by the state machine and comes again."""
+        self.errors += len(failed)
+        if self._may_grumble():
+            self._log.error(
+                "due work failed and is put off", partition=number, failed=len(failed), first=failed[0]
+            )
+
+    def _may_grumble(self) -> bool:
+        """Whether the last complaint is long enough ago."""
+        now = time.monotonic()
+        if now - self._last_grumble < GRUMBLE_EVERY:
+            return False
+        self._last_grumble = now
+        return True
+
     def _failed(self, number: int, state: _Partition, error: Exception) -> None:
         """Keeps what is due, waits with backoff, and says so once in a while."""
         self.errors += 1
@@ -216,9 +236,7 @@ class DueLoop:
         delay = min(most, least * 2 ** min(state.failures, 10)) * random.uniform(0.75, 1.0)
         state.failures += 1
         state.not_before = time.monotonic() + delay
-        now = time.monotonic()
-        if now - self._last_grumble >= GRUMBLE_EVERY:
-            self._last_grumble = now
+        if self._may_grumble():
             expected = isinstance(error, PenstockError) and error.retryable
             self._log.warning(
                 "due work waits",

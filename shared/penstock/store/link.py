@@ -11,8 +11,9 @@ log: Final = logging.getLogger(__name__)
 
 AGAIN_S: Final = 0.1
 """While Valkey is away, calls are refused at once for so long."""
-_AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY")
-"""Such a server reads its data yet, or is a replica: it may come, or the name may lead to another one by now."""
+_AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "ERR max number of clients")
+"""Such a server reads its data yet, is a replica, or has no room for one more client: it may come, or the name may
+lead to another one by now."""
 
 
 class Link:
@@ -34,18 +35,22 @@ class Link:
         if loop.time() < self._refuse_until:
             raise ConnectionError("Valkey was away a moment ago")
         if self._connecting is None:
-            self._connecting = loop.create_task(Wire.connect(self._url, self._lost))
-        task = self._connecting
+            self._connecting = loop.create_task(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> Wire:
         try:
-            wire = await asyncio.shield(task)
+            wire = await Wire.connect(self._url, self._lost)
+            # Its end may have come before this line: nobody would ever tell of it again.
+            if wire.lost is not None:
+                raise wire.lost
             self.wire = wire
+            return wire
         except (OSError, TimeoutError, ReplyError):
-            self._refuse_until = loop.time() + AGAIN_S
+            self._refuse_until = asyncio.get_running_loop().time() + AGAIN_S
             raise
         finally:
-            if self._connecting is task and task.done():
-                self._connecting = None
-        return wire
+            self._connecting = None
 
     def refused(self, error: ReplyError) -> None:
         """A call was refused as a whole: the server is full, say. One that is away is told of once."""

@@ -20,13 +20,19 @@ CONNECT_S: Final = 3.0
 
 
 class Wire(asyncio.Protocol):
-    """An open connection; `connect` makes one, `on_lost` hears of its end (once)."""
+    """One connection, from `connect` to its end; `on_lost` hears of the end, once.
+
+    A connection that has ended never comes back: `lost` says why it ended, and whoever still writes to it is
+    answered with that error.
+    """
 
     def __init__(self, on_lost: Callable[["Wire", Exception], None]) -> None:
         self._on_lost = on_lost
         self._reader: Any = hiredis.Reader()
         self._waiting: deque[OnReply] = deque()
         self._transport: asyncio.Transport | None = None
+        self.lost: ConnectionError | None = None
+        """Why the connection has ended; None while it is open."""
 
     @classmethod
     async def connect(cls, url: str, on_lost: Callable[["Wire", Exception], None]) -> Self:
@@ -35,25 +41,33 @@ class Wire(asyncio.Protocol):
         Raises OSError, TimeoutError, or ReplyError when the server refuses.
         """
         options = cast("dict[str, Any]", parse_url(url))
+        wire = cls(on_lost)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await wire._dial(options)
+                if options.get("password") is not None:
+                    user = [options["username"]] if options.get("username") else []
+                    await wire.ask("AUTH", *user, options["password"])
+                if options.get("db"):
+                    await wire.ask("SELECT", options["db"])
+        except BaseException:
+            wire.close()  # nobody else knows of it
+            raise
+        return wire
+
+    async def _dial(self, options: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
         kind = options.get("connection_class")
-        async with asyncio.timeout(CONNECT_S):
-            if kind is UnixDomainSocketConnection:
-                _, wire = await loop.create_unix_connection(lambda: cls(on_lost), options["path"])
-            else:
-                tls: Any = None
-                if kind is SSLConnection:
-                    settings: dict[str, Any] = {k: v for k, v in options.items() if k.startswith("ssl_")}
-                    tls = cast("Any", SSLConnection(**settings).ssl_context).get()
-                _, wire = await loop.create_connection(
-                    lambda: cls(on_lost), options.get("host", "localhost"), options.get("port", 6379), ssl=tls
-                )
-            if options.get("password") is not None:
-                user = [options["username"]] if options.get("username") else []
-                await wire.ask("AUTH", *user, options["password"])
-            if options.get("db"):
-                await wire.ask("SELECT", options["db"])
-        return wire
+        if kind is UnixDomainSocketConnection:
+            await loop.create_unix_connection(lambda: self, options["path"])
+            return
+        tls: Any = None
+        if kind is SSLConnection:
+            settings: dict[str, Any] = {k: v for k, v in options.items() if k.startswith("ssl_")}
+            tls = cast("Any", SSLConnection(**settings).ssl_context).get()
+        await loop.create_connection(
+            lambda: self, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+        )
 
     @property
     def waiting(self) -> int:
@@ -66,7 +80,10 @@ class Wire(asyncio.Protocol):
         return _pack(command)
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        """Sends what `send` has packed. On a connection that has ended it fails at once whoever waits for a reply."""
+        if self.lost is not None:
+            self._fail(self.lost)
+        elif self._transport is not None:
             self._transport.write(data)
 
     async def ask(self, *command: Any) -> Any:
@@ -94,14 +111,31 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            self._waiting.popleft()(reply)
+        try:
+            self._reader.feed(data)
+            while self.lost is None and (reply := self._reader.gets()) is not False:
+                if not self._waiting:
+                    # A server that turns a client away says why without having been asked.
+                    self._end(f"Valkey said unasked: {str(reply)[:200]}")
+                    return
+                self._waiting.popleft()(reply)
+        except hiredis.ProtocolError as error:
+            self._end(f"what answers does not speak Valkey's protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._end(f"the connection to Valkey is lost{f': {exc}' if exc else ''}")
         self._transport = None
-        lost = ConnectionError(f"the connection to Valkey is lost{f': {exc}' if exc else ''}")
+
+    def _end(self, reason: str) -> None:
+        """The connection is over: fails whoever waits, and tells the owner, the first time it is called."""
+        if self.lost is not None:
+            return
+        self.lost = ConnectionError(reason)
+        self.close()
+        self._fail(self.lost)
+        self._on_lost(self, self.lost)
+
+    def _fail(self, error: ConnectionError) -> None:
         waiting, self._waiting = self._waiting, deque()
         for on_reply in waiting:
-            on_reply(lost)
-        self._on_lost(self, lost)
+            on_reply(error)

@@ -1,0 +1,88 @@
+"""A connection to Valkey that has ended is never kept: whoever uses it is told, and the next call makes another."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.store import Store
+from penstock.store.link import AGAIN_S, Link
+from penstock.store.wire import Wire
+from servers import valkey_server
+
+DEADLINE_S = 20.0
+
+
+@asynccontextmanager
+async def turning_away(word: bytes = b"") -> AsyncIterator[str]:
+    """A server that says this to everyone who comes and closes at once."""
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(word)
+        writer.transport.abort() if not word else writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_connection_that_was_closed_at_once_is_not_kept() -> None:
+    async with turning_away() as url:
+        for _ in range(300):
+            link = Link(url)
+            try:
+                wire = await link.open()
+            except OSError:
+                continue
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(ConnectionError):
+                    await wire.ask("PING")
+            assert link.wire is None
+
+
+async def test_who_writes_to_a_connection_that_has_ended_is_told() -> None:
+    ended: list[Wire] = []
+    with valkey_server() as url:
+        wire = await Wire.connect(url, lambda wire, _error: ended.append(wire))
+        assert await wire.ask("PING") == b"PONG"
+        wire.close()
+        async with asyncio.timeout(DEADLINE_S):
+            for _ in range(3):
+                with pytest.raises(ConnectionError):
+                    await wire.ask("PING")
+    assert ended == [wire]
+    assert wire.waiting == 0
+
+
+@pytest.mark.parametrize("word", [b"-ERR max number of clients reached\r\n", b"+hello\r\n", b"what?\r\n"])
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(word: bytes) -> None:
+    async with turning_away(word) as url:
+        ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        wire = await Wire.connect(url, lambda _wire, error: ended.set_result(error))
+        async with asyncio.timeout(DEADLINE_S):
+            await ended
+            with pytest.raises(ConnectionError):
+                await wire.ask("PING")
+
+
+async def test_calls_are_answered_again_once_a_full_server_has_room() -> None:
+    with valkey_server() as url:
+        store = await Store.connect(url, service="scheduler", dev=True)
+        await store.execute("CONFIG", "SET", "maxclients", "1")
+        late = Store(url, service="scheduler")
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(PenstockError) as refusal:
+                await late.call(0, "lanes", {"limit": 1})
+            assert refusal.value.code == "valkey_unavailable"
+            await store.execute("CONFIG", "SET", "maxclients", "100")
+            while True:
+                try:
+                    assert (await late.call(0, "lanes", {"limit": 1}))["items"] == []
+                    break
+                except PenstockError as error:
+                    assert error.code == "valkey_unavailable"
+                    await asyncio.sleep(AGAIN_S)
+        await late.close()
+        await store.close()

@@ -1,0 +1,132 @@
+"""work.next at its worst moments: an error in a round, a sweep or a slow limit beside it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from penstock.bus.endpoints import Call
+from penstock.errors import PenstockError
+from penstock.messages.executions import WorkNext
+from penstock_scheduler.work import Work
+
+DEADLINE_S = 10.0
+TASK = {"execution_id": "0-1"}
+NOTHING = {"tasks": [], "grants": []}
+
+
+class Answers:
+    """What `Work` asks, with the state machine's part played by `reply(orders) -> replies`."""
+
+    def __init__(self, reply: Callable[[list[Any]], Awaitable[list[Any]]]) -> None:
+        self.partitions = 1
+        self.asked = 0
+        self.reply = reply
+
+    async def call_many(self, calls: list[Any]) -> list[Any]:
+        self.asked += 1
+        return await self.reply([args for _, _, args in calls])
+
+
+class Admission:
+    """Each grant is admitted when `gate` says so."""
+
+    def __init__(self) -> None:
+        self.gate: Callable[[list[Any]], Awaitable[None]] = lambda _grants: asyncio.sleep(0)
+
+    async def admit(self, partition: int, grants: list[Any]) -> list[Any]:
+        await self.gate(grants)
+        return grants
+
+
+class Handover:
+    async def answer(self, reply_to: str, tasks: list[Any]) -> bool:
+        return True
+
+
+def work(store: Answers, admission: Admission | None = None) -> Work:
+    return Work(store, admission or Admission(), Handover())  # pyright: ignore[reportArgumentType]
+
+
+async def ask(work: Work, worker: str = "w1", wait_ms: int = 30_000) -> Any:
+    return await work.next(Call([WorkNext(worker_id=worker, wait_ms=wait_ms)], "inbox", True))
+
+
+def empty(orders: list[Any]) -> list[Any]:
+    return [
+        {"tasks": [[] for _ in each["takers"]], "grants": [[] for _ in each["takers"]]} for each in orders
+    ]
+
+
+async def test_a_bug_in_a_round_answers_those_it_was_for_and_the_next_are_served() -> None:
+    broken = True
+
+    async def reply(orders: list[Any]) -> list[Any]:
+        if broken:
+            raise RuntimeError("a bug")
+        return [{"tasks": [[TASK]], "grants": [[]]} for _ in orders]
+
+    matching = work(Answers(reply))
+    async with asyncio.timeout(DEADLINE_S):
+        [error] = await ask(matching)
+        assert isinstance(error, PenstockError)
+        assert error.code == "internal"
+        broken = False
+        assert await ask(matching) is None  # answered with tasks
+
+
+async def test_news_beside_a_sweep_are_not_lost() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+    again = asyncio.Event()
+
+    async def reply(orders: list[Any]) -> list[Any]:
+        if asked.is_set():
+            again.set()
+            return empty(orders)
+        asked.set()
+        await answer.wait()
+        return empty(orders)
+
+    matching = work(Answers(reply))
+    matching.ready(0, ["default"])
+    waiting = asyncio.create_task(ask(matching))
+    async with asyncio.timeout(DEADLINE_S):
+        await asked.wait()
+        matching.forget()  # what a sweep does
+        matching.ready(0, ["default"])
+        answer.set()
+        await again.wait()
+        await matching.drain()
+        assert await waiting == [{"tasks": []}]
+
+
+async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> None:
+    async def reply(orders: list[Any]) -> list[Any]:
+        [order] = orders
+        grants = [[["grant", taker["worker_id"]]] for taker in order["takers"]]
+        if "verb" in order:
+            return [TASK]
+        return [{"tasks": [[] for _ in grants], "grants": grants}]
+
+    served = asyncio.Event()
+    admission = Admission()
+
+    async def gate(grants: list[Any]) -> None:
+        """The first waits until the second was admitted."""
+        if grants[0][1] == "first":
+            await served.wait()
+        else:
+            served.set()
+
+    admission.gate = gate
+    store = Answers(reply)
+    matching = work(store, admission)
+    claimed: list[Any] = []
+
+    async def claim(partition: int, request: WorkNext, grants: list[Any]) -> list[Any]:
+        claimed.append(request.worker_id)
+        return [TASK]
+
+    matching._claim = claim  # pyright: ignore
+    async with asyncio.timeout(DEADLINE_S):
+        assert await asyncio.gather(ask(matching, "first"), ask(matching, "second")) == [None, None]
+    assert claimed == ["second", "first"]
