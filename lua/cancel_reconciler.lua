@@ -118,12 +118,14 @@ local function progress(f) return { more = f.cancel_next ~= nil, left = f.unstop
 
 -- flow_cancel: the flow is cancelled at once; its first members are stopped.
 -- args: flow_id, policy (cancel_all | cancel_pending | flow_only), reason, grace_ms, expected_revision.
--- reply: {more, left}; for a flow that was terminal already {status, policy, ids (at most 1000)}.
+-- reply: {more, left}; for a flow that was terminal already {status, policy, ids (at most 1000), more}: with more, the
+-- members are still being walked and ids are not yet all.
 -- errors: flow_not_found, revision_mismatch. events: flow cancelled; canceled or cancel_requested for members.
 function ops.flow_cancel(a)
   local f = Flows.read(a.flow_id)
   if Flows.TERMINAL[f.status] then
-    return { status = f.status, policy = f.cancel_policy, ids = redis.call('LRANGE', Flows.key('ct', f.id), 0, RETRY_IDS - 1) }
+    local ids = redis.call('LRANGE', Flows.key('ct', f.id), 0, RETRY_IDS - 1)
+    return { status = f.status, policy = f.cancel_policy, ids = ids, more = f.cancel_next and true or nil }
   end
   Flows.edit(a.flow_id, a.expected_revision)
   f.cancel_policy = a.policy

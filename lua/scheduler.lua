@@ -2,13 +2,13 @@
 local ops = Ops.scheduler
 
 -- create: a new execution.
--- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, again (an earlier request settled the id)
 -- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
 -- parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the caller's connection broke before our answer arrived.
-  if existing then return { execution_id = a.id, state = existing.state, duplicate = false } end
+  if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
   local kept = Idempotency.check('execution', a.namespace, a.idempotency_key, a.digest)
   if kept then
     kept.duplicate = true

@@ -67,7 +67,7 @@ end
 
 -- replay: a new execution with the spec of one that has ended, in its partition; the old one stays as it is. Times
 -- (run_at, deadline), flow and parent are not taken over.
--- args: id (of the new one), execution_id, override (true: `input` replaces the old one; nil is null), input.
+-- args: id (of the new one), again (as in create), execution_id, override (true: `input` replaces the old one; nil is null), input.
 -- reply: {execution_id, state, duplicate, replay_of}; or {input, edge_inputs}: edges handed results on to it, the
 -- caller merges them and comes again with override. errors: execution_not_found, execution_not_eligible {state, reason},
 -- or {lane, lane_status} (it drains).
@@ -76,6 +76,7 @@ function ops.replay(a)
   local old = Executions.read(a.execution_id)
   -- The command came twice, see create.
   local x = Records.read('x', a.id)
+  local duplicate = x ~= nil and a.again or false
   if not x then
     if not States.TERMINAL[old.state] then
       Errors.raise('execution_not_eligible', { state = old.state, reason = old.reason })
@@ -90,7 +91,7 @@ function ops.replay(a)
     end
     x = Executions.create(a.id, spec, { namespace = old.namespace, replay_of = old.id, actor = ACTOR })
   end
-  return { execution_id = a.id, state = x.state, duplicate = false, replay_of = old.id }
+  return { execution_id = a.id, state = x.state, duplicate = duplicate, replay_of = old.id }
 end
 
 -- remember: an idempotency key whose execution will live in another partition: the id that it will have is kept here

@@ -89,8 +89,22 @@ function Call.hint_item(name, item)
   hint[#hint + 1] = item
 end
 
+-- Ops that every service has.
+local common = {}
+
+-- ping: whether the function answers. args: none. reply: {now}.
+function common.ping() return { now = Call.now } end
+
+-- deployment: the number of partitions, fixed by the first service that ever asks. To be asked in partition 0.
+-- args: partitions. reply: {partitions}. errors: none.
+function common.deployment(a)
+  local key = Call.root .. ':partitions'
+  redis.call('SETNX', key, a.partitions)
+  return { partitions = tonumber(redis.call('GET', key)) }
+end
+
 local function answer(ops, command)
-  local op = ops[command[1]]
+  local op = ops[command[1]] or common[command[1]]
   if not op then
     return pack({ error = { code = 'internal', message = 'no op ' .. tostring(command[1]) .. ': the library is older than the service' } })
   end

@@ -31,7 +31,24 @@ class Flows:
 
     async def cancel(self, call: Call[FlowCancel]) -> Sequence[Any]:
         item = call.items[0]
-        begun = await self._ask(
+        begun = await self._begin(item)
+        if "status" not in begun:
+            return [await self._stop_members(item, begun)]
+        if begun.get("more"):
+            # Another request is stopping the members: only when all were looked at does the flow know them.
+            await self._walk(item.flow_id)
+            begun = await self._begin(item)
+        return [
+            FlowCancelled(
+                result="cancelled",
+                status=begun["status"],
+                cancellation_policy=begun.get("policy") or item.policy,
+                member_execution_ids=list(begun["ids"]),
+            )
+        ]
+
+    async def _begin(self, item: FlowCancel) -> dict[str, Any]:
+        return await self._ask(
             "flow_cancel",
             item.flow_id,
             policy=item.policy,
@@ -39,21 +56,18 @@ class Flows:
             grace_ms=item.grace_ms,
             expected_revision=item.expected_revision,
         )
-        if "status" in begun:
-            return [
-                FlowCancelled(
-                    result="cancelled",
-                    status=begun["status"],
-                    cancellation_policy=begun.get("policy") or item.policy,
-                    member_execution_ids=list(begun["ids"]),
-                )
-            ]
-        return [await self._stop_members(item, begun)]
+
+    async def _walk(self, flow_id: str) -> dict[str, Any]:
+        """Looks at all members that nobody has looked at yet. Returns how many of the flow's go on."""
+        while True:
+            progress = await self._ask("flow_cancel_step", flow_id)
+            if not progress["more"]:
+                return progress
 
     async def _stop_members(self, item: FlowCancel, progress: dict[str, Any]) -> FlowCancelled:
         """Stops the members of a flow that this request has cancelled."""
-        while progress["more"]:
-            progress = await self._ask("flow_cancel_step", item.flow_id)
+        if progress["more"]:
+            progress = await self._walk(item.flow_id)
         members = await self._members(item.flow_id, left=False)
         reply = FlowCancelled(
             result="cancelled", cancellation_policy=item.policy, member_execution_ids=members

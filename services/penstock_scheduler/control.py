@@ -51,8 +51,8 @@ class Control:
         if item.input is not UNSET:
             given = {"override": True, "input": item.input}
 
-        async def make(execution_id: str) -> dict[str, Any]:
-            args = {"id": execution_id, "execution_id": item.execution_id, **given}
+        async def make(execution_id: str, again: bool = False) -> dict[str, Any]:
+            args = {"id": execution_id, "execution_id": item.execution_id, "again": again, **given}
             reply = await self._store.call(partition, "replay", args)
             if "edge_inputs" in reply:
                 # It ran with what edges handed on to it, and so does its replay.

@@ -68,8 +68,8 @@ class Executions:
         partition, op, args = self._create(item)
         key, body = args.pop("idempotency_key"), args.pop("digest")
 
-        async def make(execution_id: str) -> dict[str, Any]:
-            return await self._store.call(partition, op, args | {"id": execution_id})
+        async def make(execution_id: str, again: bool) -> dict[str, Any]:
+            return await self._store.call(partition, op, args | {"id": execution_id, "again": again})
 
         return await once(self._store, "execution", item.namespace, key, body, partition, make)
 
@@ -101,7 +101,7 @@ class Executions:
         return [each if isinstance(each, PenstockError) else views.execution(each) for each in records]
 
     async def list(self, call: Call[ExecutionList]) -> Sequence[Any]:
-        return await asyncio.gather(*map(self._list, call.items))
+        return await asyncio.gather(*map(self._list, call.items), return_exceptions=True)
 
     async def _list(self, item: ExecutionList) -> dict[str, Any]:
         filters = {

@@ -31,22 +31,23 @@ async def once(
     key: str,
     body: str,
     partition: int,
-    make: Callable[[str], Awaitable[dict[str, Any]]],
+    make: Callable[[str, bool], Awaitable[dict[str, Any]]],
 ) -> dict[str, Any]:
     """Makes an execution that must live in `partition`; its key is remembered where keys of that name are.
 
     `body` is the request's digest. The id is settled there first: whoever comes again after a crash goes
-    on with the same one, so `make(id)` may be repeated. Raises what `make` raises, and
-    `idempotency_conflict`.
+    on with the same one, so `make(id, again)` may be repeated; `again` says that the id was settled by an earlier
+    request, so what exists under it is a duplicate. Raises what `make` raises, and `idempotency_conflict`.
     """
     home = partition_for(f"{namespace}:{key}", store.partitions)
     scope = {"verb": verb, "namespace": namespace, "key": key}
     entry = scope | {"digest": body}
-    kept = await store.call(home, "remember", entry | {"execution_id": new_id(partition)})
+    fresh = new_id(partition)
+    kept = await store.call(home, "remember", entry | {"execution_id": fresh})
     if first := kept.get("reply"):
         return {**first, "duplicate": True}
     try:
-        reply = await make(kept["execution_id"])
+        reply = await make(kept["execution_id"], kept["execution_id"] != fresh)
     except PenstockError as error:
         if error.error_class not in _UNDECIDED:
             await store.call(home, "forget", scope)

@@ -51,7 +51,16 @@ SIGNAL_ROUTER: Final = "signal-router"
 MIRROR_OBSERVER: Final = "mirror-observer"
 CANCEL_RECONCILER: Final = "cancel-reconciler"
 AUDIT_RELAY: Final = "audit-relay"
-SERVICES: Final = (SCHEDULER, LEASE_KEEPER, SIGNAL_ROUTER, MIRROR_OBSERVER, CANCEL_RECONCILER, AUDIT_RELAY)
+DESCRIPTIONS: Final = {
+    SCHEDULER: "takes executions and flows in, hands ready work to workers, keeps limits and schedules",
+    LEASE_KEEPER: "leases, renewals and outcomes of what workers hold",
+    SIGNAL_ROUTER: "waitpoints, and the signals that wake what is suspended",
+    MIRROR_OBSERVER: "flows that mirror work which somebody else runs",
+    CANCEL_RECONCILER: "stops executions and flows, until they have stopped",
+    AUDIT_RELAY: "carries every change of state from Valkey to the audit stream",
+}
+"""The services, and what service discovery says of each."""
+SERVICES: Final = tuple(DESCRIPTIONS)
 
 EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)
 EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)

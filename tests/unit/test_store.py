@@ -67,7 +67,13 @@ async def test_a_server_that_loads_its_data_is_away_and_told_of_once(
             assert said[-1][1].startswith("Valkey is away: LOADING")
 
 
-async def test_any_other_refusal_is_an_error_each_time(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_server_is_told_of_once_in_a_while_and_named_to_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with answering(lambda: FULL) as store:
-        assert "refused the call: OOM" in await refusal(store)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
+        for _ in range(3):
+            assert "out of memory" in await refusal(store)
+        error = (await asyncio.gather(store.call(0, "get", {}), return_exceptions=True))[0]
+    assert isinstance(error, PenstockError)
+    assert error.retry_after_ms
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

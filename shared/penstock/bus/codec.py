@@ -1,5 +1,6 @@
 """Bytes ↔ messages, for one verb: requests decoded and checked, results encoded (contract §1)."""
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _raws: Final = msgspec.json.Decoder(list[Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELD: Final = re.compile(r"(?:unknown|missing required) field `([^`]*)`")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]").search
 _PATH: Final = re.compile(r" - at `(?:key` in `)?\$([^`]*)`$")
 
 
@@ -55,7 +57,7 @@ class Codec(Generic[Req, Rep]):
             try:
                 bodies = _raws.decode(body)
             except _UNREADABLE as error:
-                raise _invalid(error) from None
+                raise (_lone_surrogate(body) or _invalid(error)) from None
             _check_count(len(bodies))
             return [self._request(one, limit) for one in bodies]
         _check_count(len(requests))
@@ -67,7 +69,7 @@ class Codec(Generic[Req, Rep]):
         try:
             request = self._one.decode(body)
         except _UNREADABLE as error:
-            return _invalid(error)
+            return _lone_surrogate(body) or _invalid(error)
         return self._checked(request, limit)
 
     def _checked(self, request: Req, limit: int) -> Req | PenstockError:
@@ -163,6 +165,36 @@ def _check_count(count: int) -> None:
             f"a batch holds at most {MAX_BATCH} requests; this one has {count}",
             detail={"limit": MAX_BATCH, "size": count},
         )
+
+
+def _lone_surrogate(body: bytes | Raw) -> PenstockError | None:
+    """The error for a string that holds half of a surrogate pair (RFC 8259, section 8.2), if the body has one.
+
+    msgspec says of it that the input was truncated; Python's own parser lets it through, and so finds it.
+    """
+    found: list[str] = []
+
+    def look(value: Any, path: str) -> None:
+        if isinstance(value, str):
+            if _SURROGATE(value):
+                found.append(path)
+        elif isinstance(value, dict):
+            for name, item in cast("dict[str, Any]", value).items():
+                look(name, path)
+                look(item, f"{path}.{name}" if path else name)
+        elif isinstance(value, list):
+            for index, item in enumerate(cast("list[Any]", value)):
+                look(item, f"{path}[{index}]")
+
+    try:
+        look(json.loads(bytes(body)), "")
+    except (ValueError, RecursionError):
+        return None
+    if not found:
+        return None
+    field = found[0].encode("utf-8", "replace").decode()[:_MESSAGE_CHARS]
+    message = f"{field or 'the request'} holds half of a UTF-16 surrogate pair: it is no text"
+    return errors.make("invalid_request", message, detail={"field": field} if field else None)
 
 
 def _invalid(error: Exception) -> PenstockError:

@@ -53,14 +53,24 @@ class Served:
 class Discovery:
     """Answers PING, INFO and STATS for one service instance."""
 
-    def __init__(self, nats: Client, name: str, instance: str, version: str, served: list[Served]) -> None:
+    def __init__(
+        self,
+        nats: Client,
+        name: str,
+        instance: str,
+        version: str,
+        served: list[Served],
+        description: str | None = None,
+    ) -> None:
         self._nats = nats
         self._name = name
         self._instance = instance
         self._served = served
         self._subscriptions: list[Subscription] = []
         self._ping = ServicePing(instance, name, version)
-        self._info = ServiceInfo(name, instance, version, endpoints=[each.info for each in served])
+        self._info = ServiceInfo(
+            name, instance, version, description=description, endpoints=[each.info for each in served]
+        )
         self._stats = ServiceStats(
             instance, name, version, datetime.now(UTC), [each.stats for each in served]
         )

@@ -27,7 +27,7 @@ from penstock.bus.codec import MAX_PAYLOAD_BYTES, codec_of
 from penstock.bus.discovery import Discovery, Served
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
-from penstock.verbs import Req, Verb
+from penstock.verbs import DESCRIPTIONS, Req, Verb
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -124,7 +124,12 @@ class Endpoints:
             for verb, handler in handlers.items()
         ]
         self._discovery = Discovery(
-            nats, self._queue_group, instance or uuid7(), version, [each.served for each in self._endpoints]
+            nats,
+            self._queue_group,
+            instance or uuid7(),
+            version,
+            [each.served for each in self._endpoints],
+            DESCRIPTIONS.get(service),
         )
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -229,8 +234,10 @@ class Endpoints:
         except Exception:
             log.exception("%s: the handler failed", endpoint.verb.name)
         else:
-            if results is None or len(results) == len(call.items):
-                return results
+            if results is None:
+                return None
+            if len(results) == len(call.items):
+                return [_of_item(endpoint.verb, result) for result in results]
             log.error(
                 "%s: the handler gave %d results for %d items",
                 endpoint.verb.name,
@@ -269,6 +276,14 @@ class Endpoints:
         endpoint.served.answered(messages, seconds)
         if self._observer is not None:
             self._observer(endpoint.verb, items, failed, seconds)
+
+
+def _of_item(verb: Verb[Any, Any], result: Any) -> Any:
+    """A result fit to be sent. Handlers that gather their items' exceptions also gather those of bugs."""
+    if not isinstance(result, BaseException) or isinstance(result, PenstockError):
+        return result
+    log.error("%s: the handler failed on an item", verb.name, exc_info=result)
+    return errors.make("internal")
 
 
 async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> None:

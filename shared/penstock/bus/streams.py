@@ -20,7 +20,7 @@ AUDIT: Final = "AUDIT"
 DEDUP_WINDOW_S: Final = 120.0
 
 # Raised when a definition changes: an older service then leaves a newer one's streams alone.
-_DEFINITION: Final = 1
+_DEFINITION: Final = 2
 _DEFINITION_KEY: Final = "penstock-definition"
 _NAME_IN_USE: Final = 10058
 _PAUSE_S: Final = 0.25
@@ -34,9 +34,10 @@ def stream_name(root: str, stream: str) -> str:
 def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WINDOW_S) -> list[StreamConfig]:
     """The streams of a deployment."""
 
-    def stream(name: str, subjects: str, **more: Any) -> StreamConfig:
+    def stream(name: str, subjects: str, description: str, **more: Any) -> StreamConfig:
         return StreamConfig(
             name=stream_name(root, name),
+            description=f"Penstock: {description}",
             subjects=[f"{root}.{subjects}"],
             storage=StorageType.FILE,
             num_replicas=replicas,
@@ -49,13 +50,20 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
     work_queue = {"retention": RetentionPolicy.WORK_QUEUE, "discard": DiscardPolicy.NEW}
     audit = f"{root}.audit."
     return [
-        stream(SIGNALS, "signal.>", **work_queue),
-        stream(OBSERVATIONS, "observation.>", **work_queue),
-        stream(EVENTS_IN, "event.>", **work_queue),
-        stream(DEAD, "dead.>", retention=RetentionPolicy.LIMITS, allow_direct=True),
+        stream(SIGNALS, "signal.>", "published signals, until they are applied", **work_queue),
+        stream(OBSERVATIONS, "observation.>", "published observations, until they are applied", **work_queue),
+        stream(EVENTS_IN, "event.>", "published events that flows may wait for", **work_queue),
+        stream(
+            DEAD,
+            "dead.>",
+            "dead letters: what could not be applied, and why",
+            retention=RetentionPolicy.LIMITS,
+            allow_direct=True,
+        ),
         stream(
             AUDIT,
             "audit.*.*.*.*",
+            "the audit trail: every change of state, hash-chained",
             retention=RetentionPolicy.LIMITS,
             deny_delete=True,
             deny_purge=True,

@@ -81,7 +81,7 @@ async def up(
     ready_file
         Written, as JSON {"nats_url", "valkey_url", "metrics_urls", "pids", …}, once every service answers.
     partitions
-        Shards of the state; may grow, must never shrink [1].
+        Shards of the state, fixed at the first start [1].
     durability
         disk: what is acknowledged survives a power cut. process: it survives killed processes [disk].
     scale

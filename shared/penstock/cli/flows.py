@@ -171,7 +171,7 @@ async def cancel(
     request = {"flow_id": flow_id, "policy": policy, "reason": reason, "wait": wait, "wait_ms": wait_ms}
     timeout = LONG + (wait_ms / 1000 if wait else 0)
     reply = cast(FlowCancelled, await shell.ask("flow.cancel", request, timeout=timeout))
-    count = reply.member_count or len(reply.member_execution_ids)
+    count = len(reply.member_execution_ids)
     shell.show(reply, f"{styled(reply.result)} [dim]{count} member{'' if count == 1 else 's'}[/]")
     if reply.result == "partially_cancelled":
         raise Problem(f"{len(reply.failed_member_execution_ids or [])} members have not stopped yet")

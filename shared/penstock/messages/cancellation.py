@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from penstock.messages.common import Id, Limit, Reply, Request, Text, WaitMs
 from penstock.messages.flows import Revision
@@ -36,8 +36,10 @@ class FlowCancelled(Reply, kw_only=True):
     status: str = "cancelled"
     cancellation_policy: str
     member_execution_ids: list[str] = []
-    member_count: int | None = None
-    failed_member_execution_ids: list[str] | None = None
+    member_count: int | UnsetType = UNSET
+    """Only with `cancellation_scheduled`."""
+    failed_member_execution_ids: list[str] | UnsetType = UNSET
+    """Only with `partially_cancelled`."""
 
 
 class ExecutionCancel(Request, kw_only=True):

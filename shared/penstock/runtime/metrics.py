@@ -126,7 +126,7 @@ class Metrics(Collector):
             labels=("verb", "outcome"),
         )
         latency = HistogramMetricFamily(
-            "penstock_request_seconds",
+            "penstock_request_duration_seconds",
             "Time in the handler, requests merged into one call counted once",
             labels=("verb",),
         )

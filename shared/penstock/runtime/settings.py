@@ -63,7 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(pattern=TOKEN_PATTERN, description="first token of every subject and key: one per deployment"),
     ] = "penstock"
     partitions: Annotated[
-        int, Meta(ge=1, le=4096, description="shards of the state; it may grow, it must never shrink")
+        int, Meta(ge=1, le=4096, description="shards of the state, fixed at a deployment's first start")
     ] = 1
     max_payload_bytes: Annotated[
         int, Meta(ge=1024, le=64 * 2**20, description="limit of one input, result, payload or state")

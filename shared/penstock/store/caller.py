@@ -37,6 +37,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
+class DeploymentError(Exception):
+    """The settings do not fit the deployment that is there; the message says what to do."""
+
+
 class _Command(msgspec.Struct, gc=False):
     packed: bytes
     answer: "asyncio.Future[bytes]"
@@ -91,19 +95,38 @@ class Store:
     async def connect(cls, url: str, **options: Any) -> Self:
         """Connects and loads the library.
 
-        Raises PenstockError("valkey_unavailable"), or LibraryError for another build of the same version.
+        Raises PenstockError("valkey_unavailable"), LibraryError for another build of the same version, or
+        DeploymentError when the deployment was started with another number of partitions.
         """
         store = cls(url, **options)
-        await store.ensure_library()
+        try:
+            await store.ensure_library()
+            await store.ensure_partitions()
+        except BaseException:
+            store._link.close()
+            raise
         return store
+
+    async def ensure_partitions(self) -> None:
+        """Fixes the number of partitions for good at a deployment's first start; another number is refused.
+
+        An id, an idempotency key and a concurrency key name the partition that keeps their books: with another
+        number of partitions they would lead elsewhere.
+        """
+        kept = (await self.call(0, "deployment", {"partitions": self.partitions}))["partitions"]
+        if kept != self.partitions:
+            raise DeploymentError(
+                f"the deployment under the root {self._root!r} was started with {kept} partitions and keeps them: "
+                f"set PENSTOCK_PARTITIONS={kept} (it is {self.partitions}), or take another root"
+            )
 
     async def ensure_library(self) -> None:
         """Loads the library if the server's is older or gone (a failover may lose it)."""
         await library.ensure(self.execute, dev=self._dev)
 
     async def ping(self) -> None:
-        """Raises PenstockError("valkey_unavailable") unless Valkey answers."""
-        await self.execute("PING")
+        """Raises PenstockError("valkey_unavailable") unless Valkey runs this service's function."""
+        await self.call(0, "ping", {})
 
     async def execute(self, *command: Any) -> Any:
         """One plain Valkey command, apart from the batches (diagnostics, secrets).

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from typing import Final
 
 from penstock.errors import PenstockError, make
@@ -9,6 +10,10 @@ from penstock.store.wire import ReplyError, Wire
 
 log: Final = logging.getLogger(__name__)
 
+GRUMBLE_EVERY_S: Final = 10.0
+"""Refusals between two lines of the log are only counted."""
+RETRY_AFTER_MS: Final = 1000
+"""What callers are told to wait while Valkey is away or full."""
 AGAIN_S: Final = 0.1
 """While Valkey is away, calls are refused at once for so long."""
 _AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "ERR max number of clients")
@@ -26,6 +31,8 @@ class Link:
         self._connecting: asyncio.Task[Wire] | None = None
         self._refuse_until = 0.0
         self._told = False
+        self._refusals = 0
+        self._grumbled_at = -math.inf
 
     async def open(self) -> Wire:
         """The connection, made once for all who wait for it. Raises OSError, TimeoutError or ReplyError."""
@@ -53,9 +60,13 @@ class Link:
             self._connecting = None
 
     def refused(self, error: ReplyError) -> None:
-        """A call was refused as a whole: the server is full, say. One that is away is told of once."""
+        """A call was refused as a whole: told of once in a while. A server that is away is told of once."""
         if not _is_away(error):
-            log.error("Valkey refused a call: %s", error)
+            self._refusals += 1
+            now = asyncio.get_running_loop().time()
+            if now - self._grumbled_at >= GRUMBLE_EVERY_S:
+                log.error("Valkey refused calls (%d since the last such line): %s", self._refusals, error)
+                self._grumbled_at, self._refusals = now, 0
             return
         if not self._told:
             self._told = True
@@ -80,11 +91,17 @@ def unavailable(error: object) -> PenstockError:
     """What callers are told when a call failed as a whole."""
     if isinstance(error, PenstockError):
         return error
-    if _is_away(error):
-        return make("valkey_unavailable", f"Valkey is away: {str(error)[:200]}")
     if isinstance(error, ReplyError):
-        return make("valkey_unavailable", f"Valkey refused the call: {str(error)[:200]}")
-    return make("valkey_unavailable", f"Valkey is away: {type(error).__name__}")
+        said = str(error)[:200]
+        if said.startswith("OOM"):
+            message = (
+                f"Valkey is out of memory, give it more (maxmemory) or wait until work has ended: {said}"
+            )
+        else:
+            message = f"Valkey {'is away' if _is_away(error) else 'refused the call'}: {said}"
+    else:
+        message = f"Valkey is away: {type(error).__name__}"
+    return make("valkey_unavailable", message, retry_after_ms=RETRY_AFTER_MS)
 
 
 def _is_away(error: object) -> bool:

@@ -1,0 +1,114 @@
+"""What is asked twice, at once or after a crash, is answered as if it had been asked once."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from house import House
+from penstock.store import DeploymentError, Store
+
+MEMBERS = 1500
+CAP = 1000
+
+
+async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock: House) -> None:
+    members = [{"key": f"m{n}", "kind": "test.job"} for n in range(MEMBERS)]
+    flow = await penstock.request(
+        "flow.create", {"controller_id": "c", "owner": "o", "goal": "g", "members": members}
+    )
+    await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
+    ask = {"flow_id": flow["flow_id"], "policy": "cancel_all", "wait": True}
+    replies = await asyncio.gather(*(penstock.request("flow.cancel", ask) for _ in range(3)))
+    counts = sorted(len(reply["member_execution_ids"]) for reply in replies)
+    assert counts == [CAP, CAP, MEMBERS]  # a retry names a thousand at most, the first answer all
+    assert {reply["result"] for reply in replies} == {"cancelled"}
+    for reply in replies:
+        assert "member_count" not in reply and "failed_member_execution_ids" not in reply
+    again = await penstock.request("flow.cancel", ask)
+    assert len(again["member_execution_ids"]) == CAP
+
+
+@pytest.mark.parametrize("verb", ["execution.create", "execution.replay"])
+async def test_a_repeat_after_a_crash_between_make_and_settle_is_a_duplicate(
+    penstock: House, verb: str
+) -> None:
+    parent = await penstock.create()
+    body: dict[str, Any]
+    if verb == "execution.create":
+        body = {"kind": "test.job", "parent_id": parent, "idempotency_key": "k"}
+    else:
+        await penstock.request("execution.cancel", {"execution_id": parent})
+        body = {"execution_id": parent, "idempotency_key": "k"}
+    store = penstock.running["scheduler"].context.store
+    real, crashed = store.call, asyncio.Event()
+
+    async def call(partition: int, op: str, args: Any) -> Any:
+        if op == "settle":
+            crashed.set()
+            raise RuntimeError("the process dies here")
+        return await real(partition, op, args)
+
+    store.call = call
+    error = await penstock.refused(verb, body)
+    assert error.code == "internal" and crashed.is_set()
+    store.call = real
+    first, second = [await penstock.request(verb, body) for _ in range(2)]
+    assert (first["duplicate"], second["duplicate"]) == (True, True)
+    assert first["execution_id"] == second["execution_id"]
+
+
+async def test_an_item_of_a_batch_of_lists_that_fails_hurts_no_other(penstock: House) -> None:
+    execution_id = await penstock.create()
+    store = penstock.running["scheduler"].context.store
+    real = store.call
+
+    async def call(partition: int, op: str, args: Any) -> Any:
+        if op == "list" and args.get("kind") == "broken":
+            raise RuntimeError("a bug")
+        return await real(partition, op, args)
+
+    store.call = call
+    asked = [{"kind": "test.job"}, {"kind": "broken"}, {}]
+    first, broken, last = await penstock.request("execution.list", asked)
+    for answer in (first, last):
+        assert [item["execution_id"] for item in answer["ok"]["items"]] == [execution_id]
+    assert broken["error"]["code"] == "internal"
+
+
+async def test_a_deployment_keeps_the_number_of_partitions_it_was_started_with(penstock: House) -> None:
+    settings = penstock.settings
+    for partitions in (settings.partitions + 1, settings.partitions + 3):
+        with pytest.raises(DeploymentError, match=f"PENSTOCK_PARTITIONS={settings.partitions}"):
+            await Store.connect(
+                settings.valkey_url, service="scheduler", root=settings.root, partitions=partitions, dev=True
+            )
+    store = await Store.connect(
+        settings.valkey_url, service="scheduler", root=settings.root, partitions=settings.partitions, dev=True
+    )
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"kind": "\\ud800"}', "kind"),
+        (b'{"kind": "k", "tags": {"a": "x\\udfff"}}', "tags.a"),
+        (b'{"kind": "k", "capabilities": ["c", "\\ud800x"]}', "capabilities[1]"),
+    ],
+)
+async def test_half_a_surrogate_pair_is_refused_by_name(penstock: House, body: bytes, field: str) -> None:
+    for sent, named in ((body, field), (b"[" + body + b"]", f"[0].{field}")):
+        reply = (await penstock.ask("execution.create", sent)).data.decode()
+        assert "surrogate" in reply and f'"field":"{named}"' in reply
+
+
+async def test_service_discovery_says_what_each_service_and_stream_is_for(penstock: House) -> None:
+    seen = msgspec.json.decode(
+        (await penstock.nats.request(f"$SRV.INFO.{penstock.root}-scheduler", b"")).data
+    )
+    assert "hands ready work to workers" in seen["description"]
+    for stream in await penstock.js.streams_info():
+        if str(stream.config.name).startswith(penstock.root.upper()):
+            assert str(stream.config.description).startswith("Penstock: ")
