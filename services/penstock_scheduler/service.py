@@ -94,5 +94,6 @@ def build(context: Context) -> Service:
         background=[lambda: work.sweep(context.settings.sweep_ms / 1000)],
         start=handover.start,
         drain=drain,
+        release=work.release,
         close=handover.stop,
     )

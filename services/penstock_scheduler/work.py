@@ -142,6 +142,10 @@ class Work:
     async def drain(self) -> None:
         """Lets the parked workers go: they ask another scheduler."""
         self._stopping = True
+        self.release()
+
+    def release(self) -> None:
+        """Answers all who wait with nothing: they ask again, and get another scheduler."""
         lines, self._lines = self._lines, {}
         for line in lines.values():
             for parked in line:

@@ -104,7 +104,8 @@ def tokens(namespace: str, entity: str, event: str, id: str) -> str:
 
 
 class Problem(NamedTuple):
-    """Something that must not be. `kind`: not_an_event, edited, broken_link, missing, repeated, removed."""
+    """Something that must not be. `kind`: edited, broken_link, missing, repeated, removed, not_an_event (one that is
+    linked into the chain and yet tells of nothing)."""
 
     stream_seq: int
     kind: str
@@ -121,6 +122,10 @@ class Report(Struct):
     head_cut: bool = False
     """Older events have left the stream by its limits: the proof starts at `first_seq`."""
     last_hash: str = GENESIS.decode()
+    strangers: int = 0
+    """Messages that are no events at all: somebody else may publish to the stream. They are no links of the chain."""
+    first_stranger: int | None = None
+    """The stream sequence of the first of them."""
     problem_count: int = 0
     problems: list[Problem] = []
     """The first ones."""
@@ -136,10 +141,16 @@ class Report(Struct):
             first = self.problems[0]
             others = f" ({self.problem_count} problems in all)" if self.problem_count > 1 else ""
             return f"BROKEN at stream sequence {first.stream_seq}: {first.message}{others}; {span}"
-        if not self.events:
+        if not self.events and not self.strangers:
             return "there are no events in the stream" + (" any more" if self.head_cut else "")
         start = f"; older ones have left it: the proof starts at {self.first_seq}" if self.head_cut else ""
-        return f"the chain is whole: {span}; last hash {self.last_hash}{start}"
+        others = ""
+        if self.strangers:
+            others = (
+                f"; {self.strangers} messages in the stream are none of Penstock's, the first at {self.first_stranger}:"
+                " somebody else may publish there"
+            )
+        return f"the chain is whole: {span}; last hash {self.last_hash}{start}{others}"
 
 
 class _Key(Struct, gc=False):
@@ -170,11 +181,13 @@ class Verifier:
         elif stream_seq != report.last_seq + 1:
             self._problem(stream_seq, "removed", f"after {report.last_seq} comes {stream_seq} in the stream")
         report.last_seq = stream_seq
-        report.events += 1
         parts = unseal(body)
         if parts is None:
-            self._problem(stream_seq, "not_an_event", "the message is no audit event")
+            report.strangers += 1
+            if report.first_stranger is None:
+                report.first_stranger = stream_seq
             return
+        report.events += 1
         form, prev, digest = parts
         if prev != self._prev and not (report.head_cut and report.events == 1):
             self._problem(stream_seq, "broken_link", "its prev_hash is not the hash of the event before it")
@@ -204,7 +217,7 @@ class Verifier:
     def finish(self, last_seq: int) -> Report:
         """The report; `last_seq` is the stream's own idea of its last sequence."""
         report = self.report
-        if not report.events:
+        if not report.events and not report.strangers:
             report.head_cut = last_seq > 0
         elif report.last_seq < last_seq:
             self._problem(last_seq, "removed", f"the messages end at {report.last_seq}, not {last_seq}")

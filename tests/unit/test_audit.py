@@ -115,8 +115,16 @@ def test_a_repeated_event_is_found():
 
 
 def test_a_foreign_message_is_found(messages: Messages):
-    messages.append((11, b"hello"))
-    assert first_problem(messages)[:2] == (11, "not_an_event")
+    [(_, after)] = chained(facts("c", 1), after=audit.unseal(messages[-1][1])[2])
+    messages += [(11, b"hello"), (12, b'{"error":{"code":"invalid_request"}}'), (13, after)]
+    report = audit.verify_messages(messages)
+    assert (report.ok, report.events, report.strangers, report.first_stranger) == (True, 11, 2, 11)
+    assert "the chain is whole" in report.sentence() and "2 messages" in report.sentence()
+
+
+def test_an_event_that_a_stranger_has_overwritten_breaks_the_chain(messages: Messages):
+    messages[4] = (5, b"hello")
+    assert first_problem(messages)[:2] == (6, "broken_link")
 
 
 def test_a_missing_first_event_is_found(messages: Messages):
@@ -138,7 +146,8 @@ def test_a_missing_end_is_found(messages: Messages):
 
 
 def test_many_problems_are_counted_but_not_all_kept(messages: Messages):
-    report = audit.verify_messages([(seq, b"x") for seq in range(1, 1001)])
+    apart = [(seq, audit.seal(audit.canonical(facts("a", seq)), audit.GENESIS)[0]) for seq in range(1, 1002)]
+    report = audit.verify_messages(apart)
     assert report.problem_count == 1000
     assert len(report.problems) == audit.Verifier.KEPT
 

@@ -458,7 +458,7 @@ async def test_unavailability_is_retried(client: Client, root: str):
         return [ACK] * len(messages)
 
     async with consuming(client, root, handler):
-        await client.publish(f"{root}.signal.w.go", b"x")
+        await client.jetstream().publish(f"{root}.signal.w.go", b"x")
         await until(is_left(client, root, 0))
     assert tries == [1, 1, 1]
 

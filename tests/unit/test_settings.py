@@ -37,6 +37,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_GRANT_TTL_MS": "1000",
         "PENSTOCK_RETENTION_MS": "5",
         "PENSTOCK_STREAM_REPLICAS": "3",
+        "PENSTOCK_REPLY_PREFIXES": "_INBOX.,mine.",
         "PENSTOCK_METRICS_HOST": "10.0.0.1",
         "PENSTOCK_METRICS_PORT": "9100",
         "PENSTOCK_LOG_LEVEL": "debug",

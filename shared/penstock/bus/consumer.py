@@ -101,6 +101,7 @@ class Consumer:
         self._asked = 0  # messages that the server still owes to our pull requests
         self._wake = asyncio.Event()
         self._lost = False
+        self._taking = True
         self._stopping = False
 
     async def start(self, nats: Client, root: str, replicas: int = 1) -> None:
@@ -114,12 +115,26 @@ class Consumer:
         self._heard = self._loop.time()
         self._reconnects = nats.stats["reconnects"]
         self._inbox = nats.new_inbox()
-        self._subscription: Subscription = await nats.subscribe(
-            self._inbox, cb=self._arrived, pending_bytes_limit=0
-        )
+        self._subscription: Subscription
+        await self._listen()
         await self._mend()
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
+
+    async def share(self, taking: bool) -> None:
+        """Leaves the messages to other instances, or takes its part again. What is here already is handled."""
+        if taking == self._taking:
+            return
+        self._taking = taking
+        if taking:
+            await self._listen()
+            self._lost = True
+            self._wake.set()
+        else:
+            await unsubscribe(self._nats, [self._subscription])  # ends the standing pull request, too
+
+    async def _listen(self) -> None:
+        self._subscription = await self._nats.subscribe(self._inbox, cb=self._arrived, pending_bytes_limit=0)
 
     async def stop(self) -> None:
         """Takes no more; the batch at work is finished, what waits behind it goes back to the stream."""
@@ -212,7 +227,7 @@ class Consumer:
 
     async def _pull(self) -> None:
         wanted = self._batch - max(self._asked, 0) - len(self._buffer)
-        if wanted < self._batch // 2 or self._stopping:
+        if wanted < self._batch // 2 or self._stopping or not self._taking:
             return
         request = {
             "batch": wanted,

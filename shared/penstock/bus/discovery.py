@@ -27,6 +27,8 @@ from nats.micro.service import (
     control_subject,
 )
 
+from penstock.bus.reply_guard import ReplyGuard
+
 
 class Served:
     """An endpoint as discovery shows it, and its counters."""
@@ -60,8 +62,10 @@ class Discovery:
         instance: str,
         version: str,
         served: list[Served],
+        replies: ReplyGuard,
         description: str | None = None,
     ) -> None:
+        self._replies = replies
         self._nats = nats
         self._name = name
         self._instance = instance
@@ -93,5 +97,5 @@ class Discovery:
         return subscriptions
 
     async def _answer(self, answer: Callable[[], dict[str, Any]], msg: Msg) -> None:
-        if msg.reply:
+        if msg.reply and self._replies.admits(msg.reply):
             await self._nats.publish(msg.reply, json.dumps(answer()).encode())

@@ -25,6 +25,7 @@ from nats.errors import Error as NatsError
 from penstock import __version__, errors
 from penstock.bus.codec import MAX_PAYLOAD_BYTES, codec_of
 from penstock.bus.discovery import Discovery, Served
+from penstock.bus.reply_guard import ReplyGuard
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
 from penstock.verbs import DESCRIPTIONS, Req, Verb
@@ -114,7 +115,9 @@ class Endpoints:
         instance: str | None = None,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         observer: Observer | None = None,
+        reply_prefixes: Sequence[str] = (),
     ) -> None:
+        self.replies = ReplyGuard(root, reply_prefixes)
         self._nats = nats
         self._queue_group = f"{root}-{service}"
         self._max_payload_bytes = max_payload_bytes
@@ -129,6 +132,7 @@ class Endpoints:
             instance or uuid7(),
             version,
             [each.served for each in self._endpoints],
+            self.replies,
             DESCRIPTIONS.get(service),
         )
         self._subscriptions: list[Subscription] = []
@@ -140,8 +144,25 @@ class Endpoints:
         """How many handler calls run now."""
         return len(self._tasks)
 
+    @property
+    def taking(self) -> bool:
+        """Whether this instance gets its share of requests."""
+        return bool(self._subscriptions)
+
     async def start(self) -> None:
         """Begins to take requests; once this returns the server knows of every endpoint."""
+        await self._subscribe()
+        await self._discovery.start()
+        await self._nats.flush()
+
+    async def share(self, taking: bool) -> None:
+        """Leaves the queue groups, so that other instances get all requests, or joins them again."""
+        if taking and not self._subscriptions:
+            await self._subscribe()
+        elif not taking and self._subscriptions:
+            await self._unsubscribe()
+
+    async def _subscribe(self) -> None:
         for endpoint in self._endpoints:
             subscription = await self._nats.subscribe(
                 endpoint.served.subject,
@@ -152,8 +173,12 @@ class Endpoints:
             )
             endpoint.subscription = subscription
             self._subscriptions.append(subscription)
-        await self._discovery.start()
-        await self._nats.flush()
+
+    async def _unsubscribe(self) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await unsubscribe(self._nats, subscriptions)
+        for endpoint in self._endpoints:
+            self._flush(endpoint)
 
     async def drain(self, timeout: float = 30.0) -> None:
         """Stops taking requests, and lets the running handlers finish."""
@@ -162,10 +187,7 @@ class Endpoints:
 
     async def stop_taking(self) -> None:
         """No new requests; those that are here already still get their handlers."""
-        subscriptions, self._subscriptions = self._subscriptions, []
-        await unsubscribe(self._nats, [*subscriptions, *self._discovery.stop()])
-        for endpoint in self._endpoints:
-            self._flush(endpoint)
+        await asyncio.gather(self._unsubscribe(), unsubscribe(self._nats, self._discovery.stop()))
 
     async def finish(self, timeout: float = 30.0) -> None:
         """Waits for the running handlers; past `timeout` they are cancelled and their callers told so."""
@@ -177,7 +199,8 @@ class Endpoints:
             await asyncio.wait(self._tasks)
 
     async def _arrived(self, endpoint: _Endpoint, msg: Msg) -> None:
-        endpoint.queue.append(msg)
+        if self.replies.admits(msg.reply):
+            endpoint.queue.append(msg)
         if endpoint.subscription is None or not endpoint.subscription.pending_msgs:
             self._flush(endpoint)  # it was the last of those that one read brought
 

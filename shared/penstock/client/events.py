@@ -1,6 +1,7 @@
 """Audit events as they happen, over core NATS (nothing is replayed: `penstock audit` reads the stream)."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,6 +35,8 @@ class AuditEvent(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
     prev_hash: str | None = None
     hash: str | None = None
 
+
+log: Final = logging.getLogger("penstock.client")
 
 _decode: Final = msgspec.json.Decoder(AuditEvent).decode
 
@@ -86,7 +89,10 @@ class EventStream:
             yield await self.next()
 
     async def _on_event(self, msg: Msg) -> None:
-        self._queue.put_nowait(_decode(msg.data))
+        try:
+            self._queue.put_nowait(_decode(msg.data))
+        except msgspec.DecodeError:
+            log.warning("a message on %s is no audit event", msg.subject)
 
     async def _watch(self, nats: Connection) -> None:
         await nats.closed.wait()

@@ -25,12 +25,16 @@ class Health:
         self._draining = False
         self.on_back: list[Callable[[], None]] = []
         """Called when NATS or Valkey is back: hints may have been lost meanwhile."""
+        self.on_change: list[Callable[[str, bool], None]] = []
+        """Called with each condition that changes, and whether it holds now."""
 
     def set(self, name: str, holds: bool) -> None:
         """A condition holds, or no longer."""
         if self._conditions.get(name) == holds:
             return
         self._conditions[name] = holds
+        for listener in self.on_change:
+            listener(name, holds)
         if not holds:
             self._log.warning(f"{name} is away")
         elif name in self._seen:

@@ -6,7 +6,8 @@ A partition belongs to the instance that has the highest random weight for it (r
 D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM
 Transactions on Networking 6(1), 1998): when one comes or goes, only its own partitions move.
 
-Two owners of a partition are harmless, none is not: an instance that hears nobody owns everything.
+Two owners of a partition are harmless, none is not: an instance that hears nobody owns everything. One that cannot
+reach Valkey says nothing and owns nothing, as long as it hears another one.
 """
 
 import asyncio
@@ -56,13 +57,30 @@ class Membership:
         self._members = frozenset({instance})
         self._owned = frozenset(range(partitions))
         self._leader = True
+        self._able = True
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def members(self) -> frozenset[str]:
-        """All live instances, this one among them."""
+        """All live instances that can work, this one among them unless it is `idle`."""
         return self._members
+
+    @property
+    def idle(self) -> bool:
+        """Whether this instance leaves its share to others: it cannot work, and somebody else can."""
+        return not self._able and bool(self._heard)
+
+    def is_alone(self) -> bool:
+        """Whether nobody else is there."""
+        return self._members == frozenset({self.instance})
+
+    def set_able(self, able: bool) -> None:
+        """Whether this instance can do its work, that is, reaches Valkey. The others are told at once."""
+        if able != self._able:
+            self._able = able
+            self._say(bye=not able)
+            self._changed()
 
     def owned(self) -> frozenset[int]:
         """The partitions that this instance looks after."""
@@ -87,7 +105,8 @@ class Membership:
 
     async def _beat(self) -> None:
         while True:
-            self._say()
+            if self._able:
+                self._say()
             self._forget()
             await asyncio.sleep(BEAT)
 
@@ -106,7 +125,8 @@ class Membership:
             return
         self._heard[instance] = time.monotonic()
         if not known:
-            self._say()  # a newcomer should not have to wait for our next beat
+            if self._able:
+                self._say()  # a newcomer should not have to wait for our next beat
             self._changed()
 
     def _forget(self) -> None:
@@ -118,7 +138,7 @@ class Membership:
             self._changed()
 
     def _changed(self) -> None:
-        self._members = frozenset({self.instance, *self._heard})
+        self._members = frozenset(self._heard if self.idle else {self.instance, *self._heard})
         self._owned = frozenset(
             number for number in range(self._count) if owner(self._members, str(number)) == self.instance
         )

@@ -42,11 +42,13 @@ class Running:
         self.metrics = Metrics(name, settings.instance, __version__, whole_process=whole_process)
         self.context: Context
         self.service: Service
+        self.endpoints: Endpoints
         self._port = Port(self.metrics, self.health)
         self._steps = contextlib.AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._patience = settings.drain_timeout_ms / 1000
         self._deadline = 0.0
+        self._sharing = asyncio.Event()
 
     @property
     def metrics_url(self) -> str:
@@ -118,7 +120,15 @@ class Running:
 
         hints = Hints(nats, settings.root)
         membership = Membership(
-            hints, name, settings.instance, settings.partitions, log, on_change=lambda: due.rebalance()
+            hints,
+            name,
+            settings.instance,
+            settings.partitions,
+            log,
+            on_change=lambda: self._members_changed(),
+        )
+        health.on_change.append(
+            lambda condition, holds: membership.set_able(holds) if condition == "valkey" else None
         )
         due = DueLoop(store, settings.partitions, log, sweep_ms=settings.sweep_ms, owned=membership.owned)
         wakes = Wakes(name, settings.root, nats, hints, membership, due, settings.sweep_ms, log)
@@ -148,7 +158,7 @@ class Running:
     async def _serve(self, service: Service) -> None:
         """From here on the service does its work."""
         context, settings = self.context, self.settings
-        endpoints = Endpoints(
+        endpoints = self.endpoints = Endpoints(
             context.nats,
             self.name,
             service.endpoints,
@@ -156,6 +166,7 @@ class Running:
             instance=settings.instance,
             max_payload_bytes=settings.max_payload_bytes,
             observer=self.metrics.request,
+            reply_prefixes=[each for each in settings.reply_prefixes.split(",") if each],
         )
         self._watch(endpoints, service)
         await context.wakes.start(due=service.due)
@@ -188,7 +199,33 @@ class Running:
             await endpoints.finish(max(0.0, self._deadline - time.monotonic()))
 
         self._undo("draining requests", drain, patient=True)
+        sharing = Tasks(self.log)
+        sharing.spawn(self._keep(lambda: self._share(endpoints, service)))
+        self._undo("keeping its share of requests", sharing.cancel)
         self.health.set("endpoints", True)
+
+    def _members_changed(self) -> None:
+        self.context.due.rebalance()
+        self._sharing.set()
+
+    async def _share(self, endpoints: Endpoints, service: Service) -> None:
+        """Leaves requests and messages to other instances while these can work and this one cannot."""
+        membership = self.context.membership
+        taking = True
+        while True:
+            await self._sharing.wait()
+            self._sharing.clear()
+            if taking != membership.idle:
+                continue
+            taking = not membership.idle
+            self.log.warning(
+                "takes its share again" if taking else "leaves its share to others: Valkey is away"
+            )
+            await endpoints.share(taking)
+            for consumer in service.consumers:
+                await consumer.share(taking)
+            if not taking and service.release is not None:
+                service.release()
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A background loop that fails is a bug, but no reason to stop the work that it does."""
@@ -231,6 +268,11 @@ class Running:
         metrics.gauge("penstock_ready", "1 when ready", lambda: health.ready)
         metrics.counter("penstock_nats_reconnects", "Reconnects to NATS", lambda: nats.stats["reconnects"])
         metrics.gauge("penstock_calls_in_flight", "Handler calls that run now", lambda: endpoints.in_flight)
+        metrics.counter(
+            "penstock_refused_replies",
+            "Requests dropped because their reply would go to Penstock's own subjects",
+            lambda: endpoints.replies.refused,
+        )
         membership = context.membership
         metrics.gauge("penstock_members", "Live instances of the service", lambda: len(membership.members))
         metrics.gauge("penstock_owned_partitions", "Partitions looked after", lambda: len(membership.owned()))

@@ -99,6 +99,8 @@ class Service:
     """Called before the loops and the first request: what must stand when the service says that it is ready."""
     drain: Callable[[], Awaitable[None]] | None = None
     """Called first when the service is to stop: let go of what is parked (an empty `work.next`)."""
+    release: Callable[[], None] | None = None
+    """Called when this instance leaves its share to others, for it cannot reach Valkey: let go of what is parked."""
     close: Callable[[], Awaitable[None]] | None = None
     """Called last, while NATS and Valkey are still there."""
     due: bool = True

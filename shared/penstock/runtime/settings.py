@@ -80,6 +80,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     stream_replicas: Annotated[
         int, Meta(ge=1, le=5, description="copies of each JetStream stream: 1 on one node, 3 on a cluster")
     ] = 1
+    reply_prefixes: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\s$*>,]+(,[^\s$*>,]+)*$|^$",
+            description="what reply subjects must begin with, separated by commas, such as `_INBOX.`; empty: any but"
+            " the root's own and `$`",
+        ),
+    ] = ""
     metrics_host: Annotated[str, Meta(min_length=1, description="address of the metrics port")] = "127.0.0.1"
     metrics_port: Annotated[
         int, Meta(ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free one")

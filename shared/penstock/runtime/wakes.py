@@ -101,7 +101,7 @@ class Wakes:
 
     def _alone(self, audience: str) -> bool:
         """Whether this instance is all of that audience, so that nobody else has to be told."""
-        return audience == self._service and len(self._membership.members) == 1
+        return audience == self._service and self._membership.is_alone()
 
     def _tell(self, topic: str, partition: int, value: Any) -> None:
         for callback in self._listeners.get(topic, ()):

@@ -1,0 +1,48 @@
+"""Where answers may go: a request names the subject of its reply, and whoever may send requests could name any.
+
+A service is allowed to publish where its callers are not. It must not be talked into writing to the audit trail, to
+verbs, hints or workers, or to the server's own subjects.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+log: Final = logging.getLogger("penstock.bus")
+
+GRUMBLE_EVERY_S: Final = 10.0
+
+
+class ReplyGuard:
+    """Says which reply subjects are answered. `prefixes`, where given, are all that there are (`_INBOX.`)."""
+
+    def __init__(self, root: str, prefixes: Sequence[str] = ()) -> None:
+        self.refused = 0
+        """Requests that were dropped, for the metrics."""
+        self._root = root
+        self._own = f"{root}."
+        self._prefixes = tuple(prefixes)
+        self._grumbled_at = float("-inf")
+
+    def admits(self, reply: str) -> bool:
+        """Whether a request with this reply subject may be served; an empty one asks for no answer."""
+        if not reply:
+            return True
+        if reply.startswith(("$", self._own)) or reply == self._root:
+            return self._refuse(reply)
+        if self._prefixes and not reply.startswith(self._prefixes):
+            return self._refuse(reply)
+        return True
+
+    def _refuse(self, reply: str) -> bool:
+        self.refused += 1
+        now = time.monotonic()
+        if now - self._grumbled_at >= GRUMBLE_EVERY_S:
+            self._grumbled_at = now
+            log.warning(
+                "a request was dropped: its reply would go to %r (%d such requests so far)",
+                reply[:200],
+                self.refused,
+            )
+        return False
