@@ -55,4 +55,4 @@ function ops.ack(a)
   return { trimmed = trimmed, waiting = entries, age_ms = age }
 end
 
-redis.register_function('penstock_audit_relay', function(keys, args) return Call.run('audit_relay', keys, args) end)
+Call.serve('audit_relay')

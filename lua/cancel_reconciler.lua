@@ -231,4 +231,4 @@ function ops.due(a)
   return Due.run('cancel_reconciler', { f = due_flow, x = due_execution }, a.limit)
 end
 
-redis.register_function('penstock_cancel_reconciler', function(keys, args) return Call.run('cancel_reconciler', keys, args) end)
+Call.serve('cancel_reconciler')

@@ -184,4 +184,4 @@ end
 -- workers fall silent. args: limit. See Due.run.
 function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due }, a.limit) end
 
-redis.register_function('penstock_lease_keeper', function(keys, args) return Call.run('lease_keeper', keys, args) end)
+Call.serve('lease_keeper')

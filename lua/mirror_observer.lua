@@ -181,4 +181,4 @@ function ops.steps(a)
   return { items = items, after = #found == a.limit * 2 and after or nil }
 end
 
-redis.register_function('penstock_mirror_observer', function(keys, args) return Call.run('mirror_observer', keys, args) end)
+Call.serve('mirror_observer')

@@ -203,4 +203,4 @@ local function due_block(block) Blocks.open(block.id) end
 -- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
 function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow, block = due_block, schedule = Schedules.due }, a.limit) end
 
-redis.register_function('penstock_scheduler', function(keys, args) return Call.run('scheduler', keys, args) end)
+Call.serve('scheduler')

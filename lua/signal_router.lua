@@ -185,4 +185,4 @@ end
 -- due: suspensions time out, pending waitpoints expire, ended ones retire. args: limit. See Due.run.
 function ops.due(a) return Due.run('signal_router', { x = due_execution, w = due_waitpoint }, a.limit) end
 
-redis.register_function('penstock_signal_router', function(keys, args) return Call.run('signal_router', keys, args) end)
+Call.serve('signal_router')

@@ -108,6 +108,8 @@ local function answer(ops, command)
   if not op then
     return pack({ error = { code = 'internal', message = 'no op ' .. tostring(command[1]) .. ': the library is older than the service' } })
   end
+  local full = Memory.refusal(command[1])
+  if full then return pack({ error = full }) end
   local ok, reply = pcall(op, command[2])
   if ok then
     -- A string is a reply that is packed already.
@@ -134,4 +136,14 @@ function Call.run(service, keys, args)
   Call.finish()
   if next(Call.hints) then replies[1] = pack(Call.hints) end
   return replies
+end
+
+-- Makes a service's ops callable. allow-oom: at maxmemory Valkey would refuse the function as a whole, also what frees
+-- memory; lib/memory.lua refuses what makes more.
+function Call.serve(service)
+  redis.register_function({
+    function_name = 'penstock_' .. service,
+    callback = function(keys, args) return Call.run(service, keys, args) end,
+    flags = { 'allow-oom' },
+  })
 end

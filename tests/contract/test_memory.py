@@ -1,0 +1,71 @@
+"""A full Valkey refuses what makes more, goes on with what ends and frees, and so heals without a hand."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from house import House, fence
+from penstock.errors import PenstockError
+from servers import valkey_server
+
+ROOM = 6 * 1024 * 1024
+BIG = "x" * 60_000
+DAY_MS = 24 * 3_600_000
+
+
+@pytest.fixture
+async def small(nats_url: str) -> AsyncIterator[House]:
+    with valkey_server() as url:
+        async with House.open(nats_url, url) as house:
+            yield house
+
+
+async def fill(penstock: House) -> PenstockError:
+    """Creates executions until Valkey has no room for more. Returns the refusal."""
+    store = penstock.running["scheduler"].context.store
+    info = (await store.execute("INFO", "memory")).decode()
+    used = int(info.split("used_memory:")[1].split()[0])
+    await store.execute("CONFIG", "SET", "maxmemory", str(used + ROOM))
+    while True:
+        try:
+            await penstock.create(input=BIG)
+        except PenstockError as error:
+            return error
+
+
+async def test_what_ends_and_frees_runs_when_memory_is_full(small: House) -> None:
+    running = await small.create()
+    [task] = await small.take(start=True)
+    refusal = await fill(small)
+    assert refusal.code == "valkey_unavailable" and refusal.retry_after_ms
+    assert "memory" in refusal.message
+    for verb, body in (
+        ("flow.create", {"controller_id": "c", "owner": "o", "goal": "g"}),
+        ("quota.create", {"max_concurrent": 1}),
+        ("budget.create", {"dimensions": {"n": {"hard": 1}}}),
+        ("schedule.create", {"every_ms": 60_000, "execution": {"kind": "k"}}),
+        ("flow.create_mirrored", {"controller_id": "c", "owner": "o", "goal": "g"}),
+    ):
+        error = await small.refused(verb, body)
+        assert (error.code, "memory" in error.message) == ("valkey_unavailable", True), verb
+    assert all(service.health.ready for service in small.running.values())
+
+    # A worker goes on: what it holds is renewed and ends, what waits is handed out.
+    await small.request("lease.renew", fence(task))
+    await small.request("lease.complete", {**fence(task), "result": 1})
+    await small.reaches(running, "completed")
+    while tasks := await small.take(20, start=True, wait_ms=0):
+        done = [{**fence(each), "result": None} for each in tasks]
+        assert all("ok" in each for each in await small.request("lease.complete", done))
+
+    # Retention frees what has ended, the relay what it has carried away; then there is room again.
+    small.move_clock(8 * DAY_MS)
+
+    async def create() -> bool:
+        try:
+            return bool(await small.create(input=BIG))
+        except PenstockError as error:
+            assert error.code == "valkey_unavailable"
+            return False
+
+    await small.until(create, bool, "room for another execution")
