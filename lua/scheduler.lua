@@ -53,31 +53,29 @@ end
 
 -- list: a page of executions, newest first, in this partition.
 -- args: namespace, lane, kind, state, flow_id, tag (a name or name=value; all optional), cursor (an id), limit, budget.
--- reply: {items, cursor}. At most `budget` entries of each index are looked at; a page may be short.
+-- reply: {items, cursor}. At most `budget` executions are looked at, whatever the filters; a page may be short.
 function ops.list(a)
   Call.settle()
   local keys = {}
-  local scan = not a.tag and not a.flow_id
+  local by_lane = a.lane and not a.tag and not a.flow_id
   if a.tag then
     keys[1] = Lists.tag_key(a.tag)
-  elseif scan then
-    for _, lane in ipairs(a.lane and { a.lane } or Lists.lanes(nil, 1000)) do
-      for _, state in ipairs(a.state and { a.state } or Lists.STATES) do
-        keys[#keys + 1] = Lists.state_key(lane, state)
-      end
-    end
+  elseif by_lane then
+    for _, state in ipairs(a.state and { a.state } or Lists.STATES) do keys[#keys + 1] = Lists.state_key(a.lane, state) end
+  else
+    keys[1] = Lists.all_key()
   end
   local function keep(id)
     local x = Records.read('x', id)
     return x and (not a.kind or x.kind == a.kind) and (not a.namespace or (x.namespace or 'default') == a.namespace)
       and (not a.flow_id or x.flow_id == a.flow_id)
-      and (scan or ((not a.lane or x.lane == a.lane) and (not a.state or x.state == a.state)))
+      and (by_lane or ((not a.lane or x.lane == a.lane) and (not a.state or x.state == a.state)))
   end
   local ids, cursor
   if a.flow_id and not a.tag then
     ids, cursor = Lists.backwards(Flows.key('fl', a.flow_id), a.cursor, a.limit, a.budget, keep)
   else
-    ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, keep)
+    ids, cursor = Lists.merge('x', keys, a.cursor, a.limit, a.budget, keep)
   end
   return Lists.page(ids, cursor, function(id) return Executions.view(Records.read('x', id)) end)
 end
@@ -160,7 +158,7 @@ function ops.flow_list(a)
   for _, status in ipairs(a.status and { a.status } or Flows.STATUSES) do
     keys[#keys + 1] = a.owner and Flows.owner_key(a.owner, status) or Flows.status_key(status)
   end
-  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id) return Records.read('f', id) end)
+  local ids, cursor = Lists.merge('f', keys, a.cursor, a.limit, a.budget, function(id) return Records.read('f', id) end)
   return Lists.page(ids, cursor, function(id) return Flows.view(Records.read('f', id)) end)
 end
 

@@ -34,7 +34,7 @@ function ops.schedule_list(a)
   for _, status in ipairs(a.status and { a.status } or { 'active', 'paused', 'finished' }) do
     keys[#keys + 1] = Schedules.status_key(status)
   end
-  local ids, cursor = Lists.merge(keys, a.cursor, a.limit, a.budget, function(id)
+  local ids, cursor = Lists.merge('schedule', keys, a.cursor, a.limit, a.budget, function(id)
     local s = Records.read('schedule', id)
     return s and (not a.namespace or (s.namespace or 'default') == a.namespace)
   end)

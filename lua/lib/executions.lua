@@ -17,7 +17,7 @@ local function earliest(a, b)
 end
 
 Records.define('x', function(x)
-  local placement = { [Lists.state_key(x.lane, x.state)] = 0 }
+  local placement = { [Lists.all_key()] = 0, [Lists.state_key(x.lane, x.state)] = 0 }
   if x.tags then Lists.place_tags(x.tags, placement) end
   if States.TERMINAL[x.state] then
     -- A flow's members leave with their flow.

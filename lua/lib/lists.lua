@@ -1,9 +1,10 @@
--- Lists: per lane and state one sorted set of ids (all scores 0: ids sort by creation time), and the lanes.
+-- Lists: sorted sets of ids, all of them and per lane and state (all scores 0: ids sort by creation time); and the lanes.
 
 -- A page has at least one item, and not more bytes than this with a second one.
 local PAGE_BYTES = 512 * 1024
 
 local keys   -- of this call: state -> lane -> key
+local all    -- of this call: the key of all executions
 
 function Lists.state_key(lane, state)
   local of = keys[state]
@@ -19,6 +20,12 @@ function Lists.state_key(lane, state)
   return key
 end
 
+-- All executions of this partition.
+function Lists.all_key()
+  all = all or Call.root .. ':all'
+  return all
+end
+
 -- A tag is found by its name and by `name=value`.
 function Lists.tag_key(tag) return Call.root .. ':tag:' .. tag end
 
@@ -31,7 +38,7 @@ end
 
 local used
 
-function Lists.begin() used, keys = {}, {} end
+function Lists.begin() used, keys, all = {}, {}, nil end
 
 local function lanes_key() return Call.root .. ':lanes' end
 
@@ -87,7 +94,7 @@ function Lists.newest(key, cursor, limit)
   return redis.call('ZRANGE', key, from, '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
 end
 
--- Backwards through one sorted set in the order of its scores: a page as `merge` gives it.
+-- Backwards through one sorted set of executions in the order of its scores: a page as `merge` gives it.
 function Lists.backwards(key, cursor, limit, budget, keep)
   local start = 0
   if cursor then
@@ -96,6 +103,7 @@ function Lists.backwards(key, cursor, limit, budget, keep)
     start = rank + 1
   end
   local found = redis.call('ZREVRANGE', key, start, start + budget - 1)
+  Records.prefetch('x', found)
   local page = {}
   for _, id in ipairs(found) do
     if keep(id) then page[#page + 1] = id end
@@ -104,9 +112,9 @@ function Lists.backwards(key, cursor, limit, budget, keep)
   return page, #found == budget and found[budget] or nil
 end
 
--- Newest first over several sorted sets: a page of at most `limit` ids for which `keep(id)` holds, looking at no
--- more than `budget` of each set. Returns the ids and the cursor (nil at the end).
-function Lists.merge(keys, cursor, limit, budget, keep)
+-- Newest first over several sorted sets of records of one kind: a page of at most `limit` ids for which `keep(id)`
+-- holds, looking at no more than `budget` records. Returns the ids and the cursor (nil at the end).
+function Lists.merge(kind, keys, cursor, limit, budget, keep)
   local ids = {}
   local complete_from   -- below this id some set has not been read
   for _, key in ipairs(keys) do
@@ -118,11 +126,14 @@ function Lists.merge(keys, cursor, limit, budget, keep)
     end
   end
   table.sort(ids, function(a, b) return a > b end)
+  local looked = {}
+  for i = 1, math.min(budget, #ids) do looked[i] = ids[i] end
+  Records.prefetch(kind, looked)
   local page = {}
-  for _, id in ipairs(ids) do
+  for i, id in ipairs(looked) do
     if complete_from and id < complete_from then break end
     if keep(id) then page[#page + 1] = id end
-    if #page == limit then return page, id end
+    if #page == limit or (i == budget and #ids > budget) then return page, id end
   end
   return page, complete_from
 end

@@ -112,7 +112,7 @@ class Executions:
         if item.flow_id is not None:
             partition = partition_of(item.flow_id)
             records, cursor = await pages.one(
-                self._store, partition, "list", filters, item.cursor, item.limit
+                self._store, partition, "list", filters, "execution_id", item.cursor, item.limit
             )
         else:
             records, cursor = await pages.newest(
