@@ -229,7 +229,7 @@ class TestBadInput:
         [
             ({}, "at"),
             ({"at": 1}, "at"),
-            ({"at": 2**50, "every_ms": 5}, "every_ms"),
+            ({"at": 2**47, "every_ms": 5}, "every_ms"),
             ({"every_ms": 5, "cron": "* * * * *"}, "cron"),
             ({"every_ms": 0}, "every_ms"),
             ({"every_ms": -5}, "every_ms"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from penstock import errors
-from penstock.runtime.due import DueLoop, ValkeyClock
+from penstock.clock import ValkeyClock
+from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import logger
 
 LOG = logger("scheduler", "test")

@@ -21,7 +21,10 @@ from nats.errors import NoRespondersError
 from penstock import Fail, PossiblySucceeded, Retry, Suspend, Task, TaskConsumedError, Worker, errors, verbs
 from penstock.bus.connection import connect
 from penstock.bus.endpoints import Call, Endpoints
+from penstock.clock import ValkeyClock
+from penstock.messages.leases import TaskMessage
 from penstock.worker import outcomes
+from penstock.worker.lease import Lease
 from penstock.worker.trouble import Trouble
 from servers import NatsServer, free_port
 
@@ -873,3 +876,80 @@ def test_wrong_settings_are_refused() -> None:
     worker.handler("a")(lambda: None)
     with pytest.raises(ValueError, match="already"):
         worker.handler("a")(lambda: None)
+
+
+async def overfilled(services: Services) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Answers a worker of one slot with two tasks, as a late reply may."""
+    await services.until(lambda: services.parked)
+    reply_to, most = services.parked.popleft()
+    assert most == 1
+    first, second = services.task("slow"), services.task("slow")
+    await services.nats.publish(reply_to, msgspec.json.encode({"tasks": [first, second]}))
+    return first, second
+
+
+def slow_worker(services: Services) -> tuple[Running, list[str], asyncio.Event]:
+    running = Running(services, concurrency=1, lease_ttl=0.6)
+    begun: list[str] = []
+    go = asyncio.Event()
+
+    @running.worker.handler("slow")
+    async def slow(task: Task) -> None:
+        begun.append(task.lease_id)
+        await go.wait()
+
+    return running, begun, go
+
+
+async def test_tasks_beyond_the_free_slots_are_renewed_until_they_begin(services: Services) -> None:
+    running, begun, go = slow_worker(services)
+    async with running:
+        first, second = await overfilled(services)
+
+        def renewals() -> int:
+            return sum(request.lease_id == second["lease_id"] for request in services.got("lease.renew"))
+
+        await services.until(lambda: renewals() >= 2)
+        assert begun == [first["lease_id"]]
+        go.set()
+        await services.until(lambda: len(services.got("lease.complete")) == 2)
+    assert begun == [first["lease_id"], second["lease_id"]]
+
+
+async def test_a_task_whose_lease_is_lost_while_it_waits_for_a_slot_never_begins(services: Services) -> None:
+    running, begun, go = slow_worker(services)
+    refusals: list[str] = []
+
+    def renew(request: Any) -> Any:
+        if request.lease_id == "lease2":
+            refusals.append(request.lease_id)
+            return errors.make("stale_lease")
+        return {"expires_at": 0, "cancel_requested": False}
+
+    services.scripts["lease.renew"] = renew
+    async with running:
+        first, second = await overfilled(services)
+        assert second["lease_id"] == "lease2"
+        await services.until(lambda: len(refusals) > 1)  # the worker has heard the first one by then
+        go.set()
+        await services.until(lambda: services.got("lease.complete"))
+        await services.give("slow")  # the slot goes to the next one
+        await services.until(lambda: len(services.got("lease.complete")) == 2)
+    assert begun == [first["lease_id"], "lease3"]
+
+
+def test_a_lease_ends_when_its_own_clock_says_so_not_a_ttl_after_it_arrived() -> None:
+    clock = ValkeyClock()
+    behind_ms = 3_600_000  # Valkey's clock goes otherwise
+    now = time.monotonic()
+    clock.learn(round(time.time() * 1000) - behind_ms, now, now)
+    left_ms = 200
+    message = TaskMessage(
+        execution_id="0-1", kind="k", lane="default", attempt_index=1, attempt_id="a", lease_id="l", lease_epoch=1,
+        lease_expires_at=round(clock.now()) + left_ms, resumed=False,
+    )  # fmt: skip
+    lease = Lease(message, 30.0, clock)
+    assert now + 0.1 < lease.expires < time.monotonic() + left_ms / 1000 + 0.01
+    assert lease.healthy
+    late = msgspec.structs.replace(message, lease_expires_at=round(clock.now()) - 1)
+    assert not Lease(late, 30.0, clock).healthy

@@ -8,6 +8,10 @@ from msgspec import Meta, Raw, Struct
 from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN, UUID_PATTERN
 
 MAX_INT: Final = 2**53
+LAST_INSTANT: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: calendars of most languages end there."""
+LONGEST_MS: Final = 100 * 366 * 86_400_000
+"""A hundred years: what is further away is a slip of the pen, and would leave the calendar when it is added to now."""
 NULL: Final = Raw(b"null")
 
 
@@ -21,9 +25,11 @@ Kind = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=128, description="to
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="<partition>-<uuid7>")]
 Text = Annotated[str, Meta(max_length=4096)]
 IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=256)]
-Instant = Annotated[int, Meta(ge=0, le=MAX_INT, description="milliseconds since the Unix epoch")]
-DurationMs = Annotated[int, Meta(ge=0, le=MAX_INT, description="milliseconds")]
-PositiveMs = Annotated[int, Meta(ge=1, le=MAX_INT, description="milliseconds")]
+Instant = Annotated[
+    int, Meta(ge=0, le=LAST_INSTANT, description="milliseconds since the Unix epoch, to the year 9999")
+]
+DurationMs = Annotated[int, Meta(ge=0, le=LONGEST_MS, description="milliseconds, at most a hundred years")]
+PositiveMs = Annotated[int, Meta(ge=1, le=LONGEST_MS, description="milliseconds, at most a hundred years")]
 WaitMs = Annotated[int, Meta(ge=0, le=60_000, description="milliseconds, at most a minute")]
 LeaseTtlMs = Annotated[int, Meta(ge=100, le=86_400_000, description="milliseconds")]
 Limit = Annotated[int, Meta(ge=1, le=1000)]

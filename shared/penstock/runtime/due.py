@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
 from penstock.runtime.logging import Log
 
@@ -29,30 +30,6 @@ class DueStore(Protocol):
     """What the loop needs of `penstock.store.Store`."""
 
     async def call(self, partition: int, op: str, args: dict[str, Any]) -> Any: ...
-
-
-class ValkeyClock:
-    """An estimate of Valkey's clock from the `now` of replies, on top of this process's monotonic one.
-
-    Every reply proves that the offset lies in an interval (the clock was read between sending and
-    receiving); the estimate moves only as far as that demands. Slow replies therefore do no harm.
-    """
-
-    def __init__(self) -> None:
-        self._offset = time.time() * 1000 - time.monotonic() * 1000  # same clock, until we know better
-
-    def now(self) -> float:
-        """Milliseconds since the Unix epoch, there."""
-        return time.monotonic() * 1000 + self._offset
-
-    def local(self, at: float) -> float:
-        """That instant of Valkey's on `time.monotonic()`, which is also the event loop's clock."""
-        return (at - self._offset) / 1000
-
-    def learn(self, now: float, sent: float, received: float) -> None:
-        """`now` came in a reply; `sent` and `received` are `time.monotonic()`."""
-        lowest, highest = now - received * 1000, now + 1 - sent * 1000
-        self._offset = min(max(self._offset, lowest), highest)
 
 
 class _Partition:

@@ -11,6 +11,7 @@ from typing import Final
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
+from penstock.clock import ValkeyClock
 from penstock.messages.leases import LeaseRenew, Renewed, TaskMessage
 
 log: Final = logging.getLogger("penstock.worker")
@@ -38,7 +39,6 @@ class Lease:
 
     __slots__ = (
         "abandoned",
-        "began",
         "cancel_requested",
         "expires",
         "failures",
@@ -48,10 +48,12 @@ class Lease:
         "runner",
     )
 
-    def __init__(self, message: TaskMessage, ttl: float) -> None:
+    def __init__(self, message: TaskMessage, ttl: float, clock: ValkeyClock) -> None:
         self.message = message
-        self.began = time.monotonic()
-        self.expires = self.began + ttl
+        # A task may have been long on its way: its lease ends when its own clock says so, not `ttl` after its arrival.
+        self.expires = time.monotonic() + ttl
+        if clock.known:
+            self.expires = min(self.expires, clock.local(message.lease_expires_at))
         self.failures = 0
         self.lost: str | None = None
         self.cancel_requested = False
@@ -62,14 +64,15 @@ class Lease:
         # Keeps the running task alive: the event loop itself holds only a weak reference.
         self.runner: asyncio.Task[None] | None = None
 
-    def remote_now(self, ttl: float) -> int:
-        """What Penstock's clock shows now (ms): it set the lease's end `ttl` seconds after it began."""
-        return self.message.lease_expires_at - round((ttl - (time.monotonic() - self.began)) * 1000)
-
     @property
     def healthy(self) -> bool:
         """False once lost, past its end, or after three failed renewals in a row."""
-        return self.lost is None and self.failures < UNHEALTHY_AFTER and time.monotonic() < self.expires
+        return self.ours and self.failures < UNHEALTHY_AFTER
+
+    @property
+    def ours(self) -> bool:
+        """Whether nobody else can hold it yet."""
+        return self.lost is None and time.monotonic() < self.expires
 
     @property
     def stopping(self) -> bool:
@@ -105,12 +108,13 @@ class Leases:
 
     def __init__(self, requester: Requester, ttl: float) -> None:
         self.ttl = ttl
+        self.clock = ValkeyClock()
         self.held: dict[str, Lease] = {}
         self._requester = requester
         self._ttl_ms = round(ttl * 1000)
 
     def add(self, message: TaskMessage) -> Lease:
-        lease = Lease(message, self.ttl)
+        lease = Lease(message, self.ttl, self.clock)
         self.held[message.lease_id] = lease
         return lease
 

@@ -1,18 +1,21 @@
 """Tells the lease-keeper that this worker is there, and hears from it when it is to drain.
 
-Nothing depends on it but what people see: leases live by their own renewals.
+Leases live by their own renewals; on this depend what people see, and what the worker knows of Valkey's clock.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
+from penstock.clock import ValkeyClock
 from penstock.messages.executions import WorkNext
-from penstock.messages.workers import WorkerHeartbeat, WorkerRegister
+from penstock.messages.workers import WorkerHeartbeat, WorkerInfo, WorkerRegister
+from penstock.verbs import Verb
 
 log: Final = logging.getLogger("penstock.worker")
 
@@ -25,11 +28,17 @@ class Presence:
     """One worker's entry in the registry."""
 
     def __init__(
-        self, requester: Requester, ask: WorkNext, version: str, on_drain: Callable[[], None]
+        self,
+        requester: Requester,
+        ask: WorkNext,
+        version: str,
+        clock: ValkeyClock,
+        on_drain: Callable[[], None],
     ) -> None:
         self._requester = requester
         self._ask = ask
         self._version = version
+        self._clock = clock
         self._on_drain = on_drain
         self._known = False
 
@@ -49,15 +58,13 @@ class Presence:
                 await self._beat(status, GOODBYE_S)
 
     async def _register(self) -> None:
-        await self._requester.call(
-            verbs.WORKER_REGISTER,
-            WorkerRegister(
-                worker_id=self._ask.worker_id,
-                lanes=self._ask.lanes,
-                capabilities=self._ask.capabilities,
-                version=self._version,
-            ),
+        registration = WorkerRegister(
+            worker_id=self._ask.worker_id,
+            lanes=self._ask.lanes,
+            capabilities=self._ask.capabilities,
+            version=self._version,
         )
+        await self._ask_keeper(verbs.WORKER_REGISTER, registration)
         self._known = True
 
     async def _beat(
@@ -70,6 +77,18 @@ class Presence:
             version=self._version,
             status=status,
         )
-        reply = await self._requester.call(verbs.WORKER_HEARTBEAT, heartbeat, timeout=timeout)
+        reply = await self._ask_keeper(verbs.WORKER_HEARTBEAT, heartbeat, timeout)
         if status == "active" and reply.status == "draining":
             self._on_drain()
+
+    async def _ask_keeper(
+        self,
+        verb: Verb[Any, WorkerInfo],
+        request: WorkerRegister | WorkerHeartbeat,
+        timeout: float | None = None,
+    ) -> WorkerInfo:
+        """The worker as the registry sees it; `seen_at` also tells what Valkey's clock shows."""
+        sent = time.monotonic()
+        reply = await self._requester.call(verb, request, timeout=timeout)
+        self._clock.learn(reply.seen_at, sent, time.monotonic())
+        return reply

@@ -10,7 +10,6 @@ from typing import Any, Final
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
-from penstock.messages.leases import TaskMessage
 from penstock.worker.errors import (
     Fail,
     PossiblySucceeded,
@@ -60,16 +59,15 @@ class Runner:
         # Attempts whose handler is in a thread, which cannot be interrupted.
         self.in_threads: set[str] = set()
 
-    def start(self, message: TaskMessage) -> None:
+    def start(self, lease: Lease) -> None:
         """Run a task's handler; it has a slot from now on."""
-        lease = self._leases.add(message)
         self.active += 1
         lease.runner = asyncio.get_running_loop().create_task(self._run(lease))
         self.running.add(lease.runner)
 
-    def task(self, message: TaskMessage) -> Task:
+    def task(self, lease: Lease) -> Task:
         """A task without a handler: for giving it back."""
-        return Task(self._requester, self._leases, self._leases.add(message), self._context)
+        return Task(self._requester, self._leases, lease, self._context)
 
     def close(self) -> None:
         """Nothing that still runs can send its outcome any more."""

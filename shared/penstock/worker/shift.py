@@ -19,7 +19,7 @@ from penstock.subjects import worker_subject
 from penstock.worker.hooks import Hooks
 from penstock.worker.intake import Intake
 from penstock.worker.invoke import Handler
-from penstock.worker.lease import Leases
+from penstock.worker.lease import Lease, Leases
 from penstock.worker.presence import Presence
 from penstock.worker.runner import Runner
 
@@ -83,10 +83,12 @@ class Shift:
             terms.hooks,
             context,
         )
-        self._presence = Presence(self._requester, terms.ask, terms.version, self._drain_on_request)
+        self._presence = Presence(
+            self._requester, terms.ask, terms.version, self.leases.clock, self._drain_on_request
+        )
         self._intake = Intake(nats, terms.root, terms.ask, self._free_slots, self._accept)
-        # Tasks beyond the free slots: only a late reply brings them.
-        self._surplus: deque[TaskMessage] = deque()
+        # Tasks beyond the free slots: only a late reply brings them. Their leases are renewed like all others.
+        self._surplus: deque[Lease] = deque()
 
     async def work(self, ready: asyncio.Event) -> None:
         """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
@@ -131,16 +133,21 @@ class Shift:
 
     def _accept(self, tasks: list[TaskMessage]) -> None:
         for message in tasks:
+            lease = self.leases.add(message)
             if self._stop.asked.is_set() or self.runner.active >= self._terms.concurrency:
-                self._surplus.append(message)
+                self._surplus.append(lease)
             else:
-                self.runner.start(message)
+                self.runner.start(lease)
 
     def _on_free_slot(self) -> None:
-        if self._surplus and not self._stop.asked.is_set():
-            self.runner.start(self._surplus.popleft())
-        else:
-            self._intake.slot_freed()
+        while self._surplus and not self._stop.asked.is_set():
+            lease = self._surplus.popleft()
+            if lease.ours:
+                self.runner.start(lease)
+                return
+            self.leases.drop(lease)  # somebody else may be at it
+            log.warning("%s: its lease was lost before there was a slot for it", lease.message.execution_id)
+        self._intake.slot_freed()
 
     def _drain_on_request(self) -> None:
         if not self._stop.asked.is_set():  # a second stop would take the grace away
@@ -172,8 +179,8 @@ class Shift:
         self._stop.asked.set()
         log.info("worker %s drains: %d running", self._worker_id, runner.active)
         await self._intake.stop()
-        surplus, self._surplus = list(self._surplus), deque[TaskMessage]()
-        await asyncio.gather(*(self._give_back(message) for message in surplus))
+        surplus, self._surplus = list(self._surplus), deque[Lease]()
+        await asyncio.gather(*(self._give_back(lease) for lease in surplus))
         if runner.running:
             hurry = asyncio.create_task(self._stop.hurry.wait())
             everything = asyncio.gather(*runner.running, return_exceptions=True)
@@ -189,12 +196,14 @@ class Shift:
             if runner.running:
                 await asyncio.wait(runner.running, timeout=1.0)
 
-    async def _give_back(self, message: TaskMessage) -> None:
+    async def _give_back(self, lease: Lease) -> None:
         try:
-            await asyncio.wait_for(self.runner.task(message).release(), 5.0)
+            await asyncio.wait_for(self.runner.task(lease).release(), 5.0)
         except errors.ConflictError:
-            self.runner.start(
-                message
-            )  # begun already as far as the service knows: finish it within the grace
+            if lease.ours:
+                # Begun already as far as the service knows: finish it within the grace.
+                self.runner.start(lease)
+                return
         except (errors.PenstockError, TimeoutError) as error:
-            log.warning("%s could not be given back: %s", message.execution_id, error)
+            log.warning("%s could not be given back: %s", lease.message.execution_id, error)
+        self.leases.drop(lease)

@@ -189,7 +189,7 @@ class Task:
         if (seconds is None) == (until is None):
             raise TypeError("delay() takes seconds or until")
         if seconds is not None:
-            until = max(0, self._lease.remote_now(self._leases.ttl) + milliseconds(seconds))
+            until = max(0, round(self._leases.clock.now()) + milliseconds(seconds))
         return (await self._calls.consume(verbs.LEASE_DELAY, until=until)).state
 
     async def await_children(self) -> str:
