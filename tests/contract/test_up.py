@@ -91,6 +91,23 @@ async def test_a_killed_service_and_a_killed_server_come_back(tmp_path: Path) ->
         assert same.items() <= up.facts["pids"].items()
 
 
+async def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    async with Up.open(tmp_path) as up:
+        before = up.facts["pids"]["scheduler"]
+        up_file = up.data / "up.json"
+        up_file.unlink()
+        up_file.mkdir()  # nothing can be written there, as on a full disk
+        commands.kill(before)
+        ready = up.data / "run" / "scheduler.json"
+        await until(
+            lambda: ready.exists() and json.loads(ready.read_text())["pid"] != before, "the scheduler"
+        )
+        assert up.facts["pids"]["scheduler"] == before and up.process.returncode is None
+        up_file.rmdir()
+        await until(lambda: up.facts["pids"]["scheduler"] != before, "what is true now")
+        assert json.loads(up_file.read_text())["pids"] == up.facts["pids"]
+
+
 async def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     async with Up.open(tmp_path) as up:
         pids = up.pids()

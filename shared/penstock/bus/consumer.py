@@ -57,6 +57,8 @@ _SECRET_HEADERS: Final = frozenset({"penstock-token"})
 _EXPIRES_S: Final = 30.0
 _MISSED_HEARTBEATS: Final = 2.5
 _WATCH_S: Final = 0.25
+# Between two tries of what an ordered consumer holds in hand.
+_HOLD_S: Final = 0.25
 _STOP_S: Final = 10.0
 _PUBLISH_S: Final = 5.0
 _MAX_BACKOFF_S: Final = 60.0
@@ -73,8 +75,9 @@ class Consumer:
     keeps, however long the handler takes; when it dies its messages go to another after `ack_wait`. So
     handling one twice must do no harm.
 
-    `in_order`: what an instance had in hand when it died is handled before what came later, by the one that
-    takes its place. (Several instances at once never know of each other's.)
+    `in_order`: messages are handled in the order of the stream. One instance of all takes them (`share` says which),
+    what cannot be handled yet holds up what comes later, and what an instance had in hand when it died is handled
+    before what came later, by the one that takes its place.
     """
 
     def __init__(
@@ -95,7 +98,8 @@ class Consumer:
         self._batch = batch
         self._ack_wait = ack_wait
         self._heartbeat = heartbeat
-        self._in_order = in_order
+        self.in_order = in_order
+        self._catching_up = False
         self._buffer: deque[Msg] = deque()
         self._in_hand: list[Msg] = []
         self._asked = 0  # messages that the server still owes to our pull requests
@@ -104,8 +108,12 @@ class Consumer:
         self._taking = True
         self._stopping = False
 
-    async def start(self, nats: Client, root: str, replicas: int = 1) -> None:
-        """Begins to handle messages, as soon as JetStream answers. A missing stream is created."""
+    async def start(self, nats: Client, root: str, replicas: int = 1, *, taking: bool = True) -> None:
+        """Begins to handle messages, as soon as JetStream answers, or, with `taking=False`, once `share` says so.
+
+        A missing stream is created.
+        """
+        self._taking = self._catching_up = taking
         self._nats = nats
         self._js = nats.jetstream()
         self._root = root
@@ -118,6 +126,8 @@ class Consumer:
         self._subscription: Subscription
         await self._listen()
         await self._mend()
+        if not taking:
+            await unsubscribe(nats, [self._subscription])
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
 
@@ -125,7 +135,7 @@ class Consumer:
         """Leaves the messages to other instances, or takes its part again. What is here already is handled."""
         if taking == self._taking:
             return
-        self._taking = taking
+        self._taking = self._catching_up = taking
         if taking:
             await self._listen()
             self._lost = True
@@ -167,8 +177,6 @@ class Consumer:
         self._wake.set()
 
     async def _run(self) -> None:
-        if self._in_order:
-            await self._leftovers()
         while not self._stopping:
             try:
                 await self._step()
@@ -181,13 +189,20 @@ class Consumer:
         self._wake.clear()
         if self._lost:
             await self._mend()
+        if self._catching_up and self.in_order:
+            await self._leftovers()
+        self._catching_up = False
         await self._pull()
         if not self._buffer:
             await self._wake.wait()
             return
         self._in_hand = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
         try:
-            await self._settle(self._in_hand, await self._outcomes(self._in_hand))
+            while self._in_hand:
+                outcomes = await self._outcomes(self._in_hand)
+                self._in_hand = await self._settle(self._in_hand, outcomes)
+                if self._in_hand:
+                    await asyncio.sleep(_HOLD_S)
         finally:
             self._in_hand = []
 
@@ -196,7 +211,7 @@ class Consumer:
         it out first."""
         deadline = self._loop.time() + self._ack_wait + _WATCH_S
         reached: int | None = None
-        while not self._stopping and self._loop.time() < deadline:
+        while not self._stopping and self._taking and self._loop.time() < deadline:
             with contextlib.suppress(NatsError, TimeoutError):
                 info = await self._js.consumer_info(self._name, self.durable)
                 if not info.num_ack_pending or info.delivered is None or info.ack_floor is None:
@@ -292,7 +307,9 @@ class Consumer:
             return Dead(f"internal: the handler failed {_MAX_FAILURES} times")
         return Retry(_backoff(msg))
 
-    async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> None:
+    async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> list[Msg]:
+        """Tells the stream. Returns what is to be tried again in hand: in order, nothing goes back to come later."""
+        held: list[Msg] = []
         for msg, outcome in zip(batch, outcomes, strict=True):
             match outcome:
                 case Ack():
@@ -300,10 +317,14 @@ class Consumer:
                     await self._send(msg.reply, b"")
                 case Retry(delay):
                     self.retried += 1
-                    await self._nak(msg, delay)
+                    if self.in_order and not self._stopping:
+                        held.append(msg)
+                    else:
+                        await self._nak(msg, delay)
                 case Dead(reason):
                     self.dead += 1
                     await self._bury(msg, reason)
+        return held
 
     async def _nak(self, msg: Msg, delay: float) -> None:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())

@@ -83,5 +83,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Written whole or not at all: a reader never sees half."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(value, indent=2) + "\n")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # half of it, on a full disk
+        raise

@@ -1,5 +1,6 @@
 """What commands print: JSON for scripts, tables and lines for people."""
 
+import contextlib
 import re
 import sys
 import time
@@ -136,10 +137,15 @@ class Status:
 
     def say(self, text: str) -> None:
         self._pause()
-        self._console.print(escape(text), soft_wrap=True, highlight=False)
+        self._print(escape(text))
 
     def good(self, name: str, text: str) -> None:
-        self._console.print(f"[green]✓[/] {name:<18} [dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+        self._print(f"[green]✓[/] {name:<18} [dim]{escape(text)}[/]")
 
     def bad(self, name: str, text: str) -> None:
-        self._console.print(f"[red]✗[/] {name:<18} {escape(text)}", soft_wrap=True, highlight=False)
+        self._print(f"[red]✗[/] {name:<18} {escape(text)}")
+
+    def _print(self, markup: str) -> None:
+        # Where the lines go may be full, or gone: that is no reason to stop what runs.
+        with contextlib.suppress(OSError):
+            self._console.print(markup, soft_wrap=True, highlight=False)

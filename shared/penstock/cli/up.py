@@ -86,7 +86,10 @@ class Up:
         facts = await self._all_ready()
         for name in self._services:
             self._status.good(name, f"pid {facts['pids'][name]:<8} {facts['metrics_urls'][name]}")
-        self._publish(facts)
+        try:
+            self._publish(facts)
+        except OSError as error:
+            raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
         self._ready = True
         self._status.say(f"Ready after {time.monotonic() - began:.1f} s: NATS is {redact(facts['nats_url'])}")
         await self._watch(facts)
@@ -200,7 +203,8 @@ class Up:
         }
 
     async def _watch(self, facts: dict[str, Any]) -> None:
-        """Keeps what was published true while processes come and go."""
+        """Keeps what was published true while processes come and go; what cannot be written now is tried again."""
+        grumble_at = 0.0
         while True:
             await asyncio.sleep(WATCH)
             ready = self._ready_facts()
@@ -208,19 +212,23 @@ class Up:
             for key in ("metrics_urls", "pids"):  # one that is being restarted keeps its old entry
                 now[key] = {**facts[key], **now[key]}
             if now != facts:
+                try:
+                    self._publish(now)
+                except OSError as error:
+                    if time.monotonic() > grumble_at:
+                        grumble_at = time.monotonic() + SLOW
+                        self._status.bad("up.json", f"cannot be written: {error.strerror}; trying again")
+                    continue
                 for name in ready:
                     if now["pids"][name] != facts["pids"][name]:
                         self._status.good(name, f"pid {now['pids'][name]:<8} again ready")
                 facts = now
-                self._publish(facts)
 
     def _publish(self, facts: dict[str, Any]) -> None:
-        try:
-            write_json(self._data.up_file, facts)
-            if self._options.ready_file:
-                write_json(self._options.ready_file, facts)
-        except OSError as error:
-            raise Problem(f"cannot write {error.filename}: {error.strerror}") from None
+        """Raises OSError."""
+        write_json(self._data.up_file, facts)
+        if self._options.ready_file:
+            write_json(self._options.ready_file, facts)
 
     # --- the end
 

@@ -27,6 +27,8 @@ from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Wakes
 from penstock.store import Store
 
+LISTEN_S: Final = 0.2
+"""A newcomer has heard of the others by then: they answer its first beat at once."""
 CLOSING: Final = 3.0
 """Seconds for each of the small steps at the end: flushing, disconnecting."""
 
@@ -188,7 +190,10 @@ class Running:
             loops.spawn(self._keep(loop))
         self._undo("stopping background loops", loops.cancel, patient=True)
         for consumer in service.consumers:
-            await consumer.start(context.nats, settings.root, settings.stream_replicas)
+            # Who takes an ordered one's messages is decided once the others have been heard.
+            await consumer.start(
+                context.nats, settings.root, settings.stream_replicas, taking=not consumer.in_order
+            )
             self._undo("stopping a consumer", consumer.stop, patient=True)
         await endpoints.start()
 
@@ -202,6 +207,8 @@ class Running:
         sharing = Tasks(self.log)
         sharing.spawn(self._keep(lambda: self._share(endpoints, service)))
         self._undo("keeping its share of requests", sharing.cancel)
+        if any(consumer.in_order for consumer in service.consumers):
+            asyncio.get_running_loop().call_later(LISTEN_S, self._sharing.set)
         self.health.set("endpoints", True)
 
     def _members_changed(self) -> None:
@@ -209,12 +216,15 @@ class Running:
         self._sharing.set()
 
     async def _share(self, endpoints: Endpoints, service: Service) -> None:
-        """Leaves requests and messages to other instances while these can work and this one cannot."""
+        """Leaves requests and messages to other instances while these can work and this one cannot; of messages that
+        are to be handled in order, one instance takes all."""
         membership = self.context.membership
         taking = True
         while True:
             await self._sharing.wait()
             self._sharing.clear()
+            for consumer in service.consumers:
+                await consumer.share(membership.is_leader() if consumer.in_order else not membership.idle)
             if taking != membership.idle:
                 continue
             taking = not membership.idle
@@ -222,8 +232,6 @@ class Running:
                 "takes its share again" if taking else "leaves its share to others: Valkey is away"
             )
             await endpoints.share(taking)
-            for consumer in service.consumers:
-                await consumer.share(taking)
             if not taking and service.release is not None:
                 service.release()
 

@@ -1,0 +1,80 @@
+"""Mirror-observers are killed while observations come in: all are applied in order, no flow ends before its time."""
+
+import asyncio
+import os
+import random
+import sys
+from asyncio.subprocess import Process
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from house import House
+
+FLOWS = 12
+STEPS = 30
+KILLS = 4
+
+
+async def observer(penstock: House, folder: Path, name: str) -> Process:
+    """A mirror-observer of its own process, once it is ready."""
+    settings, ready = penstock.settings, folder / f"{name}.json"
+    environ = {
+        **os.environ,
+        "PENSTOCK_NATS_URL": settings.nats_url,
+        "PENSTOCK_VALKEY_URL": settings.valkey_url,
+        "PENSTOCK_ROOT": settings.root,
+        "PENSTOCK_PARTITIONS": str(settings.partitions),
+        "PENSTOCK_DEV": "1",
+        "PENSTOCK_READY_FILE": str(ready),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "penstock_mirror_observer", env=environ
+    )
+    await penstock.until(lambda: asyncio.sleep(0, ready.exists()), bool, "the observer")
+    return process
+
+
+async def publish(penstock: House, flow_id: str, **body: Any) -> None:
+    await penstock.js.publish(f"{penstock.root}.observation.{flow_id}", msgspec.json.encode(body))
+
+
+async def run(penstock: House, flow_id: str) -> None:
+    """What a foreign system does: each step is announced just before the one before it ends."""
+    await publish(penstock, flow_id, run_id="r0", task="t", status="running")
+    for step in range(STEPS):
+        if step + 1 < STEPS:
+            await publish(penstock, flow_id, run_id=f"r{step + 1}", task="t", status="running")
+        await publish(penstock, flow_id, run_id=f"r{step}", task="t", status="succeeded", result=step)
+        await asyncio.sleep(random.uniform(0.05, 0.25))  # it has work to do
+
+
+async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
+    async with House.open(nats_url, valkey_url) as penstock:
+        await penstock.running.pop("mirror-observer").stop()
+        observers = [await observer(penstock, tmp_path, f"o{n}") for n in range(2)]
+        body = {"controller_id": "c", "owner": "o", "goal": "g", "completion": "all_steps"}
+        try:
+            flows = [(await penstock.request("flow.create_mirrored", body))["flow_id"] for _ in range(FLOWS)]
+            running = asyncio.gather(*(run(penstock, flow_id) for flow_id in flows))
+            for number in range(KILLS):
+                victim = observers.pop(random.randrange(2))
+                victim.kill()
+                await victim.wait()
+                observers.append(await observer(penstock, tmp_path, f"again{number}"))
+            await running
+
+            async def look() -> list[Any]:
+                return [await penstock.request("flow.get", {"flow_id": flow_id}) for flow_id in flows]
+
+            def ended(found: list[Any]) -> bool:
+                return all(flow["status"] == "finished" for flow in found)
+
+            for flow in await penstock.until(look, ended, "the end of all flows"):
+                assert flow["counts"] == {"succeeded": STEPS}
+        finally:
+            for process in observers:
+                process.kill()
+                await process.wait()
