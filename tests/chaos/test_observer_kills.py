@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import sys
 from asyncio.subprocess import Process
 from pathlib import Path
@@ -13,8 +14,9 @@ import msgspec
 from house import House
 
 FLOWS = 12
-STEPS = 30
+STEPS = 60
 KILLS = 4
+MORE = 30
 
 
 async def observer(penstock: House, folder: Path, name: str) -> Process:
@@ -41,6 +43,17 @@ async def publish(penstock: House, flow_id: str, **body: Any) -> None:
     await penstock.js.publish(f"{penstock.root}.observation.{flow_id}", msgspec.json.encode(body))
 
 
+async def more_published(penstock: House) -> None:
+    """Waits until the runners have published some more."""
+    stream = f"{penstock.root.upper()}_OBSERVATIONS"
+
+    async def last() -> int:
+        return (await penstock.js.stream_info(stream)).state.last_seq
+
+    before = await last()
+    await penstock.until(last, lambda now: now >= before + MORE, "more observations")
+
+
 async def run(penstock: House, flow_id: str) -> None:
     """What a foreign system does: each step is announced just before the one before it ends."""
     await publish(penstock, flow_id, run_id="r0", task="t", status="running")
@@ -61,6 +74,8 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
             running = asyncio.gather(*(run(penstock, flow_id) for flow_id in flows))
             for number in range(KILLS):
                 victim = observers.pop(random.randrange(2))
+                victim.send_signal(signal.SIGSTOP)  # so that it dies with messages in hand
+                await more_published(penstock)
                 victim.kill()
                 await victim.wait()
                 observers.append(await observer(penstock, tmp_path, f"again{number}"))
