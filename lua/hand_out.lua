@@ -138,9 +138,13 @@ end
 -- slot_ends: until when an execution of this partition holds a slot; 0: it does not. args: slot. reply: {expires_at}.
 function ops.slot_ends(a) return { expires_at = Limits.ends(a.slot) } end
 
--- unblock: a token elsewhere has room again. args: token. reply: {}.
-function ops.unblock(a)
-  Blocks.open_token(a.token)
+-- unblock: a token elsewhere has room for `room` again. args: token, room. reply: {left}: whether others still wait here,
+-- of whom the token is to be told (`wait_room`).
+function ops.unblock(a) return { left = Blocks.open_token(a.token, a.room) } end
+
+-- wait_room: in that partition some still wait for a token kept here. args: token, from (the partition). reply: {}.
+function ops.wait_room(a)
+  Limits.wait(a.token, a.from)
   return {}
 end
 

@@ -192,6 +192,8 @@ local function due_flow(f)
     Graph.work()
   elseif Flows.TERMINAL[f.status] then
     Flows.retire(f, 100)
+  elseif f.status == 'created' then
+    Flows.give_up(f)
   end
 end
 
@@ -199,6 +201,10 @@ end
 local function due_block(block) Blocks.open(block.id) end
 
 -- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
-function ops.due(a) return Due.run('scheduler', { x = due_execution, f = due_flow, block = due_block, schedule = Schedules.due }, a.limit) end
+function ops.due(a)
+  return Due.run('scheduler', {
+    x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due,
+  }, a.limit)
+end
 
 Call.serve('scheduler')

@@ -6,6 +6,8 @@
 
 -- So many blocks of a lane are looked at for one that holds back work that a worker could do.
 local LOOKED_AT = 100
+-- So many blocks of a token are looked at for those that may try again: the others wait for the next look.
+local OPENED = 64
 local REASONS = { rate_limit_exceeded = 'quota', concurrency_limit_exceeded = 'quota', budget_exceeded = 'budget' }
 
 -- Per lane the limits whose queues stand aside, by the time to look again.
@@ -17,6 +19,7 @@ Records.define('block', function(block)
   return placement
 end)
 
+-- The limits that a token holds back, by the time since when.
 local function of_token_key(token) return Call.root .. ':blocked:' .. token end
 
 local function sum_up(block)
@@ -34,7 +37,7 @@ function Blocks.add(limit, full, name, place)
   block.queues[name] = place
   if full then
     block.full[full.token] = full
-    redis.call('SADD', of_token_key(full.token), limit)
+    redis.call('ZADD', of_token_key(full.token), 'NX', Call.now, limit)
     sum_up(block)
   end
 end
@@ -46,19 +49,31 @@ function Blocks.open(limit)
   local block = Records.edit('block', limit)
   if not block then return end
   for name, place in pairs(block.queues) do Queues.reopen(name, place, limit) end
-  for token in pairs(block.full) do redis.call('SREM', of_token_key(token), limit) end
+  for token in pairs(block.full) do redis.call('ZREM', of_token_key(token), limit) end
   Records.delete('block', limit)
 end
 
--- A token has room again: what only that one held back may try. Not what another still holds back: it would take the room
--- for a moment, be refused there, and be told of it when it gives it back, forever.
-function Blocks.open_token(token)
-  for _, limit in ipairs(redis.call('SMEMBERS', of_token_key(token))) do
+-- A token has room for so many again: what only that one held back may try, what waits longest first. Not what another
+-- still holds back: it would take the room for a moment, be refused there, and be told of it when it gives it back,
+-- forever. Returns whether others still wait.
+function Blocks.open_token(token, room)
+  local key = of_token_key(token)
+  local limits = redis.call('ZRANGE', key, 0, OPENED - 1)
+  Records.prefetch('block', limits)
+  local opened = 0
+  for _, limit in ipairs(limits) do
+    if opened >= room then break end
     local block = Records.edit('block', limit)
-    block.full[token] = nil
-    redis.call('SREM', of_token_key(token), limit)
-    if next(block.full) then sum_up(block) else Blocks.open(limit) end
+    if block then block.full[token] = nil end
+    redis.call('ZREM', key, limit)
+    if block and next(block.full) then
+      sum_up(block)
+    elseif block then
+      Blocks.open(limit)
+      opened = opened + 1
+    end
   end
+  return redis.call('EXISTS', key) == 1
 end
 
 -- The block that ends first of those that hold back work of this lane, or nil. suits(caps): whether it counts.

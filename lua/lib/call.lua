@@ -42,6 +42,7 @@ function Call.finish()
   if Call.hints.done then Executions.announce(Call.hints.done) end
   Records.place_all()
   Zsets.flush()
+  Lists.forget_lanes()
   Records.save()
   Payloads.flush()
   Workers.flush()

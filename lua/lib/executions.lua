@@ -172,6 +172,7 @@ function Executions.retire(x)
   Payloads.release(x, 'input')
   Payloads.release(x, 'result')
   redis.call('UNLINK', Call.root .. ':h:' .. id, Call.root .. ':fr:' .. id)
+  Lists.left(x.lane)
   Records.delete('x', id)
 end
 

@@ -32,6 +32,8 @@ Records.define('f', function(f)
     placement[Due.key('scheduler', 'f')] = f.work_at
   elseif Flows.TERMINAL[f.status] and all_ended(f) then
     placement[Due.key('scheduler', 'f')] = f.retire_at or f.finished_at + Call.retention_ms()
+  elseif f.status == 'created' then
+    placement[Due.key('scheduler', 'f')] = f.updated_at + Call.retention_ms()
   end
   if f.cancel_at then placement[Due.key('cancel_reconciler', 'f')] = f.cancel_at end
   return placement
@@ -122,6 +124,13 @@ function Flows.view(f)
     counts = next(counts) and counts or nil, created_at = f.created_at, updated_at = f.updated_at,
     finished_at = f.finished_at,
   }
+end
+
+-- A flow that nobody has started for as long as what has ended is kept: it is cancelled, and the cancel-reconciler's
+-- due loop walks its members.
+function Flows.give_up(f)
+  f.cancel_policy, f.cancel_grace_ms, f.cancel_next, f.cancel_at = 'cancel_all', 0, 0, Call.now
+  Flows.move(f, 'cancelled', { reason = 'never_started', data = { policy = f.cancel_policy }, actor = 'scheduler' })
 end
 
 -- Retention is over: a slice of members leaves, at last the flow itself.

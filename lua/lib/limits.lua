@@ -14,6 +14,10 @@
 
 -- Slots that are asked after in one go.
 local DOUBTS = 100
+-- Room for one wakes a few who wait: some have no worker now. Who is left is looked at again after a moment, as long as
+-- there is room.
+local WOKEN = 8
+local AGAIN_MS = 50
 
 -- This call's partition.
 function Limits.here() return string.match(Call.root, '{(%d+)}$') end
@@ -144,16 +148,60 @@ end
 -- Pushes the end of a slot on, as long as its lease lasts. One that was freed stays free.
 function Limits.extend_token(token, slot, expires_at) redis.call('ZADD', slots_key(token), 'XX', expires_at, slot) end
 
--- Wakes whoever waits for room.
+-- For how many there is room.
+local function vacancies(token)
+  if is_budget(token) then return Budgets.room(string.sub(token, 3)) and 0 or math.huge end
+  local concurrent, per_window, window_ms = rule(token)
+  local n = math.huge
+  if concurrent then n = concurrent - redis.call('ZCARD', slots_key(token)) end
+  if per_window then
+    local _, used = window_opens(token, per_window, window_ms)
+    n = math.min(n, per_window - used)
+  end
+  return n
+end
+
+-- A token whose room may not be used up by those who were woken for it: `at` is the next look.
+Records.define('wake', function(wake) return { [Due.key('scheduler', 'wake')] = wake.at } end)
+
+local function look_again(token)
+  local wake = Records.edit('wake', token) or Records.create('wake', token, { at = Call.now + AGAIN_MS })
+  wake.at = math.min(wake.at, Call.now + AGAIN_MS)
+end
+
+-- Wakes those of this partition who wait for room, as many as there is room for, and a few more.
+local function wake_here(token, n)
+  if Blocks.open_token(token, math.max(n, WOKEN)) then
+    redis.call('SADD', waiting_key(token), Limits.here())
+    look_again(token)
+  end
+end
+
+-- Wakes whoever waits for room, in whatever partition.
 local function tell_waiting(token)
+  local n = vacancies(token)
+  if n <= 0 then return end
   for _, partition in ipairs(redis.call('SMEMBERS', waiting_key(token))) do
+    redis.call('SREM', waiting_key(token), partition)
     if partition == Limits.here() then
-      Blocks.open_token(token)
+      wake_here(token, n)
     else
-      Call.hint_item('unblock', { tonumber(partition), token })
+      Call.hint_item('unblock', { tonumber(partition), token, math.max(math.min(n, 1000), WOKEN) })
     end
   end
-  redis.call('UNLINK', waiting_key(token))
+end
+
+-- The look at a token whose room was not used up.
+function Limits.wake(wake)
+  local token = wake.id
+  Records.delete('wake', token)
+  tell_waiting(token)
+end
+
+-- A partition has more who wait for this token than it was told that there is room for.
+function Limits.wait(token, from)
+  redis.call('SADD', waiting_key(token), from)
+  if vacancies(token) > 0 then look_again(token) end
 end
 
 -- There may be room again, by other means than a freed slot.

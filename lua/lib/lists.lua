@@ -38,7 +38,9 @@ end
 
 local used
 
-function Lists.begin() used, keys, all = {}, {}, nil end
+local left   -- lanes that an execution has left for good in this call
+
+function Lists.begin() used, keys, all, left = {}, {}, nil, {} end
 
 local function lanes_key() return Call.root .. ':lanes' end
 
@@ -47,6 +49,21 @@ function Lists.lane_used(lane)
   if used[lane] then return end
   used[lane] = true
   if redis.call('ZSCORE', lanes_key(), lane) == false then redis.call('ZADD', lanes_key(), 0, lane) end
+end
+
+-- An execution of this lane has left Valkey.
+function Lists.left(lane) left[lane] = true end
+
+-- Lanes without executions leave the index, with what leads to their queues, unless somebody has paused or drains them.
+function Lists.forget_lanes()
+  for lane in pairs(left) do
+    local of = {}
+    for i, state in ipairs(Lists.STATES) do of[i] = Lists.state_key(lane, state) end
+    if Lists.lane_status(lane) == 'active' and redis.call('EXISTS', unpack(of)) == 0 then
+      redis.call('ZREM', lanes_key(), lane)
+      Queues.forget(lane)
+    end
+  end
 end
 
 -- Lanes in alphabetical order after `cursor`.

@@ -26,6 +26,19 @@ local function ring_key(lane, caps) return Call.root .. ':ring:' .. lane .. '|' 
 local function lines_key(lane, caps, fair) return Call.root .. ':lines:' .. lane .. '|' .. caps .. '|' .. fair end
 local function caps_key(lane) return Call.root .. ':caps:' .. lane end
 
+-- What one call takes away of what led to the queues of a lane without work: more than that stays until somebody asks.
+local FORGOTTEN = 50
+
+-- The lane has no work any more.
+function Queues.forget(lane)
+  for _, caps in ipairs(redis.call('SPOP', caps_key(lane), FORGOTTEN)) do
+    for _, fair in ipairs(redis.call('ZRANGE', ring_key(lane, caps), 0, FORGOTTEN - 1)) do
+      redis.call('UNLINK', lines_key(lane, caps, fair))
+    end
+    redis.call('UNLINK', ring_key(lane, caps))
+  end
+end
+
 -- The queue of a ready execution.
 function Queues.key(x)
   local plain = not (x.caps or x.fairness_key or x.limit)

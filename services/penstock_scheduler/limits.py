@@ -103,8 +103,19 @@ class Admission:
         )
 
     def unblock(self, _partition: int, tokens: Any) -> None:
-        """The `unblock` hint: [partition, token] each."""
-        self._later([(partition, "unblock", {"token": token}) for partition, token in tokens])
+        """The `unblock` hint: [partition, token, for how many there is room] each."""
+        self._spawn(self._unblock(tokens))
+
+    async def _unblock(self, tokens: list[tuple[int, str, int]]) -> None:
+        asked = [(partition, "unblock", {"token": token, "room": room}) for partition, token, room in tokens]
+        answers = zip(tokens, await self._store.call_many(asked), strict=True)
+        await self._store.call_many(
+            [
+                (_home(token), "wait_room", {"token": token, "from": str(partition)})
+                for (partition, token, _), answer in answers
+                if not isinstance(answer, PenstockError) and answer["left"]
+            ]
+        )
 
     def _later(self, calls: list[tuple[int, str, dict[str, Any]]]) -> None:
         self._spawn(self._store.call_many(calls))

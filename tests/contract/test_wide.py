@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from house import House
+from house import House, fence
 from servers import valkey_server
 
 LIMIT_US = 5000
 TRIES = 3
 LANES = 5000
+LIMITS = 4000
 
 
 @pytest.fixture
@@ -79,3 +80,30 @@ async def test_lists_over_many_lanes_are_bounded_and_complete(penstock: House) -
         assert await everything(penstock, kind="none") == []
 
     await stays_quick(penstock, look)
+
+
+async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(penstock: House) -> None:
+    quota = (await penstock.request("quota.create", {"max_concurrent": 1}))["quota_id"]
+    for start in range(0, LIMITS, 500):
+        specs = [
+            {"kind": "k", "quota_id": quota, "concurrency_key": f"c{n}", "concurrency_limit": 1}
+            for n in range(start, start + 500)
+        ]
+        await penstock.request("execution.create", specs)
+    store = penstock.running["scheduler"].context.store
+    running = (await penstock.take(1, start=True))[0]
+
+    async def blocked() -> int:
+        await penstock.take(100, start=True, wait_ms=0)
+        return int(await store.execute("ZCARD", f"{penstock.root}:{{0}}:blocked:q/{quota}"))
+
+    await penstock.until(blocked, lambda n: n >= LIMITS - 200, "the queues that stand aside")
+
+    async def work() -> None:
+        nonlocal running
+        for _ in range(10):
+            await penstock.request("lease.complete", {**fence(running), "result": None})
+            [running] = await penstock.take(1, start=True, wait_ms=10_000)
+
+    await stays_quick(penstock, work)
+    assert LIMITS - await blocked() < 200  # the others still stand aside

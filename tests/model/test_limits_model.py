@@ -415,8 +415,10 @@ class Limits(RuleBasedStateMachine):
                 ends = self._call("scheduler", partition, "slot_ends", slot=slot)["expires_at"]
                 self.mail.append(("slot", [_home(token), token, slot, ends]))
             case _:
-                partition, token = item
-                self._call("scheduler", partition, "unblock", token=token)
+                partition, token, room = item
+                if self._call("scheduler", partition, "unblock", token=token, room=room)["left"]:
+                    told = {"token": token, "from": str(partition)}
+                    self._call("scheduler", _home(token), "wait_room", **told)
 
     # -- outcomes ---------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(m
     assert await admit(machine, KEY, "0-y|1")
     assert await machine("scheduler", "slot_ends", slot=slot) == {"expires_at": 0}
     await tell(machine, KEY, slot, 0)
-    assert machine.told("unblock") == [[0, KEY]]
+    assert machine.told("unblock") == [[0, KEY, 8]]
     assert not await admit(machine, KEY, "0-y|1")
 
 
@@ -90,10 +90,10 @@ async def test_a_limit_waits_for_all_that_refused_it(machine: Machine) -> None:
         full = await admit(machine, token, grant[6])
         await machine("scheduler", "ungrant", execution_id=grant[1], grant_id=grant[0], full=full)
     await tell(machine, KEY, first[6], 0)
-    assert machine.told("unblock") == [[0, KEY]]
-    await machine("scheduler", "unblock", token=KEY)
+    assert machine.told("unblock") == [[0, KEY, 8]]
+    await machine("scheduler", "unblock", token=KEY, room=8)
     assert [grant[1] for grant in await machine.grant(3)] == [third[1]]
-    await machine("scheduler", "unblock", token=OTHER)
+    await machine("scheduler", "unblock", token=OTHER, room=8)
     assert {grant[1] for grant in await machine.grant(3)} == {first[1], second[1]}
 
 

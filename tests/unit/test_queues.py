@@ -80,4 +80,4 @@ async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Mac
     await store.call(1, "slot", {"token": token, "slot": "0-other|2", "expires_at": 0})
     assert machine.told("unblock") == []
     await store.call(1, "slot", {"token": token, "slot": "0-holder|1", "expires_at": 0})
-    assert machine.told("unblock") == [[0, token]]
+    assert machine.told("unblock") == [[0, token, 8]]
