@@ -99,7 +99,9 @@ class Rooms:
             at = w.get("expires_at") if w["state"] == "pending" else w.get("retire_at")
             if at is not None:
                 expected["due:signal_router:w"][waitpoint_id] = at
-        actual = self._sets("s:", "q:", "due:", "fs:", "fb:")
+        if self.executions:
+            expected["all"] = dict.fromkeys(self.executions, 0.0)
+        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:")
         assert actual == dict(expected), "indexes disagree with records"
 
     def _sets(self, *prefixes: str) -> Sets:
@@ -148,6 +150,8 @@ class Rooms:
             placement["due:scheduler:f"] = f["work_at"]
         elif not FLOW_MOVES[f["status"]] and sum(counts.get(state, 0) for state in TERMINAL) >= f["total"]:
             placement["due:scheduler:f"] = f.get("retire_at", f["finished_at"] + self._retention)
+        elif f["status"] == "created":
+            placement["due:scheduler:f"] = f["updated_at"] + self._retention
         if "cancel_at" in f:
             placement["due:cancel_reconciler:f"] = f["cancel_at"]
         return placement
