@@ -43,12 +43,29 @@ function ops.wait(a)
   return Executions.view(x)
 end
 
--- history: an execution's events. args: execution_id. reply: packed {seq, events (as they were kept)}.
--- errors: execution_not_found.
+-- So much of a history is read by one call (bytes); no event is longer.
+local HISTORY_CHUNK = 32768
+
+-- history: an execution's next events. args: execution_id, seq (of the event before the first, 0 at the start), offset (bytes:
+-- where that ended), limit. reply: packed [offset behind the last, whether there are more, events (as they were kept)…].
+-- errors: execution_not_found, invalid_request (no event of that number begins there).
 function ops.history(a)
   local x = Executions.read(a.execution_id)
-  local kept = (redis.call('GET', Call.root .. ':h:' .. a.execution_id) or '') .. (x.log or '')
-  return Events.array_header(x.seq) .. kept
+  local key, log = Call.root .. ':h:' .. a.execution_id, x.log or ''
+  local kept = redis.call('STRLEN', key)
+  local chunk = a.offset < kept and redis.call('GETRANGE', key, a.offset, a.offset + HISTORY_CHUNK - 1) or ''
+  -- The end of a history stands in its record.
+  if a.offset + #chunk >= kept then chunk = chunk .. string.sub(log, math.max(a.offset - kept, 0) + 1) end
+  local at, n = 0, 0
+  while n < a.limit and at < #chunk do
+    local whole, behind, event = pcall(cmsgpack.unpack_one, chunk, at)
+    if not whole then break end
+    if type(event) ~= 'table' or event[1] ~= a.seq + n + 1 then break end
+    n = n + 1
+    at = behind >= 0 and behind or #chunk
+  end
+  if n == 0 and a.seq < x.seq then Errors.invalid('cursor', 'it is not of this history') end
+  return Events.array_header(n + 2) .. pack(a.offset + at) .. pack(a.seq + n < x.seq) .. string.sub(chunk, 1, at)
 end
 
 -- list: a page of executions, newest first, in this partition.

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,10 @@ from penstock_scheduler.work import Places
 def _is_keyed_child(item: ExecutionCreate) -> bool:
     """Whether it lives with its parent or its flow, and its idempotency key where that is remembered."""
     return item.idempotency_key is not None and (item.parent_id is not None or item.flow_id is not None)
+
+
+_SEQS: Final = 10**6
+"""A cursor in a history is its place, in bytes, times this, plus the number of the event before."""
 
 
 class Executions:
@@ -124,12 +128,18 @@ class Executions:
         return await asyncio.gather(*map(self._history, call.items), return_exceptions=True)
 
     async def _history(self, item: ExecutionHistory) -> dict[str, Any]:
-        packed = await self._store.call_raw(partition_of(item.execution_id), "history", item)
-        events: list[list[Any]] = msgspec.msgpack.decode(packed)
-        start = int(item.cursor or 0)
-        page = events[start : start + item.limit]
-        end = start + pages.fitting(page)
+        offset, seq = divmod(int(item.cursor or 0), _SEQS)
+        items: list[list[Any]] = []
+        size, more = 0, True
+        while more and len(items) < item.limit and size < pages.PAGE_BYTES:
+            args = {"execution_id": item.execution_id, "seq": seq, "offset": offset}
+            args["limit"] = item.limit - len(items)
+            packed = await self._store.call_raw(partition_of(item.execution_id), "history", args)
+            offset, more, *events = msgspec.msgpack.decode(packed)
+            items += events
+            seq += len(events)
+            size += len(packed)
         return {
-            "items": [views.event(event) for event in events[start:end]],
-            "cursor": str(end) if end < len(events) else None,
+            "items": [views.event(event) for event in items],
+            "cursor": str(offset * _SEQS + seq) if more else None,
         }

@@ -14,9 +14,9 @@ from penstock.store import Store
 _encode: Final = msgspec.msgpack.Encoder().encode
 PAGE_BYTES: Final = 512 * 1024
 """A page has at least one item, and not more bytes than this with a second one."""
-SLICE: Final = 100
-"""Records that one call looks at in each partition: about 2 ms of Valkey."""
-LOOKS: Final = 10
+SLICE: Final = 50
+"""Records that one call looks at in each partition: 1 to 2 ms of Valkey."""
+LOOKS: Final = 20
 """Calls of one request for each partition: then its page ends, full or not, and has a cursor."""
 
 

@@ -9,9 +9,10 @@ from house import House, fence
 from servers import valkey_server
 
 LIMIT_US = 5000
-TRIES = 3
+TRIES = 5
 LANES = 5000
 LIMITS = 4000
+EVENTS = 20_000
 
 
 @pytest.fixture
@@ -107,3 +108,30 @@ async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(pens
 
     await stays_quick(penstock, work)
     assert LIMITS - await blocked() < 200  # the others still stand aside
+
+
+async def test_a_long_history_is_read_page_by_page(penstock: House) -> None:
+    await penstock.create()
+    task = await penstock.begin()
+    for start in range(0, EVENTS, 1000):
+        reports = [
+            {**fence(task), "pct": n % 100, "message": f"step {n}"} for n in range(start, start + 1000)
+        ]
+        assert all("ok" in each for each in await penstock.request("lease.progress", reports))
+
+    async def look() -> None:
+        seen: list[int] = []
+        body = {"execution_id": task["execution_id"], "limit": 700, "cursor": None}
+        while True:
+            page = await penstock.request("execution.history", body)
+            assert len(page["items"]) <= 700
+            seen += [event["seq"] for event in page["items"]]
+            if page["cursor"] is None:
+                break
+            body["cursor"] = page["cursor"]
+        assert seen == list(range(1, EVENTS + 4))  # created, leased, started and the progress
+
+    await stays_quick(penstock, look)
+    for wrong in ("1", "5000000", "123456789000007"):
+        body = {"execution_id": task["execution_id"], "cursor": wrong}
+        assert (await penstock.refused("execution.history", body)).code == "invalid_request"
