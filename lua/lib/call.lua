@@ -97,11 +97,11 @@ local common = {}
 function common.ping() return { now = Call.now } end
 
 -- deployment: the number of partitions, fixed by the first service that ever asks. To be asked in partition 0.
--- args: partitions. reply: {partitions}. errors: none.
+-- args: partitions. reply: {partitions, now}. errors: none.
 function common.deployment(a)
   local key = Call.root .. ':partitions'
   redis.call('SETNX', key, a.partitions)
-  return { partitions = tonumber(redis.call('GET', key)) }
+  return { partitions = tonumber(redis.call('GET', key)), now = Call.now }
 end
 
 local function answer(ops, command)

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import make
-from penstock.ids import new_id, partition_of
+from penstock.ids import partition_of
 from penstock.messages.leases import (
     LeaseAwaitChildren,
     LeaseCancel,
@@ -55,7 +55,7 @@ class Outcomes:
             children.append(
                 {
                     **msgspec.structs.asdict(child),
-                    "execution_id": new_id(partition),
+                    "execution_id": self._store.new_id(partition),
                     "limit": limit_of(child, namespace, self._store.partitions),
                 }
             )

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import make
-from penstock.ids import new_id, partition_for
+from penstock.ids import partition_for
 from penstock.messages.flows import Flow, FlowCreateMirrored
 from penstock.store import Store
 
@@ -33,7 +33,7 @@ class Flows:
             # The same key must meet the same memory of keys.
             partition = partition_for(f"{item.namespace}:{item.idempotency_key}", partitions)
             args["digest"] = hashlib.blake2b(_canonical(item), digest_size=16).hexdigest()
-        args["id"] = new_id(partition)
+        args["id"] = self._store.new_id(partition)
         return [Flow.of(await self._store.call(partition, "create_mirrored", args))]
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import make
-from penstock.ids import new_id, partition_for, partition_of, uuid7
+from penstock.ids import partition_for, partition_of, uuid7
 from penstock.messages.limits import BudgetCreate, BudgetGet, BudgetReplenish
 from penstock.store import Store
 from penstock.store.references import References
@@ -29,7 +29,11 @@ class Budgets:
                 raise make("invalid_request", f"{field}: is above the hard limit", detail={"field": field})
         key = item.idempotency_key
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
-        args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
+        args = {
+            **msgspec.structs.asdict(item),
+            "id": self._store.new_id(partition),
+            "digest": key and digest(item),
+        }
         return [created(_view(await self._store.call(partition, "budget_create", args)))]
 
     async def get(self, call: Call[BudgetGet]) -> Sequence[Any]:

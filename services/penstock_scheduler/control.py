@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import new_id, partition_of
+from penstock.ids import partition_of
 from penstock.messages.control import (
     ExecutionChangePriority,
     ExecutionReplay,
@@ -61,7 +61,7 @@ class Control:
             return reply
 
         if item.idempotency_key is None:
-            return await make(new_id(partition))
+            return await make(self._store.new_id(partition))
         # The old execution's namespace is not known here; replays' keys are apart from all others anyway.
         return await once(
             self._store, "replay", "default", item.idempotency_key, digest(item), partition, make

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import new_id, partition_for, partition_of
+from penstock.ids import partition_for, partition_of
 from penstock.messages.executions import (
     ExecutionCreate,
     ExecutionGet,
@@ -95,7 +95,7 @@ class Executions:
             partition = partition_of(item.parent_id)
         if item.flow_id is not None:
             partition = partition_of(item.flow_id)
-        args["id"] = new_id(partition)
+        args["id"] = self._store.new_id(partition)
         return partition, "create", args
 
     async def get(self, call: Call[ExecutionGet]) -> Sequence[Any]:

@@ -122,7 +122,7 @@ class FlowChanges:
             raise error
         partition = partition_of(item.flow_id)
         flow = await self._store.call(partition, "flow_get", {"flow_id": item.flow_id})
-        args["members"] = member_args(item.members, partition, flow["namespace"], self._store.partitions)
+        args["members"] = member_args(self._store, item.members, partition, flow["namespace"])
         return [created(views.flow(await self._store.call(partition, "flow_add", args)))]
 
     async def add_dependency(self, call: Call[FlowAddDependency]) -> Sequence[Any]:

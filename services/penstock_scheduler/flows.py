@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.bus.endpoints import Call
-from penstock.ids import new_id, partition_for, partition_of
+from penstock.ids import partition_for, partition_of
 from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart, Member
 from penstock.store import Store
 from penstock.store.references import References
@@ -41,8 +41,8 @@ class Flows:
             partition = partition_for(f"{item.namespace}:{item.idempotency_key}", partitions)
             args["digest"] = digest(item)
         args |= msgspec.structs.asdict(item)
-        args["id"] = new_id(partition)
-        args["members"] = member_args(item.members, partition, item.namespace, partitions)
+        args["id"] = self._store.new_id(partition)
+        args["members"] = member_args(self._store, item.members, partition, item.namespace)
         flow = views.flow(await self._store.call(partition, "flow_create", args))
         return [created({**flow, "members": flow.get("members") or {}})]
 
@@ -67,14 +67,14 @@ class Flows:
 
 
 def member_args(
-    members: Sequence[Member], partition: int, namespace: str, partitions: int
+    store: Store, members: Sequence[Member], partition: int, namespace: str
 ) -> list[dict[str, Any]]:
     """Members as the state machine takes them, each with its id: they live with their flow."""
     return [
         {
             **msgspec.structs.asdict(member),
-            "execution_id": new_id(partition),
-            "limit": limit_of(member, namespace, partitions),
+            "execution_id": store.new_id(partition),
+            "limit": limit_of(member, namespace, store.partitions),
         }
         for member in members
     ]

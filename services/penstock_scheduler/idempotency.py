@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.ids import new_id, partition_for
+from penstock.ids import partition_for
 from penstock.store import Store
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -42,7 +42,7 @@ async def once(
     home = partition_for(f"{namespace}:{key}", store.partitions)
     scope = {"verb": verb, "namespace": namespace, "key": key}
     entry = scope | {"digest": body}
-    fresh = new_id(partition)
+    fresh = store.new_id(partition)
     kept = await store.call(home, "remember", entry | {"execution_id": fresh})
     if first := kept.get("reply"):
         return {**first, "duplicate": True}

@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
-from penstock.ids import new_id, partition_for, partition_of, uuid7
+from penstock.ids import partition_for, partition_of, uuid7
 from penstock.messages.limits import QuotaCreate, QuotaGet
 from penstock.store import Store
 from penstock.store.references import References
@@ -36,7 +36,11 @@ class Quotas:
             raise _invalid("window_ms", "max_per_window and window_ms go together")
         key = item.idempotency_key
         partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
-        args = {**msgspec.structs.asdict(item), "id": new_id(partition), "digest": key and digest(item)}
+        args = {
+            **msgspec.structs.asdict(item),
+            "id": self._store.new_id(partition),
+            "digest": key and digest(item),
+        }
         args["namespace"] = None if item.namespace == "default" else item.namespace
         return [created(_view(await self._store.call(partition, "quota_create", args)))]
 

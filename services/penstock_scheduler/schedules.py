@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
-from penstock.ids import new_id, partition_for, partition_of
+from penstock.ids import partition_for, partition_of
 from penstock.messages.schedules import ScheduleCreate, ScheduleGet, ScheduleList
 from penstock.store import Store
 from penstock.store.references import References
@@ -59,7 +59,7 @@ class Schedules:
         partition = partition_for(f"{namespace}:{key}", partitions) if key else random.randrange(partitions)
         spec: dict[str, Any] = msgspec.to_builtins(execution)
         args: dict[str, Any] = {
-            "id": new_id(partition),
+            "id": self._store.new_id(partition),
             "input": spec.pop("input", None),
             "spec": spec,
             "limit": limit_of(execution, namespace, partitions),
@@ -116,7 +116,7 @@ class Schedules:
         calls: list[tuple[int, str, dict[str, Any]]] = []
         for schedule in schedules:
             try:
-                calls.append((partition, "schedule_fire", _fires(partition, schedule, now)))
+                calls.append((partition, "schedule_fire", _fires(self._store, partition, schedule, now)))
             except PenstockError as error:  # the time zones of this machine are other ones
                 log.error("schedule %s cannot go on here: %s", schedule["schedule_id"], error)
         for (_, _, args), reply in zip(calls, await self._store.call_many(calls), strict=True):
@@ -124,14 +124,14 @@ class Schedules:
                 log.info("schedule %s will be tried again: %s", args["schedule_id"], reply)
 
 
-def _fires(partition: int, schedule: dict[str, Any], now: int) -> dict[str, Any]:
+def _fires(store: Store, partition: int, schedule: dict[str, Any], now: int) -> dict[str, Any]:
     due_at, count = schedule["due_at"], schedule.get("count")
     left = None if count is None else count - schedule["fired"]
     step = timetable.step(_rule(schedule), due_at, now, misfire=schedule["misfire"], left=left)
     return {
         "schedule_id": schedule["schedule_id"],
         "due_at": due_at,
-        "fires": [[at, new_id(partition)] for at in step.fires],
+        "fires": [[at, store.new_id(partition)] for at in step.fires],
         "skipped": step.skipped,
         "next_at": step.next_at,
     }

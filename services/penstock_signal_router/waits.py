@@ -7,7 +7,7 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import new_id, partition_of
+from penstock.ids import partition_of
 from penstock.messages.common import Fence
 from penstock.messages.signals import LeaseSuspend, ResumedBy, WaitpointCreate
 from penstock.store import Store
@@ -28,13 +28,13 @@ class Waits:
         # First, so that nothing is made that no token could be given for.
         ring = await self._tokens.ring()
         replies = await self._store.call_many(
-            [_command("create", item, id=_new_id(item)) for item in call.items]
+            [_command("create", item, id=self._new_id(item)) for item in call.items]
         )
         return [reply if isinstance(reply, PenstockError) else _created(ring, reply) for reply in replies]
 
     async def suspend(self, call: Call[LeaseSuspend]) -> Sequence[Any]:
         ring = await self._tokens.ring()
-        commands = [_suspension(item) for item in call.items]
+        commands = [_suspension(item, self._new_id(item)) for item in call.items]
         replies = iter(
             await self._store.call_many([each for each in commands if not isinstance(each, PenstockError)])
         )
@@ -42,6 +42,10 @@ class Waits:
         return [
             result if isinstance(result, PenstockError) else _suspended(ring, result) for result in results
         ]
+
+    def _new_id(self, item: Fence) -> str:
+        """An id for a waitpoint: it lives where its execution does."""
+        return self._store.new_id(partition_of(item.execution_id))
 
     async def resumed_by(self, call: Call[ResumedBy]) -> Sequence[Any]:
         replies = await self._store.call_many(
@@ -57,18 +61,13 @@ def _command(op: str, item: Fence, **more: Any) -> tuple[int, str, dict[str, Any
     return partition_of(item.execution_id), op, {**msgspec.structs.asdict(item), **more}
 
 
-def _new_id(item: Fence) -> str:
-    """An id for a waitpoint: it lives where its execution does."""
-    return new_id(partition_of(item.execution_id))
-
-
-def _suspension(item: LeaseSuspend) -> tuple[int, str, dict[str, Any]] | PenstockError:
+def _suspension(item: LeaseSuspend, new_id: str) -> tuple[int, str, dict[str, Any]] | PenstockError:
     try:
         condition = compiled(item.condition)
     except PenstockError as error:
         return error
     key = item.waitpoint_key or DEFAULT_KEY
-    return _command("suspend", item, condition=condition, waitpoint_key=key, id=_new_id(item))
+    return _command("suspend", item, condition=condition, waitpoint_key=key, id=new_id)
 
 
 def _created(ring: Ring, reply: dict[str, Any]) -> dict[str, Any]:

@@ -10,33 +10,43 @@ ID_PATTERN: Final = UUID_PATTERN.replace("^", "^[0-9]{1,5}-")
 TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"  # noqa: S105 - a NATS subject token, not a secret
 KIND_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(?!\n)$"
 
-_last_ms = 0
-_counter = 0
 
-
-def uuid7() -> str:
-    """A version 7 UUID (RFC 9562 §5.7) that grows within this process.
+class Uuid7:
+    """Makes version 7 UUIDs (RFC 9562 §5.7), each greater than the one before it.
 
     Method 1 of §6.2: the 12 bits after the timestamp are a counter, so that ids made in one
     millisecond sort in the order in which they were made; the counter running over borrows the
     next millisecond.
     """
-    global _last_ms, _counter
-    now = time.time_ns() // 1_000_000
-    if now > _last_ms:
-        _last_ms, _counter = now, 0
-    else:
-        _counter += 1
-        if _counter > 0xFFF:
-            _last_ms, _counter = _last_ms + 1, 0
-    tail = os.urandom(8).hex()
-    stamp = f"{_last_ms:012x}"
-    variant = "89ab"[int(tail[0], 16) & 3]
-    return f"{stamp[:8]}-{stamp[8:]}-7{_counter:03x}-{variant}{tail[1:4]}-{tail[4:]}"
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+        self._counter = 0
+
+    def make(self, now_ms: int) -> str:
+        """The next one. `now_ms`: milliseconds since the Unix epoch, by whatever clock the ids are to follow."""
+        if now_ms > self._last_ms:
+            self._last_ms, self._counter = now_ms, 0
+        else:
+            self._counter += 1
+            if self._counter > 0xFFF:
+                self._last_ms, self._counter = self._last_ms + 1, 0
+        tail = os.urandom(8).hex()
+        stamp = f"{self._last_ms:012x}"
+        variant = "89ab"[int(tail[0], 16) & 3]
+        return f"{stamp[:8]}-{stamp[8:]}-7{self._counter:03x}-{variant}{tail[1:4]}-{tail[4:]}"
+
+
+_local: Final = Uuid7()
+
+
+def uuid7() -> str:
+    """A version 7 UUID by this process's clock. Ids of records are made by `Store.new_id`, from Valkey's."""
+    return _local.make(time.time_ns() // 1_000_000)
 
 
 def new_id(partition: int) -> str:
-    """A new id in this partition."""
+    """A new id in this partition, by this process's clock."""
     return f"{partition}-{uuid7()}"
 
 

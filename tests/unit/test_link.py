@@ -1,6 +1,8 @@
 """A connection to Valkey that has ended is never kept: whoever uses it is told, and the next call makes another."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -86,3 +88,25 @@ async def test_calls_are_answered_again_once_a_full_server_has_room() -> None:
                     await asyncio.sleep(AGAIN_S)
         await late.close()
         await store.close()
+
+
+async def test_ids_follow_valkeys_clock_not_their_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with valkey_server() as url:
+        stores: list[Store] = []
+        for hours in (0, 3, -3):
+            here = time.time
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "time", lambda here=here, hours=hours: here() + hours * 3600)
+                patched.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+                stores.append(await Store.connect(url, service="scheduler", dev=True))
+        ids: list[str] = []
+        for _ in range(20):
+            for store in stores:
+                await store.ping()  # so that a millisecond has passed, and more
+                ids.append(store.new_id(0))
+        # Each knows Valkey's clock to within a round trip.
+        times = [int(each[2:10] + each[11:15], 16) for each in ids]
+        assert all(later >= sooner - 50 for sooner, later in itertools.pairwise(times))
+        assert abs(times[-1] - time.time() * 1000) < 60_000
+        for store in stores:
+            await store.close()

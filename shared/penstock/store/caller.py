@@ -16,7 +16,9 @@ from typing import Any, Final, Self, cast
 
 import msgspec
 
+from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError, make
+from penstock.ids import Uuid7
 from penstock.store import library
 from penstock.store.link import Link, unavailable
 from penstock.store.wire import ReplyError, Wire
@@ -73,6 +75,8 @@ class Store:
         dev: bool = False,
     ) -> None:
         self.partitions = partitions
+        self.clock = ValkeyClock()
+        self._ids = Uuid7()
         self._root = root
         self._function = f"penstock_{service.replace('-', '_')}"
         self._limits = limits or {}
@@ -113,7 +117,7 @@ class Store:
         An id, an idempotency key and a concurrency key name the partition that keeps their books: with another
         number of partitions they would lead elsewhere.
         """
-        kept = (await self.call(0, "deployment", {"partitions": self.partitions}))["partitions"]
+        kept = (await self._timed("deployment", {"partitions": self.partitions}))["partitions"]
         if kept != self.partitions:
             raise DeploymentError(
                 f"the deployment under the root {self._root!r} was started with {kept} partitions and keeps them: "
@@ -126,7 +130,18 @@ class Store:
 
     async def ping(self) -> None:
         """Raises PenstockError("valkey_unavailable") unless Valkey runs this service's function."""
-        await self.call(0, "ping", {})
+        await self._timed("ping", {})
+
+    async def _timed(self, op: str, args: Args) -> dict[str, Any]:
+        """An op that answers with Valkey's `now`, which `clock` learns."""
+        sent = time.monotonic()
+        reply = await self.call(0, op, args)
+        self.clock.learn(reply["now"], sent, time.monotonic())
+        return reply
+
+    def new_id(self, partition: int) -> str:
+        """A new id in this partition. Lists sort by ids, so their time is Valkey's, not this machine's."""
+        return f"{partition}-{self._ids.make(int(self.clock.now()))}"
 
     async def execute(self, *command: Any) -> Any:
         """One plain Valkey command, apart from the batches (diagnostics, secrets).
