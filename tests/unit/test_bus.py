@@ -654,3 +654,17 @@ async def test_a_service_waits_for_its_server(tmp_path: Path):
         await client.close()
     finally:
         server.kill()
+
+
+async def test_dead_letters_are_bounded_and_an_operators_bound_stays(client: Client, root: str):
+    js = client.jetstream()
+    await streams.ensure(js, root)
+    name = streams.stream_name(root, streams.DEAD)
+    config = (await js.stream_info(name)).config
+    assert (config.max_bytes, config.max_age) == (streams.DEAD_MAX_BYTES, streams.DEAD_MAX_AGE_S)
+    await js.update_stream(config.evolve(max_bytes=4096, max_age=600.0))
+    await streams.ensure(js, root)
+    config = (await js.stream_info(name)).config
+    assert (config.max_bytes, config.max_age) == (4096, 600.0)
+    for other in streams.definitions(root):
+        await js.delete_stream(str(other.name))

@@ -18,6 +18,10 @@ DEAD: Final = "DEAD"
 AUDIT: Final = "AUDIT"
 
 DEDUP_WINDOW_S: Final = 120.0
+DEAD_MAX_BYTES: Final = 64 * 1024 * 1024
+DEAD_MAX_AGE_S: Final = 30 * 86_400.0
+"""Dead letters are kept so long, and so many: the oldest go first. `nats stream edit` sets other bounds, which stay."""
+_BOUNDS: Final = ("max_bytes", "max_age")
 
 # Raised when a definition changes: an older service then leaves a newer one's streams alone.
 _DEFINITION: Final = 2
@@ -59,6 +63,8 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
             "dead letters: what could not be applied, and why",
             retention=RetentionPolicy.LIMITS,
             allow_direct=True,
+            max_bytes=DEAD_MAX_BYTES,
+            max_age=DEAD_MAX_AGE_S,
         ),
         stream(
             AUDIT,
@@ -117,7 +123,11 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
         existing = (await js.stream_info(config.name)).config  # another service was quicker
     if _definition(existing) > _DEFINITION:
         return
-    changes = {name: value for name, value in _set_in(config).items() if not _equal(existing, name, value)}
+    changes = {
+        name: value
+        for name, value in _set_in(config).items()
+        if not _equal(existing, name, value) and not (name in _BOUNDS and _is_bound(existing, name))
+    }
     if changes:
         await js.update_stream(existing.evolve(**changes))
 
@@ -134,6 +144,12 @@ def _set_in(config: StreamConfig) -> dict[str, Any]:
         for name, value in vars(config).items()
         if name != "name" and (value != getattr(blank, name) or name == "discard")
     }
+
+
+def _is_bound(existing: StreamConfig, name: str) -> bool:
+    """Whether somebody has set a bound already."""
+    value = getattr(existing, name)
+    return value is not None and value > 0
 
 
 def _equal(existing: StreamConfig, name: str, value: Any) -> bool:
