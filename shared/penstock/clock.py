@@ -1,5 +1,6 @@
 """Valkey's clock, as a process elsewhere sees it: all instants of the contract are read from that one."""
 
+import math
 import time
 
 
@@ -12,6 +13,7 @@ class ValkeyClock:
 
     def __init__(self) -> None:
         self._offset = time.time() * 1000 - time.monotonic() * 1000  # same clock, until we know better
+        self._highest = math.inf
         self.known = False
         """Whether a reply has told what Valkey's clock shows."""
 
@@ -23,8 +25,19 @@ class ValkeyClock:
         """That instant of Valkey's on `time.monotonic()`, which is also the event loop's clock."""
         return (at - self._offset) / 1000
 
+    def earliest(self, at: float) -> float:
+        """The first moment on `time.monotonic()` at which Valkey's clock may show `at`: never later than it truly does.
+
+        Before anything is known, every moment may be that one: minus infinity.
+        """
+        return (at - self._highest) / 1000
+
     def learn(self, now: float, sent: float, received: float) -> None:
         """`now` came in a reply; `sent` and `received` are `time.monotonic()`."""
         self.known = True
+        highest_now = now + 1 - sent * 1000
+        # A sample that lies above the bound as a whole shows that Valkey's clock has stepped forward.
+        stepped = now - received * 1000 > self._highest
+        self._highest = highest_now if stepped else min(self._highest, highest_now)
         lowest, highest = now - received * 1000, now + 1 - sent * 1000
         self._offset = min(max(self._offset, lowest), highest)

@@ -371,3 +371,31 @@ async def test_sigterm_while_waiting_for_nats_is_heeded() -> None:
     _, rest = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 0
     assert b"hunter2" not in seen + rest
+
+
+async def test_a_service_serves_though_its_ready_file_cannot_be_written_yet(
+    settings: Any, tmp_path: Path
+) -> None:
+    mine, ready = settings(), tmp_path / "not there yet" / "ready.json"
+    environ = environ_of(mine.nats_url, mine.valkey_url, ready)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        SERVICE,
+        env=environ,
+        stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while b"the ready file cannot be written" not in (line := await process.stdout.readline()):
+                assert line, "the service has ended"
+            ready.parent.mkdir()
+            while not ready.exists():  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+        assert process.returncode is None
+        assert list(ready.parent.iterdir()) == [ready]
+    finally:
+        process.kill()
+        await process.wait()

@@ -5,6 +5,7 @@ every odd answer can be had. tests/contract/test_sdk.py has the real services.
 import asyncio
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -59,6 +60,7 @@ class Services:
         }
         handlers: dict[Any, Any] = {verb: self._handler(verb.name, reply) for verb, reply in plain.items()}
         handlers[verbs.WORK_NEXT] = self._next
+        handlers[verbs.WORKER_REGISTER] = handlers[verbs.WORKER_HEARTBEAT] = self._seen
         self._endpoints = Endpoints(self.nats, "scheduler", handlers, root=self.root)
         await self._endpoints.start()
 
@@ -77,6 +79,11 @@ class Services:
             return answers
 
         return handler
+
+    async def _seen(self, call: Call[Any]) -> list[Any]:
+        now = round(time.time() * 1000)
+        seen = {"status": "active", "heartbeat_ms": 10_000, "registered_at": now, "seen_at": now}
+        return [{"worker_id": item.worker_id, "lanes": item.lanes, **seen} for item in call.items]
 
     async def _next(self, call: Call[Any]) -> list[Any] | None:
         self.asked += 1
@@ -108,7 +115,7 @@ class Services:
             "attempt_id": f"attempt{n}",
             "lease_id": f"lease{n}",
             "lease_epoch": 1,
-            "lease_expires_at": 0,
+            "lease_expires_at": round(time.time() * 1000) + 3_600_000,
         }
         return task | more
 
@@ -953,3 +960,44 @@ def test_a_lease_ends_when_its_own_clock_says_so_not_a_ttl_after_it_arrived() ->
     assert lease.healthy
     late = msgspec.structs.replace(message, lease_expires_at=round(clock.now()) - 1)
     assert not Lease(late, 30.0, clock).healthy
+
+
+@pytest.mark.parametrize("ahead_ms", [60_000, 0, -60_000])
+def test_a_slow_answer_never_makes_a_lease_look_longer_than_it_is(ahead_ms: int) -> None:
+    clock = ValkeyClock()
+    assert clock.earliest(0) == -math.inf  # nothing is known: no lease is surely held
+    offset = time.time() * 1000 + ahead_ms - time.monotonic() * 1000  # the true one
+    for sent, answered, received in ((0.0, 0.1, 5.0), (5.0, 9.9, 10.0), (10.0, 10.01, 10.02)):
+        begin = time.monotonic() - 20
+        clock.learn(int((begin + answered) * 1000 + offset), begin + sent, begin + received)
+        at = (time.monotonic() + 1) * 1000 + offset
+        truly = (at - offset) / 1000
+        assert clock.earliest(at) <= truly
+    assert truly - clock.earliest(at) < 0.1  # and a quick answer makes it exact
+    forward = offset + 3_600_000  # Valkey's clock steps
+    now = time.monotonic()
+    clock.learn(int(now * 1000 + forward), now, now)
+    assert abs(clock.earliest(now * 1000 + forward) - now) < 0.1
+
+
+async def test_a_task_whose_lease_may_have_ended_on_its_way_begins_only_once_it_is_renewed(
+    services: Services,
+) -> None:
+    running, begun, go = slow_worker(services)
+    go.set()
+    renewed: list[str] = []
+
+    def renew(request: Any) -> Any:
+        assert request.lease_id in renewed or request.lease_id not in begun
+        renewed.append(request.lease_id)
+        if request.lease_id == "lease1":
+            return errors.make("lease_expired")
+        return {"expires_at": 0, "cancel_requested": False}
+
+    services.scripts["lease.renew"] = renew
+    async with running:
+        await services.give("slow", lease_expires_at=1)
+        await services.give("slow", lease_expires_at=1)
+        await services.until(lambda: len(services.got("lease.complete")) == 1)
+    assert begun == ["lease2"]
+    assert {"lease1", "lease2"} <= set(renewed)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from penstock.store import DeploymentError, LibraryError
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"
 """Names a file that a supervisor wants written, as JSON, once the service is ready."""
+TELL_AGAIN_S: Final = 1.0
 GC_THRESHOLD: Final = (50_000, 20, 50)
 
 
@@ -87,10 +89,11 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     gc.freeze()  # what start-up made lives as long as the process: no use looking at it again
     gc.set_threshold(*GC_THRESHOLD)
     log.info("ready", metrics_url=running.metrics_url, pid=os.getpid(), version=__version__)
-    _tell(ready_file, running)
+    telling = asyncio.create_task(_tell_when_possible(ready_file, running, log))
     nats = running.context.nats
     closed = asyncio.create_task(nats.closed.wait())
     await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
+    telling.cancel()
     _tell(ready_file, None)
     if not stop.is_set():  # nobody hears or answers us any more: only a new process can
         log.error("NATS is lost; ending, to be started again", reason=nats.why_closed)
@@ -115,6 +118,17 @@ def _on_signals(log: Log) -> asyncio.Event:
     return stop
 
 
+async def _tell_when_possible(ready_file: str | None, running: Running, log: Log) -> None:
+    """Writes the ready file; a disk that is full is no reason not to serve."""
+    while True:
+        try:
+            _tell(ready_file, running)
+            return
+        except OSError as error:
+            log.warning("the ready file cannot be written; trying again", file=ready_file, reason=str(error))
+        await asyncio.sleep(TELL_AGAIN_S)
+
+
 def _tell(ready_file: str | None, running: Running | None) -> None:
     """Lets the supervisor know: the file is there, whole, exactly while the service is up."""
     if not ready_file:
@@ -130,5 +144,10 @@ def _tell(ready_file: str | None, running: Running | None) -> None:
         "metrics_url": running.metrics_url,
     }
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(facts))
-    draft.replace(path)
+    try:
+        draft.write_text(json.dumps(facts))
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise

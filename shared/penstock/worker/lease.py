@@ -51,9 +51,8 @@ class Lease:
     def __init__(self, message: TaskMessage, ttl: float, clock: ValkeyClock) -> None:
         self.message = message
         # A task may have been long on its way: its lease ends when its own clock says so, not `ttl` after its arrival.
-        self.expires = time.monotonic() + ttl
-        if clock.known:
-            self.expires = min(self.expires, clock.local(message.lease_expires_at))
+        # As long as that clock is known badly, this lies in the past, and a renewal has to show that the lease holds.
+        self.expires = min(time.monotonic() + ttl, clock.earliest(message.lease_expires_at))
         self.failures = 0
         self.lost: str | None = None
         self.cancel_requested = False

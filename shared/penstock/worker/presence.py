@@ -40,20 +40,20 @@ class Presence:
         self._version = version
         self._clock = clock
         self._on_drain = on_drain
-        self._known = False
+        self.registered = asyncio.Event()
 
     async def run(self) -> None:
         """Registers, then sends a heartbeat every ten seconds, until cancelled."""
         while True:
             try:
-                await (self._beat("active") if self._known else self._register())
+                await (self._beat("active") if self.registered.is_set() else self._register())
             except errors.PenstockError as error:
                 log.debug("worker %s could not be registered: %s", self._ask.worker_id, error)
-            await asyncio.sleep(HEARTBEAT_S if self._known else AGAIN_S)
+            await asyncio.sleep(HEARTBEAT_S if self.registered.is_set() else AGAIN_S)
 
     async def say(self, status: Literal["draining", "stopped"]) -> None:
         """Best effort: the registry finds out by itself, only later."""
-        if self._known:
+        if self.registered.is_set():
             with contextlib.suppress(errors.PenstockError):
                 await self._beat(status, GOODBYE_S)
 
@@ -65,7 +65,7 @@ class Presence:
             version=self._version,
         )
         await self._ask_keeper(verbs.WORKER_REGISTER, registration)
-        self._known = True
+        self.registered.set()
 
     async def _beat(
         self, status: Literal["active", "draining", "stopped"], timeout: float | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -24,6 +25,9 @@ from penstock.worker.presence import Presence
 from penstock.worker.runner import Runner
 
 log: Final = logging.getLogger("penstock.worker")
+
+REGISTER_S: Final = 0.5
+CONFIRM_AGAIN_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +93,18 @@ class Shift:
         self._intake = Intake(nats, terms.root, terms.ask, self._free_slots, self._accept)
         # Tasks beyond the free slots: only a late reply brings them. Their leases are renewed like all others.
         self._surplus: deque[Lease] = deque()
+        # Tasks whose lease has yet to be shown to hold.
+        self._confirming: set[asyncio.Task[None]] = set()
 
     async def work(self, ready: asyncio.Event) -> None:
         """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
         await listen(self._nats, worker_subject(self._terms.root, self._worker_id), self._on_push)
         await self._intake.start()
         renewals = asyncio.ensure_future(self.leases.renew_for_ever())
-        asking = asyncio.ensure_future(self._intake.run())
+        beating = asyncio.ensure_future(self._presence.run())
+        asking = asyncio.ensure_future(self._ask_for_work())
         stopping = asyncio.ensure_future(self._stop.asked.wait())
         closing = asyncio.ensure_future(self._end_with_connection())
-        beating = asyncio.ensure_future(self._presence.run())
         self.status = "working"
         log.info("worker %s takes work of %s", self._worker_id, ", ".join(self._terms.ask.lanes))
         ready.set()
@@ -115,7 +121,7 @@ class Shift:
             if self._nats.is_closed:
                 raise errors.make("timeout", self._nats.why_closed)
         finally:
-            for loop in (renewals, asking, stopping, closing, beating):
+            for loop in (renewals, asking, stopping, closing, beating, *self._confirming):
                 loop.cancel()
             self.runner.close()
             with contextlib.suppress(Exception):
@@ -123,13 +129,19 @@ class Shift:
 
     # Work that comes in.
 
+    async def _ask_for_work(self) -> None:
+        # The registry's answer tells what Valkey's clock shows; without it each lease has to be renewed first.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._presence.registered.wait(), REGISTER_S)
+        await self._intake.run()
+
     def _free_slots(self) -> int:
         if self._stop.asked.is_set():
             return 0
         # Outcomes on their way are bounded too, lest a slow lease-keeper fill the memory.
         if len(self.runner.running) > 4 * self._terms.concurrency + 256:
             return 0
-        return self._terms.concurrency - self.runner.active - len(self._surplus)
+        return self._terms.concurrency - self.runner.active - len(self._surplus) - len(self._confirming)
 
     def _accept(self, tasks: list[TaskMessage]) -> None:
         for message in tasks:
@@ -137,16 +149,50 @@ class Shift:
             if self._stop.asked.is_set() or self.runner.active >= self._terms.concurrency:
                 self._surplus.append(lease)
             else:
-                self.runner.start(lease)
+                self._begin(lease)
+
+    def _begin(self, lease: Lease) -> None:
+        """Starts the handler of a lease that surely holds; of any other once a renewal has shown that it does."""
+        if lease.ours:
+            self.runner.start(lease)
+            return
+        confirming = asyncio.get_running_loop().create_task(self._confirm(lease))
+        self._confirming.add(confirming)
+        confirming.add_done_callback(self._confirmed)
+
+    def _confirmed(self, confirming: "asyncio.Task[None]") -> None:
+        self._confirming.discard(confirming)
+        self._intake.slot_freed()  # unless its task has taken the slot: the intake counts
+
+    async def _confirm(self, lease: Lease) -> None:
+        give_up = time.monotonic() + self._terms.lease_ttl
+        while lease.lost is None and not lease.ours and time.monotonic() < give_up:
+            try:
+                await self.leases.renew(lease, self._terms.lease_ttl / 3)
+            except errors.PenstockError as error:
+                log.debug("%s: not renewed yet: %s", lease.message.execution_id, error)
+                await asyncio.sleep(CONFIRM_AGAIN_S)
+        if not lease.ours:
+            self._drop(lease)
+        elif self._stop.asked.is_set():
+            await self._give_back(lease)
+        elif self.runner.active >= self._terms.concurrency:
+            self._surplus.append(lease)
+        else:
+            self.runner.start(lease)
+
+    def _drop(self, lease: Lease) -> None:
+        """Somebody else may be at it."""
+        self.leases.drop(lease)
+        log.warning("%s: its lease was lost before it could begin", lease.message.execution_id)
 
     def _on_free_slot(self) -> None:
         while self._surplus and not self._stop.asked.is_set():
             lease = self._surplus.popleft()
-            if lease.ours:
-                self.runner.start(lease)
+            if lease.lost is None:
+                self._begin(lease)
                 return
-            self.leases.drop(lease)  # somebody else may be at it
-            log.warning("%s: its lease was lost before there was a slot for it", lease.message.execution_id)
+            self._drop(lease)
         self._intake.slot_freed()
 
     def _drain_on_request(self) -> None:
@@ -180,7 +226,7 @@ class Shift:
         log.info("worker %s drains: %d running", self._worker_id, runner.active)
         await self._intake.stop()
         surplus, self._surplus = list(self._surplus), deque[Lease]()
-        await asyncio.gather(*(self._give_back(lease) for lease in surplus))
+        await asyncio.gather(*(self._give_back(lease) for lease in surplus), *self._confirming)
         if runner.running:
             hurry = asyncio.create_task(self._stop.hurry.wait())
             everything = asyncio.gather(*runner.running, return_exceptions=True)
