@@ -63,14 +63,16 @@ function Blocks.open_token(token, room)
   local opened = 0
   for _, limit in ipairs(limits) do
     if opened >= room then break end
-    local block = Records.edit('block', limit)
-    if block then block.full[token] = nil end
     redis.call('ZREM', key, limit)
-    if block and next(block.full) then
-      sum_up(block)
-    elseif block then
-      Blocks.open(limit)
-      opened = opened + 1
+    local block = Records.edit('block', limit)
+    if block then
+      block.full[token] = nil
+      if next(block.full) then
+        sum_up(block)
+      else
+        Blocks.open(limit)
+        opened = opened + 1
+      end
     end
   end
   return redis.call('EXISTS', key) == 1

@@ -17,6 +17,8 @@ local DOUBTS = 100
 -- Room for one wakes a few who wait: some have no worker now. Who is left is looked at again after a moment, as long as
 -- there is room.
 local WOKEN = 8
+-- More than that are never woken at once; and no message carries a number without end.
+local MOST_WOKEN = 1000
 local AGAIN_MS = 50
 
 -- This call's partition.
@@ -186,7 +188,7 @@ local function tell_waiting(token)
     if partition == Limits.here() then
       wake_here(token, n)
     else
-      Call.hint_item('unblock', { tonumber(partition), token, math.max(math.min(n, 1000), WOKEN) })
+      Call.hint_item('unblock', { tonumber(partition), token, math.max(math.min(n, MOST_WOKEN), WOKEN) })
     end
   end
 end

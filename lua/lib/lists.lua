@@ -36,8 +36,7 @@ function Lists.place_tags(tags, placement)
   end
 end
 
-local used
-
+local used   -- lanes that an execution of this call is known to have made known
 local left   -- lanes that an execution has left for good in this call
 
 function Lists.begin() used, keys, all, left = {}, {}, nil, {} end

@@ -11,7 +11,7 @@ local LOOK_MS = 100
 local looked_at, refusal = 0, nil
 
 local function look()
-  -- A user whose rights do not include INFO is not held back: Valkey's own refusal still protects its memory.
+  -- Where the service's user may not ask INFO nothing is refused, and Valkey grows past its maxmemory.
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then return nil end
   local limit = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0

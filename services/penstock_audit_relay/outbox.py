@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from penstock.errors import PenstockError
+from penstock.throttle import Throttle
 from penstock_audit_relay.entries import Entry, read
 
 START: Final = "0"
@@ -17,7 +18,6 @@ BYTES: Final = 256 * 1024
 AT_HAND: Final = 4000
 """Events that may wait here; past that nothing is taken."""
 RETRY: Final = 1.0
-GRUMBLE_EVERY: Final = 10.0
 
 
 class Caller(Protocol):
@@ -48,7 +48,7 @@ class Outbox:
         self._entries: deque[Entry] = deque()
         self._events = 0
         self._seen: dict[int, _Seen] = {}
-        self._last_grumble = -GRUMBLE_EVERY
+        self._complaints = Throttle()
 
     def waiting_entries(self) -> int:
         """Entries in Valkey, as last seen."""
@@ -163,6 +163,5 @@ class Outbox:
 
     def _rest(self, partition: int, error: PenstockError) -> None:
         self._resting[partition] = time.monotonic() + RETRY
-        if time.monotonic() - self._last_grumble >= GRUMBLE_EVERY:
-            self._last_grumble = time.monotonic()
+        if self._complaints.passes():
             self._log.warning("an outbox is out of reach; trying on", partition=partition, error=str(error))

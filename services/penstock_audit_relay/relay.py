@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from penstock.errors import PenstockError
+from penstock.throttle import Throttle
 from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
 from penstock_audit_relay.dead import DeadLetters
 from penstock_audit_relay.outbox import Outbox
@@ -26,7 +26,6 @@ costs less, and the relay keeps out of the way of what is still going on.
 """
 STAND_BY: Final = 0.25
 BACKOFF: Final = (0.1, 5.0)
-GRUMBLE_EVERY: Final = 10.0
 
 _EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
 """What passes by itself."""
@@ -70,7 +69,7 @@ class Relay:
         self._sweep = sweep
         self._log = log
         self._in_a_row = 0
-        self._last_grumble = -GRUMBLE_EVERY
+        self._complaints = Throttle()
 
     @property
     def dead_letters(self) -> int:
@@ -158,9 +157,8 @@ class Relay:
 
     def _grumble(self, error: Exception) -> None:
         """Says so once in a while; a bug with its traceback."""
-        if time.monotonic() - self._last_grumble < GRUMBLE_EVERY:
+        if not self._complaints.passes():
             return
-        self._last_grumble = time.monotonic()
         expected = isinstance(error, _EXPECTED)
         self._log.warning(
             "audit events wait in their outboxes",

@@ -13,9 +13,7 @@ class ValkeyClock:
 
     def __init__(self) -> None:
         self._offset = time.time() * 1000 - time.monotonic() * 1000  # same clock, until we know better
-        self._highest = math.inf
-        self.known = False
-        """Whether a reply has told what Valkey's clock shows."""
+        self._bound = math.inf  # no offset that has been seen to be possible is higher
 
     def now(self) -> float:
         """Milliseconds since the Unix epoch, there."""
@@ -30,14 +28,11 @@ class ValkeyClock:
 
         Before anything is known, every moment may be that one: minus infinity.
         """
-        return (at - self._highest) / 1000
+        return (at - self._bound) / 1000
 
     def learn(self, now: float, sent: float, received: float) -> None:
         """`now` came in a reply; `sent` and `received` are `time.monotonic()`."""
-        self.known = True
-        highest_now = now + 1 - sent * 1000
-        # A sample that lies above the bound as a whole shows that Valkey's clock has stepped forward.
-        stepped = now - received * 1000 > self._highest
-        self._highest = highest_now if stepped else min(self._highest, highest_now)
         lowest, highest = now - received * 1000, now + 1 - sent * 1000
+        # A sample that lies above the bound as a whole shows that Valkey's clock has stepped forward.
+        self._bound = highest if lowest > self._bound else min(self._bound, highest)
         self._offset = min(max(self._offset, lowest), highest)

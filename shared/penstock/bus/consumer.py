@@ -113,7 +113,7 @@ class Consumer:
 
         A missing stream is created.
         """
-        self._taking = self._catching_up = taking
+        self._taking, self._catching_up = False, False
         self._nats = nats
         self._js = nats.jetstream()
         self._root = root
@@ -123,11 +123,9 @@ class Consumer:
         self._heard = self._loop.time()
         self._reconnects = nats.stats["reconnects"]
         self._inbox = nats.new_inbox()
-        self._subscription: Subscription
-        await self._listen()
+        self._subscription: Subscription | None = None
+        await self.share(taking)
         await self._mend()
-        if not taking:
-            await unsubscribe(nats, [self._subscription])
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
 
@@ -137,20 +135,25 @@ class Consumer:
             return
         self._taking = self._catching_up = taking
         if taking:
-            await self._listen()
+            self._subscription = await self._nats.subscribe(
+                self._inbox, cb=self._arrived, pending_bytes_limit=0
+            )
             self._lost = True
             self._wake.set()
         else:
-            await unsubscribe(self._nats, [self._subscription])  # ends the standing pull request, too
+            await self._unlisten()
 
-    async def _listen(self) -> None:
-        self._subscription = await self._nats.subscribe(self._inbox, cb=self._arrived, pending_bytes_limit=0)
+    async def _unlisten(self) -> None:
+        """Ends the standing pull request, too."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await unsubscribe(self._nats, [subscription])
 
     async def stop(self) -> None:
         """Takes no more; the batch at work is finished, what waits behind it goes back to the stream."""
         self._stopping = True
         self._watching.cancel()
-        await unsubscribe(self._nats, [self._subscription])
+        await self._unlisten()
         self._wake.set()
         _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
         for task in late:
@@ -232,6 +235,8 @@ class Consumer:
                 kept = self._loop.time()
                 for msg in [*self._in_hand, *self._buffer]:
                     await self._send(msg.reply, b"+WPI")
+            if not self._taking:
+                continue
             reconnects = self._nats.stats["reconnects"]
             silent = self._loop.time() - self._heard > self._heartbeat * _MISSED_HEARTBEATS
             if silent or reconnects != self._reconnects:

@@ -5,13 +5,12 @@ verbs, hints or workers, or to the server's own subjects.
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 
-log: Final = logging.getLogger("penstock.bus")
+from penstock.throttle import Throttle
 
-GRUMBLE_EVERY_S: Final = 10.0
+log: Final = logging.getLogger("penstock.bus")
 
 
 class ReplyGuard:
@@ -23,23 +22,17 @@ class ReplyGuard:
         self._root = root
         self._own = f"{root}."
         self._prefixes = tuple(prefixes)
-        self._grumbled_at = float("-inf")
+        self._throttle = Throttle()
 
     def admits(self, reply: str) -> bool:
         """Whether a request with this reply subject may be served; an empty one asks for no answer."""
         if not reply:
             return True
-        if reply.startswith(("$", self._own)) or reply == self._root:
-            return self._refuse(reply)
-        if self._prefixes and not reply.startswith(self._prefixes):
-            return self._refuse(reply)
-        return True
-
-    def _refuse(self, reply: str) -> bool:
+        internal = reply.startswith(("$", self._own)) or reply == self._root
+        if not internal and (not self._prefixes or reply.startswith(self._prefixes)):
+            return True
         self.refused += 1
-        now = time.monotonic()
-        if now - self._grumbled_at >= GRUMBLE_EVERY_S:
-            self._grumbled_at = now
+        if self._throttle.passes():
             log.warning(
                 "a request was dropped: its reply would go to %r (%d such requests so far)",
                 reply[:200],

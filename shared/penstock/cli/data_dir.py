@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli.problems import Problem
+from penstock.files import write_whole
 
 DEFAULT: Final = Path(".penstock")
 
@@ -81,11 +82,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Written whole or not at all: a reader never sees half."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(value, indent=2) + "\n")
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)  # half of it, on a full disk
-        raise
+    """As `files.write_whole`, in a form for people too. Raises OSError."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")

@@ -18,6 +18,7 @@ from penstock.cli.problems import Problem
 from penstock.cli.servers import Durability, Server
 from penstock.cli.shell import DEFAULT_ROOT
 from penstock.cli.supervise import Child, in_words
+from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
 SERVER_PATIENCE: Final = 20.0
@@ -204,7 +205,7 @@ class Up:
 
     async def _watch(self, facts: dict[str, Any]) -> None:
         """Keeps what was published true while processes come and go; what cannot be written now is tried again."""
-        grumble_at = 0.0
+        complaints = Throttle()
         while True:
             await asyncio.sleep(WATCH)
             ready = self._ready_facts()
@@ -215,8 +216,7 @@ class Up:
                 try:
                     self._publish(now)
                 except OSError as error:
-                    if time.monotonic() > grumble_at:
-                        grumble_at = time.monotonic() + SLOW
+                    if complaints.passes():
                         self._status.bad("up.json", f"cannot be written: {error.strerror}; trying again")
                     continue
                 for name in ready:

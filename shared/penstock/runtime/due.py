@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
 from penstock.runtime.logging import Log
+from penstock.throttle import Throttle
 
 LIMIT: Final = 100
 """Items of one slice: few enough that Valkey is never held for more than 2 ms."""
@@ -23,7 +24,6 @@ GAP: Final = 0.002
 EARLY: Final = 0.0005
 """Timers have a resolution of a millisecond: one that fires this early is on time."""
 BACKOFF: Final = (0.1, 5.0)
-GRUMBLE_EVERY: Final = 10.0
 
 
 class DueStore(Protocol):
@@ -58,9 +58,10 @@ class DueLoop:
         sweep_ms: int = 5000,
         limit: int = LIMIT,
         owned: Callable[[], frozenset[int]] | None = None,
+        clock: ValkeyClock | None = None,
     ) -> None:
         self.on_result: Callable[[int, dict[str, Any]], Awaitable[None] | None] | None = None
-        self.clock = ValkeyClock()
+        self.clock = clock or ValkeyClock()
         self.handled = 0
         self.slices = 0
         self.errors = 0
@@ -76,7 +77,7 @@ class DueLoop:
         self._armed_for = math.inf  # time.monotonic(); kept here, for not every loop's timers tell it
         self._sweep_at = 0.0
         self._running = False
-        self._last_grumble = -math.inf
+        self._complaints = Throttle()
 
     def start(self) -> None:
         """Looks at every owned partition at once, then whenever something is due."""
@@ -193,18 +194,10 @@ class DueLoop:
     def _failed_handlers(self, number: int, failed: list[str]) -> None:
         """Records whose handlers failed: each is put off by the state machine and comes again."""
         self.errors += len(failed)
-        if self._may_grumble():
+        if self._complaints.passes():
             self._log.error(
                 "due work failed and is put off", partition=number, failed=len(failed), first=failed[0]
             )
-
-    def _may_grumble(self) -> bool:
-        """Whether the last complaint is long enough ago."""
-        now = time.monotonic()
-        if now - self._last_grumble < GRUMBLE_EVERY:
-            return False
-        self._last_grumble = now
-        return True
 
     def _failed(self, number: int, state: _Partition, error: Exception) -> None:
         """Keeps what is due, waits with backoff, and says so once in a while."""
@@ -213,7 +206,7 @@ class DueLoop:
         delay = min(most, least * 2 ** min(state.failures, 10)) * random.uniform(0.75, 1.0)
         state.failures += 1
         state.not_before = time.monotonic() + delay
-        if self._may_grumble():
+        if self._complaints.passes():
             expected = isinstance(error, PenstockError) and error.retryable
             self._log.warning(
                 "due work waits",

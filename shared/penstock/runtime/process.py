@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import json
 import os
@@ -15,12 +14,14 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from penstock import PenstockError, __version__
+from penstock.files import write_whole
 from penstock.runtime import logging
 from penstock.runtime.logging import Log
 from penstock.runtime.running import Running, start
 from penstock.runtime.service import Build
 from penstock.runtime.settings import Settings, SettingsError, help_text, misspelled
 from penstock.store import DeploymentError, LibraryError
+from penstock.throttle import Throttle
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"
 """Names a file that a supervisor wants written, as JSON, once the service is ready."""
@@ -120,12 +121,16 @@ def _on_signals(log: Log) -> asyncio.Event:
 
 async def _tell_when_possible(ready_file: str | None, running: Running, log: Log) -> None:
     """Writes the ready file; a disk that is full is no reason not to serve."""
+    complaints = Throttle()
     while True:
         try:
             _tell(ready_file, running)
             return
         except OSError as error:
-            log.warning("the ready file cannot be written; trying again", file=ready_file, reason=str(error))
+            if complaints.passes():
+                log.warning(
+                    "the ready file cannot be written; trying again", file=ready_file, reason=str(error)
+                )
         await asyncio.sleep(TELL_AGAIN_S)
 
 
@@ -143,11 +148,4 @@ def _tell(ready_file: str | None, running: Running | None) -> None:
         "pid": os.getpid(),
         "metrics_url": running.metrics_url,
     }
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(facts))
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(facts))

@@ -127,12 +127,22 @@ class Running:
             settings.instance,
             settings.partitions,
             log,
-            on_change=lambda: self._members_changed(),
+            on_change=self._members_changed,
         )
-        health.on_change.append(
-            lambda condition, holds: membership.set_able(holds) if condition == "valkey" else None
+
+        def on_condition(name: str, holds: bool) -> None:
+            if name == "valkey":
+                membership.set_able(holds)
+
+        health.on_change.append(on_condition)
+        due = DueLoop(
+            store,
+            settings.partitions,
+            log,
+            sweep_ms=settings.sweep_ms,
+            owned=membership.owned,
+            clock=store.clock,
         )
-        due = DueLoop(store, settings.partitions, log, sweep_ms=settings.sweep_ms, owned=membership.owned)
         wakes = Wakes(name, settings.root, nats, hints, membership, due, settings.sweep_ms, log)
         tasks = Tasks(log)
         self._undo("stopping background tasks", tasks.cancel)

@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-import math
 from typing import Final
 
 from penstock.errors import PenstockError, make
 from penstock.store.wire import ReplyError, Wire
+from penstock.throttle import Throttle
 
 log: Final = logging.getLogger(__name__)
 
-GRUMBLE_EVERY_S: Final = 10.0
-"""Refusals between two lines of the log are only counted."""
 RETRY_AFTER_MS: Final = 1000
 """What callers are told to wait while Valkey is away or full."""
 AGAIN_S: Final = 0.1
@@ -31,8 +29,7 @@ class Link:
         self._connecting: asyncio.Task[Wire] | None = None
         self._refuse_until = 0.0
         self._told = False
-        self._refusals = 0
-        self._grumbled_at = -math.inf
+        self._refusals = Throttle()
 
     async def open(self) -> Wire:
         """The connection, made once for all who wait for it. Raises OSError, TimeoutError or ReplyError."""
@@ -62,11 +59,11 @@ class Link:
     def refused(self, error: ReplyError) -> None:
         """A call was refused as a whole: told of once in a while. A server that is away is told of once."""
         if not _is_away(error):
-            self._refusals += 1
-            now = asyncio.get_running_loop().time()
-            if now - self._grumbled_at >= GRUMBLE_EVERY_S:
-                log.error("Valkey refused calls (%d since the last such line): %s", self._refusals, error)
-                self._grumbled_at, self._refusals = now, 0
+            if self._refusals.passes():
+                log.error(
+                    "Valkey refused a call (%d more since the last such line): %s", self._refusals.held, error
+                )
+                self._refusals.held = 0
             return
         if not self._told:
             self._told = True
