@@ -77,9 +77,12 @@ function ops.flow_request_cancel(a)
   return Flows.view(f)
 end
 
+local function try_member(id, f) stop(Records.edit('x', id), 'flow_cancelled', f.cancel_grace_ms, 'flow:' .. f.id) end
+
 -- One member of a cancelled flow. One that will not stop is looked at again; the others do not wait for it.
-local function stop_member(f, x)
-  local ok, err = pcall(stop, x, 'flow_cancelled', f.cancel_grace_ms, 'flow:' .. f.id)
+local function stop_member(f, id)
+  local ok, err = Call.attempt(try_member, id, f)
+  local x = Records.edit('x', id)
   if States.TERMINAL[x.state] then return end
   if not ok then
     x.cancel_requested, x.cancel_reason = true, 'flow_cancelled'
@@ -97,12 +100,12 @@ local function walk(f, max)
   for i = 1, #found, 2 do
     local id = found[i]
     f.cancel_next = tonumber(found[i + 1])
-    local x = Records.edit('x', id)
+    local x = Records.read('x', id)
     if not x then
       Events.emit('flow', f, 'cancel_dropped', { reason = 'execution_not_found', actor = ACTOR, data = { execution_id = id } })
     elseif not States.TERMINAL[x.state] and (f.cancel_policy == 'cancel_all' or not States.HELD[x.state]) then
       stopped[#stopped + 1] = id
-      stop_member(f, x)
+      stop_member(f, id)
     end
   end
   if #stopped > 0 then redis.call('RPUSH', Flows.key('ct', f.id), unpack(stopped)) end
@@ -205,6 +208,11 @@ function ops.backlog(a)
   return { items = items, next = last }
 end
 
+local function revoke(id)
+  local x = Records.edit('x', id)
+  Executions.stop(x, x.cancel_reason, 'canceled', ACTOR)
+end
+
 -- One that was asked to stop and has not: asked again; past its grace its lease is revoked.
 local function due_execution(x)
   if not x.cancel_at or x.cancel_at > Call.now then return end
@@ -213,10 +221,11 @@ local function due_execution(x)
     next_look(x, 'worker ' .. x.worker_id .. ' has not stopped yet')
     return
   end
-  local ok, err = pcall(Executions.stop, x, x.cancel_reason, 'canceled', ACTOR)
+  local ok, err = Call.attempt(revoke, x.id)
   if not ok then
+    x = Records.edit('x', x.id)
     next_look(x, text_of(err))
-    error(err)
+    return text_of(err)
   end
 end
 

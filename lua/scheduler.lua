@@ -203,12 +203,14 @@ local function due_execution(x)
   end
 end
 
+local RETIRED = 100   -- members that one due call lets leave
+local retiring        -- how many more this one may
+
 local function due_flow(f)
   if f.work_at then
     Graph.resume(f)
-    Graph.work()
   elseif Flows.TERMINAL[f.status] then
-    Flows.retire(f, 100)
+    retiring = retiring - Flows.retire(f, retiring)
   elseif f.status == 'created' then
     Flows.give_up(f)
   end
@@ -219,6 +221,7 @@ local function due_block(block) Blocks.open(block.id) end
 
 -- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
 function ops.due(a)
+  retiring = RETIRED
   return Due.run('scheduler', {
     x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due,
   }, a.limit)

@@ -17,6 +17,7 @@ function Call.begin(root, header)
   Call.hints = {}
   local t = redis.call('TIME')
   Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + (header.skew or 0)
+  Undo.begin()
   Zsets.begin()
   Records.begin()
   Events.begin()
@@ -26,6 +27,7 @@ function Call.begin(root, header)
   Lists.begin()
   Graph.begin()
   Workers.begin()
+  Idempotency.begin()
 end
 
 -- How long what has ended stays in Valkey (ms), unless it says otherwise itself.
@@ -37,14 +39,40 @@ function Call.settle()
   Zsets.flush()
 end
 
+local function perform(f, ...)
+  local before = Records.taken_up()
+  local reply, more = f(...)
+  Records.place_after(before)
+  return reply, more
+end
+
+-- Calls f(...), and puts what it changed in its place. Returns true and at most two values, or false and the error: then
+-- nothing has changed (lib/undo.lua).
+function Call.attempt(f, ...) return Undo.attempt(perform, f, ...) end
+
+-- Something failed that no command is to suffer for: the service logs it.
+function Call.fault(what, err)
+  Call.hint_item('faults', what .. ': ' .. (type(err) == 'table' and tostring(err.code or err.err) or tostring(err)))
+end
+
+-- Writes what the call has gathered. Rules run before that, each in an attempt of its own; in here nothing decides.
 function Call.finish()
   Graph.work()
-  if Call.hints.done then Executions.announce(Call.hints.done) end
-  Records.place_all()
+  local done = Call.hints.done
+  if done then
+    local ok, err = Undo.attempt(Executions.announce, done)
+    if not ok then
+      Call.hints.done = nil
+      Call.fault('announcing ends', err)
+    end
+  end
   Zsets.flush()
+  Lists.flush()
   Lists.forget_lanes()
+  Graph.flush()
   Records.save()
   Payloads.flush()
+  Idempotency.flush()
   Workers.flush()
   Events.flush()
 end
@@ -69,15 +97,13 @@ function Call.hint(name, key, value)
     Call.hints[name] = hint
   end
   local old = hint[key]
-  if old == nil or value < old then hint[key] = value end
+  if old == nil or value < old then Undo.set(hint, key, value) end
 end
 
 -- Takes back hints[name][key].
 function Call.unhint(name, key)
   local hint = Call.hints[name]
-  if not hint then return end
-  hint[key] = nil
-  if not next(hint) then Call.hints[name] = nil end
+  if hint then Undo.set(hint, key, nil) end
 end
 
 -- Appends to the list hints[name].
@@ -87,7 +113,15 @@ function Call.hint_item(name, item)
     hint = {}
     Call.hints[name] = hint
   end
-  hint[#hint + 1] = item
+  Undo.append(hint, item)
+end
+
+-- The hints as they are sent: without those that were taken back.
+local function packed_hints()
+  for name, hint in pairs(Call.hints) do
+    if type(hint) == 'table' and not next(hint) then Call.hints[name] = nil end
+  end
+  return next(Call.hints) and pack(Call.hints) or ''
 end
 
 -- Ops that every service has.
@@ -104,21 +138,25 @@ function common.deployment(a)
   return { partitions = tonumber(redis.call('GET', key)), now = Call.now }
 end
 
+local function failure(code, message) return pack({ error = { code = code, message = message } }) end
+
+-- A reply, packed. A string is one that is packed already.
+local function reply_of(op, args)
+  local reply = op(args)
+  return type(reply) == 'string' and reply or pack(reply)
+end
+
 local function answer(ops, command)
   local op = ops[command[1]] or common[command[1]]
   if not op then
-    return pack({ error = { code = 'internal', message = 'no op ' .. tostring(command[1]) .. ': the library is older than the service' } })
+    return failure('internal', 'no op ' .. tostring(command[1]) .. ': the library is older than the service')
   end
   local full = Memory.refusal(command[1])
   if full then return pack({ error = full }) end
-  local ok, reply = pcall(op, command[2])
-  if ok then
-    -- A string is a reply that is packed already.
-    if type(reply) == 'string' then return reply end
-    return pack(reply)
-  end
+  local ok, reply = Call.attempt(reply_of, op, command[2])
+  if ok then return reply end
   if type(reply) == 'table' and reply.code then return pack({ error = reply }) end
-  return pack({ error = { code = 'internal', message = type(reply) == 'table' and tostring(reply.err) or tostring(reply) } })
+  return failure('internal', type(reply) == 'table' and tostring(reply.err) or tostring(reply))
 end
 
 function Call.run(service, keys, args)
@@ -135,7 +173,7 @@ function Call.run(service, keys, args)
   Records.prefetch('x', ids)
   for i = 2, #args do replies[i] = answer(ops, commands[i]) end
   Call.finish()
-  if next(Call.hints) then replies[1] = pack(Call.hints) end
+  replies[1] = packed_hints()
   return replies
 end
 

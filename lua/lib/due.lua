@@ -14,14 +14,11 @@ local keys          -- due sets that this call came across: service -> kind -> k
 local services      -- key -> service, for them
 local outside       -- what handlers of this call leave to their service
 
-function Due.begin() keys, services, outside = {}, {}, nil end
+function Due.begin() keys, services, outside = {}, {}, {} end
 
 -- Work that a handler cannot do in here, for it leads into other partitions or needs Python: it goes to the service with
 -- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
-function Due.outside(item)
-  outside = outside or {}
-  outside[#outside + 1] = item
-end
+function Due.outside(item) Undo.append(outside, item) end
 
 function Due.key(service, kind)
   local of = keys[service]
@@ -44,26 +41,31 @@ function Due.joined(key, at)
   if service then Call.hint('due', service, at) end
 end
 
--- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double.
+local function handle(handler, kind, id)
+  local record = Records.edit(kind, id)
+  if not record then
+    Zsets.remove(Due.key(handler.service, kind), id)
+    return nil
+  end
+  return handler.run(record)
+end
+
+local function text_of(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end
+
+-- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double. One that
+-- raises changes nothing and does not hinder the others; one that returns a text has failed but keeps its changes.
 -- Returns {handled, more, now, next_at, errors, outside}.
 function Due.run(service, handlers, limit)
-  local handled, more, errors = 0, false, nil
-  for kind, handler in pairs(handlers) do
+  local handled, more, errors = 0, false, {}
+  for kind, run in pairs(handlers) do
     Call.settle()
     local key = Due.key(service, kind)
     local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
     if #ids == limit then more = true end
+    local handler = { service = service, run = run }
     for _, id in ipairs(ids) do
-      local record = Records.edit(kind, id)
-      if record then
-        local ok, reply = pcall(handler, record)
-        if not ok then
-          errors = errors or {}
-          errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. (type(reply) == 'table' and tostring(reply.code or reply.err) or tostring(reply))
-        end
-      else
-        Zsets.remove(key, id)
-      end
+      local _, failure = Call.attempt(handle, handler, kind, id)
+      if failure then errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. text_of(failure) end
       handled = handled + 1
     end
     Call.settle()
@@ -79,5 +81,6 @@ function Due.run(service, handlers, limit)
     local at = tonumber(first[2] or nil)
     if at and (not next_at or at < next_at) then next_at = at end
   end
-  return { handled = handled, more = more, now = Call.now, next_at = next_at, errors = errors, outside = outside }
+  return { handled = handled, more = more, now = Call.now, next_at = next_at,
+    errors = #errors > 0 and errors or nil, outside = #outside > 0 and outside or nil }
 end

@@ -42,7 +42,7 @@ function Events.emit(entity, record, name, about)
   now = now or pack(Call.now)
   local event = EIGHT .. whole(record.seq) .. text(name) .. now .. text(about.actor) .. text(about.from) .. text(about.to)
     .. text(about.reason) .. (about.data and pack(about.data) or EMPTY)
-  items[#items + 1] = THREE .. text(entity) .. text(record.namespace or 'default') .. fresh(record.id) .. event
+  Undo.append(items, THREE .. text(entity) .. text(record.namespace or 'default') .. fresh(record.id) .. event)
   return event
 end
 

@@ -171,7 +171,8 @@ function Executions.retire(x)
   local id = x.id
   Payloads.release(x, 'input')
   Payloads.release(x, 'result')
-  redis.call('UNLINK', Call.root .. ':h:' .. id, Call.root .. ':fr:' .. id)
+  Records.unlink(Call.root .. ':h:' .. id)
+  Records.unlink(Call.root .. ':fr:' .. id)
   Lists.left(x.lane)
   Records.delete('x', id)
 end

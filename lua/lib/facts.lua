@@ -20,9 +20,8 @@ local function dependencies(x, facts)
     end
   end
   facts.parents, facts.unmet = parents, unmet
-  local join = redis.call('HGET', Flows.key('fj', x.flow_id), x.member)
-  if join then
-    local j = unpack_msg(join)
+  local j = Graph.read_join(f, x.member)
+  if j then
     facts.join = { policy = j.policy, k = j.k, n = j.n, ok = j.ok, dead = j.dead }
   end
 end

@@ -133,8 +133,12 @@ function Flows.give_up(f)
   Flows.move(f, 'cancelled', { reason = 'never_started', data = { policy = f.cancel_policy }, actor = 'scheduler' })
 end
 
--- Retention is over: a slice of members leaves, at last the flow itself.
+-- Retention is over: at most `slice` members leave, at last the flow itself. Returns what it cost, in members.
 function Flows.retire(f, slice)
+  if slice <= 0 then
+    f.retire_at = Call.now
+    return 0
+  end
   local ids = redis.call('ZPOPMIN', Flows.key('fl', f.id), slice)
   for i = 1, #ids, 2 do
     local x = Records.edit('x', ids[i])
@@ -142,9 +146,10 @@ function Flows.retire(f, slice)
   end
   if #ids == slice * 2 then
     f.retire_at = Call.now
-    return
+    return slice
   end
   Payloads.drop('state', f.id)
-  for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr', 'ct' }) do redis.call('UNLINK', Flows.key(part, f.id)) end
+  for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr', 'ct' }) do Records.unlink(Flows.key(part, f.id)) end
   Records.delete('f', f.id)
+  return #ids / 2 + 1
 end

@@ -11,6 +11,37 @@ function Graph.read(f, part, key)
   return packed and unpack_msg(packed) or nil
 end
 
+local joins   -- of this call: key of a flow's joins -> member key -> the join, packed
+
+function Graph.begin()
+  joins = {}
+  Graph.begin_work()
+end
+
+-- A member's join; nil where it waits for nobody.
+function Graph.read_join(f, key)
+  local name = Flows.key('fj', f.id)
+  local packed = joins[name] and joins[name][key] or redis.call('HGET', name, key)
+  return packed and unpack_msg(packed) or nil
+end
+
+function Graph.write_join(f, key, join)
+  local name = Flows.key('fj', f.id)
+  joins[name] = joins[name] or {}
+  Undo.set(joins[name], key, pack(join))
+end
+
+function Graph.flush()
+  for name, of in pairs(joins) do
+    local args = {}
+    for key, packed in pairs(of) do
+      args[#args + 1] = key
+      args[#args + 1] = packed
+    end
+    for i = 1, #args, 2000 do redis.call('HSET', name, unpack(args, i, math.min(i + 1999, #args))) end
+  end
+end
+
 -- Makes members, of a new flow or more of them. members: {key, execution_id, …spec}; edges: {from, to (one of them),
 -- data}; joins {key: {policy, k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
 function Graph.create(f, members, edges, joins)
@@ -40,7 +71,7 @@ function Graph.create(f, members, edges, joins)
   end
   write('HSET', 'fm', map)
   write('ZADD', 'fl', order)
-  local fo, fi, fj = {}, {}, {}
+  local fo, fi = {}, {}
   for key, edges_out in pairs(out) do
     if #edges_out > 0 then
       fo[#fo + 1] = key
@@ -54,13 +85,13 @@ function Graph.create(f, members, edges, joins)
       local join = joins[key] or {}
       fi[#fi + 1] = key
       fi[#fi + 1] = pack(incoming[key])
-      fj[#fj + 1] = key
-      fj[#fj + 1] = pack({ policy = join.policy or 'all_of', k = join.k, on = join.on_satisfied, n = n, ok = 0, dead = 0 })
+      Graph.write_join(f, key, {
+        policy = join.policy or 'all_of', k = join.k, on = join.on_satisfied, n = n, ok = 0, dead = 0,
+      })
     end
   end
   if #fo > 0 then write('HSET', 'fo', fo) end
   if #fi > 0 then write('HSET', 'fi', fi) end
-  if #fj > 0 then write('HSET', 'fj', fj) end
   f.total = f.total + #members
   f.counts.scheduled = (f.counts.scheduled or 0) + #members
   for _, m in ipairs(members) do
@@ -97,7 +128,7 @@ function Graph.slice(f, offset, limit)
       for _, edge in ipairs(Graph.read(f, 'fo', x.member) or {}) do
         edges[#edges + 1] = { from = x.member, to = edge.to, data = edge.data }
       end
-      local j = Graph.read(f, 'fj', x.member)
+      local j = Graph.read_join(f, x.member)
       if j then joins[#joins + 1] = { key = x.member, policy = j.policy, k = j.k, on_satisfied = j.on or 'let_run' } end
     end
   end

@@ -106,11 +106,11 @@ function Graph.connect(f, a)
   local out = Graph.read(f, 'fo', a.from) or {}
   out[#out + 1] = { to = a.to, data = a.data }
   incoming[#incoming + 1] = { from = a.from, id = from_id, data = a.data }
-  local join = Graph.read(f, 'fj', a.to) or { policy = 'all_of', n = 0, ok = 0, dead = 0 }
+  local join = Graph.read_join(f, a.to) or { policy = 'all_of', n = 0, ok = 0, dead = 0 }
   join.n = join.n + 1
   write(f, 'fo', a.from, out)
   write(f, 'fi', a.to, incoming)
-  write(f, 'fj', a.to, join)
+  Graph.write_join(f, a.to, join)
   if Graph.active(f) then tell_ended(f, from_id) end
 end
 
@@ -118,10 +118,10 @@ end
 -- Errors: invalid_request, execution_not_eligible.
 function Graph.set_join(f, a)
   Graph.waiting_member(f, a.key, 'key')
-  local join = Graph.read(f, 'fj', a.key)
+  local join = Graph.read_join(f, a.key)
   if not join then Errors.invalid('key', 'no edge leads to ' .. a.key) end
   if a.k and a.k > join.n then Errors.invalid('k', 'k is ' .. a.k .. ', but only ' .. join.n .. ' edges lead to ' .. a.key) end
   join.policy, join.k, join.on = a.policy, a.k, a.on_satisfied
-  write(f, 'fj', a.key, join)
+  Graph.write_join(f, a.key, join)
   if Graph.active(f) then Graph.push(f, { kind = 'join', member = a.key }) end
 end

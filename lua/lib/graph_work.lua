@@ -3,17 +3,20 @@
 -- A member's ending is told to its children edge by edge: x.walked says how many of its out edges know, so that an edge
 -- which comes later is told too, and none twice.
 --
--- Work is a list of small items, done before the call ends. What a wide fan-out leaves past the budget goes on in
--- the scheduler's due loop, so that no call holds Valkey for long.
+-- Work is a list of small items, done before the call ends. What is left past the budget goes on in the scheduler's due
+-- loop, so that no call holds Valkey for long.
 
-local BUDGET = 150
-local work        -- items of this call: {flow, kind, …}
+local BUDGET = 150        -- steps of one call, each of some 10 µs
+local TAKEN = 50          -- items of one flow that a call takes up again
+local AGAIN_MS = 60000    -- an item that failed is tried again after so long
+local work                -- items of this call, {flow, kind, …}; at: the next one
+local budget              -- steps that this call may still do
 
-function Graph.begin() work = {} end
+function Graph.begin_work() work, budget = { at = 1 }, BUDGET end
 
 function Graph.push(f, item)
   item.flow = f.id
-  work[#work + 1] = item
+  Undo.append(work, item)
 end
 
 -- Whether endings still move the graph on.
@@ -83,40 +86,39 @@ end
 
 -- One parent of `key` ended. Returns whether the join can do without it.
 local function parent_ended(f, key, ok)
-  local joins = Flows.key('fj', f.id)
-  local j = unpack_msg(redis.call('HGET', joins, key))
+  local j = Graph.read_join(f, key)
   if ok then j.ok = j.ok + 1 else j.dead = j.dead + 1 end
   settle(f, key, j)
-  redis.call('HSET', joins, key, pack(j))
+  Graph.write_join(f, key, j)
   return j.done ~= 'skip'
 end
 
--- The kinds of work. Each does at most `budget` steps; returns how many, and whether it is through.
+-- The kinds of work. Each does at most `steps` steps; returns how many, and whether it is through.
 local kinds = {}
 
-function kinds.roots(f, item, budget)
-  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + budget - 1)
+function kinds.roots(f, item, steps)
+  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + steps - 1)
   for _, id in ipairs(ids) do
     local x = Records.edit('x', id)
     if x and States.TERMINAL[x.state] then
       -- Cancelled before the flow began: its children must hear of it.
       Graph.ended(f, x)
-    elseif x and x.reason == 'dependencies' and redis.call('HEXISTS', Flows.key('fj', f.id), x.member) == 0 then
+    elseif x and x.reason == 'dependencies' and not Graph.read_join(f, x.member) then
       Executions.release(x, 'flow:' .. f.id)
     end
   end
   item.offset = item.offset + #ids
-  return #ids, #ids < budget
+  return #ids, #ids < steps
 end
 
 -- A failure is absorbed when every join behind it can still do without it.
-function kinds.ended(f, item, budget)
+function kinds.ended(f, item, steps)
   local x = Records.edit('x', item.id)
   if not x then return 0, true end
   local bad = x.outcome == 'failed' or x.outcome == 'canceled'
   local out = Graph.read(f, 'fo', x.member) or {}
   local first = x.walked or 0
-  local last = math.min(first + budget, #out)
+  local last = math.min(first + steps, #out)
   if last > first then x.walked = last end
   for i = first + 1, last do
     if not parent_ended(f, out[i].to, x.outcome == 'completed') and bad then item.unabsorbed = true end
@@ -131,80 +133,96 @@ end
 
 -- The join of a member that waits was changed.
 function kinds.join(f, item)
-  local joins = Flows.key('fj', f.id)
-  local j = unpack_msg(redis.call('HGET', joins, item.member))
+  local j = Graph.read_join(f, item.member)
   settle(f, item.member, j)
-  redis.call('HSET', joins, item.member, pack(j))
+  Graph.write_join(f, item.member, j)
   return 1, true
 end
 
 -- The parents that a satisfied join no longer needs.
-function kinds.siblings(f, item, budget)
+function kinds.siblings(f, item, steps)
   local parents = Graph.read(f, 'fi', item.member) or {}
-  local last = math.min(item.offset + budget, #parents)
+  local last = math.min(item.offset + steps, #parents)
   for i = item.offset + 1, last do skip(parents[i].id, 'join_satisfied') end
-  local steps = last - item.offset
+  local done = last - item.offset
   item.offset = last
-  return steps, last == #parents
+  return done, last == #parents
 end
 
 -- An ended flow begins nothing more.
-function kinds.sweep(f, item, budget)
-  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + budget - 1)
+function kinds.sweep(f, item, steps)
+  local ids = redis.call('ZRANGE', Flows.key('fl', f.id), item.offset, item.offset + steps - 1)
   for _, id in ipairs(ids) do
     local x = Records.read('x', id)
     if x and not States.HELD[x.state] then skip(id, item.why) end
   end
   item.offset = item.offset + #ids
-  return #ids, #ids < budget
+  return #ids, #ids < steps
 end
 
--- A flow whose members have all ended, each well or absorbed, is finished.
-local function finish(f)
-  if f.status ~= 'running' or f.total == 0 then return end
-  local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
-  if ended == f.total then Flows.conclude(f, 'finished', { actor = 'flow:' .. f.id }) end
+-- Does one item. Returns whether it is through.
+local function step(item)
+  local f = Records.edit('f', item.flow)
+  if not f or not (active(f) or item.kind == 'sweep') then return true end
+  local steps, through = kinds[item.kind](f, item, budget)
+  budget = budget - math.max(steps, 1)
+  return through
 end
 
--- Does the work of this call; what goes past the budget is kept for the due loop.
+-- What is to be done later is kept; a flow with nothing left whose members have all ended, each well or absorbed, is
+-- finished. left: {packed items, at (when to go on)} or nil.
+local function settle_flow(id, left)
+  local f = Records.edit('f', id)
+  if not f then return end
+  if left then
+    redis.call('RPUSH', Flows.key('fw', id), unpack(left))
+    f.work_at = left.at
+  elseif f.status == 'running' and f.total > 0 and redis.call('EXISTS', Flows.key('fw', id)) == 0 then
+    local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
+    if ended == f.total then Flows.conclude(f, 'finished', { actor = 'flow:' .. f.id }) end
+  end
+end
+
+-- Does the work of this call as far as its budget goes. An item that fails changes nothing and is tried again later.
 function Graph.work()
-  local budget, at = BUDGET, 1
   local flows, left = {}, {}
-  while work[at] do
-    local item = work[at]
-    at = at + 1
-    local f = Records.edit('f', item.flow)
-    if f and (active(f) or item.kind == 'sweep') then
-      flows[f.id] = f
-      local through = false
-      if budget > 0 then
-        local steps
-        steps, through = kinds[item.kind](f, item, budget)
-        budget = budget - math.max(steps, 1)
+  local function keep(item, packed, at)
+    local of = left[item.flow] or { at = at }
+    left[item.flow] = of
+    of[#of + 1] = packed
+    of.at = math.min(of.at, at)
+  end
+  while work[work.at] do
+    local item = work[work.at]
+    Undo.set(work, 'at', work.at + 1)
+    flows[item.flow] = true
+    if budget > 0 then
+      local before = pack(item)
+      local ok, through = Call.attempt(step, item)
+      if not ok then
+        Call.fault('the graph of flow ' .. item.flow, through)
+        keep(item, before, Call.now + AGAIN_MS)
+      elseif not through then
+        keep(item, pack(item), Call.now)
       end
-      if not through then
-        left[f.id] = left[f.id] or {}
-        table.insert(left[f.id], pack(item))
-      end
+    else
+      keep(item, pack(item), Call.now)
     end
   end
-  work = {}
-  for id, f in pairs(flows) do
-    if left[id] then
-      redis.call('RPUSH', Flows.key('fw', id), unpack(left[id]))
-      f.work_at = Call.now
-    elseif redis.call('EXISTS', Flows.key('fw', id)) == 0 then
-      finish(f)
-    end
+  for id in pairs(flows) do
+    local ok, err = Call.attempt(settle_flow, id, left[id])
+    if not ok then Call.fault('flow ' .. id, err) end
   end
 end
 
--- The due loop's share: takes up what was left over.
+-- The due loop's share: takes up what was left over, as long as this call has steps left.
 function Graph.resume(f)
-  f.work_at = nil
-  for _, packed in ipairs(redis.call('LRANGE', Flows.key('fw', f.id), 0, 49)) do
-    work[#work + 1] = unpack_msg(packed)
-  end
-  redis.call('LTRIM', Flows.key('fw', f.id), 50, -1)
-  if redis.call('EXISTS', Flows.key('fw', f.id)) == 1 then f.work_at = Call.now end
+  f.work_at = Call.now
+  if budget <= 0 then return end
+  local key = Flows.key('fw', f.id)
+  local items = redis.call('LRANGE', key, 0, TAKEN - 1)
+  for _, packed in ipairs(items) do Undo.append(work, unpack_msg(packed)) end
+  redis.call('LTRIM', key, TAKEN, -1)
+  if #items < TAKEN then f.work_at = nil end
+  Graph.work()
 end

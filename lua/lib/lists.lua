@@ -36,18 +36,27 @@ function Lists.place_tags(tags, placement)
   end
 end
 
-local used   -- lanes that an execution of this call is known to have made known
+local used   -- lanes that got an execution in this call
+local known  -- those of them that are in the index
 local left   -- lanes that an execution has left for good in this call
 
-function Lists.begin() used, keys, all, left = {}, {}, nil, {} end
+function Lists.begin() used, known, keys, all, left = {}, {}, {}, nil, {} end
 
 local function lanes_key() return Call.root .. ':lanes' end
 
 -- The first execution makes its lane known.
 function Lists.lane_used(lane)
-  if used[lane] then return end
-  used[lane] = true
-  if redis.call('ZSCORE', lanes_key(), lane) == false then redis.call('ZADD', lanes_key(), 0, lane) end
+  if not used[lane] then Undo.set(used, lane, true) end
+end
+
+-- Writes the lanes that were made known.
+function Lists.flush()
+  for lane in pairs(used) do
+    if not known[lane] then
+      redis.call('ZADD', lanes_key(), 'NX', 0, lane)
+      known[lane] = true
+    end
+  end
 end
 
 -- An execution of this lane has left Valkey.
@@ -67,11 +76,12 @@ end
 
 -- Lanes in alphabetical order after `cursor`.
 function Lists.lanes(cursor, limit)
+  Lists.flush()
   local from = cursor and '(' .. cursor or '-'
   return redis.call('ZRANGE', lanes_key(), from, '+', 'BYLEX', 'LIMIT', 0, limit)
 end
 
-function Lists.lane_known(lane) return redis.call('ZSCORE', lanes_key(), lane) ~= false end
+function Lists.lane_known(lane) return used[lane] or redis.call('ZSCORE', lanes_key(), lane) ~= false end
 
 -- A lane that somebody paused, drained or resumed once: status (active | paused | draining), version (of the change;
 -- lua/lanes.lua), seq.

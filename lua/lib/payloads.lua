@@ -3,7 +3,7 @@
 
 local INLINE = 512
 
-local writes
+local writes   -- key -> text, or false: it leaves
 
 function Payloads.begin() writes = {} end
 
@@ -33,29 +33,33 @@ end
 
 -- A payload in a key of its own. text: JSON, or nil for null.
 function Payloads.put(field, id, text)
-  if text then writes[key(field, id)] = text end
+  if text then Undo.set(writes, key(field, id), text) end
 end
 
 function Payloads.get(field, id)
   local k = key(field, id)
-  return writes[k] or redis.call('GET', k) or nil
+  local written = writes[k]
+  if written == nil then written = redis.call('GET', k) end
+  return written or nil
 end
 
 -- Ends the payload: a null, or a record that retired.
-function Payloads.drop(field, id)
-  writes[key(field, id)] = nil
-  redis.call('UNLINK', key(field, id))
-end
+function Payloads.drop(field, id) Undo.set(writes, key(field, id), false) end
 
 function Payloads.flush()
-  local args = {}
+  local args, gone = {}, {}
   for k, text in pairs(writes) do
-    args[#args + 1] = k
-    args[#args + 1] = text
+    if text then
+      args[#args + 1] = k
+      args[#args + 1] = text
+    else
+      gone[#gone + 1] = k
+    end
     if #args >= 2000 then
       redis.call('MSET', unpack(args))
       args = {}
     end
   end
   if #args > 0 then redis.call('MSET', unpack(args)) end
+  for i = 1, #gone, 2000 do redis.call('UNLINK', unpack(gone, i, math.min(i + 1999, #gone))) end
 end

@@ -74,7 +74,7 @@ end
 function Queues.joined(name)
   local x = named[name]
   if not x or filled[name] then return end
-  filled[name] = true
+  Undo.set(filled, name, true)
   local caps, fair = x.caps or '', x.fairness_key or ''
   local block = x.limit and Blocks.read(x.limit)
   if block then

@@ -12,15 +12,17 @@ local LOG_LIMIT = 2048
 local kinds = {}    -- kind -> placement function
 local cached        -- kind -> id -> record or false
 local placed        -- record -> its placement in Valkey, for records that are edited
-local edited        -- those records, in the order in which they came
 local kind_of       -- record -> kind, for them
-local touched       -- those that were taken up for editing since they were placed last
+local noted         -- record -> the attempt that took it up last
+local taken_up      -- records in the order in which attempts took them up; one may come several times
+local touched       -- those that were taken up since they were placed last
 local pending       -- record -> true, for these
+local unlinks       -- keys that leave with the call
 
 function Records.define(kind, placement) kinds[kind] = placement end
 
 function Records.begin()
-  cached, placed, edited, kind_of, touched, pending = {}, {}, {}, {}, {}, {}
+  cached, placed, kind_of, noted, taken_up, touched, pending, unlinks = {}, {}, {}, {}, {}, {}, {}, {}
   for kind in pairs(kinds) do cached[kind] = {} end
 end
 
@@ -59,21 +61,67 @@ function Records.prefetch(kind, ids)
   end
 end
 
-local function touch(kind, record, placement)
-  if placement then
-    placed[record], kind_of[record] = placement, kind
-    edited[#edited + 1] = record
-  end
-  if not pending[record] then
-    pending[record] = true
-    touched[#touched + 1] = record
-  end
+-- A key that leaves when the call ends.
+function Records.unlink(name) Undo.set(unlinks, name, true) end
+
+local function take_up(record)
+  noted[record] = Undo.attempt_number()
+  taken_up[#taken_up + 1] = record
 end
 
--- The record, to change.
+local function touch(record)
+  if pending[record] then return end
+  pending[record] = true
+  touched[#touched + 1] = record
+end
+
+-- What a failed attempt did to a record is taken back: its contents, and the indexes that it may have been put into.
+local function refill(record, contents)
+  local kind, id = kind_of[record], record.id
+  for name in pairs(record) do record[name] = nil end
+  for name, value in pairs(contents) do record[name] = value end
+  cached[kind][id] = record
+  local now, before = placed[record] or {}, kinds[kind](record)
+  for zset in pairs(now) do
+    if not before[zset] then Zsets.remove(zset, id) end
+  end
+  for zset, score in pairs(before) do
+    if now[zset] ~= score then Zsets.add(zset, score, id) end
+  end
+  placed[record] = before
+end
+
+-- A record that the call had changed before.
+local function restore(record, packed) refill(record, unpack_msg(packed)) end
+
+-- A record that nobody had changed before: it is as it stands in Valkey.
+local function reload(record)
+  refill(record, opened(record.id, redis.call('GET', key(kind_of[record], record.id))))
+  placed[record] = nil
+end
+
+-- A record that there was not.
+local function forget(record)
+  for zset in pairs(placed[record] or {}) do Zsets.remove(zset, record.id) end
+  placed[record] = nil
+  local of = cached[kind_of[record]]
+  if of[record.id] == record then of[record.id] = false end
+end
+
+-- The record, to change. What is changed in an attempt must be taken up in it, else it is not taken back.
 function Records.edit(kind, id)
   local record = Records.read(kind, id)
-  if record then touch(kind, record, not placed[record] and kinds[kind](record)) end
+  if not record then return nil end
+  if noted[record] ~= Undo.attempt_number() then
+    if placed[record] then
+      Undo.note(restore, record, pack(record))
+    else
+      placed[record], kind_of[record] = kinds[kind](record), kind
+      Undo.note(reload, record)
+    end
+    take_up(record)
+  end
+  touch(record)
   return record
 end
 
@@ -81,7 +129,11 @@ end
 function Records.create(kind, id, record)
   record.id = id
   cached[kind][id] = record
-  touch(kind, record, {})
+  placed[record], kind_of[record] = {}, kind
+  Undo.note(forget, record)
+  if unlinks[key(kind, id)] then Undo.set(unlinks, key(kind, id), nil) end
+  take_up(record)
+  touch(record)
   return record
 end
 
@@ -90,12 +142,13 @@ function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
   for zset in pairs(placed[record]) do Zsets.remove(zset, id) end
-  redis.call('UNLINK', key(kind, id))
+  Records.unlink(key(kind, id))
   placed[record] = nil
   cached[kind][id] = false
 end
 
 local function place(record)
+  pending[record] = nil
   local before = placed[record]
   if not before then return end
   local id = record.id
@@ -113,27 +166,37 @@ local function place(record)
   placed[record] = after
 end
 
--- Brings indexes up to date with the records that were taken up for editing since the last time: a call of a
--- hundred grants must not look at all its records a hundred times.
+-- Brings indexes up to date with the records that were taken up since the last time: an op of a hundred grants must not
+-- look at all its records a hundred times.
 function Records.place()
   local records = touched
-  touched, pending = {}, {}
-  for _, record in ipairs(records) do place(record) end
+  touched = {}
+  for _, record in ipairs(records) do
+    if pending[record] then place(record) end
+  end
 end
 
--- The same with all, at the end: one that was placed already may have changed since.
-function Records.place_all()
-  local i = 1
-  while edited[i] do
-    place(edited[i])
+-- How many were taken up so far in this call.
+function Records.taken_up() return #taken_up end
+
+-- Brings indexes up to date with all that were taken up after the first `n`, at the end of an attempt: one that was placed
+-- already may have changed since.
+function Records.place_after(n)
+  local i = n + 1
+  while taken_up[i] do
+    place(taken_up[i])
     i = i + 1
   end
 end
 
 function Records.save()
+  local gone = {}
+  for name in pairs(unlinks) do gone[#gone + 1] = name end
+  for i = 1, #gone, 2000 do redis.call('UNLINK', unpack(gone, i, math.min(i + 1999, #gone))) end
   local writes = {}
-  for _, record in ipairs(edited) do
+  for _, record in ipairs(taken_up) do
     if placed[record] then
+      placed[record] = nil   -- it is written once
       local log = record.log or ''
       if #log > LOG_LIMIT then
         redis.call('APPEND', key('h', record.id), log)

@@ -160,7 +160,7 @@ function Waitpoints.retire(w)
     w.retire_at = Call.now + KEEP_MS
     return
   end
-  redis.call('UNLINK', signals_key(w.id))
+  Records.unlink(signals_key(w.id))
   Records.delete('w', w.id)
 end
 

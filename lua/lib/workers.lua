@@ -20,7 +20,7 @@ Records.define('worker', function(w)
 end)
 
 -- A lease of this worker began (1) or ended (-1).
-function Workers.hold(worker_id, change) held[worker_id] = (held[worker_id] or 0) + change end
+function Workers.hold(worker_id, change) Undo.set(held, worker_id, (held[worker_id] or 0) + change) end
 
 function Workers.flush()
   for id, change in pairs(held) do

@@ -2,45 +2,49 @@
 
 -- Lua's unpack() fails above about 8,000 values.
 local CHUNK = 2000
-local adds, removes   -- key -> {score, member, …}; key -> {member, …}
-local texts           -- score -> its text: Valkey would write each number out anew
+local changes   -- key -> member -> its score as text, or false: it leaves
+local texts     -- score -> its text: Valkey would write each number out anew
 
-function Zsets.begin() adds, removes, texts = {}, {}, { [0] = '0' } end
+function Zsets.begin() changes, texts = {}, { [0] = '0' } end
 
-local function at(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
+local function at(key)
+  local members = changes[key]
+  if not members then
+    members = {}
+    changes[key] = members
   end
-  return list
+  return members
 end
 
 function Zsets.add(key, score, member)
-  local list = at(adds, key)
   local text = texts[score]
   if not text then
     text = string.format('%.17g', score)
     texts[score] = text
   end
-  local n = #list
-  list[n + 1], list[n + 2] = text, member
+  at(key)[member] = text
 end
 
--- A member that is removed and added before the same flush stays; nobody adds and then removes.
-function Zsets.remove(key, member)
-  local list = at(removes, key)
-  list[#list + 1] = member
-end
+function Zsets.remove(key, member) at(key)[member] = false end
 
-local function write(command, lists)
-  for key, list in pairs(lists) do
-    for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
-  end
+local function write(command, key, list)
+  for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
 end
 
 function Zsets.flush()
-  write('ZREM', removes)
-  write('ZADD', adds)
-  adds, removes = {}, {}
+  for key, members in pairs(changes) do
+    local adds, removes, added, removed = {}, {}, 0, 0
+    for member, text in pairs(members) do
+      if text then
+        adds[added + 1], adds[added + 2] = text, member
+        added = added + 2
+      else
+        removed = removed + 1
+        removes[removed] = member
+      end
+    end
+    write('ZREM', key, removes)
+    write('ZADD', key, adds)
+  end
+  changes = {}
 end

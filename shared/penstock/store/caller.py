@@ -283,9 +283,14 @@ class Store:
         for command, reply in zip(commands, replies[1:], strict=True):
             if not command.answer.done():
                 command.answer.set_result(reply)
-        if replies[0] and self._on_hints:
+        if not replies[0]:
+            return
+        hints = cast("dict[str, Any]", _decode(replies[0]))
+        for fault in hints.get("faults", ()):
+            log.error("the state machine failed: %s", fault)
+        if self._on_hints:
             try:
-                self._on_hints(partition, _decode(replies[0]))
+                self._on_hints(partition, hints)
             except Exception:
                 log.exception("the hints of a call could not be passed on")
 
