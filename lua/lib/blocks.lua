@@ -85,7 +85,7 @@ function Blocks.aside(lane, suits)
   for _, limit in ipairs(limits) do
     local block = Records.read('block', limit)
     for name, place in pairs(block and block.queues or {}) do
-      if place[1] == lane and suits(place[2]) and redis.call('EXISTS', name) == 1 then return block end
+      if place[1] == lane and suits(place[2]) and Zsets.exists(name) then return block end
     end
   end
 end

@@ -86,7 +86,7 @@ end
 
 -- A block is over. place: {lane, caps, fair}.
 function Queues.reopen(name, place, limit)
-  if redis.call('EXISTS', name) == 1 then
+  if Zsets.exists(name) then
     open(place[1], place[2], place[3], limit)
   else
     -- What joins it later in this call must make it known again.

@@ -31,20 +31,31 @@ local function write(command, key, list)
   for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
 end
 
-function Zsets.flush()
-  for key, members in pairs(changes) do
-    local adds, removes, added, removed = {}, {}, 0, 0
-    for member, text in pairs(members) do
-      if text then
-        adds[added + 1], adds[added + 2] = text, member
-        added = added + 2
-      else
-        removed = removed + 1
-        removes[removed] = member
-      end
+local function flush(key, members)
+  local adds, removes, added, removed = {}, {}, 0, 0
+  for member, text in pairs(members) do
+    if text then
+      adds[added + 1], adds[added + 2] = text, member
+      added = added + 2
+    else
+      removed = removed + 1
+      removes[removed] = member
     end
-    write('ZREM', key, removes)
-    write('ZADD', key, adds)
   end
+  write('ZREM', key, removes)
+  write('ZADD', key, adds)
+end
+
+function Zsets.flush()
+  for key, members in pairs(changes) do flush(key, members) end
   changes = {}
+end
+
+-- Whether a set has members, those that this call has added among them.
+function Zsets.exists(key)
+  if changes[key] then
+    flush(key, changes[key])
+    changes[key] = nil
+  end
+  return redis.call('EXISTS', key) == 1
 end

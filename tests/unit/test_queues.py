@@ -81,3 +81,15 @@ async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Mac
     assert machine.told("unblock") == []
     await store.call(1, "slot", {"token": token, "slot": "0-holder|1", "expires_at": 0})
     assert machine.told("unblock") == [[0, token, 8]]
+
+
+async def test_what_joins_a_blocked_queue_in_the_call_that_opens_it_is_found(machine: Machine) -> None:
+    token = "c/0/1/k"
+    await machine.create(limit=token)
+    [task] = await machine.take()
+    waits = await machine.create(limit=token)
+    assert await machine.grant() == []
+    await machine("cancel-reconciler", "cancel", execution_id=waits, reason="r", grace_ms=0)
+    await granted(machine, create(limit=token), (0, "unblock", {"token": token, "room": 8}))
+    await machine.outcome("complete", task)
+    assert await granted(machine, grant(2)) == [1]
