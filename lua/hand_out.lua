@@ -26,8 +26,8 @@ local function each_ready(a, give)
     if room <= 0 then
       more[lane] = true
     elseif not Lists.lane_paused(lane) then
-      local ids = Queues.take(lane, has, room)
-      if #ids == room then more[lane] = true end
+      local ids, cut = Queues.take(lane, has, room)
+      if #ids == room or cut then more[lane] = true end
       Records.prefetch('x', ids)
       for _, id in ipairs(ids) do
         local x = Records.edit('x', id)

@@ -105,7 +105,7 @@ function ops.observe(a)
   local f = Flows.edit(a.flow_id)
   if f.kind ~= 'mirrored' then Errors.invalid('flow_id', 'a managed flow has members instead of observed steps') end
   local steps = Flows.key('ft', f.id)
-  local packed = redis.call('HGET', steps, a.run_id)
+  local packed = Hashes.get(steps, a.run_id)
   local step = packed and unpack_msg(packed)
   local at = a.observed_at or Call.now
   local verdict = step and judge(step, a, at)
@@ -133,7 +133,7 @@ function ops.observe(a)
   step.published_at = a.published_at or step.published_at
   remember(step, a.message_id)
   f.counts[a.status] = (f.counts[a.status] or 0) + 1
-  redis.call('HSET', steps, a.run_id, pack(step))
+  Hashes.set(steps, a.run_id, pack(step))
   Flows.mutate(f, 'observed', { data = { run_id = a.run_id, task = a.task, from = from, to = a.status, observed_at = at } })
   if RANK[a.status] == TERMINAL then complete(f, step) end
   return a.quiet and { applied = true } or view(f, a.run_id, step, true)
@@ -170,7 +170,7 @@ function ops.steps(a)
       local x = Records.read('x', id)
       item = x and member_step(f, x)
     else
-      local packed = redis.call('HGET', Flows.key('ft', f.id), id)
+      local packed = Hashes.get(Flows.key('ft', f.id), id)
       item = packed and view(f, id, unpack_msg(packed))
     end
     items[#items + 1] = item or nil

@@ -1,29 +1,25 @@
 -- Facts: what an execution waits for, as far as its own partition knows. The scheduler makes a sentence of them
 -- (services/penstock_scheduler/explain.py); it asks other partitions for limits that are kept there.
 
-local PARENTS = 20   -- unmet parents that are named; the others are only counted
+local PARENTS = 20      -- unmet parents that are named; the others are only counted
+local LOOKED_AT = 500   -- parents that are looked at for them
 
 -- Which parents a member of a flow still waits for.
 local function dependencies(x, facts)
   local f = Records.read('f', x.flow_id)
   if not f then return end
   facts.flow_status = f.status
-  local packed = redis.call('HGET', Flows.key('fi', x.flow_id), x.member)
-  local parents, unmet = {}, 0
-  for _, edge in ipairs(packed and unpack_msg(packed) or {}) do
+  local j = Graph.read_join(f, x.member)
+  if not j then return end
+  local parents = {}
+  for _, edge in ipairs((Graph.edges(f, 'fi', x.member, 0, LOOKED_AT))) do
     local parent = Records.read('x', edge.id)
-    if parent and parent.state ~= 'completed' then
-      unmet = unmet + 1
-      if #parents < PARENTS then
-        parents[unmet] = { key = edge.from, execution_id = edge.id, state = parent.state, reason = parent.reason, outcome = parent.outcome }
-      end
+    if parent and parent.state ~= 'completed' and #parents < PARENTS then
+      parents[#parents + 1] = { key = edge.from, execution_id = edge.id, state = parent.state, reason = parent.reason, outcome = parent.outcome }
     end
   end
-  facts.parents, facts.unmet = parents, unmet
-  local j = Graph.read_join(f, x.member)
-  if j then
-    facts.join = { policy = j.policy, k = j.k, n = j.n, ok = j.ok, dead = j.dead }
-  end
+  facts.parents, facts.unmet = parents, j.n - j.ok
+  facts.join = { policy = j.policy, k = j.k, n = j.n, ok = j.ok, dead = j.dead }
 end
 
 -- What stands between a ready execution and a worker.

@@ -1,97 +1,59 @@
 -- The graph of a managed flow: who waits for whom, made and read. What an ending sets in motion stands in
 -- graph_work.lua, later changes in graph_changes.lua.
 --
--- Keys of one flow: fm {member key: execution id}; fl (execution ids in order); fo {key: out edges}; fi {key: in
--- edges}; fj {key: its join}; fw (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), ok and
--- dead (parents completed, parents that ended otherwise), done ('run' | 'skip').
+-- Keys of one flow: fm {member key: execution id}; fl (execution ids in order); fo, fi (graph_edges.lua); fj {key: its join}; fw
+-- (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), data (some hand a result on), ok and dead
+-- (parents completed, parents that ended otherwise), done ('run' | 'skip').
 
--- What a member has of one of these keys; nil where that is nothing.
-function Graph.read(f, part, key)
-  local packed = redis.call('HGET', Flows.key(part, f.id), key)
-  return packed and unpack_msg(packed) or nil
-end
-
-local joins   -- of this call: key of a flow's joins -> member key -> the join, packed
-
-function Graph.begin()
-  joins = {}
-  Graph.begin_work()
-end
+-- A member's execution; nil where there is no such member.
+function Graph.id_of(f, key) return Hashes.get(Flows.key('fm', f.id), key) end
 
 -- A member's join; nil where it waits for nobody.
 function Graph.read_join(f, key)
-  local name = Flows.key('fj', f.id)
-  local packed = joins[name] and joins[name][key] or redis.call('HGET', name, key)
+  local packed = Hashes.get(Flows.key('fj', f.id), key)
   return packed and unpack_msg(packed) or nil
 end
 
-function Graph.write_join(f, key, join)
-  local name = Flows.key('fj', f.id)
-  joins[name] = joins[name] or {}
-  Undo.set(joins[name], key, pack(join))
-end
-
-function Graph.flush()
-  for name, of in pairs(joins) do
-    local args = {}
-    for key, packed in pairs(of) do
-      args[#args + 1] = key
-      args[#args + 1] = packed
-    end
-    for i = 1, #args, 2000 do redis.call('HSET', name, unpack(args, i, math.min(i + 1999, #args))) end
-  end
-end
+function Graph.write_join(f, key, join) Hashes.set(Flows.key('fj', f.id), key, pack(join)) end
 
 -- Makes members, of a new flow or more of them. members: {key, execution_id, …spec}; edges: {from, to (one of them),
 -- data}; joins {key: {policy, k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
 function Graph.create(f, members, edges, joins)
   if #members == 0 then return end
-  local ids, out, incoming = {}, {}, {}
-  local map, order = {}, {}
+  local ids, out, incoming, new, order = {}, {}, {}, {}, {}
   for i, m in ipairs(members) do
     ids[m.key] = m.execution_id
-    map[#map + 1] = m.key
-    map[#map + 1] = m.execution_id
     order[#order + 1] = f.total + i
     order[#order + 1] = m.execution_id
-    out[m.key], incoming[m.key] = {}, {}
+    out[m.key], incoming[m.key], new[m.key] = {}, {}, true
+    Hashes.set(Flows.key('fm', f.id), m.key, m.execution_id)
+  end
+  for i = 1, #order, 2000 do
+    redis.call('ZADD', Flows.key('fl', f.id), unpack(order, i, math.min(i + 1999, #order)))
   end
   for _, e in ipairs(edges) do
     if not out[e.from] then
-      ids[e.from] = redis.call('HGET', Flows.key('fm', f.id), e.from)
-      out[e.from] = Graph.read(f, 'fo', e.from) or {}
+      ids[e.from] = Graph.id_of(f, e.from)
+      out[e.from] = {}
     end
     out[e.from][#out[e.from] + 1] = { to = e.to, data = e.data }
-    incoming[e.to][#incoming[e.to] + 1] = { from = e.from, id = ids[e.from], data = e.data }
+    local to = incoming[e.to]
+    to[#to + 1] = { from = e.from, id = ids[e.from], data = e.data }
+    to.data = to.data or e.data ~= nil
   end
-  local function write(command, part, args)
-    for i = 1, #args, 2000 do
-      redis.call(command, Flows.key(part, f.id), unpack(args, i, math.min(i + 1999, #args)))
-    end
-  end
-  write('HSET', 'fm', map)
-  write('ZADD', 'fl', order)
-  local fo, fi = {}, {}
-  for key, edges_out in pairs(out) do
-    if #edges_out > 0 then
-      fo[#fo + 1] = key
-      fo[#fo + 1] = pack(edges_out)
-    end
-  end
+  for key, edges_out in pairs(out) do Graph.add_edges(f, 'fo', key, edges_out, new[key]) end
   for _, m in ipairs(members) do
     local key = m.key
-    local n = #incoming[key]
-    if n > 0 then
+    local edges_in = incoming[key]
+    if #edges_in > 0 then
       local join = joins[key] or {}
-      fi[#fi + 1] = key
-      fi[#fi + 1] = pack(incoming[key])
+      Graph.add_edges(f, 'fi', key, edges_in, true)
       Graph.write_join(f, key, {
-        policy = join.policy or 'all_of', k = join.k, on = join.on_satisfied, n = n, ok = 0, dead = 0,
+        policy = join.policy or 'all_of', k = join.k, on = join.on_satisfied, n = #edges_in, data = edges_in.data or nil,
+        ok = 0, dead = 0,
       })
     end
   end
-  if #fo > 0 then write('HSET', 'fo', fo) end
-  if #fi > 0 then write('HSET', 'fi', fi) end
   f.total = f.total + #members
   f.counts.scheduled = (f.counts.scheduled or 0) + #members
   for _, m in ipairs(members) do
@@ -101,10 +63,10 @@ end
 
 -- The results that edges hand on to this member: {key, result (JSON text)} each.
 function Graph.inputs(x)
-  local inputs = {}
-  local packed = redis.call('HGET', Flows.key('fi', x.flow_id), x.member)
-  if not packed then return nil end
-  for _, edge in ipairs(unpack_msg(packed)) do
+  local f, inputs = { id = x.flow_id }, {}
+  local join = Graph.read_join(f, x.member)
+  if not join or not join.data then return nil end
+  for _, edge in ipairs((Graph.edges(f, 'fi', x.member, 0))) do
     if edge.data then
       local parent = Records.read('x', edge.id)
       if parent and parent.state == 'completed' then
@@ -125,7 +87,7 @@ function Graph.slice(f, offset, limit)
       members[#members + 1] = {
         key = x.member, execution_id = id, kind = x.kind, state = x.state, reason = x.reason, outcome = x.outcome,
       }
-      for _, edge in ipairs(Graph.read(f, 'fo', x.member) or {}) do
+      for _, edge in ipairs((Graph.edges(f, 'fo', x.member, 0))) do
         edges[#edges + 1] = { from = x.member, to = edge.to, data = edge.data }
       end
       local j = Graph.read_join(f, x.member)

@@ -26,11 +26,9 @@ function Graph.changed(f, event, data)
   Flows.mutate(f, event, { data = data })
 end
 
-local function id_of(f, key) return redis.call('HGET', Flows.key('fm', f.id), key) or nil end
-
 -- The id of a member that must exist. Errors: invalid_request.
 function Graph.member(f, key, field)
-  local id = id_of(f, key)
+  local id = Graph.id_of(f, key)
   if not id then Errors.invalid(field, 'there is no member ' .. key) end
   return id
 end
@@ -39,7 +37,7 @@ end
 function Graph.check_more(f, members, edges)
   local new = {}
   for i, m in ipairs(members) do
-    if id_of(f, m.key) then Errors.invalid('members[' .. i - 1 .. '].key', 'there is a member ' .. m.key .. ' already') end
+    if Graph.id_of(f, m.key) then Errors.invalid('members[' .. i - 1 .. '].key', 'there is a member ' .. m.key .. ' already') end
     new[m.key] = true
   end
   for i, e in ipairs(edges) do
@@ -61,7 +59,7 @@ function Graph.add(f, members, edges, joins)
   for _, e in ipairs(edges) do
     if not told[e.from] then
       told[e.from] = true
-      tell_ended(f, id_of(f, e.from))
+      tell_ended(f, Graph.id_of(f, e.from))
     end
   end
   Graph.push(f, { kind = 'roots', offset = before })
@@ -89,27 +87,22 @@ function Graph.waiting_member(f, key, field)
   return x
 end
 
-local function write(f, part, key, value) redis.call('HSET', Flows.key(part, f.id), key, pack(value)) end
-
 -- An edge between members that exist; that it closes no cycle is the caller's to know. a: from, to, data.
 -- Errors: invalid_request, execution_not_eligible.
 function Graph.connect(f, a)
   local from_id = Graph.member(f, a.from, 'from')
   local child = Graph.waiting_member(f, a.to, 'to')
-  local incoming = Graph.read(f, 'fi', a.to) or {}
-  for _, edge in ipairs(incoming) do
+  for _, edge in ipairs((Graph.edges(f, 'fi', a.to, 0))) do
     if edge.from == a.from then Errors.invalid('from', a.from .. ' leads to ' .. a.to .. ' already') end
     if a.data and edge.data == a.data then Errors.invalid('data', 'another edge gives ' .. a.to .. ' the key ' .. a.data) end
   end
   local input = a.data and Payloads.of(child, 'input')
   if input and not string.find(input, '^%s*{') then Errors.invalid('data', 'the input of ' .. a.to .. ' is not an object') end
-  local out = Graph.read(f, 'fo', a.from) or {}
-  out[#out + 1] = { to = a.to, data = a.data }
-  incoming[#incoming + 1] = { from = a.from, id = from_id, data = a.data }
   local join = Graph.read_join(f, a.to) or { policy = 'all_of', n = 0, ok = 0, dead = 0 }
   join.n = join.n + 1
-  write(f, 'fo', a.from, out)
-  write(f, 'fi', a.to, incoming)
+  join.data = join.data or a.data and true
+  Graph.add_edges(f, 'fo', a.from, { { to = a.to, data = a.data } })
+  Graph.add_edges(f, 'fi', a.to, { { from = a.from, id = from_id, data = a.data } })
   Graph.write_join(f, a.to, join)
   if Graph.active(f) then tell_ended(f, from_id) end
 end

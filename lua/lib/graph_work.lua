@@ -6,13 +6,13 @@
 -- Work is a list of small items, done before the call ends. What is left past the budget goes on in the scheduler's due
 -- loop, so that no call holds Valkey for long.
 
-local BUDGET = 150        -- steps of one call, each of some 10 µs
+local BUDGET = 100        -- steps of one call, each of some 30 µs
 local TAKEN = 50          -- items of one flow that a call takes up again
 local AGAIN_MS = 60000    -- an item that failed is tried again after so long
 local work                -- items of this call, {flow, kind, …}; at: the next one
 local budget              -- steps that this call may still do
 
-function Graph.begin_work() work, budget = { at = 1 }, BUDGET end
+function Graph.begin() work, budget = { at = 1 }, BUDGET end
 
 function Graph.push(f, item)
   item.flow = f.id
@@ -70,7 +70,7 @@ end
 -- What a join's count means for its member.
 local function settle(f, key, j)
   if j.done then return end
-  local id = redis.call('HGET', Flows.key('fm', f.id), key)
+  local id = Graph.id_of(f, key)
   if satisfied(j) then
     j.done = 'run'
     local child = Records.edit('x', id)
@@ -116,19 +116,18 @@ function kinds.ended(f, item, steps)
   local x = Records.edit('x', item.id)
   if not x then return 0, true end
   local bad = x.outcome == 'failed' or x.outcome == 'canceled'
-  local out = Graph.read(f, 'fo', x.member) or {}
   local first = x.walked or 0
-  local last = math.min(first + steps, #out)
-  if last > first then x.walked = last end
-  for i = first + 1, last do
-    if not parent_ended(f, out[i].to, x.outcome == 'completed') and bad then item.unabsorbed = true end
+  local out, through = Graph.edges(f, 'fo', x.member, first, steps)
+  if #out > 0 then x.walked = first + #out end
+  for _, edge in ipairs(out) do
+    if not parent_ended(f, edge.to, x.outcome == 'completed') and bad then item.unabsorbed = true end
   end
-  if last < #out then return last - first, false end
-  if bad and (#out == 0 or item.unabsorbed) then
+  if not through then return #out, false end
+  if bad and (first + #out == 0 or item.unabsorbed) then
     Flows.conclude(f, 'failed', { reason = 'member_' .. x.outcome, data = { member = x.member }, actor = 'flow:' .. f.id })
     Graph.stop(f, 'flow_failed')
   end
-  return last - first + 1, true
+  return #out + 1, true
 end
 
 -- The join of a member that waits was changed.
@@ -141,12 +140,10 @@ end
 
 -- The parents that a satisfied join no longer needs.
 function kinds.siblings(f, item, steps)
-  local parents = Graph.read(f, 'fi', item.member) or {}
-  local last = math.min(item.offset + steps, #parents)
-  for i = item.offset + 1, last do skip(parents[i].id, 'join_satisfied') end
-  local done = last - item.offset
-  item.offset = last
-  return done, last == #parents
+  local parents, through = Graph.edges(f, 'fi', item.member, item.offset, steps)
+  for _, edge in ipairs(parents) do skip(edge.id, 'join_satisfied') end
+  item.offset = item.offset + #parents
+  return #parents, through
 end
 
 -- An ended flow begins nothing more.

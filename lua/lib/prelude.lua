@@ -6,7 +6,7 @@ local Conditions, Waitpoints, Limits, Blocks, Quotas = {}, {}, {}, {}, {}
 local Children, Facts = {}, {}
 local Budgets, Schedules = {}, {}
 local Workers = {}
-local Memory, Undo = {}, {}
+local Memory, Undo, Hashes = {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end; filled by the six service files.
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -108,7 +108,7 @@ function Waitpoints.execution_moved(x, from, to)
 end
 
 -- Whether this signal has come before.
-function Waitpoints.knows(w, signal_id) return redis.call('HEXISTS', signals_key(w.id), signal_id) == 1 end
+function Waitpoints.knows(w, signal_id) return Hashes.has(signals_key(w.id), signal_id) end
 
 -- Keeps a signal. s: {signal_id, name, source, payload}. Errors: payload_too_large (the waitpoint is full).
 function Waitpoints.keep(w, s)
@@ -122,7 +122,7 @@ function Waitpoints.keep(w, s)
   w.n = w.n + 1
   w.bytes = w.bytes + size
   Conditions.count(w.tally, s.name, s.source)
-  redis.call('HSET', signals_key(w.id), s.signal_id, pack({ s.name, s.source or false, Call.now, w.n, s.payload or false }))
+  Hashes.set(signals_key(w.id), s.signal_id, pack({ s.name, s.source or false, Call.now, w.n, s.payload or false }))
 end
 
 -- What happened to a signal, for the audit trail: never its payload.
@@ -135,7 +135,7 @@ end
 function Waitpoints.items(w, skip, limit)
   local names, items = {}, {}
   for _, name in ipairs(w.matched or {}) do names[name] = true end
-  local kept = redis.call('HGETALL', signals_key(w.id))
+  local kept = Hashes.all(signals_key(w.id))
   for i = 1, #kept, 2 do
     local s = unpack_msg(kept[i + 1])
     if names[s[1]] then

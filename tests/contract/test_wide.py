@@ -1,5 +1,6 @@
 """Wide data: what one FCALL may cost is bounded by what is asked for, not by what there is. Valkey's SLOWLOG tells."""
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,10 @@ TRIES = 5
 LANES = 5000
 LIMITS = 4000
 EVENTS = 20_000
+SETS = 3000
+MEMBERS = 10_000
+
+numbers = itertools.count()
 
 
 @pytest.fixture
@@ -135,3 +140,86 @@ async def test_a_long_history_is_read_page_by_page(penstock: House) -> None:
     for wrong in ("1", "5000000", "123456789000007"):
         body = {"execution_id": task["execution_id"], "cursor": wrong}
         assert (await penstock.refused("execution.history", body)).code == "invalid_request"
+
+
+async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(penstock: House) -> None:
+    """Work that asks for a gpu and one of thousands of models, and work that asks for what nobody has."""
+
+    async def work() -> None:
+        run = f"r{next(numbers)}"
+        for start in range(0, SETS, 500):
+            specs = [
+                {"kind": "k", "lane": run, "capabilities": ["gpu", f"{run}-{n}"]}
+                for n in range(start, start + 500)
+            ]
+            await penstock.request("execution.create", specs)
+        for n in (0, 1234, SETS - 1):
+            has = ["gpu", "other", f"{run}-{n}"]
+            assert len(await penstock.take(5, lanes=[run], capabilities=has, wait_ms=0)) == 1
+        has = ["gpu", *(f"{run}-{n}" for n in range(10, 41))]
+        assert len(await penstock.take(100, lanes=[run], capabilities=has, wait_ms=0)) == 31
+        assert await penstock.take(100, lanes=[run], capabilities=["gpu"], wait_ms=0) == []
+
+    await stays_quick(penstock, work)
+
+
+async def test_thousands_of_sets_that_one_worker_serves(penstock: House) -> None:
+    """Every subset of a few names: all is handed out, by turns of the fairness keys."""
+    names = [f"n{n}" for n in range(12)]
+
+    async def work() -> None:
+        lane = f"r{next(numbers)}"
+        sets = [[name for bit, name in enumerate(names) if n >> bit & 1] for n in range(4096)]
+        for start in range(0, 4096, 512):
+            specs = [
+                {"kind": "k", "lane": lane, "capabilities": caps, "fairness_key": f"t{len(caps)}"}
+                for caps in sets[start : start + 512]
+            ]
+            await penstock.request("execution.create", specs)
+        taken = 0
+        while tasks := await penstock.take(100, lanes=[lane], capabilities=names, wait_ms=0):
+            taken += len(tasks)
+        assert taken == 4096
+
+    await stays_quick(penstock, work)
+
+
+async def test_a_flow_of_ten_thousand_members(penstock: House) -> None:
+    """One member fans out to all others, of which many meet in a last one; some run, then the flow is cancelled."""
+
+    async def make() -> str:
+        body = {"controller_id": "c", "owner": "o", "goal": "g", "members": [{"key": "first", "kind": "k"}]}
+        flow = await penstock.request("flow.create", body)
+
+        async def add(members: list[dict[str, Any]], edges: list[dict[str, Any]]) -> None:
+            nonlocal flow
+            body = {"flow_id": flow["flow_id"], "graph_revision": flow["graph_revision"]}
+            flow = await penstock.request("flow.add_execution", {**body, "members": members, "edges": edges})
+
+        for start in range(0, MEMBERS, 500):
+            keys = [f"m{n}" for n in range(start, start + 500)]
+            await add(
+                [{"key": key, "kind": "k", "lane": flow["flow_id"]} for key in keys],
+                [{"from": "first", "to": key} for key in keys],
+            )
+        await add([{"key": "last", "kind": "k"}], [{"from": f"m{n}", "to": "last"} for n in range(5000)])
+        return str(flow["flow_id"])
+
+    made = [await make() for _ in range(TRIES)]
+
+    async def work() -> None:
+        flow_id = made.pop()
+        await penstock.request("flow.start", {"flow_id": flow_id})
+        await penstock.request("lease.complete", {**fence(await penstock.begin()), "result": None})
+
+        async def depth() -> int:
+            items = (await penstock.request("lane.list", {}))["items"]
+            return next(int(item["depth"]["ready"]) for item in items if item["lane"] == flow_id)
+
+        await penstock.until(depth, lambda ready: ready == MEMBERS, "the fan-out")
+        for _ in range(5):
+            tasks = await penstock.take(100, lanes=[flow_id], start=True)
+            await penstock.request("lease.complete", [{**fence(each), "result": 1} for each in tasks])
+        await penstock.request("flow.cancel", {"flow_id": flow_id, "wait": True})
+
+    await stays_quick(penstock, work)

@@ -161,9 +161,16 @@ class Rooms:
         for name in self.keys:
             if name.startswith("q:"):
                 lane, caps, fair = name.removeprefix("q:").split("|")[:3]
-                ring = f"{self._root}ring:{lane}|{caps}"
-                assert self._redis.zscore(ring, fair) is not None, f"{name} is not in its ring"
-                assert self._redis.sismember(f"{self._root}caps:{lane}", caps), f"{name}: unknown to its lane"
+                turns = self._redis.zscore(f"{self._root}ring:{lane}|{caps}", fair)
+                assert turns is not None, f"{name} is not in its ring"
+                all_turns = self._redis.zscore(f"{self._root}turns:{lane}", fair)
+                assert all_turns is not None, f"{name}: its key has no turns"
+                assert turns <= all_turns, f"{name}: the ring knows of turns that were not taken"
+                if caps:
+                    group = (self._redis.hget(f"{self._root}sets:{lane}", caps) or b"").decode()
+                    assert group in caps.split(","), f"{name}: its set is in no group"
+                    assert self._redis.sismember(f"{self._root}caps:{lane}|{group}", caps), name
+                    assert self._redis.sismember(f"{self._root}caps:{lane}", group), name
 
     def _check_events(self) -> None:
         """Gapless, legal, and as the record and the history have it."""

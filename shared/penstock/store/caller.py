@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Self, cast
 
 import msgspec
@@ -21,6 +21,7 @@ from penstock.errors import PenstockError, make
 from penstock.ids import Uuid7
 from penstock.store import library
 from penstock.store.link import Link, unavailable
+from penstock.store.weights import MOST, weight
 from penstock.store.wire import ReplyError, Wire
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ OnHints = Callable[[int, dict[str, Any]], None]
 Observer = Callable[[int, int, float], None]
 """Told of every FCALL: partition, commands, seconds."""
 
-MAX_COMMANDS: Final = 96
-"""Commands in one FCALL, so that no call holds Valkey for more than about 2 ms."""
 UNDER_WAY: Final = 2
 """Pipelines under way: one that Valkey works on while the other travels. More would make smaller batches."""
 _ERROR: Final = b"\x81\xa5error"
@@ -45,6 +44,7 @@ class DeploymentError(Exception):
 
 class _Command(msgspec.Struct, gc=False):
     packed: bytes
+    weight: int
     answer: "asyncio.Future[bytes]"
 
 
@@ -175,7 +175,7 @@ class Store:
         queue = self._pending.get(partition)
         if queue is None:
             queue = self._pending[partition] = []
-        queue.append(_Command(prefix + _encode(args), answer))
+        queue.append(_Command(prefix + _encode(args), weight(op, args), answer))
         if not self._scheduled and self._under_way < UNDER_WAY:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)
@@ -229,9 +229,7 @@ class Store:
 
     def _send(self, wire: Wire, pending: dict[int, list[_Command]], *, first: bool) -> None:
         batches = [
-            (partition, commands[start : start + MAX_COMMANDS])
-            for partition, commands in pending.items()
-            for start in range(0, len(commands), MAX_COMMANDS)
+            (partition, batch) for partition, commands in pending.items() for batch in _batches(commands)
         ]
         # A dead peer is noticed by its silence; closing fails whatever still waits.
         pipeline = _Pipeline(len(batches), self._loop.call_later(self._timeout, wire.close), first)
@@ -326,6 +324,17 @@ class Store:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _batches(commands: list[_Command]) -> Iterator[list[_Command]]:
+    """The commands in their order, as many to an FCALL as it may cost."""
+    first = cost = 0
+    for at, command in enumerate(commands):
+        if cost and cost + command.weight > MOST:
+            yield commands[first:at]
+            first, cost = at, 0
+        cost += command.weight
+    yield commands[first:]
 
 
 def _error_of(reply: bytes) -> PenstockError:
