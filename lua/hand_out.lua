@@ -16,9 +16,24 @@ local function refused(x)
   return full ~= nil
 end
 
--- What becomes of up to `a.max` ready executions that this worker can do, best first: `give(x)` for each that may run
--- now. Cancelled flows' members end here instead. Returns {lane: true} for the lanes that have more.
-local function each_ready(a, give)
+-- One ready execution that was found: give(x, i) if it may run now. A cancelled flow's member ends here instead.
+-- Returns whether it was given, and whether it has no room.
+local function offer(x, i, give)
+  local f = x.flow_id and Records.read('f', x.flow_id)
+  if f and f.status == 'cancelled' then
+    Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
+  elseif x.limit and refused(x) then
+    return false, true
+  else
+    Queues.count(x)
+    give(x, i)
+    return true, false
+  end
+end
+
+-- Up to `a.max` ready executions that this worker can do, best first: give(x) for each that may run now.
+-- Returns {lane: true} for the lanes that may have more.
+local function each_found(a, give)
   local has = set_of(a.capabilities)
   local given, more = 0, {}
   for _, lane in ipairs(a.lanes) do
@@ -30,22 +45,26 @@ local function each_ready(a, give)
       if #ids == room or cut then more[lane] = true end
       Records.prefetch('x', ids)
       for _, id in ipairs(ids) do
-        local x = Records.edit('x', id)
-        local f = x.flow_id and Records.read('f', x.flow_id)
-        if f and f.status == 'cancelled' then
-          Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
-        else
-          if x.limit and refused(x) then
-            more[lane] = true
-          else
-            given = given + 1
-            give(x)
-          end
-        end
+        local yes, full = offer(Records.edit('x', id), nil, give)
+        if yes then given = given + 1 end
+        if full then more[lane] = true end
       end
     end
   end
   return next(more) and more or nil
+end
+
+-- Those that were chosen among the heads of several partitions, as far as they still are ready: give(x, i) for each that may
+-- run now, the ith of a.ids. a.turns: {lane: [[fairness key, turns]]}.
+local function each_chosen(a, give)
+  for lane, turns in pairs(a.turns) do Queues.catch_up(lane, turns) end
+  Records.prefetch('x', a.ids)
+  for i, id in ipairs(a.ids) do
+    local x = Records.read('x', id)
+    if x and x.state == 'ready' and not x.grant_id and not Lists.lane_paused(x.lane) then
+      offer(Records.edit('x', id), i, give)
+    end
+  end
 end
 
 -- A grant, as it is answered. remote: the limit's tokens that are kept in other partitions, to be asked for by `admit`
@@ -58,11 +77,39 @@ local function grant(x, worker_id)
   return answer
 end
 
--- grant: the right to claim up to `max` ready executions. args: worker_id, lanes, capabilities (list), max.
+-- heads: what a worker would get here, to be compared with other partitions. args: lanes, capabilities (list), max.
+-- reply: {lanes: one list per lane, of [id, fairness key, score (lower is sooner), turns], more: {lane: true}}.
+function ops.heads(a)
+  local has, room = set_of(a.capabilities), a.max
+  local lanes, more = {}, {}
+  for i, lane in ipairs(a.lanes) do
+    local heads = {}
+    if room <= 0 then
+      more[lane] = true
+    elseif not Lists.lane_paused(lane) then
+      local cut
+      heads, cut = Queues.heads(lane, has, room)
+      if cut then more[lane] = true end
+      room = room - #heads
+    end
+    lanes[i] = heads
+  end
+  return { lanes = lanes, more = next(more) and more or nil }
+end
+
+-- turns: fairness keys had turns in other partitions. args: turns {lane: [[fairness key, turns]]}. reply: {}.
+function ops.turns(a)
+  for lane, turns in pairs(a.turns) do Queues.catch_up(lane, turns) end
+  return {}
+end
+
+-- grant: the right to claim up to `max` ready executions, or those of `ids`. args: worker_id, lanes, capabilities (list), max;
+-- or ids and turns, see each_chosen.
 -- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote, slot]…], more: {lane: true}}.
 function ops.grant(a)
   local grants = {}
-  local more = each_ready(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
+  local each = a.ids and each_chosen or each_found
+  local more = each(a, function(x) grants[#grants + 1] = grant(x, a.worker_id) end)
   return { grants = grants, more = more }
 end
 
@@ -78,8 +125,9 @@ function ops.held(a)
 end
 
 -- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
--- The takers get them by turns. What needs room in other partitions is only granted: `admit` there, then `claim`.
--- args: lanes, capabilities (list), max, takers [{worker_id, max, lease_ttl_ms, start}].
+-- The takers get them by turns, or those of `ids` as `to` says. What needs room in other partitions is only granted: `admit` there, then `claim`.
+-- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities (list), max; or ids, to (the taker of each) and turns,
+-- see each_chosen.
 -- reply: {tasks, grants (lists, one of each per taker; grants as above), more: {lane: true}}. events: leased (and started).
 function ops.hand_out(a)
   local takers, tasks, grants, rooms, room = a.takers, {}, {}, {}, 0
@@ -87,11 +135,16 @@ function ops.hand_out(a)
     tasks[i], grants[i], rooms[i] = {}, {}, taker.max
     room = room + taker.max
   end
-  a.max = math.min(a.max, room)
+  if a.max then a.max = math.min(a.max, room) end
   local turn = 0
-  local more = each_ready(a, function(x)
-    repeat turn = turn % #takers + 1 until rooms[turn] > 0
-    rooms[turn] = rooms[turn] - 1
+  local each = a.ids and each_chosen or each_found
+  local more = each(a, function(x, i)
+    if i then
+      turn = a.to[i]
+    else
+      repeat turn = turn % #takers + 1 until rooms[turn] > 0
+      rooms[turn] = rooms[turn] - 1
+    end
     local taker = takers[turn]
     if x.limit and Limits.remote(x.limit) then
       local granted = grants[turn]

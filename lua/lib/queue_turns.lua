@@ -10,7 +10,10 @@
 local LOOKED_AT = 64
 -- Reads of rings and queues that a call may make, beside two for each execution that is asked for.
 local LOOKS = 200
--- Rounds in which a ring is put right before it is taken as it is.
+-- Fairness keys that are shown to who compares partitions, beside as many as there may be turns: another partition may know
+-- that it is theirs.
+local BESIDE = 8
+-- Rounds in which a ring is put right before it is taken as it is, and in which sets of capabilities are drawn without success.
 local ROUNDS = 4
 
 local looks   -- reads that this call may still make
@@ -23,23 +26,24 @@ local function serves(has, caps)
   return true
 end
 
--- The sets of capabilities in use that a worker can serve, and whether it was seen that these are all there are.
+-- The sets of capabilities in use that a worker can serve, whether it was seen that these are all there are, and whether
+-- they are a draw from more.
 local function served_sets(lane, has)
   local served, groups = { '' }, {}
   local total = redis.call('SCARD', Queues.groups_key(lane))
-  if total == 0 then return served, true end
+  if total == 0 then return served, true, false end
   local names = {}
   for name in pairs(has) do names[#names + 1] = name end
-  if #names == 0 then return served, false end
+  if #names == 0 then return served, false, false end
   for i, known in ipairs(redis.call('SMISMEMBER', Queues.groups_key(lane), unpack(names))) do
     if known == 1 then groups[#groups + 1] = Queues.group_key(lane, names[i]) end
   end
-  local all = #groups == total
+  local all, drawn = #groups == total, false
   local each = math.max(1, math.floor(LOOKED_AT / #groups))
   for _, group in ipairs(groups) do
     local sets
     if redis.call('SCARD', group) > each then
-      sets, all = redis.call('SRANDMEMBER', group, each), false
+      sets, all, drawn = redis.call('SRANDMEMBER', group, each), false, true
     else
       sets = redis.call('SMEMBERS', group)
     end
@@ -47,7 +51,7 @@ local function served_sets(lane, has)
       if serves(has, caps) then served[#served + 1] = caps else all = false end
     end
   end
-  return served, all
+  return served, all, drawn
 end
 
 -- A line is a queue that is read a few ids at a time.
@@ -145,7 +149,7 @@ local function first_of(lane, ring, max, shared)
 end
 
 -- Adds to `tenants` {fairness key = {turns, lines}} those of one ring that have the fewest turns. A key that turns out
--- to have nothing leaves the ring, an empty ring the lane.
+-- to have nothing leaves the ring, an empty ring the lane: then it returns true.
 local function gather(lane, caps, max, tenants, shared)
   local ring = Queues.ring_key(lane, caps)
   local lines = {}
@@ -168,7 +172,10 @@ local function gather(lane, caps, max, tenants, shared)
       end
     end
   until not dropped or looks <= 0
-  if #keys == 0 then Queues.drop_set(lane, caps) end
+  if #keys == 0 then
+    Queues.drop_set(lane, caps)
+    return true
+  end
   for i = 1, #keys, 2 do
     if lines[keys[i]] then add_lines(tenants, keys[i], tonumber(keys[i + 1]), caps, lines[keys[i]]) end
   end
@@ -223,40 +230,81 @@ local function count_turns(lane, tenants)
   end
 end
 
--- Up to `max` ids of ready executions of one lane for a worker with these capabilities, best first; they stay
--- in their queues until their records move on. has: {capability = true}. Returns them, and whether the call stopped looking
--- before it had seen everything: then there may be more.
-function Queues.take(lane, has, max)
+-- Turns that were taken in other partitions too. turns: [[fairness key, turns]].
+function Queues.catch_up(lane, turns)
+  local args = {}
+  for _, each in ipairs(turns) do
+    args[#args + 1] = each[2]
+    args[#args + 1] = each[1]
+  end
+  if #args > 0 then redis.call('ZADD', Queues.turns_key(lane), 'XX', 'GT', unpack(args)) end
+end
+
+-- An execution was handed out: its limit has had a turn among those of its fairness key.
+function Queues.count(x)
+  if x.limit then
+    redis.call('ZINCRBY', Queues.lines_key(x.lane, x.caps or '', x.fairness_key or ''), 1, x.limit)
+  end
+end
+
+-- What a worker with these capabilities would get of one lane, best first: calls pick(id, tenant, score) at most `max` times.
+-- has: {capability = true}; seen: how many tenants of a ring are looked at. Returns how many it found, whether there may be more than it came to, the tenants, and whether
+-- all of the lane's work is such that this worker can do it.
+local function search(lane, has, max, seen, pick)
   Call.settle()
   looks = LOOKS + 2 * max
-  local tenants = {}
-  local sets, all = served_sets(lane, has)
-  -- Of many rings only the first few tenants each.
-  local most = #sets == 1 and max or math.min(max, math.max(1, math.floor(LOOKS / #sets)))
-  for _, caps in ipairs(sets) do
-    if looks <= 0 then break end
-    gather(lane, caps, most, tenants, #sets > 1)
-  end
-  local ids = {}
-  while #ids < max do
+  local tenants, round = {}, 0
+  local sets, all, drawn
+  repeat
+    round = round + 1
+    sets, all, drawn = served_sets(lane, has)
+    -- Of many rings only the first few tenants each.
+    local most = #sets == 1 and seen or math.min(seen, math.max(1, math.floor(LOOKS / #sets)))
+    for _, caps in ipairs(sets) do
+      if looks <= 0 then break end
+      if gather(lane, caps, most, tenants, #sets > 1) and caps ~= '' then round = 0 end
+    end
+    -- A draw may be of sets that have run dry, which have left by now, or of none that this worker serves.
+  until #tenants > 0 or not drawn or looks <= 0 or round == ROUNDS
+  local n = 0
+  while n < max do
     local tenant, line = next_turn(tenants)
     if not tenant then break end
     if #sets > 1 and not tenant.complete then
       complete(lane, sets, max, tenants, tenant)
     else
-      ids[#ids + 1] = head(line)
+      n = n + 1
+      local id, score = head(line)
+      pick(id, tenant, score)
       line.next = line.next + 2
       tenant.turns = tenant.turns + 1
       tenant.served = true
-      if line.limit then
-        redis.call('ZINCRBY', Queues.lines_key(lane, line.caps, tenant.fair), 1, line.limit)
-      end
     end
   end
+  return n, looks <= 0 or (drawn and n > 0), tenants, all
+end
+
+-- Up to `max` ids of ready executions of one lane for a worker with these capabilities, best first; they stay in their
+-- queues until their records move on. Returns them, and whether there may be more than the call came to.
+function Queues.take(lane, has, max)
+  local ids = {}
+  local n, cut, tenants, all = search(lane, has, max, max, function(id) ids[#ids + 1] = id end)
   -- Turns matter only where there is somebody to share with.
   if #tenants > 1 then count_turns(lane, tenants) end
-  local cut = looks <= 0
   -- What this call put into the lane it has also taken out: nobody else has to look.
-  if #ids < max and all and not cut then Call.unhint('ready', lane) end
+  if n < max and all and not cut then Call.unhint('ready', lane) end
   return ids, cut
+end
+
+-- The same to look at, for who compares several partitions: [[id, fairness key, score, turns of that key]], with the first of
+-- every fairness key that was met, also past `max`. Returns them, and whether there may be more.
+function Queues.heads(lane, has, max)
+  local heads = {}
+  local function add(id, tenant, score) heads[#heads + 1] = { id, tenant.fair, score, tenant.turns } end
+  local n, cut, tenants = search(lane, has, max, max + BESIDE, add)
+  for _, tenant in ipairs(tenants) do
+    local line, score = best_line(tenant.lines)
+    if line and not tenant.served then add((head(line)), tenant, score) end
+  end
+  return heads, cut or n == max
 end

@@ -32,7 +32,7 @@ class Parked(msgspec.Struct, eq=False):
     late: bool = False
     """Its time is over."""
     asked: int = 0
-    """In how many partitions it was asked for."""
+    """In how many rounds it was asked for."""
 
     def settle(self, answer: Sequence[Any] | None) -> None:
         """The first answer counts."""
@@ -41,24 +41,15 @@ class Parked(msgspec.Struct, eq=False):
 
 
 class Ask(NamedTuple):
-    """One question to one partition, for workers that find the same work."""
+    """A question for workers that find the same work, to the partitions that may have some."""
 
-    partition: int
     profile: Profile
+    partitions: list[int]
     takers: list[Parked]
 
-    def order(self) -> dict[str, Any]:
-        requests = [parked.request for parked in self.takers]
-        takers = [
-            {
-                "worker_id": request.worker_id,
-                "max": request.max,
-                "lease_ttl_ms": request.lease_ttl_ms,
-                "start": request.start,
-            }
-            for request in requests
-        ]
-        return {"takers": takers, **self.profile.search(sum(request.max for request in requests))}
+    @property
+    def wanted(self) -> int:
+        return min(MAX_TASKS, sum(parked.request.max for parked in self.takers))
 
 
 def profile_of(request: WorkNext | WorkGrant) -> Profile:

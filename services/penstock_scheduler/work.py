@@ -16,6 +16,7 @@ from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.store import Store
+from penstock_scheduler.hand_out import Given, HandOut
 from penstock_scheduler.handover import Handover
 from penstock_scheduler.limits import Admission
 from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
@@ -24,6 +25,8 @@ log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.1
 """How long one whose time is over, but who has not been asked for everywhere, stays in line."""
+ROUNDS: Final = 8
+"""How often one whose time is over is asked for: what is found first may have no room, or be gone."""
 FIRST_WIDTH: Final = 8
 MAX_WIDTH: Final = 64
 """Workers of one profile that ask in one round: more and more while there is work."""
@@ -38,6 +41,7 @@ class Work:
 
     def __init__(self, store: Store, admission: Admission, handover: Handover) -> None:
         self._store = store
+        self._hand_out = HandOut(store)
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
@@ -47,7 +51,6 @@ class Work:
         self._news: dict[tuple[int, str], int] = {}
         self._dry: dict[tuple[int, str, Profile], int] = {}
         self._running: asyncio.Task[None] | None = None
-        self._turn = 0
         self._stopping = False
 
     # -- verbs ------------------------------------------------------------------------------------
@@ -72,15 +75,12 @@ class Work:
         item = call.items[0]
         profile = profile_of(item)
         items: list[dict[str, Any]] = []
-        partitions = deque(range(self._store.partitions))
+        partitions: Sequence[int] = range(self._store.partitions)
         while partitions and len(items) < item.max:
-            partition = partitions[0]
-            question = {"worker_id": item.worker_id, **profile.search(item.max - len(items))}
-            reply = await self._store.call(partition, "grant", question)
-            grants = await self._admission.admit(partition, reply["grants"])
-            if len(grants) == len(reply["grants"]) and "more" not in reply:
-                partitions.popleft()
-            # Otherwise what had no room stands aside by now: behind it there may be work that another limit is for.
+            wanted = item.max - len(items)
+            found, partitions = await self._hand_out.grants(profile, partitions, item.worker_id, wanted)
+            admitted = await asyncio.gather(*(self._admission.admit(p, [grant]) for p, grant in found))
+            # What had no room stands aside by now: behind it there may be work that another limit is for.
             items += [
                 {
                     "grant_id": grant_id,
@@ -89,6 +89,7 @@ class Work:
                     "reclaim": reclaim,
                     "expires_at": expires_at,
                 }
+                for grants in admitted
                 for grant_id, execution_id, resumed, reclaim, expires_at, *_ in grants
             ]
         if not items:
@@ -163,9 +164,9 @@ class Work:
             parked.settle([{"tasks": []}])
 
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
-        """Whether there is a partition left to ask in: even who does not wait gets what is there."""
+        """Whether there is a place left to look: even who does not wait gets what is there."""
         partitions = range(self._store.partitions)
-        return parked.asked < len(partitions) and any(self._wet(p, profile) for p in partitions)
+        return parked.asked < ROUNDS and any(self._wet(p, profile) for p in partitions)
 
     def _wake(self) -> None:
         if self._running is None:
@@ -189,7 +190,7 @@ class Work:
             self._running = None
 
     def _round(self, width: int) -> list[Ask]:
-        """Up to `width` workers of each profile that may find work, spread over the partitions that may have some."""
+        """Up to `width` workers of each profile that may find work, with the partitions that may have some."""
         asks: list[Ask] = []
         for profile, line in list(self._lines.items()):
             if not line:
@@ -206,10 +207,8 @@ class Work:
                     wanted += parked.request.max
                     parked.asked += 1
                     takers.append(parked)
-            self._turn += 1  # partitions take turns, so that none is drained before the others
-            for turn in range(min(len(takers), len(partitions))):
-                partition = partitions[(self._turn + turn) % len(partitions)]
-                asks.append(Ask(partition, profile, takers[turn :: len(partitions)]))
+            if takers:
+                asks.append(Ask(profile, partitions, takers))
         return asks
 
     def _wet(self, partition: int, profile: Profile) -> bool:
@@ -225,23 +224,25 @@ class Work:
     async def _play(self, asks: list[Ask]) -> bool:
         """Runs one round: asks, answers, puts the others back in line. Returns whether any worker got a task."""
         # Taken before the question: news that come while it is under way make the lane wet again.
-        versions = [[self._version(ask.partition, lane) for lane in ask.profile.lanes] for ask in asks]
-        replies = await self._store.call_many([(ask.partition, "hand_out", ask.order()) for ask in asks])
+        seen = {
+            (partition, lane): self._version(partition, lane)
+            for ask in asks
+            for partition in ask.partitions
+            for lane in ask.profile.lanes
+        }
+        answers = await self._hand_out(asks)
         back: list[tuple[Profile, Parked]] = []
         deliveries: list[Coroutine[Any, Any, bool]] = []
         takers: list[tuple[Profile, Parked]] = []
-        for ask, seen, reply in zip(asks, versions, replies, strict=True):
-            if isinstance(reply, PenstockError):
-                for parked in ask.takers:
-                    parked.settle([reply])
-                continue
-            more = reply.get("more", {})
-            for lane, version in zip(ask.profile.lanes, seen, strict=True):
-                if lane not in more:
-                    self._dry[ask.partition, lane, ask.profile] = version
-            for parked, tasks, grants in zip(ask.takers, reply["tasks"], reply["grants"], strict=True):
-                deliveries.append(self._deliver(ask.partition, parked, tasks, grants))
-                takers.append((ask.profile, parked))
+        for ask, answer in zip(asks, answers, strict=True):
+            for place in answer.dry:
+                self._dry[*place, ask.profile] = seen[place]
+            for parked, given in zip(ask.takers, answer.given, strict=True):
+                if answer.error is not None and not given.tasks and not given.grants:
+                    parked.settle([answer.error])
+                else:
+                    deliveries.append(self._deliver(parked, given))
+                    takers.append((ask.profile, parked))
         # Limits of other partitions cost a question each: nobody waits for another one's.
         outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
         delivered = False
@@ -262,11 +263,10 @@ class Work:
                 self._lines.setdefault(profile, deque()).appendleft(parked)
         return delivered
 
-    async def _deliver(
-        self, partition: int, parked: Parked, tasks: list[dict[str, Any]], grants: list[list[Any]]
-    ) -> bool:
+    async def _deliver(self, parked: Parked, given: Given) -> bool:
         """Answers the worker with what it was leased; False when there is nothing."""
-        if grants:
+        tasks = given.tasks
+        for partition, grants in given.grants.items():
             admitted = await self._admission.admit(partition, grants)
             tasks = tasks + await self._claim(partition, parked.request, admitted)
         if not tasks or not await self._handover.answer(parked.reply_to, tasks):

@@ -1,4 +1,4 @@
-"""More houses: one with three partitions, and each test in both where it must not matter."""
+"""Every contract test runs with one partition and with four."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,16 +10,9 @@ from commands import Cli, Said
 from house import House
 
 
-@pytest.fixture
-async def wide(nats_url: str, valkey_url: str) -> AsyncIterator[House]:
-    """All services over three partitions."""
-    async with House.open(nats_url, valkey_url, partitions=3) as house:
-        yield house
-
-
-@pytest.fixture(params=[1, 3], ids=["one", "three"])
-async def either(request: pytest.FixtureRequest, nats_url: str, valkey_url: str) -> AsyncIterator[House]:
-    """The same test with one partition and with three."""
+@pytest.fixture(params=[1, 4], ids=["one partition", "four partitions"])
+async def penstock(request: pytest.FixtureRequest, nats_url: str, valkey_url: str) -> AsyncIterator[House]:
+    """All six services in this process, under a root of their own."""
     async with House.open(nats_url, valkey_url, partitions=request.param) as house:
         yield house
 

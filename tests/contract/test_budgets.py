@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -12,12 +11,6 @@ from house import House, fence
 from penstock import Client, Task, Worker
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
-
-
-@pytest.fixture(params=[1, 4], ids=["one partition", "four partitions"])
-async def penstock(request: pytest.FixtureRequest, nats_url: str, valkey_url: str) -> AsyncIterator[House]:
-    async with House.open(nats_url, valkey_url, partitions=request.param) as house:
-        yield house
 
 
 async def make_budget(penstock: House, hard: int = 100, soft: int | None = None, **options: Any) -> str:

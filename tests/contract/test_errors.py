@@ -143,7 +143,7 @@ class TestRubbish:
             assert (error.code, error.detail) == ("invalid_request", {"field": "cursor"})
 
     async def test_a_number_is_one(self, penstock: House) -> None:
-        """JSON knows no NaN and no infinity; what is too large for a float is none either."""
+        """JSON knows no NaN and no infinity; what is too large for a float is none penstock."""
         task: dict[str, Any] = {
             "execution_id": NOWHERE,
             "attempt_index": 1,

@@ -124,15 +124,15 @@ class TestCreate:
         assert (await penstock.ask("lease.complete", outcome)).data == b'{"state":"completed"}'
         assert b'"result":' + text.encode() in (await penstock.ask("execution.get", asked)).data
 
-    async def test_a_batch_with_bad_items(self, either: House) -> None:
-        answers = await either.request(
+    async def test_a_batch_with_bad_items(self, penstock: House) -> None:
+        answers = await penstock.request(
             "execution.create",
             [{"kind": "good"}, {"kind": "bad kind"}, {"kind": "good", "priority": 128}, {"kind": "good"}, 7],
         )
         assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"error"}, {"ok"}, {"error"}]
         assert [each["error"]["code"] for each in answers if "error" in each] == ["invalid_request"] * 3
         assert answers[2]["error"]["detail"]["field"] == "priority"
-        page = await either.request("execution.list", {"kind": "good"})
+        page = await penstock.request("execution.list", {"kind": "good"})
         assert len(page["items"]) == 2
 
     async def test_an_empty_batch(self, penstock: House) -> None:
@@ -222,20 +222,20 @@ class TestPayloadLimit:
 
 
 class TestIdempotency:
-    async def test_the_same_body_answers_the_first_reply(self, either: House) -> None:
+    async def test_the_same_body_answers_the_first_reply(self, penstock: House) -> None:
         body = {"kind": "t", "input": {"n": 1}, "idempotency_key": "once"}
-        first = await either.request("execution.create", body)
-        await either.begin()
+        first = await penstock.request("execution.create", body)
+        await penstock.begin()
         for _ in range(5):
-            again = await either.request("execution.create", body)
+            again = await penstock.request("execution.create", body)
             assert again == {**first, "duplicate": True}
-        assert len((await either.request("execution.list"))["items"]) == 1
+        assert len((await penstock.request("execution.list"))["items"]) == 1
 
-    async def test_another_body_is_a_conflict(self, either: House) -> None:
+    async def test_another_body_is_a_conflict(self, penstock: House) -> None:
         body = {"kind": "t", "input": {"n": 1}, "idempotency_key": "once"}
-        await either.request("execution.create", body)
+        await penstock.request("execution.create", body)
         for other in ({"input": {"n": 2}}, {"lane": "other"}, {"priority": 1}, {"tags": {"a": "b"}}):
-            error = await either.refused("execution.create", {**body, **other})
+            error = await penstock.refused("execution.create", {**body, **other})
             assert (error.code, error.error_class) == ("idempotency_conflict", "conflict")
 
     async def test_namespaces_have_their_own_keys(self, penstock: House) -> None:
@@ -244,16 +244,16 @@ class TestIdempotency:
         two = await penstock.request("execution.create", {**body, "namespace": "other"})
         assert one["execution_id"] != two["execution_id"] and two["duplicate"] is False
 
-    async def test_twice_in_one_batch(self, either: House) -> None:
+    async def test_twice_in_one_batch(self, penstock: House) -> None:
         body = {"kind": "t", "idempotency_key": "once"}
-        answers = await either.request("execution.create", [body, body, {**body, "kind": "u"}])
+        answers = await penstock.request("execution.create", [body, body, {**body, "kind": "u"}])
         assert answers[0]["ok"]["execution_id"] == answers[1]["ok"]["execution_id"]
         assert [answers[0]["ok"]["duplicate"], answers[1]["ok"]["duplicate"]] == [False, True]
         assert answers[2]["error"]["code"] == "idempotency_conflict"
 
-    async def test_many_at_once_make_one(self, either: House) -> None:
+    async def test_many_at_once_make_one(self, penstock: House) -> None:
         body = {"kind": "t", "idempotency_key": "once"}
-        replies = await asyncio.gather(*(either.request("execution.create", body) for _ in range(20)))
+        replies = await asyncio.gather(*(penstock.request("execution.create", body) for _ in range(20)))
         assert len({reply["execution_id"] for reply in replies}) == 1
         assert sum(not reply["duplicate"] for reply in replies) == 1
 
@@ -282,10 +282,10 @@ class TestRead:
             error = await penstock.refused("execution.get", {"execution_id": execution_id})
             assert (error.code, error.detail) == ("invalid_request", {"field": "execution_id"})
 
-    async def test_a_batch(self, either: House) -> None:
-        ids = [await either.create() for _ in range(3)]
+    async def test_a_batch(self, penstock: House) -> None:
+        ids = [await penstock.create() for _ in range(3)]
         asked = [*ids, NOWHERE, "x"]
-        answers = await either.request("execution.get", [{"execution_id": each} for each in asked])
+        answers = await penstock.request("execution.get", [{"execution_id": each} for each in asked])
         assert [answer["ok"]["execution_id"] for answer in answers[:3]] == ids
         assert [answer["error"]["code"] for answer in answers[3:]] == [
             "execution_not_found",
@@ -321,23 +321,23 @@ class TestRead:
         error = await penstock.refused("execution.history", {"execution_id": execution_id, "cursor": "x"})
         assert error.detail == {"field": "cursor"}
 
-    async def test_a_long_history(self, either: House) -> None:
+    async def test_a_long_history(self, penstock: House) -> None:
         """Its beginning has moved out of the record."""
-        execution_id = await either.create()
-        task = await either.begin()
+        execution_id = await penstock.create()
+        task = await penstock.begin()
         steps = [{**fence(task), "pct": n / 10, "message": "m" * 50} for n in range(600)]
-        await either.request("lease.progress", steps)
-        await either.request("lease.complete", fence(task))
+        await penstock.request("lease.progress", steps)
+        await penstock.request("lease.complete", fence(task))
         events: list[Any] = []
         cursor = None
         while not events or cursor is not None:
             body = {"execution_id": execution_id, "limit": 250, "cursor": cursor}
-            page = await either.request("execution.history", body)
+            page = await penstock.request("execution.history", body)
             events += page["items"]
             cursor = page["cursor"]
         assert [event["seq"] for event in events] == list(range(1, 605))
         assert [event["data"]["pct"] for event in events[3:-1]] == [n / 10 for n in range(600)]
-        assert (await either.get(execution_id))["seq"] == 604
+        assert (await penstock.get(execution_id))["seq"] == 604
 
 
 async def every(house: House, verb: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
@@ -355,28 +355,28 @@ async def every(house: House, verb: str, limit: int, **filters: Any) -> list[dic
 
 
 class TestList:
-    async def test_newest_first_in_pages(self, either: House) -> None:
-        ids = [await either.create(lane=f"lane{n % 3}") for n in range(17)]
+    async def test_newest_first_in_pages(self, penstock: House) -> None:
+        ids = [await penstock.create(lane=f"lane{n % 3}") for n in range(17)]
         for limit in (1, 4, 17, 1000):
-            items = await every(either, "execution.list", limit)
+            items = await every(penstock, "execution.list", limit)
             assert [item["execution_id"] for item in items] == ids[::-1]
 
     @pytest.mark.parametrize("verb", ["execution.list", "flow.list", "schedule.list"])
-    async def test_large_ones_come_in_short_pages(self, either: House, verb: str) -> None:
+    async def test_large_ones_come_in_short_pages(self, penstock: House, verb: str) -> None:
         resource, large = verb.partition(".")[0], "x" * 400_000
         for n in range(10):
             match resource:
                 case "execution":
-                    await either.create(input=large)
+                    await penstock.create(input=large)
                 case "flow":
                     body = {"controller_id": "c", "goal": str(n), "owner": "o", "state": large}
-                    await either.request("flow.create", body)
+                    await penstock.request("flow.create", body)
                 case _:
                     body = {"execution": {"kind": "k", "input": large}, "at": 4 * 10**12}
-                    await either.request("schedule.create", body)
-        size = len((await either.ask(f"{resource}.list", b'{"limit": 1000}')).data)
+                    await penstock.request("schedule.create", body)
+        size = len((await penstock.ask(f"{resource}.list", b'{"limit": 1000}')).data)
         assert 400_000 < size < 1_000_000
-        items = await every(either, verb, 1000)
+        items = await every(penstock, verb, 1000)
         assert len({item[f"{resource}_id"] for item in items}) == len(items) == 10
 
     async def test_large_ones_of_a_flow_come_in_short_pages(self, penstock: House) -> None:
@@ -389,15 +389,15 @@ class TestList:
         items = await every(penstock, "execution.list", 1000, flow_id=flow["flow_id"])
         assert {item["execution_id"] for item in items} == set(flow["members"].values())
 
-    async def test_filters_must_all_hold(self, either: House) -> None:
-        await either.create(kind="a", lane="l", namespace="n")
-        wanted = await either.create(kind="b", lane="l", namespace="n")
-        await either.create(kind="b", lane="m", namespace="n")
-        await either.create(kind="b", lane="l", namespace="o")
-        later = await either.create(kind="b", lane="l", namespace="n", run_at=4 * 10**12)
+    async def test_filters_must_all_hold(self, penstock: House) -> None:
+        await penstock.create(kind="a", lane="l", namespace="n")
+        wanted = await penstock.create(kind="b", lane="l", namespace="n")
+        await penstock.create(kind="b", lane="m", namespace="n")
+        await penstock.create(kind="b", lane="l", namespace="o")
+        later = await penstock.create(kind="b", lane="l", namespace="n", run_at=4 * 10**12)
 
         async def found(**filters: Any) -> list[str]:
-            return [each["execution_id"] for each in await every(either, "execution.list", 2, **filters)]
+            return [each["execution_id"] for each in await every(penstock, "execution.list", 2, **filters)]
 
         assert await found(kind="b", lane="l", namespace="n", state="ready") == [wanted]
         assert await found(kind="b", lane="l", namespace="n") == [later, wanted]
@@ -405,18 +405,18 @@ class TestList:
         assert await found(lane="nowhere") == []
         assert await found(flow_id=NOWHERE) == []
 
-    async def test_states_follow_at_once(self, either: House) -> None:
-        execution_id = await either.create()
+    async def test_states_follow_at_once(self, penstock: House) -> None:
+        execution_id = await penstock.create()
 
         async def states(state: str) -> list[str]:
-            page = await either.request("execution.list", {"state": state})
+            page = await penstock.request("execution.list", {"state": state})
             return [item["execution_id"] for item in page["items"]]
 
         assert await states("ready") == [execution_id]
-        task = (await either.take())[0]
+        task = (await penstock.take())[0]
         assert (await states("ready"), await states("leased")) == ([], [execution_id])
-        await either.request("lease.start", fence(task))
-        await either.request("lease.complete", fence(task))
+        await penstock.request("lease.start", fence(task))
+        await penstock.request("lease.complete", fence(task))
         assert (await states("running"), await states("completed")) == ([], [execution_id])
 
     async def test_bad_filters(self, penstock: House) -> None:
@@ -435,14 +435,16 @@ class TestWait:
         assert (record["state"], record["result"]) == ("completed", [1])
         assert set(record) == FIELDS
 
-    async def test_many_who_wait_are_woken_by_the_end(self, either: House) -> None:
-        execution_id = await either.create()
+    async def test_many_who_wait_are_woken_by_the_end(self, penstock: House) -> None:
+        execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
-        waiting = [asyncio.create_task(either.request("execution.wait", body, timeout=30)) for _ in range(10)]
-        task = await either.begin()
+        waiting = [
+            asyncio.create_task(penstock.request("execution.wait", body, timeout=30)) for _ in range(10)
+        ]
+        task = await penstock.begin()
         assert not any(each.done() for each in waiting)
         started = time.monotonic()
-        await either.request("lease.fail", {**fence(task), "reason": "no", "category": "bad"})
+        await penstock.request("lease.fail", {**fence(task), "reason": "no", "category": "bad"})
         records = await asyncio.gather(*waiting)
         assert time.monotonic() - started < 1.0, "they slept until a sweep"
         assert {record["state"] for record in records} == {"failed"}
@@ -463,13 +465,13 @@ class TestWait:
         assert (await waiting)["state"] == "ready"
         assert time.monotonic() - started < 5.0, "the drain waited for it"
 
-    async def test_a_batch_waits_for_all(self, either: House) -> None:
-        ids = [await either.create() for _ in range(2)]
+    async def test_a_batch_waits_for_all(self, penstock: House) -> None:
+        ids = [await penstock.create() for _ in range(2)]
         waiting = asyncio.create_task(
-            either.request("execution.wait", [{"execution_id": each} for each in [*ids, NOWHERE]])
+            penstock.request("execution.wait", [{"execution_id": each} for each in [*ids, NOWHERE]])
         )
-        for task in await either.take(1, start=True) + await either.take(1, start=True):
-            await either.request("lease.complete", fence(task))
+        for task in await penstock.take(1, start=True) + await penstock.take(1, start=True):
+            await penstock.request("lease.complete", fence(task))
         answers = await waiting
         assert [answer["ok"]["state"] for answer in answers[:2]] == ["completed"] * 2
         assert answers[2]["error"]["code"] == "execution_not_found"
@@ -480,35 +482,35 @@ class TestWait:
 
 
 class TestTime:
-    async def test_run_at(self, either: House) -> None:
+    async def test_run_at(self, penstock: House) -> None:
         now = int(time.time() * 1000)
-        execution_id = await either.create(run_at=now + DAY)
-        record = await either.get(execution_id)
+        execution_id = await penstock.create(run_at=now + DAY)
+        record = await penstock.get(execution_id)
         assert (record["state"], record["reason"], record["ready_at"]) == ("scheduled", "time", None)
-        assert await either.take(wait_ms=0) == []
-        either.move_clock(DAY)
-        record = await either.reaches(execution_id, "ready")
+        assert await penstock.take(wait_ms=0) == []
+        penstock.move_clock(DAY)
+        record = await penstock.reaches(execution_id, "ready")
         assert record["reason"] is None and record["ready_at"] >= now + DAY
-        assert (await either.begin())["execution_id"] == execution_id
+        assert (await penstock.begin())["execution_id"] == execution_id
 
     async def test_a_run_at_in_the_past_is_ready_at_once(self, penstock: House) -> None:
         assert (await penstock.get(await penstock.create(run_at=1)))["state"] == "ready"
 
-    async def test_a_deadline_cancels_what_has_not_begun(self, either: House) -> None:
+    async def test_a_deadline_cancels_what_has_not_begun(self, penstock: House) -> None:
         now = int(time.time() * 1000)
-        scheduled = await either.create(run_at=now + DAY, deadline_at=now + DAY + 1)
-        ready = await either.create(deadline_at=now + DAY)
-        leased = await either.create(deadline_at=now + DAY // 2, lane="leased")
-        [task] = await either.take(lanes=["leased"], lease_ttl_ms=DAY)
-        either.move_clock(DAY // 2 + 1000)
-        await either.reaches(leased, "canceled")
-        either.move_clock(DAY)
+        scheduled = await penstock.create(run_at=now + DAY, deadline_at=now + DAY + 1)
+        ready = await penstock.create(deadline_at=now + DAY)
+        leased = await penstock.create(deadline_at=now + DAY // 2, lane="leased")
+        [task] = await penstock.take(lanes=["leased"], lease_ttl_ms=DAY)
+        penstock.move_clock(DAY // 2 + 1000)
+        await penstock.reaches(leased, "canceled")
+        penstock.move_clock(DAY)
         for execution_id in (scheduled, ready, leased):
-            record = await either.reaches(execution_id, "canceled")
+            record = await penstock.reaches(execution_id, "canceled")
             assert record["outcome"] == "canceled"
             assert record["failure"]["category"] == "deadline_exceeded"
-        assert (await either.refused("lease.start", fence(task))).code == "execution_not_active"
-        assert await either.take(wait_ms=0) == []
+        assert (await penstock.refused("lease.start", fence(task))).code == "execution_not_active"
+        assert await penstock.take(wait_ms=0) == []
 
     async def test_a_deadline_fails_what_runs_and_tells_its_worker(self, penstock: House) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
@@ -530,24 +532,26 @@ class TestTime:
             "attempt_id": task["attempt_id"],
         }
 
-    async def test_retention(self, either: House) -> None:
-        short = await either.create(retention_ms=1000)
-        kept = await either.create(lane="other")
-        for task in await either.take(2, start=True, lanes=["default"]) + await either.take(
+    async def test_retention(self, penstock: House) -> None:
+        short = await penstock.create(retention_ms=1000)
+        kept = await penstock.create(lane="other")
+        for task in await penstock.take(2, start=True, lanes=["default"]) + await penstock.take(
             2, start=True, lanes=["other"]
         ):
-            await either.request("lease.complete", fence(task))
-        either.move_clock(DAY)
+            await penstock.request("lease.complete", fence(task))
+        penstock.move_clock(DAY)
 
         async def gone() -> bool:
-            answers = await either.request("execution.get", [{"execution_id": short}, {"execution_id": kept}])
+            answers = await penstock.request(
+                "execution.get", [{"execution_id": short}, {"execution_id": kept}]
+            )
             assert answers[1]["ok"]["state"] == "completed"
             return "error" in answers[0]
 
-        await either.until(gone, bool, "its leaving")
-        items = (await either.request("execution.list"))["items"]
+        await penstock.until(gone, bool, "its leaving")
+        items = (await penstock.request("execution.list"))["items"]
         assert [item["execution_id"] for item in items] == [kept]
-        either.move_clock(7 * DAY)
-        await either.until(
-            lambda: either.request("execution.list"), lambda page: not page["items"], "no records"
+        penstock.move_clock(7 * DAY)
+        await penstock.until(
+            lambda: penstock.request("execution.list"), lambda page: not page["items"], "no records"
         )

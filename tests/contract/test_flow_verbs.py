@@ -390,24 +390,24 @@ class TestAddExecution:
 class TestCreateIntoAFlow:
     """execution.create with a flow_id: one more member, without the flow's graph in hand."""
 
-    async def test_it_is_a_member_like_the_others(self, either: House) -> None:
-        flow = await make_flow(either, "a", namespace="n")
+    async def test_it_is_a_member_like_the_others(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a", namespace="n")
         body = {"kind": "k", "flow_id": flow["flow_id"], "namespace": "n", "lane": "l", "input": {"n": 1}}
-        made = await either.request("execution.create", body)
+        made = await penstock.request("execution.create", body)
         assert made["state"] == "ready"
-        record = await either.get(made["execution_id"])
+        record = await penstock.get(made["execution_id"])
         assert (record["flow_id"], record["namespace"], record["lane"]) == (flow["flow_id"], "n", "l")
-        after = await get(either, flow)
+        after = await get(penstock, flow)
         assert (after["revision"], after["graph_revision"], after["counts"]) == (3, 1, {"ready": 2})
-        keys = [member["key"] for member in (await graph(either, flow))["members"]]
+        keys = [member["key"] for member in (await graph(penstock, flow))["members"]]
         assert keys == ["a", made["execution_id"]]
         # The flow is not through before it is.
-        await work_off(either)
-        assert (await get(either, flow))["status"] == "running"
-        task = await either.begin(lanes=["l"])
+        await work_off(penstock)
+        assert (await get(penstock, flow))["status"] == "running"
+        task = await penstock.begin(lanes=["l"])
         assert task["input"] == {"n": 1}
-        await either.request("lease.complete", fence(task))
-        await ends(either, flow, "finished")
+        await penstock.request("lease.complete", fence(task))
+        await ends(penstock, flow, "finished")
 
     async def test_it_waits_for_the_start_and_others_may_wait_for_it(self, penstock: House) -> None:
         flow = await make_flow(penstock, "a", start=False)
@@ -420,16 +420,16 @@ class TestCreateIntoAFlow:
         assert await work_off(penstock) == flow["members"]["a"]
         await ends(penstock, flow, "finished")
 
-    async def test_idempotency(self, either: House) -> None:
-        flow = await make_flow(either, "a")
+    async def test_idempotency(self, penstock: House) -> None:
+        flow = await make_flow(penstock, "a")
         for n in range(3):  # the key is remembered in this partition or that
             body = {"kind": "k", "flow_id": flow["flow_id"], "idempotency_key": f"k{n}"}
-            first = await either.request("execution.create", body)
-            again = await either.request("execution.create", body)
+            first = await penstock.request("execution.create", body)
+            again = await penstock.request("execution.create", body)
             assert again == {**first, "duplicate": True}
-            error = await either.refused("execution.create", {**body, "priority": 1})
+            error = await penstock.refused("execution.create", {**body, "priority": 1})
             assert error.code == "idempotency_conflict"
-        assert (await get(either, flow))["counts"] == {"ready": 4}
+        assert (await get(penstock, flow))["counts"] == {"ready": 4}
 
     async def test_refusals(self, penstock: House) -> None:
         flow = await make_flow(penstock, "a")

@@ -96,12 +96,12 @@ def body_of(members: list[dict[str, Any]], edges: str = "", joins: Joins | None 
 
 
 class TestCreate:
-    async def test_the_record(self, either: House) -> None:
+    async def test_the_record(self, penstock: House) -> None:
         body = {
             **body_of([{"key": "a", "kind": "t"}, {"key": "b", "kind": "t"}], "a>b"),
             "requester_origin": "r", "current_step": "s", "state": {"n": [], "m": {}}, "namespace": "billing",
         }  # fmt: skip
-        flow = await either.request("flow.create", body)
+        flow = await penstock.request("flow.create", body)
         assert set(flow) >= FLOW_FIELDS
         assert set(flow["members"]) == {"a", "b"}
         for name in (
@@ -116,17 +116,17 @@ class TestCreate:
             assert flow[name] == body[name]
         assert (flow["kind"], flow["status"], flow["revision"]) == ("managed", "created", 1)
         assert flow["counts"] == {"scheduled": 2}
-        again = await either.request("flow.get", {"flow_id": flow["flow_id"]})
+        again = await penstock.request("flow.get", {"flow_id": flow["flow_id"]})
         assert {name: again[name] for name in FLOW_FIELDS} == {name: flow[name] for name in FLOW_FIELDS}
-        member = await either.get(flow["members"]["a"])
+        member = await penstock.get(flow["members"]["a"])
         assert (member["state"], member["reason"], member["flow_id"]) == (
             "scheduled",
             "dependencies",
             flow["flow_id"],
         )
         assert member["namespace"] == "billing"
-        assert await either.take(wait_ms=0) == []
-        listed = await either.request("execution.list", {"flow_id": flow["flow_id"]})
+        assert await penstock.take(wait_ms=0) == []
+        listed = await penstock.request("execution.list", {"flow_id": flow["flow_id"]})
         assert {item["execution_id"] for item in listed["items"]} == set(flow["members"].values())
 
     async def test_a_members_task_is_like_any_other(self, penstock: House) -> None:
@@ -196,26 +196,26 @@ class TestCreate:
             assert error.detail == {"field": field}
         assert (await penstock.request("execution.list"))["items"] == []
 
-    async def test_idempotency(self, either: House) -> None:
+    async def test_idempotency(self, penstock: House) -> None:
         body = {**body_of([{"key": "a", "kind": "t"}]), "idempotency_key": "once"}
-        first = await either.request("flow.create", body)
-        again = await either.request("flow.create", body)
+        first = await penstock.request("flow.create", body)
+        again = await penstock.request("flow.create", body)
         assert first["duplicate"] is False and again == {**first, "duplicate": True}
-        error = await either.refused("flow.create", {**body, "goal": "other"})
+        error = await penstock.refused("flow.create", {**body, "goal": "other"})
         assert error.code == "idempotency_conflict"
-        assert len((await either.request("flow.list"))["items"]) == 1
+        assert len((await penstock.request("flow.list"))["items"]) == 1
 
-    async def test_a_flow_and_its_members_share_a_partition(self, wide: House) -> None:
+    async def test_a_flow_and_its_members_share_a_partition(self, penstock: House) -> None:
         for _ in range(5):
-            graph = await Graph.of(wide, "a b c")
+            graph = await Graph.of(penstock, "a b c")
             assert {each.partition("-")[0] for each in graph.ids.values()} == {
                 graph.flow_id.partition("-")[0]
             }
 
 
 class TestStart:
-    async def test_roots_begin_and_it_finishes_by_itself(self, either: House) -> None:
-        graph = await Graph.of(either, "a b c", "a>c b>c", start=False)
+    async def test_roots_begin_and_it_finishes_by_itself(self, penstock: House) -> None:
+        graph = await Graph.of(penstock, "a b c", "a>c b>c", start=False)
         flow = await graph.start()
         assert (flow["status"], flow["revision"]) == ("running", 2)
         assert await graph.take() == {"a", "b"}
@@ -274,8 +274,8 @@ class TestJoins:
         assert (await graph.get())["counts"] == {"failed": 1, "completed": 2, "canceled": 1}
         assert (await graph.get())["status"] == "failed"
 
-    async def test_any_of_absorbs_failures(self, either: House) -> None:
-        graph = await Graph.of(either, "a b c d", "a>d b>d c>d", {"d": {"policy": "any_of"}})
+    async def test_any_of_absorbs_failures(self, penstock: House) -> None:
+        graph = await Graph.of(penstock, "a b c d", "a>d b>d c>d", {"d": {"policy": "any_of"}})
         await graph.take()
         await graph.fail("a")
         assert await graph.take() == set()
@@ -295,9 +295,9 @@ class TestJoins:
         assert (await graph.get())["status"] == "failed"
         assert (await graph.states())["c"] == "skipped"
 
-    async def test_quorum(self, either: House) -> None:
+    async def test_quorum(self, penstock: House) -> None:
         joins: Joins = {"z": {"policy": "quorum", "k": 2}}
-        graph = await Graph.of(either, "a b c z", "a>z b>z c>z", joins)
+        graph = await Graph.of(penstock, "a b c z", "a>z b>z c>z", joins)
         await graph.take()
         await graph.complete("a")
         assert await graph.take() == set()
@@ -327,23 +327,23 @@ class TestJoins:
         await graph.complete("b")
         assert (await graph.get())["status"] == "finished"
 
-    async def test_cancel_remaining(self, either: House) -> None:
-        pushed = await either.nats.subscribe(f"{either.root}.worker.w1")
+    async def test_cancel_remaining(self, penstock: House) -> None:
+        pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         joins: Joins = {"z": {"policy": "any_of", "on_satisfied": "cancel_remaining"}}
-        graph = await Graph.of(either, "a b y z", "a>z b>z y>b", joins)
+        graph = await Graph.of(penstock, "a b y z", "a>z b>z y>b", joins)
         assert await graph.take() == {"a", "y"}
         await graph.complete("a")
         assert await graph.take() == {"z"}
         assert await graph.states() == {"a": "completed", "b": "skipped", "y": "running", "z": "running"}
         await graph.complete("y", "z")
         assert (await graph.get())["status"] == "finished"
-        running = await Graph.of(either, "a b z", "a>z b>z", joins)
+        running = await Graph.of(penstock, "a b z", "a>z b>z", joins)
         await running.take()
         loser = running.held["b"]
         await running.complete("a")
         assert (await running.states())["b"] == "skipped"
         assert loser["lease_id"].encode() in (await pushed.next_msg(timeout=20)).data
-        assert (await either.refused("lease.complete", fence(loser))).code == "execution_not_active"
+        assert (await penstock.refused("lease.complete", fence(loser))).code == "execution_not_active"
 
     async def test_skipping_travels_on(self, penstock: House) -> None:
         joins: Joins = {"z": {"policy": "any_of"}}
@@ -413,14 +413,14 @@ class TestJoins:
 
 
 class TestData:
-    async def test_edges_hand_results_on(self, either: House) -> None:
-        graph = await Graph.of(either, "a b c", "a>c:left b>c:right")
+    async def test_edges_hand_results_on(self, penstock: House) -> None:
+        graph = await Graph.of(penstock, "a b c", "a>c:left b>c:right")
         await graph.take()
         await graph.complete("a", result=2**62)
         await graph.complete("b", result={"z": [], "a": {}})
         await graph.take()
         assert graph.held["c"]["input"] == {"left": 2**62, "right": {"z": [], "a": {}}}
-        record = await either.get(graph.ids["c"])
+        record = await penstock.get(graph.ids["c"])
         assert record["input"] == {}
 
     async def test_what_was_not_completed_hands_nothing_on(self, penstock: House) -> None:
@@ -447,11 +447,11 @@ class TestData:
 
 
 class TestWide:
-    async def test_a_thousand_children(self, either: House) -> None:
+    async def test_a_thousand_children(self, penstock: House) -> None:
         """More than one call does: the due loop goes on in slices, and the fan-in waits for all."""
         children = [f"c{n}" for n in range(1000)]
         edges = " ".join(f"root>{key} {key}>end" for key in children)
-        graph = await Graph.of(either, f"root end {' '.join(children)}", edges)
+        graph = await Graph.of(penstock, f"root end {' '.join(children)}", edges)
         assert await graph.take() == {"root"}
         await graph.complete("root")
         started: set[str] = set()
@@ -459,9 +459,9 @@ class TestWide:
             while len(started) < 1000:
                 keys = await graph.take()
                 started |= keys
-                await either.request("lease.complete", [fence(graph.held.pop(key)) for key in keys])
+                await penstock.request("lease.complete", [fence(graph.held.pop(key)) for key in keys])
         assert started == set(children)
-        await either.reaches(graph.ids["end"], "ready")
+        await penstock.reaches(graph.ids["end"], "ready")
         assert await graph.take() == {"end"}
         await graph.complete("end")
         flow = await graph.ends("finished")
@@ -497,10 +497,10 @@ class TestWide:
 
 
 class TestRead:
-    async def test_graph(self, either: House) -> None:
+    async def test_graph(self, penstock: House) -> None:
         joins: Joins = {"c": {"policy": "quorum", "k": 1, "on_satisfied": "cancel_remaining"}}
-        graph = await Graph.of(either, "a b c", "a>c:x b>c", joins, start=False)
-        seen = await either.request("flow.graph", {"flow_id": graph.flow_id})
+        graph = await Graph.of(penstock, "a b c", "a>c:x b>c", joins, start=False)
+        seen = await penstock.request("flow.graph", {"flow_id": graph.flow_id})
         assert [each["key"] for each in seen["members"]] == ["a", "b", "c"]
         assert {each["key"]: each["execution_id"] for each in seen["members"]} == graph.ids
         assert seen["members"][0] == {
@@ -512,18 +512,18 @@ class TestRead:
         assert seen["joins"] == {"c": {"policy": "quorum", "k": 1, "on_satisfied": "cancel_remaining"}}
         assert seen["graph_revision"] == (await graph.get())["graph_revision"]
 
-    async def test_lists(self, either: House) -> None:
+    async def test_lists(self, penstock: House) -> None:
         ids: list[str] = []
         for number in range(7):
             body = {**body_of([{"key": "a", "kind": "t"}]), "owner": f"o{number % 2}"}
-            ids.append((await either.request("flow.create", body))["flow_id"])
-        await either.request("flow.start", {"flow_id": ids[2]})
+            ids.append((await penstock.request("flow.create", body))["flow_id"])
+        await penstock.request("flow.start", {"flow_id": ids[2]})
 
         async def found(**filters: Any) -> list[str]:
             items: list[str] = []
             cursor = None
             while True:
-                page = await either.request("flow.list", {**filters, "limit": 2, "cursor": cursor})
+                page = await penstock.request("flow.list", {**filters, "limit": 2, "cursor": cursor})
                 items += [flow["flow_id"] for flow in page["items"]]
                 cursor = page["cursor"]
                 if cursor is None:
@@ -534,7 +534,7 @@ class TestRead:
         assert await found(status="running") == [ids[2]]
         assert await found(status="running", owner="o0") == [ids[2]]
         assert await found(status="running", owner="o1") == []
-        assert (await either.refused("flow.list", {"status": "asleep"})).detail == {"field": "status"}
+        assert (await penstock.refused("flow.list", {"status": "asleep"})).detail == {"field": "status"}
 
     async def test_what_is_not_there(self, penstock: House) -> None:
         for verb in ("flow.get", "flow.graph", "flow.start"):

@@ -11,19 +11,19 @@ async def lanes(house: House, **body: Any) -> dict[str, dict[str, Any]]:
 
 
 class TestList:
-    async def test_none_yet(self, either: House) -> None:
-        assert await either.request("lane.list") == {"items": [], "cursor": None}
+    async def test_none_yet(self, penstock: House) -> None:
+        assert await penstock.request("lane.list") == {"items": [], "cursor": None}
 
-    async def test_depth_per_state(self, either: House) -> None:
+    async def test_depth_per_state(self, penstock: House) -> None:
         for _ in range(4):
-            await either.create(lane="a")
-        await either.create(lane="a", run_at=4 * 10**12)
-        await either.create(lane="b")
-        done = await either.begin(lanes=["a"])
-        await either.request("lease.complete", fence(done))
-        await either.begin(lanes=["a"])
-        await either.take(1, lanes=["a"])
-        seen = await lanes(either)
+            await penstock.create(lane="a")
+        await penstock.create(lane="a", run_at=4 * 10**12)
+        await penstock.create(lane="b")
+        done = await penstock.begin(lanes=["a"])
+        await penstock.request("lease.complete", fence(done))
+        await penstock.begin(lanes=["a"])
+        await penstock.take(1, lanes=["a"])
+        seen = await lanes(penstock)
         assert set(seen) == {"a", "b"}
         depth = seen["a"]["depth"]
         assert set(depth) == set(MOVES)
@@ -32,22 +32,22 @@ class TestList:
         }  # fmt: skip
         assert (seen["a"]["status"], seen["b"]["depth"]["ready"]) == ("active", 1)
 
-    async def test_the_age_of_the_oldest(self, either: House) -> None:
-        await either.create(lane="old")
-        await either.create(lane="later", run_at=4 * 10**12)
-        either.move_clock(60_000)
-        seen = await lanes(either)
+    async def test_the_age_of_the_oldest(self, penstock: House) -> None:
+        await penstock.create(lane="old")
+        await penstock.create(lane="later", run_at=4 * 10**12)
+        penstock.move_clock(60_000)
+        seen = await lanes(penstock)
         assert 60_000 <= seen["old"]["oldest_ready_age_ms"] < 120_000
         assert seen["later"]["oldest_ready_age_ms"] is None
 
-    async def test_pages_in_alphabetical_order(self, either: House) -> None:
+    async def test_pages_in_alphabetical_order(self, penstock: House) -> None:
         names = [f"lane{n:02}" for n in range(11)]
-        await either.request("execution.create", [{"kind": "t", "lane": name} for name in names[::-1]])
+        await penstock.request("execution.create", [{"kind": "t", "lane": name} for name in names[::-1]])
         for limit in (1, 3, 11, 100):
             found: list[str] = []
             cursor = None
             while True:
-                page = await either.request("lane.list", {"limit": limit, "cursor": cursor})
+                page = await penstock.request("lane.list", {"limit": limit, "cursor": cursor})
                 assert len(page["items"]) <= limit
                 found += [lane["lane"] for lane in page["items"]]
                 cursor = page["cursor"]

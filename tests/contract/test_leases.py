@@ -35,13 +35,13 @@ async def expired(house: House, execution_id: str) -> None:
 
 
 class TestClaim:
-    async def test_a_grant_becomes_a_lease(self, either: House) -> None:
-        execution_id = await either.create(input={"n": 1}, tags={"a": "b"})
-        grant = await granted(either)
+    async def test_a_grant_becomes_a_lease(self, penstock: House) -> None:
+        execution_id = await penstock.create(input={"n": 1}, tags={"a": "b"})
+        grant = await granted(penstock)
         assert grant["execution_id"] == execution_id
         assert (grant["resumed"], grant["reclaim"]) == (False, False)
-        assert (await either.get(execution_id))["state"] == "ready"
-        task = await either.request("lease.claim", claim_of(grant))
+        assert (await penstock.get(execution_id))["state"] == "ready"
+        task = await penstock.request("lease.claim", claim_of(grant))
         assert task["input"] == {"n": 1} and task["tags"] == {"a": "b"} and task["resumed"] is False
         assert (task["attempt_index"], task["lease_epoch"], task["kind"], task["lane"]) == (
             1,
@@ -49,7 +49,7 @@ class TestClaim:
             "test.job",
             "default",
         )
-        record = await either.get(execution_id)
+        record = await penstock.get(execution_id)
         assert record["state"] == "leased"
         assert record["lease"] == {
             "lease_id": task["lease_id"],
@@ -95,16 +95,16 @@ class TestClaim:
         assert error.code == "lease_conflict"
         assert error.detail == {"worker_id": "w1", "expires_at": task["lease_expires_at"]}
 
-    async def test_a_grant_that_was_not_claimed_in_time(self, either: House) -> None:
-        execution_id = await either.create()
-        grant = await granted(either)
-        assert (await either.refused("work.grant", {"worker_id": "w2"})).code == "no_eligible_execution"
-        either.move_clock(MINUTE)
-        error = await either.refused("lease.claim", claim_of(grant))
+    async def test_a_grant_that_was_not_claimed_in_time(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        grant = await granted(penstock)
+        assert (await penstock.refused("work.grant", {"worker_id": "w2"})).code == "no_eligible_execution"
+        penstock.move_clock(MINUTE)
+        error = await penstock.refused("lease.claim", claim_of(grant))
         assert error.code == "claim_grant_expired"
-        again = await granted(either)
+        again = await granted(penstock)
         assert again["execution_id"] == execution_id and again["grant_id"] != grant["grant_id"]
-        assert (await either.request("lease.claim", claim_of(again)))["attempt_index"] == 1
+        assert (await penstock.request("lease.claim", claim_of(again)))["attempt_index"] == 1
 
     async def test_what_cannot_be_leased(self, penstock: House) -> None:
         waiting = await penstock.create(run_at=4 * 10**12)
@@ -145,16 +145,16 @@ class TestClaim:
         task = await penstock.request("lease.claim_resumed", claim_of(resumed))
         assert (task["attempt_index"], task["lease_epoch"], task["resumed"]) == (1, 3, True)
 
-    async def test_a_batch(self, either: House) -> None:
+    async def test_a_batch(self, penstock: House) -> None:
         for _ in range(3):
-            await either.create()
+            await penstock.create()
         grants: list[Any] = []
         while len(grants) < 3:
-            grants += (await either.request("work.grant", {"worker_id": "w1", "max": 3}))["items"]
+            grants += (await penstock.request("work.grant", {"worker_id": "w1", "max": 3}))["items"]
         asked = [claim_of(grant) for grant in grants]
         asked.insert(1, {**asked[0], "worker_id": "w2"})
         asked.append({**asked[0], "lease_ttl_ms": 1})
-        answers = await either.request("lease.claim", asked)
+        answers = await penstock.request("lease.claim", asked)
         assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}, {"error"}]
         assert answers[1]["error"]["code"] == "lease_conflict"
         assert answers[4]["error"]["detail"] == {"field": "lease_ttl_ms"}
@@ -163,11 +163,11 @@ class TestClaim:
 class TestFence:
     VERBS = ("lease.start", "lease.renew", "lease.complete", "lease.release")
 
-    async def test_only_the_current_fence_changes_anything(self, either: House) -> None:
-        execution_id = await either.create()
-        [task] = await either.take()
+    async def test_only_the_current_fence_changes_anything(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        [task] = await penstock.take()
         right = fence(task)
-        before = await either.get(execution_id)
+        before = await penstock.get(execution_id)
         wrong = [
             {**right, "lease_id": "forged"},
             {**right, "lease_epoch": 2},
@@ -176,10 +176,10 @@ class TestFence:
         ]
         for body in wrong:
             for verb in self.VERBS:
-                assert (await either.refused(verb, body)).code == "stale_lease"
-            assert (await either.refused("lease.fail", {**body, "reason": "r"})).code == "stale_lease"
-            assert (await either.refused("lease.progress", {**body, "pct": 1})).code == "stale_lease"
-        assert await either.get(execution_id) == before
+                assert (await penstock.refused(verb, body)).code == "stale_lease"
+            assert (await penstock.refused("lease.fail", {**body, "reason": "r"})).code == "stale_lease"
+            assert (await penstock.refused("lease.progress", {**body, "pct": 1})).code == "stale_lease"
+        assert await penstock.get(execution_id) == before
 
     async def test_a_fence_where_nobody_holds_a_lease(self, penstock: House) -> None:
         execution_id = await penstock.create()
@@ -205,16 +205,16 @@ class TestFence:
             assert (await penstock.refused(verb, less)).detail == {"field": "lease_epoch"}
             assert (await penstock.refused(verb, {**body, "worker": "w"})).detail == {"field": "worker"}
 
-    async def test_a_lease_that_ran_out(self, either: House) -> None:
-        execution_id = await either.create()
-        task = await either.begin(lease_ttl_ms=MINUTE // 2)
-        await expired(either, execution_id)
+    async def test_a_lease_that_ran_out(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        task = await penstock.begin(lease_ttl_ms=MINUTE // 2)
+        await expired(penstock, execution_id)
         for verb in ("lease.renew", "lease.complete"):
-            assert (await either.refused(verb, fence(task))).code == "lease_expired"
-        second = await either.begin()
-        assert (await either.refused("lease.complete", fence(task))).code == "stale_lease"
-        await either.request("lease.complete", fence(second))
-        error = await either.refused("lease.complete", fence(task))
+            assert (await penstock.refused(verb, fence(task))).code == "lease_expired"
+        second = await penstock.begin()
+        assert (await penstock.refused("lease.complete", fence(task))).code == "stale_lease"
+        await penstock.request("lease.complete", fence(second))
+        error = await penstock.refused("lease.complete", fence(task))
         assert (error.code, error.detail["lifecycle_phase"]) == ("execution_not_active", "completed")
 
 
@@ -227,43 +227,43 @@ class TestStartAndRenew:
         events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
         assert [event["event"] for event in events] == ["created", "leased", "started"]
 
-    async def test_renewals_keep_a_lease(self, either: House) -> None:
-        execution_id = await either.create()
-        task = await either.begin(lease_ttl_ms=MINUTE)
+    async def test_renewals_keep_a_lease(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        task = await penstock.begin(lease_ttl_ms=MINUTE)
         for _ in range(4):
-            either.move_clock(MINUTE * 3 // 4)
-            renewed = await either.request("lease.renew", fence(task))
+            penstock.move_clock(MINUTE * 3 // 4)
+            renewed = await penstock.request("lease.renew", fence(task))
             assert renewed["cancel_requested"] is False
-        record = await either.get(execution_id)
+        record = await penstock.get(execution_id)
         assert record["state"] == "running" and record["reclaims"] == 0
         assert record["lease"]["expires_at"] == renewed["expires_at"]
-        longer = await either.request("lease.renew", {**fence(task), "lease_ttl_ms": 10 * MINUTE})
+        longer = await penstock.request("lease.renew", {**fence(task), "lease_ttl_ms": 10 * MINUTE})
         assert longer["expires_at"] - renewed["expires_at"] >= 9 * MINUTE
 
-    async def test_a_batch_of_renewals(self, either: House) -> None:
+    async def test_a_batch_of_renewals(self, penstock: House) -> None:
         for _ in range(3):
-            await either.create()
-        tasks = [await either.begin() for _ in range(3)]
+            await penstock.create()
+        tasks = [await penstock.begin() for _ in range(3)]
         asked = [fence(task) for task in tasks]
         asked.insert(1, {**asked[0], "lease_epoch": 9})
-        answers = await either.request("lease.renew", asked)
+        answers = await penstock.request("lease.renew", asked)
         assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}]
 
 
 class TestOutcomes:
-    async def test_complete_and_its_repeats(self, either: House) -> None:
-        execution_id = await either.create()
-        task = await either.begin()
+    async def test_complete_and_its_repeats(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        task = await penstock.begin()
         body = {**fence(task), "result": {"n": 1}}
         for _ in range(3):
-            assert await either.request("lease.complete", body) == {"state": "completed"}
-        record = await either.get(execution_id)
+            assert await penstock.request("lease.complete", body) == {"state": "completed"}
+        record = await penstock.get(execution_id)
         assert (record["state"], record["outcome"], record["result"]) == ("completed", "completed", {"n": 1})
         assert record["lease"] is None and record["finished_at"] is not None and record["seq"] == 4
         # Another outcome with the same fence comes too late.
-        error = await either.refused("lease.fail", {**fence(task), "reason": "r"})
+        error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
         assert error.code == "execution_not_active"
-        assert await either.get(execution_id) == record
+        assert await penstock.get(execution_id) == record
 
     async def test_what_has_not_begun_cannot_end(self, penstock: House) -> None:
         await penstock.create()
@@ -273,41 +273,41 @@ class TestOutcomes:
         error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
         assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "failed"})
 
-    async def test_a_failure_without_attempts_left(self, either: House) -> None:
-        execution_id = await either.create()
-        task = await either.begin()
+    async def test_a_failure_without_attempts_left(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        task = await penstock.begin()
         body = {**fence(task), "reason": "boom", "category": "bug"}
         for _ in range(2):
-            answer = await either.request("lease.fail", body)
+            answer = await penstock.request("lease.fail", body)
             assert answer["outcome"] == "terminal_failed"
-        record = await either.get(execution_id)
+        record = await penstock.get(execution_id)
         assert (record["state"], record["outcome"]) == ("failed", "failed")
         assert record["failure"] == {"reason": "boom", "category": "bug", "attempt": 1}
 
-    async def test_retries_with_exponential_backoff(self, either: House) -> None:
+    async def test_retries_with_exponential_backoff(self, penstock: House) -> None:
         backoff = {"kind": "exponential", "delay_ms": 10_000, "factor": 3, "max_ms": 60_000}
-        execution_id = await either.create(max_attempts=4, backoff=backoff)
+        execution_id = await penstock.create(max_attempts=4, backoff=backoff)
         attempts: set[str] = set()
         for attempt, delay in ((1, 10_000), (2, 30_000), (3, 60_000)):
-            task = await either.begin()
+            task = await penstock.begin()
             assert task["attempt_index"] == attempt
             attempts.add(task["attempt_id"])
-            answer = await either.request("lease.fail", {**fence(task), "reason": "r"})
+            answer = await penstock.request("lease.fail", {**fence(task), "reason": "r"})
             assert (answer["outcome"], answer["next_attempt"]) == ("retry_scheduled", attempt + 1)
-            record = await either.get(execution_id)
+            record = await penstock.get(execution_id)
             assert record["state"] == "retry_wait"
             assert answer["ready_at"] - record["updated_at"] == delay
             # A repeat after a lost reply.
-            assert await either.request("lease.fail", {**fence(task), "reason": "r"}) == answer
-            assert await either.take(wait_ms=0) == []
-            either.move_clock(delay)
-            await either.reaches(execution_id, "ready")
-        task = await either.begin()
+            assert await penstock.request("lease.fail", {**fence(task), "reason": "r"}) == answer
+            assert await penstock.take(wait_ms=0) == []
+            penstock.move_clock(delay)
+            await penstock.reaches(execution_id, "ready")
+        task = await penstock.begin()
         assert len({*attempts, task["attempt_id"]}) == 4
-        assert (await either.request("lease.fail", {**fence(task), "reason": "r"}))[
+        assert (await penstock.request("lease.fail", {**fence(task), "reason": "r"}))[
             "outcome"
         ] == "terminal_failed"
-        assert (await either.get(execution_id))["failure"]["attempt"] == 4
+        assert (await penstock.get(execution_id))["failure"]["attempt"] == 4
 
     async def test_fixed_backoff_its_default_and_retry_after(self, penstock: House) -> None:
         cases: list[tuple[Any, dict[str, Any], int]] = [
@@ -355,20 +355,20 @@ class TestOutcomes:
             answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **failure})
             assert answer["outcome"] == outcome, (spec, failure)
 
-    async def test_release_uses_nothing(self, either: House) -> None:
-        execution_id = await either.create()
-        [task] = await either.take()
+    async def test_release_uses_nothing(self, penstock: House) -> None:
+        execution_id = await penstock.create()
+        [task] = await penstock.take()
         for _ in range(2):
-            assert await either.request("lease.release", fence(task)) == {"state": "ready"}
-        record = await either.get(execution_id)
+            assert await penstock.request("lease.release", fence(task)) == {"state": "ready"}
+        record = await penstock.get(execution_id)
         assert (record["lease"], record["reclaims"]) == (None, 0)
-        again = await either.begin()
+        again = await penstock.begin()
         assert (again["attempt_index"], again["attempt_id"]) == (1, task["attempt_id"])
         assert again["lease_epoch"] == 2
-        error = await either.refused("lease.release", fence(again))
+        error = await penstock.refused("lease.release", fence(again))
         assert (error.code, error.detail) == ("illegal_transition", {"from": "running", "to": "ready"})
         # The first release is still answered as it was.
-        assert await either.request("lease.release", fence(task)) == {"state": "ready"}
+        assert await penstock.request("lease.release", fence(task)) == {"state": "ready"}
 
     async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: House) -> None:
         execution_id = await penstock.create()
@@ -378,15 +378,15 @@ class TestOutcomes:
         await penstock.request("lease.release", fence(task))
         assert (await granted(penstock))["reclaim"] is True
 
-    async def test_a_batch_of_outcomes(self, either: House) -> None:
+    async def test_a_batch_of_outcomes(self, penstock: House) -> None:
         for _ in range(3):
-            await either.create()
-        tasks = [await either.begin() for _ in range(3)]
+            await penstock.create()
+        tasks = [await penstock.begin() for _ in range(3)]
         asked = [{**fence(task), "result": n} for n, task in enumerate(tasks)]
-        answers = await either.request("lease.complete", [asked[0], {}, asked[1], asked[1], asked[2]])
+        answers = await penstock.request("lease.complete", [asked[0], {}, asked[1], asked[1], asked[2]])
         assert [set(answer) for answer in answers] == [{"ok"}, {"error"}, {"ok"}, {"ok"}, {"ok"}]
         for n, task in enumerate(tasks):
-            assert (await either.get(task["execution_id"]))["result"] == n
+            assert (await penstock.get(task["execution_id"]))["result"] == n
 
     async def test_bad_outcomes(self, penstock: House) -> None:
         await penstock.create()
@@ -421,17 +421,17 @@ class TestProgress:
 
 
 class TestLostLeases:
-    async def test_the_work_of_a_dead_worker_goes_back_by_itself(self, either: House) -> None:
-        execution_id = await either.create(max_attempts=1)
-        first = await either.begin(lease_ttl_ms=MINUTE // 2)
-        await expired(either, execution_id)
-        record = await either.get(execution_id)
+    async def test_the_work_of_a_dead_worker_goes_back_by_itself(self, penstock: House) -> None:
+        execution_id = await penstock.create(max_attempts=1)
+        first = await penstock.begin(lease_ttl_ms=MINUTE // 2)
+        await expired(penstock, execution_id)
+        record = await penstock.get(execution_id)
         assert (record["reclaims"], record["attempt_index"], record["lease"]) == (1, 1, None)
-        second = await either.begin()
+        second = await penstock.begin()
         assert (second["attempt_index"], second["attempt_id"]) == (1, first["attempt_id"])
         assert second["lease_epoch"] == first["lease_epoch"] + 1
-        await either.request("lease.complete", fence(second))
-        events = (await either.request("execution.history", {"execution_id": execution_id}))["items"]
+        await penstock.request("lease.complete", fence(second))
+        events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
         assert [event["event"] for event in events] == [
             "created", "leased", "started", "reclaimed", "leased", "started", "completed",
         ]  # fmt: skip
@@ -460,39 +460,39 @@ class TestLostLeases:
         await penstock.request("lease.fail", {**fence(task), "reason": "r"})
         assert (await penstock.begin())["attempt_index"] == 2
 
-    async def test_many_expire_at_once(self, either: House) -> None:
+    async def test_many_expire_at_once(self, penstock: House) -> None:
         """More than one slice of the due loop."""
-        await either.request("execution.create", [{"kind": "t"} for _ in range(350)])
+        await penstock.request("execution.create", [{"kind": "t"} for _ in range(350)])
         taken = 0
         while taken < 350:
-            taken += len(await either.take(100, lease_ttl_ms=MINUTE // 2))
-        either.move_clock(MINUTE)
+            taken += len(await penstock.take(100, lease_ttl_ms=MINUTE // 2))
+        penstock.move_clock(MINUTE)
 
         async def ready() -> int:
-            [lane] = (await either.request("lane.list"))["items"]
+            [lane] = (await penstock.request("lane.list"))["items"]
             return lane["depth"]["ready"]
 
-        await either.until(ready, lambda count: count == 350, "all of them")
+        await penstock.until(ready, lambda count: count == 350, "all of them")
 
 
 class TestAttemptTimeout:
-    async def test_an_attempt_that_takes_too_long_has_failed(self, either: House) -> None:
-        pushed = await either.nats.subscribe(f"{either.root}.worker.w1")
+    async def test_an_attempt_that_takes_too_long_has_failed(self, penstock: House) -> None:
+        pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         backoff = {"kind": "fixed", "delay_ms": 10_000}
-        execution_id = await either.create(attempt_timeout_ms=MINUTE, max_attempts=2, backoff=backoff)
-        task = await either.begin(lease_ttl_ms=60 * MINUTE)
-        either.move_clock(MINUTE)
-        record = await either.reaches(execution_id, "retry_wait")
+        execution_id = await penstock.create(attempt_timeout_ms=MINUTE, max_attempts=2, backoff=backoff)
+        task = await penstock.begin(lease_ttl_ms=60 * MINUTE)
+        penstock.move_clock(MINUTE)
+        record = await penstock.reaches(execution_id, "retry_wait")
         assert record["failure"]["category"] == "timeout" and record["lease"] is None
         message = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
         assert message["lease_id"] == task["lease_id"]
-        assert (await either.refused("lease.complete", fence(task))).code == "lease_revoked"
-        either.move_clock(10_000)
-        await either.reaches(execution_id, "ready")
-        task = await either.begin(lease_ttl_ms=60 * MINUTE)
+        assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
+        penstock.move_clock(10_000)
+        await penstock.reaches(execution_id, "ready")
+        task = await penstock.begin(lease_ttl_ms=60 * MINUTE)
         assert task["attempt_index"] == 2
-        either.move_clock(MINUTE)
-        await either.reaches(execution_id, "failed")
+        penstock.move_clock(MINUTE)
+        await penstock.reaches(execution_id, "failed")
 
     async def test_what_was_to_be_canceled_is_not_tried_again(self, penstock: House) -> None:
         execution_id = await penstock.create(attempt_timeout_ms=MINUTE, max_attempts=9)

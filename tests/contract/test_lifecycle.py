@@ -15,13 +15,6 @@ NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture
-async def wide(nats_url: str, valkey_url: str) -> Any:
-    """A Penstock of four partitions: what is found by name and what lives together is apart there."""
-    async with House.open(nats_url, valkey_url, partitions=4) as house:
-        yield house
-
-
 async def running(penstock: House, **spec: Any) -> dict[str, Any]:
     await penstock.create(**spec)
     return await penstock.begin()
@@ -165,8 +158,7 @@ async def test_nothing_to_wait_for(penstock: House) -> None:
     assert again["resumed"] and again["attempt_index"] == 1
 
 
-async def test_children_created_with_the_completion(wide: House) -> None:
-    penstock = wide
+async def test_children_created_with_the_completion(penstock: House) -> None:
     task = await running(penstock, namespace="n1")
     specs = [
         {"kind": "child.a", "input": {"empty": [], "big": 2**63 + 1}, "lane": "la", "tags": {"x": "1"}},
@@ -216,9 +208,8 @@ async def test_an_unknown_parent(penstock: House) -> None:
     assert (error.code, error.detail) == ("execution_not_found", {"execution_id": NOWHERE})
 
 
-async def test_a_childs_idempotency_key(wide: House) -> None:
+async def test_a_childs_idempotency_key(penstock: House) -> None:
     """The key is remembered where all keys are, the child lives with its parent."""
-    penstock = wide
     for n in range(6):  # parents in several partitions
         parent_id = await penstock.create(lane="parents")
         body = {"kind": "k", "parent_id": parent_id, "idempotency_key": f"key{n}"}
@@ -380,29 +371,29 @@ async def test_tags(penstock: House) -> None:
         assert (await penstock.refused("execution.list", {"tag": tag})).detail == {"field": "tag"}
 
 
-async def test_tags_over_partitions(wide: House) -> None:
+async def test_tags_over_partitions(penstock: House) -> None:
     bodies = [{"kind": "k", "tags": {"n": str(n)}} for n in range(20)]
-    made = [each["ok"]["execution_id"] for each in await wide.request("execution.create", bodies)]
+    made = [each["ok"]["execution_id"] for each in await penstock.request("execution.create", bodies)]
     seen: list[str] = []
     cursor = None
     while True:
-        page = await wide.request("execution.list", {"tag": "n", "limit": 7, "cursor": cursor})
+        page = await penstock.request("execution.list", {"tag": "n", "limit": 7, "cursor": cursor})
         seen += [item["execution_id"] for item in page["items"]]
         if (cursor := page["cursor"]) is None:
             break
     assert sorted(seen) == sorted(made) and len(seen) == 20
 
 
-async def test_a_flows_members_by_its_index(wide: House) -> None:
+async def test_a_flows_members_by_its_index(penstock: House) -> None:
     members = [{"key": f"m{n}", "kind": "k"} for n in range(5)]
     body = {"controller_id": "c", "goal": "g", "owner": "o", "members": members}
-    flow = await wide.request("flow.create", body)
-    await wide.create(kind="k")
+    flow = await penstock.request("flow.create", body)
+    await penstock.create(kind="k")
     seen: list[str] = []
     cursor = None
     while True:
         filters = {"flow_id": flow["flow_id"], "limit": 2, "cursor": cursor, "state": "scheduled"}
-        page = await wide.request("execution.list", filters)
+        page = await penstock.request("execution.list", filters)
         seen += [item["execution_id"] for item in page["items"]]
         if (cursor := page["cursor"]) is None:
             break
@@ -412,8 +403,7 @@ async def test_a_flows_members_by_its_index(wide: House) -> None:
 # -- execution.replay -----------------------------------------------------------------------------
 
 
-async def test_replay(wide: House) -> None:
-    penstock = wide
+async def test_replay(penstock: House) -> None:
     deadline = await now(penstock) + HOUR_MS
     spec = {
         "input": {"empty": [], "z": 1, "a": 2**63 + 1},
@@ -471,26 +461,26 @@ async def test_explain_a_paused_lane(penstock: House) -> None:
     assert facts == {"kind": "lane", "lane": "closed", "status": "paused"}
 
 
-async def test_explain_a_budget(wide: House) -> None:
-    budget = await wide.request("budget.create", {"dimensions": {"usd": {"hard": 1}}})
+async def test_explain_a_budget(penstock: House) -> None:
+    budget = await penstock.request("budget.create", {"dimensions": {"usd": {"hard": 1}}})
     spec = {"budget_ids": [budget["budget_id"]]}
-    held, waiting = await wide.create(**spec), await wide.create(lane="later", **spec)
-    usage = fence(await wide.begin()) | {"budget_id": budget["budget_id"], "dimensions": {"usd": 5}}
-    await wide.request("lease.usage", usage)
-    text, facts = await explain(wide, held)
+    held, waiting = await penstock.create(**spec), await penstock.create(lane="later", **spec)
+    usage = fence(await penstock.begin()) | {"budget_id": budget["budget_id"], "dimensions": {"usd": 5}}
+    await penstock.request("lease.usage", usage)
+    text, facts = await explain(penstock, held)
     assert budget["budget_id"] in text and facts == {"kind": "budget", "budget_id": budget["budget_id"]}
-    text, facts = await explain(wide, waiting)
+    text, facts = await explain(penstock, waiting)
     assert "5 of 1 usd" in text and (facts["kind"], facts["exhausted"]) == ("budget", True)
 
 
-async def test_a_replays_idempotency_key(wide: House) -> None:
-    old = await wide.create()
-    await wide.request("execution.cancel", {"execution_id": old})
+async def test_a_replays_idempotency_key(penstock: House) -> None:
+    old = await penstock.create()
+    await penstock.request("execution.cancel", {"execution_id": old})
     body = {"execution_id": old, "idempotency_key": "again"}
-    first, repeat = await asyncio.gather(*(wide.request("execution.replay", body) for _ in range(2)))
+    first, repeat = await asyncio.gather(*(penstock.request("execution.replay", body) for _ in range(2)))
     assert first["execution_id"] == repeat["execution_id"]
-    assert (await wide.request("execution.replay", body)) == first | {"duplicate": True}
-    error = await wide.refused("execution.replay", body | {"input": 1})
+    assert (await penstock.request("execution.replay", body)) == first | {"duplicate": True}
+    error = await penstock.refused("execution.replay", body | {"input": 1})
     assert error.code == "idempotency_conflict"
 
 
@@ -654,18 +644,18 @@ async def test_explain_the_queue(penstock: House) -> None:
     assert (await explain(penstock, grant["execution_id"]))[1]["kind"] == "claim"
 
 
-async def test_explain_limits(wide: House) -> None:
+async def test_explain_limits(penstock: House) -> None:
     """The limit's books are in another partition more often than not."""
-    quota = await wide.request("quota.create", {"max_per_window": 1, "window_ms": HOUR_MS})
+    quota = await penstock.request("quota.create", {"max_per_window": 1, "window_ms": HOUR_MS})
     for spec, kind in (
         ({"concurrency_key": "k"}, "concurrency_key"),
         ({"quota_id": quota["quota_id"]}, "quota"),
     ):
-        ids = [await wide.create(lane=kind, **spec) for _ in range(2)]
-        task = await wide.begin(lanes=[kind])
+        ids = [await penstock.create(lane=kind, **spec) for _ in range(2)]
+        task = await penstock.begin(lanes=[kind])
         [other] = set(ids) - {task["execution_id"]}
-        assert await wide.take(lanes=[kind], wait_ms=100) == []
-        text, facts = await explain(wide, other)
+        assert await penstock.take(lanes=[kind], wait_ms=100) == []
+        text, facts = await explain(penstock, other)
         assert facts["kind"] == kind and "used up" in text
         if kind == "quota":
             assert facts["id"] == quota["quota_id"] and 0 < facts["retry_after_ms"] <= HOUR_MS + 1

@@ -1,5 +1,6 @@
 """quota.* and concurrency keys: what may run how often and beside how many others; over NATS only."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -27,68 +28,83 @@ async def refused_grant(house: House) -> Any:
 
 
 class TestQuota:
-    async def test_created_and_read(self, either: House) -> None:
-        made = await either.request("quota.create", {"max_per_window": 3, "window_ms": HOUR})
+    async def test_created_and_read(self, penstock: House) -> None:
+        made = await penstock.request("quota.create", {"max_per_window": 3, "window_ms": HOUR})
         assert (made["max_per_window"], made["window_ms"], made["max_concurrent"]) == (3, HOUR, None)
         assert (made["running"], made["in_window"], made["retry_after_ms"]) == (0, 0, 0)
-        assert {**await usage(either, made["quota_id"]), "duplicate": False} == made
+        assert {**await usage(penstock, made["quota_id"]), "duplicate": False} == made
 
-    async def test_so_many_at_once(self, either: House) -> None:
-        quota_id = await make_quota(either, max_concurrent=2)
-        ids = [await either.create(quota_id=quota_id) for _ in range(3)]
-        tasks = [await either.begin(), await either.begin()]
+    async def test_so_many_at_once(self, penstock: House) -> None:
+        quota_id = await make_quota(penstock, max_concurrent=2)
+        ids = [await penstock.create(quota_id=quota_id) for _ in range(3)]
+        tasks = [await penstock.begin(), await penstock.begin()]
         [held] = set(ids) - {task["execution_id"] for task in tasks}
-        error = await refused_grant(either)
+        error = await refused_grant(penstock)
         assert (error.code, error.error_class, error.number) == (
             "concurrency_limit_exceeded",
             "contention",
             429,
         )
-        assert await either.take(wait_ms=100) == []
-        record = await either.get(held)
+        assert await penstock.take(wait_ms=100) == []
+        record = await penstock.get(held)
         assert (record["state"], record["reason"]) == ("ready", "quota")
-        assert (await usage(either, quota_id))["running"] == 2
-        await either.request("lease.complete", fence(tasks[0]))
-        assert (await either.begin())["execution_id"] == held
-        assert (await either.get(held))["reason"] is None
+        assert (await usage(penstock, quota_id))["running"] == 2
+        await penstock.request("lease.complete", fence(tasks[0]))
+        assert (await penstock.begin())["execution_id"] == held
+        assert (await penstock.get(held))["reason"] is None
 
-    async def test_so_many_in_a_window(self, either: House) -> None:
-        quota_id = await make_quota(either, max_per_window=2, window_ms=HOUR)
+    async def test_all_that_it_holds_back_say_so(self, penstock: House) -> None:
+        """Wherever they are, and the quota: a worker that waits has asked for them."""
+        quota_id = await make_quota(penstock, max_concurrent=1)
+        made = [await penstock.create(quota_id=quota_id) for _ in range(8)]
+        running = await penstock.begin()
+        waiting = asyncio.create_task(penstock.take(1, wait_ms=10_000))
+        held = [each for each in made if each != running["execution_id"]]
+
+        async def reasons() -> set[str]:
+            return {(await penstock.get(each))["reason"] for each in held}
+
+        await penstock.until(reasons, lambda found: found == {"quota"}, "a reason for all")
+        await penstock.request("lease.complete", {**fence(running), "result": None})
+        assert len(await waiting) == 1
+
+    async def test_so_many_in_a_window(self, penstock: House) -> None:
+        quota_id = await make_quota(penstock, max_per_window=2, window_ms=HOUR)
         for _ in range(3):
-            await either.create(quota_id=quota_id)
+            await penstock.create(quota_id=quota_id)
         for _ in range(2):
             # What has ended still counts: a window is about starts.
-            await either.request("lease.complete", fence(await either.begin()))
-        error = await refused_grant(either)
+            await penstock.request("lease.complete", fence(await penstock.begin()))
+        error = await refused_grant(penstock)
         assert (error.code, error.error_class, error.number) == ("rate_limit_exceeded", "contention", 429)
         assert error.retry_after_ms is not None and 0 < error.retry_after_ms <= HOUR + 1
-        assert await either.take(wait_ms=100) == []
-        seen = await usage(either, quota_id)
+        assert await penstock.take(wait_ms=100) == []
+        seen = await usage(penstock, quota_id)
         assert (seen["running"], seen["in_window"]) == (0, 2) and 0 < seen["retry_after_ms"] <= HOUR + 1
-        either.move_clock(HOUR)
-        await either.begin()
-        assert (await usage(either, quota_id))["in_window"] == 1
+        penstock.move_clock(HOUR)
+        await penstock.begin()
+        assert (await usage(penstock, quota_id))["in_window"] == 1
 
-    async def test_a_deleted_one_limits_nothing(self, either: House) -> None:
-        quota_id = await make_quota(either, max_concurrent=1)
+    async def test_a_deleted_one_limits_nothing(self, penstock: House) -> None:
+        quota_id = await make_quota(penstock, max_concurrent=1)
         for _ in range(2):
-            await either.create(quota_id=quota_id)
-        await either.begin()
-        assert await either.take(wait_ms=100) == []
-        await either.request("quota.delete", {"quota_id": quota_id})
-        await either.begin()
+            await penstock.create(quota_id=quota_id)
+        await penstock.begin()
+        assert await penstock.take(wait_ms=100) == []
+        await penstock.request("quota.delete", {"quota_id": quota_id})
+        await penstock.begin()
         for verb in ("quota.get", "quota.delete"):
-            error = await either.refused(verb, {"quota_id": quota_id})
+            error = await penstock.refused(verb, {"quota_id": quota_id})
             assert (error.code, error.detail) == ("quota_not_found", {"quota_id": quota_id})
 
-    async def test_creating_is_idempotent(self, either: House) -> None:
+    async def test_creating_is_idempotent(self, penstock: House) -> None:
         body = {"max_concurrent": 1, "idempotency_key": "q"}
-        first = await either.request("quota.create", body)
+        first = await penstock.request("quota.create", body)
         assert first["duplicate"] is False
-        assert await either.request("quota.create", body) == {**first, "duplicate": True}
-        error = await either.refused("quota.create", {**body, "max_concurrent": 2})
+        assert await penstock.request("quota.create", body) == {**first, "duplicate": True}
+        error = await penstock.refused("quota.create", {**body, "max_concurrent": 2})
         assert error.code == "idempotency_conflict"
-        other = await either.request("quota.create", {**body, "namespace": "other"})
+        other = await penstock.request("quota.create", {**body, "namespace": "other"})
         assert other["quota_id"] != first["quota_id"]
 
     @pytest.mark.parametrize(
@@ -120,64 +136,64 @@ class TestQuota:
 
 
 class TestConcurrencyKey:
-    async def test_one_at_a_time_unless_more_are_asked_for(self, either: House) -> None:
+    async def test_one_at_a_time_unless_more_are_asked_for(self, penstock: House) -> None:
         for spec, room in (
             ({"concurrency_key": "one"}, 1),
             ({"concurrency_key": "k", "concurrency_limit": 2}, 2),
         ):
             for _ in range(room + 1):
-                await either.create(**spec)
-            tasks = [await either.begin() for _ in range(room)]
-            assert (await refused_grant(either)).code == "concurrency_limit_exceeded"
-            assert await either.take(wait_ms=100) == []
-            await either.request("lease.fail", {**fence(tasks[0]), "reason": "r"})
-            await either.begin()
+                await penstock.create(**spec)
+            tasks = [await penstock.begin() for _ in range(room)]
+            assert (await refused_grant(penstock)).code == "concurrency_limit_exceeded"
+            assert await penstock.take(wait_ms=100) == []
+            await penstock.request("lease.fail", {**fence(tasks[0]), "reason": "r"})
+            await penstock.begin()
 
-    async def test_namespaces_have_their_own(self, either: House) -> None:
+    async def test_namespaces_have_their_own(self, penstock: House) -> None:
         for namespace in ("a", "b"):
-            await either.create(concurrency_key="k", namespace=namespace)
+            await penstock.create(concurrency_key="k", namespace=namespace)
         for _ in range(2):
-            await either.begin()
+            await penstock.begin()
 
 
 class TestQueues:
-    async def test_a_limit_is_named_only_where_it_holds_work_back(self, either: House) -> None:
+    async def test_a_limit_is_named_only_where_it_holds_work_back(self, penstock: House) -> None:
         for _ in range(2):
-            await either.create(concurrency_key="full", capabilities=["gpu"])
-        task = await either.begin(capabilities=["gpu"])
+            await penstock.create(concurrency_key="full", capabilities=["gpu"])
+        task = await penstock.begin(capabilities=["gpu"])
         for capabilities, code in (
             (["gpu"], "concurrency_limit_exceeded"),
             ([], "no_eligible_execution"),
             (["gpu"], "concurrency_limit_exceeded"),
         ):
-            error = await either.refused("work.grant", {"worker_id": "w2", "capabilities": capabilities})
+            error = await penstock.refused("work.grant", {"worker_id": "w2", "capabilities": capabilities})
             assert error.code == code
-        elsewhere = await either.refused(
+        elsewhere = await penstock.refused(
             "work.grant", {"worker_id": "w2", "lanes": ["other"], "capabilities": ["gpu"]}
         )
         assert elsewhere.code == "no_eligible_execution"
-        await either.request("lease.complete", fence(task))
-        await either.request("lease.complete", fence(await either.begin(capabilities=["gpu"])))
-        error = await either.refused("work.grant", {"worker_id": "w2", "capabilities": ["gpu"]})
+        await penstock.request("lease.complete", fence(task))
+        await penstock.request("lease.complete", fence(await penstock.begin(capabilities=["gpu"])))
+        error = await penstock.refused("work.grant", {"worker_id": "w2", "capabilities": ["gpu"]})
         assert error.code == "no_eligible_execution"
 
-    async def test_a_grant_looks_past_what_has_no_room(self, either: House) -> None:
+    async def test_a_grant_looks_past_what_has_no_room(self, penstock: House) -> None:
         for _ in range(3):
-            await either.create(concurrency_key="full", priority=9)
-        await either.begin()
-        free = await either.create()
-        [grant] = (await either.request("work.grant", {"worker_id": "w2"}))["items"]
+            await penstock.create(concurrency_key="full", priority=9)
+        await penstock.begin()
+        free = await penstock.create()
+        [grant] = (await penstock.request("work.grant", {"worker_id": "w2"}))["items"]
         assert grant["execution_id"] == free
 
-    async def test_one_limit_that_ran_dry_hides_no_other(self, either: House) -> None:
+    async def test_one_limit_that_ran_dry_hides_no_other(self, penstock: House) -> None:
         """Work under many limits in one lane, for workers that ask for one at a time."""
         for n in range(4):
-            execution_id = await either.create(concurrency_key=f"k{n}")
-            assert (await either.begin())["execution_id"] == execution_id
+            execution_id = await penstock.create(concurrency_key=f"k{n}")
+            assert (await penstock.begin())["execution_id"] == execution_id
 
-    async def test_one_limit_without_room_hides_no_other(self, either: House) -> None:
-        full = await either.create(concurrency_key="full")
-        assert (await either.begin())["execution_id"] == full
-        await either.create(concurrency_key="full")
-        free = [await either.create(concurrency_key=f"k{n}") for n in range(3)]
-        assert {(await either.begin())["execution_id"] for _ in free} == set(free)
+    async def test_one_limit_without_room_hides_no_other(self, penstock: House) -> None:
+        full = await penstock.create(concurrency_key="full")
+        assert (await penstock.begin())["execution_id"] == full
+        await penstock.create(concurrency_key="full")
+        free = [await penstock.create(concurrency_key=f"k{n}") for n in range(3)]
+        assert {(await penstock.begin())["execution_id"] for _ in free} == set(free)

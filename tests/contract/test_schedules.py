@@ -11,6 +11,7 @@ import pytest
 
 from house import House, fence
 from penstock import Client
+from penstock.ids import partition_of
 from penstock.runtime import start
 from penstock.store import Store
 
@@ -297,12 +298,14 @@ class TestExactlyOnce:
             penstock.settings.valkey_url,
             service="scheduler",
             root=penstock.root,
+            partitions=penstock.settings.partitions,
             dev=True,
             skew=lambda: penstock.skew_ms,
         )
-        handed_out = await dying.call(0, "due", {"limit": 100})
+        partition = partition_of(made["schedule_id"])
+        handed_out = await dying.call(partition, "due", {"limit": 100})
         assert [each["schedule_id"] for each in handed_out["outside"]] == [made["schedule_id"]]
-        assert "outside" not in await dying.call(0, "due", {"limit": 100})
+        assert "outside" not in await dying.call(partition, "due", {"limit": 100})
         async with another_scheduler(penstock):
             [tick] = await until_ticks(penstock, 1)
             # It was only slow, not dead: too late now.
@@ -312,7 +315,7 @@ class TestExactlyOnce:
                 "fires": [[made["next_at"], NOWHERE]],
                 "skipped": 0,
             }
-            assert await dying.call(0, "schedule_fire", late) == {"fired": 0}
+            assert await dying.call(partition, "schedule_fire", late) == {"fired": 0}
             assert [each["execution_id"] for each in await ticks(penstock)] == [tick["execution_id"]]
         await dying.close()
 

@@ -1,7 +1,7 @@
 """What a command may cost, in commands of the usual kind (some 20 µs): one FCALL is bounded by cost, not by number."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 MOST: Final = 96
 """The weight of one FCALL, so that it holds Valkey for about 2 ms. What weighs as much goes alone."""
@@ -24,13 +24,16 @@ _FIXED: Final[Mapping[str, int]] = {
 }
 
 
-def _of_max(args: Any) -> int:
-    """As many executions as the command asks for."""
-    most = cast("dict[str, int]", args)["max"] if isinstance(args, dict) else args.max
-    return min(MOST, max(1, int(most)))
+def _of_executions(args: dict[str, Any]) -> int:
+    """As many executions as the command names or asks for."""
+    return min(MOST, max(1, len(args["ids"]) if "ids" in args else int(args["max"])))
 
 
-_BY_ARGUMENTS: Final[Mapping[str, Callable[[Any], int]]] = {"hand_out": _of_max, "grant": _of_max}
+_BY_ARGUMENTS: Final[Mapping[str, Callable[[dict[str, Any]], int]]] = {
+    "hand_out": _of_executions,
+    "grant": _of_executions,
+    "heads": _of_executions,
+}
 
 
 def weight(op: str, args: Any) -> int:

@@ -1,0 +1,196 @@
+"""From those who wait to what each of them gets: one question to the state machine, or two over several partitions.
+
+Where one partition may have work it is asked to hand it out. Where several may, each is first asked for its best
+(`heads`), so that priority, age and fairness hold over all of them, and then handed what was chosen there.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.errors import PenstockError
+from penstock.store import Store
+from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile
+from penstock_scheduler.shares import Choice, Share, share
+
+
+class Given(msgspec.Struct):
+    """What one who waits got."""
+
+    tasks: list[dict[str, Any]] = []
+    grants: dict[int, list[list[Any]]] = {}
+    """By partition: what other partitions must admit before it may be claimed."""
+
+
+class Answer(msgspec.Struct):
+    """What became of an ask."""
+
+    given: list[Given]
+    """One for each that waits, in their order."""
+    dry: list[tuple[int, str]] = []
+    """Lanes of partitions that have nothing more."""
+    error: PenstockError | None = None
+    """Why a partition could not answer."""
+    order: dict[str, int] = {}
+    """Of what was chosen among several partitions: the place of each execution."""
+
+
+class _Order(msgspec.Struct):
+    """A question to one partition, and for whom."""
+
+    answer: Answer
+    partition: int
+    takers: list[int]
+    lanes: Sequence[str]
+    """Those that turn out dry by its reply."""
+    arguments: dict[str, Any]
+
+
+class HandOut:
+    """What the scheduler asks the state machine for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Hands out to all of them: one pipeline, or two."""
+        answers = [Answer([Given() for _ in ask.takers]) for ask in asks]
+        orders: list[_Order] = []
+        several: list[tuple[Ask, Answer]] = []
+        for ask, answer in zip(asks, answers, strict=True):
+            if len(ask.partitions) == 1:
+                arguments = {**ask.profile.search(ask.wanted), "takers": _described(ask.takers)}
+                takers = list(range(len(ask.takers)))
+                orders.append(_Order(answer, ask.partitions[0], takers, ask.profile.lanes, arguments))
+            else:
+                several.append((ask, answer))
+        if several:
+            orders += await self._chosen(several)
+        replies = await self._store.call_many(
+            [(order.partition, "hand_out", order.arguments) for order in orders]
+        )
+        for order, reply in zip(orders, replies, strict=True):
+            _settle(order, reply)
+        for answer in answers:
+            if answer.order:
+                for given in answer.given:
+                    given.tasks.sort(key=lambda task: answer.order[task["execution_id"]])
+        return answers
+
+    async def _chosen(self, several: Sequence[tuple[Ask, Answer]]) -> list[_Order]:
+        """Orders for the best of several partitions."""
+        searches = [(ask.profile, ask.partitions, ask.wanted) for ask, _ in several]
+        orders: list[_Order] = []
+        for (ask, answer), found in zip(several, await self._best(searches), strict=True):
+            chosen, answer.dry, answer.error = found
+            answer.order = {choice.execution_id: place for place, choice in enumerate(chosen.choices)}
+            turns = _rounds([parked.request.max for parked in ask.takers])
+            by_partition: dict[int, list[tuple[str, int]]] = {}
+            for choice in chosen.choices:
+                by_partition.setdefault(choice.partition, []).append((choice.execution_id, next(turns)))
+            for partition in ask.partitions:
+                picks = by_partition.get(partition, [])
+                if not picks and not chosen.turns:
+                    continue
+                takers = sorted({taker for _, taker in picks})
+                arguments = {
+                    "takers": _described([ask.takers[taker] for taker in takers]),
+                    "ids": [execution_id for execution_id, _ in picks],
+                    "to": [takers.index(taker) + 1 for _, taker in picks],
+                    "turns": chosen.turns,
+                }
+                orders.append(_Order(answer, partition, takers, (), arguments))
+        return orders
+
+    async def _best(
+        self, searches: Sequence[tuple[Profile, Sequence[int], int]]
+    ) -> list[tuple[Share, list[tuple[int, str]], PenstockError | None]]:
+        """For each search what is best, where there is nothing at all, and what could not be asked."""
+        questions = [
+            (partition, "heads", profile.search(most))
+            for profile, partitions, most in searches
+            for partition in partitions
+        ]
+        replies = iter(await self._store.call_many(questions))
+        found: list[tuple[Share, list[tuple[int, str]], PenstockError | None]] = []
+        for profile, partitions, most in searches:
+            heads: dict[int, list[Any]] = {}
+            dry: list[tuple[int, str]] = []
+            error = None
+            for partition in partitions:
+                reply = next(replies)
+                if isinstance(reply, PenstockError):
+                    error = reply
+                    continue
+                heads[partition] = reply["lanes"]
+                more = reply.get("more", {})
+                dry += [
+                    (partition, lane)
+                    for lane, of in zip(profile.lanes, reply["lanes"], strict=True)
+                    if not of and lane not in more
+                ]
+            found.append((share(heads, profile.lanes, min(most, MAX_TASKS)), dry, error))
+        return found
+
+    async def grants(
+        self, profile: Profile, partitions: Sequence[int], worker_id: str, most: int
+    ) -> tuple[list[tuple[int, list[Any]]], list[int]]:
+        """Grants with their partitions, best first, and the partitions that may have more. Raises PenstockError."""
+        if len(partitions) == 1:
+            [partition] = partitions
+            reply = await self._store.call(
+                partition, "grant", {"worker_id": worker_id, **profile.search(most)}
+            )
+            return [(partition, each) for each in reply["grants"]], [partition] if "more" in reply else []
+        [(chosen, dry, error)] = await self._best([(profile, partitions, most)])
+        if error is not None:
+            raise error
+        orders: list[tuple[int, str, dict[str, Any]]] = []
+        for partition in partitions:
+            ids = [choice.execution_id for choice in chosen.choices if choice.partition == partition]
+            if ids or chosen.turns:
+                orders.append(
+                    (partition, "grant", {"worker_id": worker_id, "ids": ids, "turns": chosen.turns})
+                )
+        granted: dict[Choice, list[Any]] = {}
+        for (partition, _, _), reply in zip(orders, await self._store.call_many(orders), strict=True):
+            if isinstance(reply, PenstockError):
+                raise reply
+            granted |= {Choice(partition, each[1]): each for each in reply["grants"]}
+        grants = [(choice.partition, granted[choice]) for choice in chosen.choices if choice in granted]
+        empty = {p for p in partitions if all((p, lane) in dry for lane in profile.lanes)}
+        return grants, [p for p in partitions if p not in empty]
+
+
+def _described(takers: Sequence[Parked]) -> list[dict[str, Any]]:
+    return [
+        {
+            "worker_id": parked.request.worker_id,
+            "max": parked.request.max,
+            "lease_ttl_ms": parked.request.lease_ttl_ms,
+            "start": parked.request.start,
+        }
+        for parked in takers
+    ]
+
+
+def _rounds(rooms: Sequence[int]) -> "itertools.chain[int]":
+    """Who is next, by turns, as long as each has room."""
+    return itertools.chain.from_iterable(
+        [taker for taker, room in enumerate(rooms) if room > turn] for turn in range(max(rooms))
+    )
+
+
+def _settle(order: _Order, reply: dict[str, Any] | PenstockError) -> None:
+    if isinstance(reply, PenstockError):
+        order.answer.error = reply
+        return
+    more = reply.get("more", {})
+    order.answer.dry += [(order.partition, lane) for lane in order.lanes if lane not in more]
+    for taker, tasks, grants in zip(order.takers, reply["tasks"], reply["grants"], strict=True):
+        given = order.answer.given[taker]
+        given.tasks += tasks
+        if grants:
+            given.grants[order.partition] = grants
