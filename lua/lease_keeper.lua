@@ -153,17 +153,25 @@ function ops.release(a)
   return Fences.consume(x, a, 'release', { state = x.state })
 end
 
--- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress.
+-- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress, at most one in
+-- so many ms: the last of them is told when that time is over, or the execution moves on.
 function ops.progress(a)
   local x = Fences.hold(a)
   x.progress = { pct = a.pct, message = a.message or '', at = Call.now }
   x.updated_at = Call.now
-  Executions.tell(x, 'progress', { actor = 'worker:' .. x.worker_id, data = { pct = a.pct, message = a.message or '' } })
+  local actor, told_at = 'worker:' .. x.worker_id, x.progress_told_at
+  local may_tell_at = told_at and told_at + (Call.limits.progress_events_ms or 0) or 0
+  if may_tell_at > Call.now then
+    x.progress_untold = { actor = actor, at = may_tell_at }
+  else
+    Executions.tell_progress(x, actor)
+  end
   return { progress = x.progress }
 end
 
 local function due_execution(x)
   local now = Call.now
+  if x.progress_untold and x.progress_untold.at <= now then Executions.tell_progress(x, x.progress_untold.actor) end
   if x.state == 'retry_wait' then
     if x.wake_at <= now then States.transition(x, 'ready', { actor = 'lease-keeper' }) end
   elseif x.state == 'suspended' then

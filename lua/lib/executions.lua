@@ -4,7 +4,8 @@
 -- capabilities, sorted, comma-joined), fresh (the next claim begins a new attempt), via (which verb claims it:
 -- nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last (the outcome
 -- that consumed the last lease, for repeats), lost (the lease that was taken away), member (key in its flow),
--- waited (somebody waits for its end), children_open (lib/children.lua).
+-- waited (somebody waits for its end), children_open (lib/children.lua), progress_told_at (when the last event about its
+-- progress was), progress_untold {actor, at} (what has come since waits for that time).
 
 local DEFAULT_MAX_RECLAIMS = 10
 -- Ends that one hint tells of in full: a hint has to stay well within a NATS message.
@@ -31,7 +32,8 @@ Records.define('x', function(x)
   if x.state == 'retry_wait' then
     placement[Due.key('lease_keeper', 'x')] = x.wake_at
   elseif x.lease_id then
-    placement[Due.key('lease_keeper', 'x')] = earliest(x.lease_expires_at, x.attempt_expires_at)
+    local lease_keeper = earliest(x.lease_expires_at, x.attempt_expires_at)
+    placement[Due.key('lease_keeper', 'x')] = earliest(lease_keeper, x.progress_untold and x.progress_untold.at)
   elseif x.state == 'suspended' and x.wake_at then
     placement[Due.key(x.wake_by or 'signal_router', 'x')] = x.wake_at
   end
@@ -59,6 +61,12 @@ function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIM
 -- An event of this execution, into the outbox and its history.
 function Executions.tell(x, name, about)
   x.log = (x.log or '') .. Events.emit('execution', x, name, about)
+end
+
+-- The event about what its worker last said of its progress.
+function Executions.tell_progress(x, actor)
+  x.progress_told_at, x.progress_untold = Call.now, nil
+  Executions.tell(x, 'progress', { actor = actor, data = { pct = x.progress.pct, message = x.progress.message } })
 end
 
 -- Refuses a spec whose times make no sense now. within: where it stands in the request ('children[0].').

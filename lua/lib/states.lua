@@ -25,6 +25,7 @@ end
 -- (default: the state's name), why (the event's reason), data, actor, outcome}. Indexes follow by placement.
 function States.transition(x, to, about)
   States.check(x, to)
+  if x.progress_untold then Executions.tell_progress(x, x.progress_untold.actor) end
   local from = x.state
   x.state = to
   x.reason = about.reason

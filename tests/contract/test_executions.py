@@ -321,8 +321,12 @@ class TestRead:
         error = await penstock.refused("execution.history", {"execution_id": execution_id, "cursor": "x"})
         assert error.detail == {"field": "cursor"}
 
-    async def test_a_long_history(self, penstock: House) -> None:
+    async def test_a_long_history(self, nats_url: str, valkey_url: str) -> None:
         """Its beginning has moved out of the record."""
+        async with House.open(nats_url, valkey_url, progress_events_ms=0) as penstock:
+            await self._a_long_history(penstock)
+
+    async def _a_long_history(self, penstock: House) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         steps = [{**fence(task), "pct": n / 10, "message": "m" * 50} for n in range(600)]

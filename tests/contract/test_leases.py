@@ -410,6 +410,28 @@ class TestOutcomes:
 
 
 class TestProgress:
+    async def test_progress_makes_few_events_and_the_last_is_never_lost(self, penstock: House) -> None:
+        """At most one in a second: the first at once, what came meanwhile when the second is over or with the end."""
+        execution_id = await penstock.create()
+        task = await penstock.begin()
+
+        async def told() -> list[float]:
+            page = await penstock.request("execution.history", {"execution_id": execution_id})
+            return [event["data"]["pct"] for event in page["items"] if event["event"] == "progress"]
+
+        for pct in (1, 2, 3):
+            await penstock.request("lease.progress", {**fence(task), "pct": pct})
+        assert (await penstock.get(execution_id))["progress"]["pct"] == 3
+        assert await told() == [1]
+        penstock.move_clock(1000)
+        await penstock.until(told, lambda found: found == [1, 3], "the progress that waited")
+        for pct in (4, 5):
+            await penstock.request("lease.progress", {**fence(task), "pct": pct})
+        await penstock.request("lease.complete", {**fence(task), "result": None})
+        page = await penstock.request("execution.history", {"execution_id": execution_id})
+        assert [event["event"] for event in page["items"]][-2:] == ["progress", "completed"]
+        assert await told() == [1, 3, 5]
+
     async def test_progress(self, penstock: House) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()

@@ -23,7 +23,7 @@ numbers = itertools.count()
 @pytest.fixture
 async def penstock(nats_url: str) -> AsyncIterator[House]:
     with valkey_server() as url:
-        async with House.open(nats_url, url, sweep_ms=60_000) as house:
+        async with House.open(nats_url, url, sweep_ms=60_000, progress_events_ms=0) as house:
             yield house
 
 

@@ -569,6 +569,34 @@ async def test_a_durable_or_stream_that_vanished_comes_back(client: Client, root
         await until(lambda: got.seen == [b"one", b"two"])
 
 
+async def test_a_loss_that_is_noticed_while_messages_are_asked_for_is_mended_at_once(
+    client: Client, root: str
+):
+    """The durable vanishes in the very step that asks it: nothing else would tell for some ten seconds."""
+    await streams.ensure(client.jetstream(), root)
+    collector = Collector()
+    consumer = Consumer(streams.SIGNALS, "router", collector, heartbeat=10.0)
+    pull, pulled = consumer._pull, asyncio.Event()  # pyright: ignore[reportPrivateUsage]
+
+    async def pull_and_lose() -> None:
+        await pull()
+        if not pulled.is_set():
+            await client.flush()
+            await client.jetstream().delete_consumer(consumer._name, "router")  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: consumer._lost)  # pyright: ignore[reportPrivateUsage]
+            pulled.set()
+
+    consumer._pull = pull_and_lose  # pyright: ignore[reportPrivateUsage]
+    await consumer.start(client, root)
+    try:
+        await asyncio.wait_for(pulled.wait(), DEADLINE_S)
+        await client.jetstream().publish(f"{root}.signal.w.go", b"x")
+        await until(is_left(client, root, 0))
+        assert collector.seen == [b"x"]
+    finally:
+        await consumer.stop()
+
+
 async def test_everything_survives_a_killed_server(tmp_path: Path, root: str):
     server = NatsServer(tmp_path)
     server.start()

@@ -36,6 +36,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_IDEMPOTENCY_TTL_MS": "60000",
         "PENSTOCK_GRANT_TTL_MS": "1000",
         "PENSTOCK_RETENTION_MS": "5",
+        "PENSTOCK_PROGRESS_EVENTS_MS": "250",
         "PENSTOCK_STREAM_REPLICAS": "3",
         "PENSTOCK_REPLY_PREFIXES": "_INBOX.,mine.",
         "PENSTOCK_METRICS_HOST": "10.0.0.1",
@@ -61,6 +62,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "max_payload_bytes": 2048,
         "idempotency_ttl_ms": 60000,
         "grant_ttl_ms": 1000,
+        "progress_events_ms": 250,
         "retention_ms": 5,
     }
 

@@ -77,6 +77,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention_ms: Annotated[
         int, Meta(ge=1, description="how long finished executions are kept unless they say otherwise")
     ] = 7 * 24 * 3_600_000
+    progress_events_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3_600_000,
+            description="an execution's progress makes at most one audit event in so long, the last one always;"
+            " 0: each report makes one",
+        ),
+    ] = 1000
     stream_replicas: Annotated[
         int, Meta(ge=1, le=5, description="copies of each JetStream stream: 1 on one node, 3 on a cluster")
     ] = 1
@@ -138,6 +147,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "idempotency_ttl_ms": self.idempotency_ttl_ms,
             "grant_ttl_ms": self.grant_ttl_ms,
             "retention_ms": self.retention_ms,
+            "progress_events_ms": self.progress_events_ms,
         }
 
     def shown(self) -> dict[str, Any]:
