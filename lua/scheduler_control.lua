@@ -121,6 +121,14 @@ end
 -- errors: execution_not_found. events: none.
 function ops.explain(a) return Facts.of(Executions.read(a.execution_id)) end
 
+-- ahead: how many stand before such a place in a queue here. args: the `queue` of an execution's facts. reply: {ahead}.
+-- errors, events: none.
+function ops.ahead(a)
+  Call.settle()
+  local key = Queues.name(a.lane, a.caps or '', a.fairness_key or '', a.limit)
+  return { ahead = redis.call('ZCOUNT', key, '-inf', '(' .. string.format('%.17g', a.score)) }
+end
+
 -- limit_use: how a token that is kept here stands. args: token. reply: {kind, id, running, max_concurrent, in_window,
 -- max_per_window, window_ms, retry_after_ms}; of a budget {kind, id, exhausted, dimensions, reset_at}.
 -- errors, events: none.

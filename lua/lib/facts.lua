@@ -32,6 +32,7 @@ local function queue(x, facts)
     facts.grant = { worker_id = x.grant_worker, expires_at = x.grant_expires_at }
   else
     facts.ahead = redis.call('ZRANK', Queues.key(x), x.id) or nil
+    facts.queue = { lane = x.lane, caps = x.caps, fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x) }
   end
   if not x.limit then return end
   local block = Blocks.read(x.limit)

@@ -30,12 +30,19 @@ class Explanations:
         return await asyncio.gather(*map(self._explain, call.items), return_exceptions=True)
 
     async def _explain(self, item: ExecutionExplain) -> dict[str, Any]:
-        facts = await self._store.call(partition_of(item.execution_id), "explain", item)
+        home = partition_of(item.execution_id)
+        facts = await self._store.call(home, "explain", item)
         if remote := facts.pop("remote", None):
             found = await self._store.call_many(
                 [(int(token.split("/")[1].split("-")[0]), "limit_use", {"token": token}) for token in remote]
             )
             limits = [each for each in found if not isinstance(each, PenstockError)]
             facts["limits"] = [*(facts.get("limits") or ()), *limits]
+        if queue := facts.pop("queue", None):
+            others = [p for p in range(self._store.partitions) if p != home]
+            found = await self._store.call_many([(p, "ahead", queue) for p in others])
+            facts["ahead"] = (facts.get("ahead") or 0) + sum(
+                each["ahead"] for each in found if not isinstance(each, PenstockError)
+            )
         workers = await self._registry() if facts["state"] == "ready" else None
         return explain(facts, workers)
