@@ -625,7 +625,7 @@ async def test_explain_times(penstock: House) -> None:
 
 
 async def test_explain_the_queue(penstock: House) -> None:
-    await penstock.create(capabilities=["gpu"])
+    await penstock.create(capabilities=["gpu"], priority=1)
     behind = await penstock.create(capabilities=["gpu"])
     text, facts = await explain(penstock, behind)
     assert "No registered worker" in text
