@@ -1,4 +1,4 @@
-"""What an outbox entry holds: a msgpack array [head, event, head, event, …], as lua/lib/events.lua packs it.
+"""What an outbox entry holds: a msgpack array [head, event, head, event, …], as lua/core/events.lua packs it.
 
 head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for what is absent.
 """

@@ -2,7 +2,7 @@
 
 The execution's partition checks the fence; the budget's counts the report and notes whom it stops; the
 execution's ends the lease; the budget's takes note. Whatever dies in between, the budget's due loop hands the
-rest out again. lua/lib/budgets.lua says why that is safe.
+rest out again. lua/limit/budgets.lua says why that is safe.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""budget.create, .get, .replenish, .reset and .delete. The rules stand in lua/lib/budgets.lua."""
+"""budget.create, .get, .replenish, .reset and .delete. The rules stand in lua/limit/budgets.lua."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """Why does it not run now? One reason, in a sentence, with what to do: a pure function of facts.
 
-The facts are lua/lib/facts.lua's, with `limits` completed and `workers` added by the caller.
+The facts are lua/ops/scheduler/explain.lua's, with `limits` completed and `workers` added by the caller.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What executions need room in: quotas, concurrency keys, budgets. The rules stand in lua/lib/limits.lua.
+"""What executions need room in: quotas, concurrency keys, budgets. The rules stand in lua/limit/limits.lua.
 
 A limit's books are kept in the partition that its token names. Where that is not the execution's own, a grant
 is admitted there before it may be used; slots and wake-ups travel as hints, and run out or come again by

@@ -1,4 +1,4 @@
-"""Which signals a condition still needs, in words. Conditions and tallies are lua/lib/conditions.lua's."""
+"""Which signals a condition still needs, in words. Conditions and tallies are lua/waitpoint/conditions.lua's."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
 """Lists that go over all partitions: newest first, with one cursor.
 
-A page ends at its limit, or before it is more than one message carries (lua/lib/lists.lua cuts each partition's).
+A page ends at its limit, or before it is more than one message carries (lua/core/lists.lua cuts each partition's).
 """
 
 import asyncio

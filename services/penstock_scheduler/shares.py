@@ -26,7 +26,7 @@ class Share(NamedTuple):
 def share(heads: Mapping[int, Sequence[Sequence[Sequence[Any]]]], lanes: Sequence[str], most: int) -> Share:
     """Chooses at most `most` of the heads that partitions answered to the op `heads`, lane by lane.
 
-    Stride scheduling as within a partition (lua/lib/queue_turns.lua): the fairness key with the fewest turns is
+    Stride scheduling as within a partition (lua/queue/turns.lua): the fairness key with the fewest turns is
     next, of equal ones the key whose best work is first. A key's turns are the most that any partition knows of, and
     few behind those of the key that has had most: one that has just come where nobody else was starts there.
     """

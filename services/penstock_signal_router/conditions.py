@@ -1,4 +1,4 @@
-"""Conditions: checked here, compiled to the form that lua/lib/conditions.lua evaluates."""
+"""Conditions: checked here, compiled to the form that lua/waitpoint/conditions.lua evaluates."""
 
 from typing import Any, Final
 

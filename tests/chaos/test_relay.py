@@ -60,7 +60,7 @@ class Grounds:
         await self.store.execute("XADD", self.key(partition), "*", "e", blob)
 
     def events(self, partition: int, count: int) -> bytes:
-        """An entry, as lua/lib/events.lua writes it, of the next events of a few entities."""
+        """An entry, as lua/core/events.lua writes it, of the next events of a few entities."""
         items: list[Any] = []
         for _ in range(count):
             entity = f"{partition}-{random.randrange(20):08x}-0000-7000-8000-000000000000"

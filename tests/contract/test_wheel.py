@@ -37,7 +37,7 @@ def test_the_wheel_holds_the_packages_and_the_library(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     services = {path.name for path in (REPOSITORY / "services").glob("penstock_*")}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"penstock", *services}
-    assert {"penstock/lua/manifest", "penstock/lua/lib/prelude.lua", "penstock/py.typed"} <= set(names)
+    assert {"penstock/lua/manifest", "penstock/lua/core/prelude.lua", "penstock/py.typed"} <= set(names)
 
 
 async def test_an_installed_wheel_runs_outside_the_repository(

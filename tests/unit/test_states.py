@@ -5,12 +5,12 @@ from pathlib import Path
 
 from penstock.states import FLOW_MOVES, MOVES, REASONS, TERMINAL
 
-LIB = Path(__file__).resolve().parents[2] / "lua" / "lib"
+LUA = Path(__file__).resolve().parents[2] / "lua"
 
 
 def moves_in(file: str) -> dict[str, frozenset[str]]:
     """The `local MOVES = {…}` of a Lua file."""
-    found = re.search(r"^local MOVES = \{\n(.*?)^\}", (LIB / file).read_text(), re.MULTILINE | re.DOTALL)
+    found = re.search(r"^local MOVES = \{\n(.*?)^\}", (LUA / file).read_text(), re.MULTILINE | re.DOTALL)
     assert found, f"{file} has no table of moves"
     return {
         state: frozenset(re.findall(r"(\w+) = true", targets))
@@ -19,28 +19,32 @@ def moves_in(file: str) -> dict[str, frozenset[str]]:
 
 
 def test_executions_move_as_the_contract_says() -> None:
-    assert moves_in("states.lua") == MOVES
+    assert moves_in("execution/states.lua") == MOVES
 
 
 def test_flows_move_as_the_contract_says() -> None:
-    assert moves_in("flows.lua") == FLOW_MOVES
+    assert moves_in("flow/flows.lua") == FLOW_MOVES
 
 
 def test_terminal_states_are_the_same() -> None:
-    found = re.search(r"^States\.TERMINAL = \{(.*)\}", (LIB / "states.lua").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^Executions\.TERMINAL = \{(.*)\}", (LUA / "execution/record.lua").read_text(), re.MULTILINE
+    )
     assert found and set(re.findall(r"(\w+) = true", found[1])) == TERMINAL
 
 
 def test_only_transition_changes_a_state() -> None:
     """One place moves an execution; records are born with a state where they are made."""
     written = {
-        f"{path.name}: {line.strip()}"
-        for path in [*LIB.glob("*.lua"), *LIB.parent.glob("*.lua")]
+        f"{path.relative_to(LUA)}: {line.strip()}"
+        for path in LUA.rglob("*.lua")
         for line in path.read_text().splitlines()
         if re.match(r"\s*(x\.\w+, )*x\.state(, x\.\w+)* =[^=]", line)
     }
-    assert {line.partition(":")[0] for line in written} <= {"states.lua", "executions.lua"}, written
-    assert sum(line.startswith("states.lua") for line in written) == 1, written
+    assert {line.partition(":")[0] for line in written} <= {"execution/states.lua", "execution/life.lua"}, (
+        written
+    )
+    assert sum(line.startswith("execution/states.lua") for line in written) == 1, written
 
 
 def test_reasons_belong_to_states() -> None:

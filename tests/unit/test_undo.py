@@ -24,7 +24,7 @@ do
     Call.hint_item('cancel', { 'w', 'x', 'l' })
     Call.hint('ready', 'spoilt', 1)
     Executions.stop(x, 'spoilt', 'canceled', 'test')
-    Call.settle()
+    Records.settle()
     if a.retire then Executions.retire(x) end
   end
 
@@ -40,7 +40,7 @@ do
   function ops.spoil_within(a)
     local x = Records.edit('x', a.execution_id)
     x.progress = { pct = 7 }
-    local ok = Call.attempt(ops.spoil, a)
+    local ok = Records.attempt(ops.spoil, a)
     return { ok = ok, pct = x.progress.pct, state = x.state }
   end
 

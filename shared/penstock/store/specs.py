@@ -18,7 +18,7 @@ def normalize(spec: ExecutionSpec) -> None:
 
 
 def limit_of(spec: ExecutionSpec, namespace: str, partitions: int) -> str | None:
-    """The tokens that an execution needs room in, as lua/lib/limits.lua names them."""
+    """The tokens that an execution needs room in, as lua/limit/limits.lua names them."""
     tokens = [f"b/{budget_id}" for budget_id in sorted(set(spec.budget_ids))]
     if spec.concurrency_key is not None:
         key = f"{namespace}.{spec.concurrency_key}"

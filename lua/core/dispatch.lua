@@ -1,0 +1,67 @@
+-- One FCALL is a header, then a batch of commands, each [op, args], each answered on its own. Changes are gathered in memory
+-- and written once at the end: ten commands that touch one flow write it once.
+--
+-- Needs: Call, Keys, Memory, Records.
+
+-- Ops that every service has.
+local common = {}
+
+-- ping: whether the function answers. args: none. reply: {now}.
+function common.ping() return { now = Call.now } end
+
+-- deployment: the number of partitions, fixed by the first service that ever asks. To be asked in partition 0.
+-- args: partitions. reply: {partitions, now}. errors: none.
+function common.deployment(a)
+  local key = Keys.partitions()
+  redis.call('SETNX', key, a.partitions)
+  return { partitions = tonumber(redis.call('GET', key)), now = Call.now }
+end
+
+local function failure(code, message) return pack({ error = { code = code, message = message } }) end
+
+-- A reply, packed. A string is one that is packed already.
+local function reply_of(op, args)
+  local reply = op(args)
+  return type(reply) == 'string' and reply or pack(reply)
+end
+
+local function answer(ops, command)
+  local op = ops[command[1]] or common[command[1]]
+  if not op then
+    return failure('internal', 'no op ' .. tostring(command[1]) .. ': the library is older than the service')
+  end
+  local full = Memory.refusal(command[1])
+  if full then return pack({ error = full }) end
+  local ok, reply = Records.attempt(reply_of, op, command[2])
+  if ok then return reply end
+  if type(reply) == 'table' and reply.code then return pack({ error = reply }) end
+  return failure('internal', type(reply) == 'table' and tostring(reply.err) or tostring(reply))
+end
+
+local function run(service, keys, args)
+  pack, unpack_msg = cmsgpack.pack, cmsgpack.unpack
+  Call.begin(keys[1], unpack_msg(args[1]))
+  local ops = Ops[service]
+  local replies = { '' }
+  local commands, ids = {}, {}
+  for i = 2, #args do
+    local command = unpack_msg(args[i])
+    commands[i] = command
+    ids[#ids + 1] = command[2].execution_id
+  end
+  Records.prefetch('x', ids)
+  for i = 2, #args do replies[i] = answer(ops, commands[i]) end
+  Call.finish()
+  replies[1] = Call.packed_hints()
+  return replies
+end
+
+-- Makes a service's ops callable. allow-oom: at maxmemory Valkey would refuse the function as a whole, also what frees
+-- memory; core/memory.lua refuses what makes more.
+function Dispatch.serve(service)
+  redis.register_function({
+    function_name = 'penstock_' .. service,
+    callback = function(keys, args) return run(service, keys, args) end,
+    flags = { 'allow-oom' },
+  })
+end

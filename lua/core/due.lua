@@ -1,0 +1,78 @@
+-- Due work: per service and kind of record one sorted set of ids by due time, `due:<service>:<kind>`. Records'
+-- placements fill them; a service's DueLoop sleeps until the earliest and then calls its `due` op.
+--
+-- Needs: Call, Keys, Records, Undo, Zsets.
+
+-- A handler that fails must not keep the head of the set for ever: its record comes again a minute later.
+local POSTPONE_MS = 60000
+
+-- Services as their loops call themselves.
+local NAMES = {
+  scheduler = 'scheduler', lease_keeper = 'lease-keeper', signal_router = 'signal-router',
+  mirror_observer = 'mirror-observer', cancel_reconciler = 'cancel-reconciler',
+}
+
+local services      -- due sets that this call came across: key -> service
+local outside       -- what handlers of this call leave to their service
+
+Call.on_begin(function() services, outside = {}, {} end)
+
+-- Work that a handler cannot do in here, for it leads into other partitions or needs Python: it goes to the service with
+-- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
+function Due.outside(item) Undo.append(outside, item) end
+
+function Due.key(service, kind)
+  local key = Keys.due(service, kind)
+  services[key] = NAMES[service]
+  return key
+end
+
+-- If an id joins a due set, its service's loop must know.
+Records.on_joined(function(key, at)
+  local service = services[key]
+  if service then Call.hint('due', service, at) end
+end)
+
+local function handle(handler, kind, id)
+  local record = Records.edit(kind, id)
+  if not record then
+    Zsets.remove(Due.key(handler.service, kind), id)
+    return nil
+  end
+  return handler.run(record)
+end
+
+local function text_of(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end
+
+-- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double. One that
+-- raises changes nothing and does not hinder the others; one that returns a text has failed but keeps its changes.
+-- Returns {handled, more, now, next_at, errors, outside}.
+function Due.run(service, handlers, limit)
+  local handled, more, errors = 0, false, {}
+  for kind, run in pairs(handlers) do
+    Records.settle()
+    local key = Due.key(service, kind)
+    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
+    if #ids == limit then more = true end
+    local handler = { service = service, run = run }
+    for _, id in ipairs(ids) do
+      local _, failure = Records.attempt(handle, handler, kind, id)
+      if failure then errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. text_of(failure) end
+      handled = handled + 1
+    end
+    Records.settle()
+    for _, id in ipairs(ids) do
+      local at = tonumber(redis.call('ZSCORE', key, id) or nil)
+      if at and at < Call.now then redis.call('ZADD', key, Call.now + POSTPONE_MS, id) end
+      if at == Call.now then more = true end
+    end
+  end
+  local next_at
+  for kind in pairs(handlers) do
+    local first = redis.call('ZRANGE', Due.key(service, kind), 0, 0, 'WITHSCORES')
+    local at = tonumber(first[2] or nil)
+    if at and (not next_at or at < next_at) then next_at = at end
+  end
+  return { handled = handled, more = more, now = Call.now, next_at = next_at,
+    errors = #errors > 0 and errors or nil, outside = #outside > 0 and outside or nil }
+end

@@ -1,0 +1,50 @@
+-- Hashes, written once per call: changes are gathered per key and leave as one HSET.
+--
+-- Needs: Call, Undo.
+
+local CHUNK = 2000
+local changes   -- key -> field -> text
+
+Call.on_begin(function() changes = {} end)
+
+function Hashes.set(key, field, text)
+  local of = changes[key]
+  if not of then
+    of = {}
+    changes[key] = of
+  end
+  Undo.set(of, field, text)
+end
+
+-- A field's text, or nil.
+function Hashes.get(key, field)
+  local of = changes[key]
+  return of and of[field] or redis.call('HGET', key, field) or nil
+end
+
+function Hashes.has(key, field)
+  local of = changes[key]
+  return of ~= nil and of[field] ~= nil or redis.call('HEXISTS', key, field) == 1
+end
+
+local function flush(key, of)
+  local args = {}
+  for field, text in pairs(of) do
+    args[#args + 1] = field
+    args[#args + 1] = text
+  end
+  for i = 1, #args, CHUNK do redis.call('HSET', key, unpack(args, i, math.min(i + CHUNK - 1, #args))) end
+end
+
+-- All of it, as a list of fields and texts.
+function Hashes.all(key)
+  if changes[key] then
+    flush(key, changes[key])
+    changes[key] = nil
+  end
+  return redis.call('HGETALL', key)
+end
+
+Call.on_write(function()
+  for key, of in pairs(changes) do flush(key, of) end
+end)

@@ -1,0 +1,47 @@
+-- Idempotency keys: the same key and body answer the first reply again (contract §1).
+--
+-- Needs: Call, Errors, Keys, Undo.
+
+local kept   -- of this call: key -> {digest, reply}, packed; false: it leaves
+
+Call.on_begin(function() kept = {} end)
+
+-- The first reply, or nil if the key is new. digest: of the request's body. Errors: idempotency_conflict.
+function Idempotency.check(verb, namespace, name, digest)
+  if not name then return nil end
+  local k = Keys.idempotency(verb, namespace, name)
+  local packed = kept[k]
+  if packed == nil then packed = redis.call('GET', k) end
+  if not packed then return nil end
+  local first = unpack_msg(packed)
+  if first.digest ~= digest then Errors.raise('idempotency_conflict', { idempotency_key = name }) end
+  return first.reply
+end
+
+function Idempotency.drop(verb, namespace, name)
+  Undo.set(kept, Keys.idempotency(verb, namespace, name), false)
+end
+
+function Idempotency.keep(verb, namespace, name, digest, reply)
+  if name then Undo.set(kept, Keys.idempotency(verb, namespace, name), pack({ digest = digest, reply = reply })) end
+end
+
+Call.on_write(function()
+  local ttl_ms = Call.limits.idempotency_ttl_ms or 86400000
+  for k, packed in pairs(kept) do
+    if packed then redis.call('SET', k, packed, 'PX', ttl_ms) else redis.call('UNLINK', k) end
+  end
+end)
+
+-- What a creating op answers: the first reply if its key is known, else what make(a) makes. verb, namespace: of the key.
+-- Errors: idempotency_conflict, and those of `make`.
+function Idempotency.once(verb, namespace, a, make)
+  local first = Idempotency.check(verb, namespace, a.idempotency_key, a.digest)
+  if first then
+    first.duplicate = true
+    return first
+  end
+  local reply = make(a)
+  Idempotency.keep(verb, namespace, a.idempotency_key, a.digest, reply)
+  return reply
+end

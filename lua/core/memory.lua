@@ -1,0 +1,35 @@
+-- Memory: at Valkey's maxmemory what frees or ends something still runs, what makes something new is refused.
+--
+-- Needs: Call.
+
+-- The ops, of any service, that make what stays: only these are refused.
+local GROWS = {
+  create = true, create_mirrored = true, replay = true, remember = true, schedule_create = true, schedule_fire = true,
+  flow_create = true, flow_add = true, quota_create = true, budget_create = true, frame = true, observe = true,
+}
+-- Asking Valkey costs some 20 µs, so its answer counts for so long.
+local LOOK_MS = 100
+
+local looked_at, refusal = 0, nil
+
+local function look()
+  -- Where the service's user may not ask INFO nothing is refused, and Valkey grows past its maxmemory.
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) ~= 'string' then return nil end
+  local limit = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
+  local used = tonumber(string.match(info, 'used_memory:(%d+)')) or 0
+  local apart = tonumber(string.match(info, 'mem_not_counted_for_evict:(%d+)')) or 0
+  if limit == 0 or used - apart < limit then return nil end
+  return {
+    code = 'valkey_unavailable',
+    message = 'Valkey is out of memory (maxmemory): give it more, or wait until work has ended and left',
+    detail = { retry_after_ms = 1000, used_memory = used, maxmemory = limit },
+  }
+end
+
+-- Why this op may not run now: an error as of Errors.raise; nil when it may.
+function Memory.refusal(op)
+  if not GROWS[op] then return nil end
+  if math.abs(Call.now - looked_at) >= LOOK_MS then looked_at, refusal = Call.now, look() end
+  return refusal
+end

@@ -1,0 +1,63 @@
+-- The nine states of an execution (contract §2) and the only place that changes one. What follows a move: reactions.lua.
+--
+-- Needs: Call, Errors, Executions.
+
+local MOVES = {
+  scheduled = { ready = true, canceled = true },
+  ready = { leased = true, canceled = true },
+  leased = { running = true, ready = true, canceled = true },
+  running = { retry_wait = true, suspended = true, completed = true, failed = true, canceled = true, ready = true },
+  retry_wait = { ready = true, failed = true, canceled = true },
+  suspended = { ready = true, failed = true, canceled = true },
+  completed = {}, failed = {}, canceled = {},
+}
+
+local react   -- react(x, from, to), after the event was told
+
+function States.when_moved(f) react = f end
+
+States.TERMINAL = Executions.TERMINAL
+States.HELD = { leased = true, running = true }
+
+-- Refuses a move that the table does not know. Ops call it before they write anything.
+-- Errors: already_terminal, illegal_transition {from, to}.
+function States.check(x, to)
+  if MOVES[x.state][to] then return end
+  if States.TERMINAL[x.state] then Errors.raise('already_terminal', { state = x.state, outcome = x.outcome }) end
+  Errors.raise('illegal_transition', { from = x.state, to = to })
+end
+
+-- Moves an execution: its fields, its event, and what follows. about: {reason (of the state), event
+-- (default: the state's name), why (the event's reason), data, actor, outcome}. Indexes follow by placement.
+function States.transition(x, to, about)
+  States.check(x, to)
+  if x.progress_untold then Executions.tell_progress(x, x.progress_untold.actor) end
+  local from = x.state
+  x.state = to
+  x.reason = about.reason
+  x.updated_at = Call.now
+  x.grant_id, x.grant_expires_at, x.grant_worker = nil, nil, nil
+  if to == 'ready' then
+    x.ready_at = Call.now
+    x.wake_at, x.wake_by = nil, nil
+  elseif States.TERMINAL[to] then
+    x.finished_at = Call.now
+    x.outcome = about.outcome or to
+    x.wake_at = nil
+    if x.waited then
+      Call.hint_item('done', x)
+      x.waited = nil
+    end
+  end
+  Executions.tell(x, about.event or to, {
+    from = from, to = to, reason = about.why or about.reason, data = about.data, actor = about.actor,
+  })
+  react(x, from, to)
+end
+
+-- A scheduled execution goes on waiting, for something else. about: as above; event says why.
+function States.waits(x, reason, about)
+  x.reason = reason
+  x.updated_at = Call.now
+  Executions.tell(x, about.event, { reason = reason, actor = about.actor })
+end

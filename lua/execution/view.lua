@@ -1,0 +1,50 @@
+-- What is answered of an execution.
+--
+-- Needs: Blocks, Call, Lanes, Payloads, Undo.
+
+-- Ends that one hint tells of in full: a hint has to stay well within a NATS message.
+local ANNOUNCED = 64
+
+-- The record as a reply; payloads included.
+function Executions.view(x)
+  local id = x.id
+  local view = {
+    execution_id = id, namespace = x.namespace or 'default', kind = x.kind, lane = x.lane, priority = x.priority or 0,
+    state = x.state, reason = x.reason, outcome = x.outcome, failure = x.failure,
+    attempt_index = x.attempt_index or 0, attempt_id = x.attempt_id, max_attempts = x.max_attempts or 1,
+    reclaims = x.reclaims or 0, max_reclaims = Executions.max_reclaims(x), flow_id = x.flow_id, parent_id = x.parent_id,
+    replay_of = x.replay_of, tags = x.tags, caps = x.caps, progress = x.progress,
+    cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,
+    started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,
+    seq = x.seq, input = Payloads.of(x, 'input'),
+  }
+  if x.state == 'ready' then
+    local block = x.limit and Blocks.read(x.limit)
+    view.reason = Lanes.paused(x.lane) and 'lane_paused' or block and block.reason or nil
+  end
+  if x.state == 'completed' then view.result = Payloads.of(x, 'result') end
+  if x.lease_id then
+    view.lease = {
+      lease_id = x.lease_id, lease_epoch = x.lease_epoch, worker_id = x.worker_id, expires_at = x.lease_expires_at,
+    }
+  end
+  return view
+end
+
+-- What the `done` hint tells of those that ended: the view that they are waited for, or, of large ones, the id.
+local function announce(ended)
+  for i, x in ipairs(ended) do
+    local small = i <= ANNOUNCED and x.input ~= true and x.result ~= true
+    ended[i] = small and Executions.view(x) or x.id
+  end
+end
+
+Call.on_end(function()
+  local done = Call.hints.done
+  if not done then return end
+  local ok, err = Undo.attempt(announce, done)
+  if not ok then
+    Call.hints.done = nil
+    Call.fault('announcing ends', err)
+  end
+end)

@@ -1,0 +1,152 @@
+-- Flows: the record and its moves (contract §5). What its members do to each other: flow/graph.lua, flow/work.lua.
+--
+-- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
+-- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,
+-- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), retire_at (members leave, slice by slice),
+-- namespace, seq.
+--
+-- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.
+
+local MOVES = {
+  created = { running = true, cancelled = true },
+  running = { waiting = true, finished = true, failed = true, cancelled = true },
+  waiting = { running = true, failed = true, cancelled = true },
+  finished = {}, failed = {}, cancelled = {},
+}
+
+Flows.STATUSES = { 'created', 'running', 'waiting', 'finished', 'failed', 'cancelled' }
+Flows.TERMINAL = { finished = true, failed = true, cancelled = true }
+
+-- Whether every member has ended (a mirrored flow has none). What still runs outlives its flow's end, so the flow stays
+-- until then.
+local function all_ended(f)
+  return f.kind == 'mirrored' or (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0) >= f.total
+end
+
+Records.define('f', function(f)
+  local placement = { [Keys.flows(f.status)] = 0, [Keys.flows_of(f.owner, f.status)] = 0 }
+  if f.work_at then
+    placement[Due.key('scheduler', 'f')] = f.work_at
+  elseif Flows.TERMINAL[f.status] and all_ended(f) then
+    placement[Due.key('scheduler', 'f')] = f.retire_at or f.finished_at + Call.retention_ms()
+  elseif f.status == 'created' then
+    placement[Due.key('scheduler', 'f')] = f.updated_at + Call.retention_ms()
+  end
+  if f.cancel_at then placement[Due.key('cancel_reconciler', 'f')] = f.cancel_at end
+  return placement
+end)
+
+-- Errors: flow_not_found.
+function Flows.read(id)
+  local f = Records.read('f', id)
+  if not f then Errors.raise('flow_not_found', { flow_id = id }) end
+  return f
+end
+
+-- The flow, to change by a caller's verb. Errors: flow_not_found, revision_mismatch {expected, actual}.
+function Flows.edit(id, expected_revision)
+  Flows.read(id)
+  local f = Records.edit('f', id)
+  if expected_revision and expected_revision ~= f.revision then
+    Errors.raise('revision_mismatch', { expected = expected_revision, actual = f.revision })
+  end
+  return f
+end
+
+-- Refuses a change that a flow's end or a requested cancellation forbids. to: nil where the status stays.
+-- Errors: already_terminal, cancel_pending.
+function Flows.check_open(f, to)
+  if Flows.TERMINAL[f.status] then Errors.raise('already_terminal', { status = f.status }) end
+  if f.cancel_requested and to ~= 'cancelled' then Errors.raise('cancel_pending', { status = f.status }) end
+end
+
+-- Refuses a move that the table or a requested cancellation forbids.
+-- Errors: already_terminal, cancel_pending, illegal_transition {from, to}.
+function Flows.check(f, to)
+  Flows.check_open(f, to)
+  if not MOVES[f.status][to] then Errors.raise('illegal_transition', { from = f.status, to = to }) end
+end
+
+-- A mutation of a flow: one more revision, and its event.
+function Flows.mutate(f, event, about)
+  f.revision = f.revision + 1
+  f.updated_at = Call.now
+  Events.emit('flow', f, event, about)
+end
+
+-- Moves a flow. about: {reason, data, actor, event}.
+function Flows.move(f, to, about)
+  Flows.check(f, to)
+  local from = f.status
+  f.status = to
+  if Flows.TERMINAL[to] then
+    f.finished_at = Call.now
+    Call.hint_item('flow_done', f.id)
+  end
+  Flows.mutate(f, about.event or to, { from = from, to = to, reason = about.reason, data = about.data, actor = about.actor })
+end
+
+-- Ends a flow by itself, because its members or steps did: as `to`, or cancelled where that was asked for.
+function Flows.conclude(f, to, about)
+  if f.cancel_requested and to ~= 'cancelled' then
+    to, about.reason = 'cancelled', 'cancel_requested'
+  end
+  Flows.move(f, to, about)
+end
+
+-- A new flow's record. a: fields of flow.create; kind: managed or mirrored; status: its first.
+function Flows.create(id, a, kind, status)
+  local f = Records.create('f', id, {
+    kind = kind, namespace = a.namespace, controller_id = a.controller_id, goal = a.goal, owner = a.owner,
+    requester_origin = a.requester_origin, current_step = a.current_step, status = status, revision = 0,
+    graph_revision = 0, counts = {}, total = 0, created_at = Call.now, updated_at = Call.now,
+    completion = a.completion, completion_task = a.completion_task,
+  })
+  Payloads.put('state', id, a.state)
+  Flows.mutate(f, 'created', { to = status, data = { kind = kind, owner = a.owner }, actor = a.actor })
+  return f
+end
+
+-- The record as a reply.
+function Flows.view(f)
+  local counts = {}
+  for state, n in pairs(f.counts) do
+    if n > 0 then counts[state] = n end
+  end
+  return {
+    flow_id = f.id, kind = f.kind, namespace = f.namespace or 'default', controller_id = f.controller_id, goal = f.goal,
+    owner = f.owner, requester_origin = f.requester_origin, current_step = f.current_step,
+    state = Payloads.get('state', f.id) or 'null', wait = f.wait, status = f.status,
+    cancel_requested = f.cancel_requested or false, revision = f.revision, graph_revision = f.graph_revision,
+    counts = next(counts) and counts or nil, created_at = f.created_at, updated_at = f.updated_at,
+    finished_at = f.finished_at,
+  }
+end
+
+-- A flow that nobody has started for as long as what has ended is kept: it is cancelled, and the cancel-reconciler's
+-- due loop walks its members.
+function Flows.give_up(f)
+  f.cancel_policy, f.cancel_grace_ms, f.cancel_next, f.cancel_at = 'cancel_all', 0, 0, Call.now
+  Flows.move(f, 'cancelled', { reason = 'never_started', data = { policy = f.cancel_policy }, actor = 'scheduler' })
+end
+
+-- Retention is over: at most `slice` members leave, at last the flow itself. Returns what it cost, in members.
+function Flows.retire(f, slice)
+  if slice <= 0 then
+    f.retire_at = Call.now
+    return 0
+  end
+  local ids = redis.call('ZPOPMIN', Keys.of('fl', f.id), slice)
+  for i = 1, #ids, 2 do
+    local x = Records.edit('x', ids[i])
+    if x then Executions.retire(x) end
+  end
+  if #ids == slice * 2 then
+    f.retire_at = Call.now
+    return slice
+  end
+  Payloads.drop('state', f.id)
+  for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr', 'ct' }) do Records.unlink(Keys.of(part, f.id)) end
+  Records.delete('f', f.id)
+  return #ids / 2 + 1
+end

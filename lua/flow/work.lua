@@ -1,0 +1,229 @@
+-- What an ending sets in motion in a flow's graph: joins count, children run or are skipped, the flow ends.
+--
+-- A member's ending is told to its children edge by edge: x.walked says how many of its out edges know, so that an edge
+-- which comes later is told too, and none twice.
+--
+-- Work is a list of small items, done before the call ends. What is left past the budget goes on in the scheduler's due
+-- loop, so that no call holds Valkey for long.
+--
+-- Needs: Call, Executions, Flows, Keys, Records, States, Undo.
+
+local BUDGET = 100        -- steps of one call, each of some 30 µs
+local TAKEN = 50          -- items of one flow that a call takes up again
+local AGAIN_MS = 60000    -- an item that failed is tried again after so long
+local work                -- items of this call, {flow, kind, …}; at: the next one
+local budget              -- steps that this call may still do
+
+Call.on_begin(function() work, budget = { at = 1 }, BUDGET end)
+
+function Graph.push(f, item)
+  item.flow = f.id
+  Undo.append(work, item)
+end
+
+-- Whether endings still move the graph on.
+function Graph.active(f) return f.status == 'running' or f.status == 'waiting' end
+
+local push, active = Graph.push, Graph.active
+
+-- Releases the members that wait for nobody.
+function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
+
+-- A member has ended: those behind it must hear of it.
+function Graph.ended(f, x) push(f, { kind = 'ended', id = x.id }) end
+
+-- A flow that ends before its members: nothing more begins, what runs already may end.
+function Graph.stop(f, why) push(f, { kind = 'sweep', offset = 0, why = why }) end
+
+-- A member has moved.
+function Graph.member_moved(x, from, to)
+  local f = Records.edit('f', x.flow_id)
+  if not f then return end
+  f.counts[from] = (f.counts[from] or 0) - 1
+  f.counts[to] = (f.counts[to] or 0) + 1
+  if States.TERMINAL[to] and x.counted then
+    -- A cancelled flow waits for this one to stop.
+    x.counted = nil
+    f.unstopped = f.unstopped > 1 and f.unstopped - 1 or nil
+    if not f.unstopped and not f.cancel_next then Call.hint_item('flow_done', f.id) end
+  end
+  if States.TERMINAL[to] and active(f) then Graph.ended(f, x) end
+end
+
+-- Stops a member that nobody needs any more: at once, and its worker is told.
+local function skip(id, why)
+  local x = Records.edit('x', id)
+  if not x or States.TERMINAL[x.state] then return end
+  Executions.stop(x, why, 'skipped', 'flow:' .. x.flow_id)
+end
+
+local function satisfied(j)
+  if j.policy == 'any_of' then return j.ok >= 1 end
+  if j.policy == 'quorum' then return j.ok >= j.k end
+  return j.ok == j.n
+end
+
+local function impossible(j)
+  if j.policy == 'any_of' then return j.dead == j.n end
+  if j.policy == 'quorum' then return j.n - j.dead < j.k end
+  return j.dead > 0
+end
+
+-- What a join's count means for its member.
+local function settle(f, key, j)
+  if j.done then return end
+  local id = Graph.id_of(f, key)
+  if satisfied(j) then
+    j.done = 'run'
+    local child = Records.edit('x', id)
+    if child and child.state == 'scheduled' and child.reason == 'dependencies' then
+      Executions.release(child, 'flow:' .. f.id)
+    end
+    if j.on == 'cancel_remaining' then push(f, { kind = 'siblings', member = key, offset = 0 }) end
+  elseif impossible(j) then
+    j.done = 'skip'
+    skip(id, 'dependency_not_met')
+  end
+end
+
+-- One parent of `key` ended. Returns whether the join can do without it.
+local function parent_ended(f, key, ok)
+  local j = Graph.read_join(f, key)
+  if ok then j.ok = j.ok + 1 else j.dead = j.dead + 1 end
+  settle(f, key, j)
+  Graph.write_join(f, key, j)
+  return j.done ~= 'skip'
+end
+
+-- The kinds of work. Each does at most `steps` steps; returns how many, and whether it is through.
+local kinds = {}
+
+function kinds.roots(f, item, steps)
+  local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
+  for _, id in ipairs(ids) do
+    local x = Records.edit('x', id)
+    if x and States.TERMINAL[x.state] then
+      -- Cancelled before the flow began: its children must hear of it.
+      Graph.ended(f, x)
+    elseif x and x.reason == 'dependencies' and not Graph.read_join(f, x.member) then
+      Executions.release(x, 'flow:' .. f.id)
+    end
+  end
+  item.offset = item.offset + #ids
+  return #ids, #ids < steps
+end
+
+-- A failure is absorbed when every join behind it can still do without it.
+function kinds.ended(f, item, steps)
+  local x = Records.edit('x', item.id)
+  if not x then return 0, true end
+  local bad = x.outcome == 'failed' or x.outcome == 'canceled'
+  local first = x.walked or 0
+  local out, through = Graph.edges(f, 'fo', x.member, first, steps)
+  if #out > 0 then x.walked = first + #out end
+  for _, edge in ipairs(out) do
+    if not parent_ended(f, edge.to, x.outcome == 'completed') and bad then item.unabsorbed = true end
+  end
+  if not through then return #out, false end
+  if bad and (first + #out == 0 or item.unabsorbed) then
+    Flows.conclude(f, 'failed', { reason = 'member_' .. x.outcome, data = { member = x.member }, actor = 'flow:' .. f.id })
+    Graph.stop(f, 'flow_failed')
+  end
+  return #out + 1, true
+end
+
+-- The join of a member that waits was changed.
+function kinds.join(f, item)
+  local j = Graph.read_join(f, item.member)
+  settle(f, item.member, j)
+  Graph.write_join(f, item.member, j)
+  return 1, true
+end
+
+-- The parents that a satisfied join no longer needs.
+function kinds.siblings(f, item, steps)
+  local parents, through = Graph.edges(f, 'fi', item.member, item.offset, steps)
+  for _, edge in ipairs(parents) do skip(edge.id, 'join_satisfied') end
+  item.offset = item.offset + #parents
+  return #parents, through
+end
+
+-- An ended flow begins nothing more.
+function kinds.sweep(f, item, steps)
+  local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
+  for _, id in ipairs(ids) do
+    local x = Records.read('x', id)
+    if x and not States.HELD[x.state] then skip(id, item.why) end
+  end
+  item.offset = item.offset + #ids
+  return #ids, #ids < steps
+end
+
+-- Does one item. Returns whether it is through.
+local function step(item)
+  local f = Records.edit('f', item.flow)
+  if not f or not (active(f) or item.kind == 'sweep') then return true end
+  local steps, through = kinds[item.kind](f, item, budget)
+  budget = budget - math.max(steps, 1)
+  return through
+end
+
+-- What is to be done later is kept; a flow with nothing left whose members have all ended, each well or absorbed, is
+-- finished. left: {packed items, at (when to go on)} or nil.
+local function settle_flow(id, left)
+  local f = Records.edit('f', id)
+  if not f then return end
+  if left then
+    redis.call('RPUSH', Keys.of('fw', id), unpack(left))
+    f.work_at = left.at
+  elseif f.status == 'running' and f.total > 0 and redis.call('EXISTS', Keys.of('fw', id)) == 0 then
+    local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
+    if ended == f.total then Flows.conclude(f, 'finished', { actor = 'flow:' .. f.id }) end
+  end
+end
+
+-- Does the work of this call as far as its budget goes. An item that fails changes nothing and is tried again later.
+function Graph.work()
+  local flows, left = {}, {}
+  local function keep(item, packed, at)
+    local of = left[item.flow] or { at = at }
+    left[item.flow] = of
+    of[#of + 1] = packed
+    of.at = math.min(of.at, at)
+  end
+  while work[work.at] do
+    local item = work[work.at]
+    Undo.set(work, 'at', work.at + 1)
+    flows[item.flow] = true
+    if budget > 0 then
+      local before = pack(item)
+      local ok, through = Records.attempt(step, item)
+      if not ok then
+        Call.fault('the graph of flow ' .. item.flow, through)
+        keep(item, before, Call.now + AGAIN_MS)
+      elseif not through then
+        keep(item, pack(item), Call.now)
+      end
+    else
+      keep(item, pack(item), Call.now)
+    end
+  end
+  for id in pairs(flows) do
+    local ok, err = Records.attempt(settle_flow, id, left[id])
+    if not ok then Call.fault('flow ' .. id, err) end
+  end
+end
+
+Call.on_end(Graph.work)
+
+-- The due loop's share: takes up what was left over, as long as this call has steps left.
+function Graph.resume(f)
+  f.work_at = Call.now
+  if budget <= 0 then return end
+  local key = Keys.of('fw', f.id)
+  local items = redis.call('LRANGE', key, 0, TAKEN - 1)
+  for _, packed in ipairs(items) do Undo.append(work, unpack_msg(packed)) end
+  redis.call('LTRIM', key, TAKEN, -1)
+  if #items < TAKEN then f.work_at = nil end
+  Graph.work()
+end

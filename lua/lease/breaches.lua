@@ -1,0 +1,41 @@
+-- What a budget's hard limit does to the execution that passed it, in the execution's partition (limit/budgets.lua).
+--
+-- Needs: Call, Executions, Fences, Leases, States.
+
+local function holds(x, id, lease_id)
+  local held = x.held_by
+  return x.state == 'suspended' and x.reason == 'budget' and held and held.budget_id == id and held.lease_id == lease_id
+end
+
+-- Ends the lease under which a hard limit was passed: the execution is suspended, or fails for good. urge: its worker
+-- does not know yet. Returns the state, and whether it is suspended by this breach.
+function Breaches.stop(x, a)
+  if x.lease_id == a.lease_id then
+    local worker_id = x.worker_id
+    local actor, data = 'worker:' .. worker_id, { budget_id = a.budget_id, dimension = a.dimension }
+    -- Only what runs can be suspended.
+    if x.state == 'leased' then Leases.start(x) end
+    if x.cancel_requested then
+      Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
+    elseif a.breach == 'fail' then
+      x.failure = Executions.failure(x, 'the hard limit of budget ' .. a.budget_id .. ' was passed', 'budget_exceeded')
+      States.transition(x, 'failed', { why = 'budget_exceeded', data = data, actor = actor })
+    else
+      States.transition(x, 'suspended', { reason = 'budget', data = data, actor = actor })
+      x.held_by = { budget_id = a.budget_id, lease_id = a.lease_id }
+    end
+    Fences.consume(x, a, 'usage', {})
+    if a.urge then
+      x.lost = { lease_id = a.lease_id, why = 'revoked' }
+      Call.hint_item('cancel', { worker_id, x.id, a.lease_id })
+    end
+  end
+  return x.state, holds(x, a.budget_id, a.lease_id) or false
+end
+
+-- There is room again: suspended(budget) → ready, unless it went on otherwise.
+function Breaches.resume(x, id, lease_id)
+  if not holds(x, id, lease_id) then return end
+  x.held_by = nil
+  Executions.resume(x, 'budget', 'lease-keeper', { budget_id = id })
+end

@@ -1,0 +1,135 @@
+-- Leases: how one begins, is renewed, ends, and what a lost one costs.
+--
+-- Needs: Call, Executions, Limits, States, Workers.
+
+-- The lease is gone: its fields leave the record; epoch and attempt stay, they only grow.
+function Leases.drop(x)
+  Workers.hold(x.worker_id, -1)
+  x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
+  x.attempt_expires_at = nil
+  x.claimed, x.claimed_via = nil, nil
+  x.cancel_at, x.stopping = nil, nil
+end
+
+-- Grants the right to claim a ready execution until `expires_at`; it leaves its queue for that long.
+function Leases.grant(x, worker_id)
+  x.grant_id = Call.unique()
+  x.grant_worker = worker_id
+  x.grant_expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
+end
+
+-- A grant was not claimed in time: back into the queue, at its old place.
+function Leases.ungrant(x)
+  if x.slot then Limits.free(x, false) end
+  x.past_grant = x.grant_id
+  x.grant_id, x.grant_worker, x.grant_expires_at = nil, nil, nil
+end
+
+local function begin_attempt(x)
+  x.started_at = x.started_at or Call.now
+  if x.attempt_timeout_ms then x.attempt_expires_at = Call.now + x.attempt_timeout_ms end
+end
+
+-- ready → leased (and → running at once with `start`). A fresh execution begins a new attempt; a resumed,
+-- reclaimed or released one goes on with the one it had.
+function Leases.take(x, worker_id, ttl_ms, start)
+  local grant_id = x.grant_id
+  local actor = 'worker:' .. worker_id
+  States.transition(x, 'leased', { actor = actor })
+  x.lease_epoch = (x.lease_epoch or 0) + 1
+  x.lease_id = Call.unique()
+  x.lease_ttl_ms = ttl_ms or 30000
+  x.lease_expires_at = Call.now + x.lease_ttl_ms
+  x.worker_id = worker_id
+  Workers.hold(worker_id, 1)
+  if x.slot then Limits.extend(x) end
+  x.claimed, x.claimed_via = grant_id, x.via
+  x.via, x.past_grant, x.lost = nil, nil, nil
+  if x.fresh then
+    x.fresh = nil
+    x.resumed = nil
+    x.attempt_index = (x.attempt_index or 0) + 1
+    x.attempt_id = Call.unique()
+  end
+  if start then Leases.start(x) end
+end
+
+function Leases.start(x)
+  local actor = 'worker:' .. x.worker_id
+  begin_attempt(x)
+  States.transition(x, 'running', { event = 'started', actor = actor, data = { attempt_index = x.attempt_index } })
+end
+
+-- How long to wait before the next attempt (ms). Jitter takes off up to its share at random
+-- ("equal jitter", Brooker, AWS Architecture Blog, 2015).
+local function backoff_ms(x)
+  local b = x.backoff or {}
+  local delay = b.delay_ms or 1000
+  local max = b.max_ms or 300000
+  if (b.kind or 'exponential') == 'exponential' then
+    delay = delay * (b.factor or 2) ^ ((x.attempt_index or 1) - 1)
+  end
+  if delay > max then delay = max end
+  return math.floor(delay * (1 - (b.jitter or 0) * Call.random))
+end
+
+local function contains(list, value)
+  for _, item in ipairs(list) do
+    if item == value then return true end
+  end
+  return false
+end
+
+-- Whether another attempt is due after a failure of this category.
+local function may_retry(x, category, retryable)
+  if not retryable or x.attempt_index >= (x.max_attempts or 1) then return false end
+  if x.fail_on and contains(x.fail_on, category) then return false end
+  return not x.retry_on or contains(x.retry_on, category)
+end
+
+-- The attempt failed: another one after a while, or the end. delay_ms overrides the backoff.
+-- Returns the reply of lease.fail.
+function Leases.fail(x, reason, category, retryable, delay_ms, actor)
+  x.failure = Executions.failure(x, reason, category)
+  local data = { category = category, reason = reason, attempt_index = x.attempt_index }
+  if may_retry(x, category, retryable) then
+    local ready_at = Call.now + (delay_ms or backoff_ms(x))
+    data.ready_at = ready_at
+    States.transition(x, 'retry_wait', { why = category, data = data, actor = actor })
+    x.wake_at = ready_at
+    x.fresh = true
+    return { outcome = 'retry_scheduled', ready_at = ready_at, next_attempt = x.attempt_index + 1 }
+  end
+  States.transition(x, 'failed', { why = category, data = data, actor = actor })
+  return { outcome = 'terminal_failed' }
+end
+
+-- The worker lost the lease (why: expired or revoked). The work goes back to its queue by itself; a job that
+-- has lost `max_reclaims` leases ends.
+function Leases.lose(x, why, actor)
+  local lost = { lease_id = x.lease_id, why = why }
+  local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch }
+  if Executions.cancel_if_asked(x, actor) then
+    -- It ends as canceled.
+  elseif (x.reclaims or 0) >= Executions.max_reclaims(x) then
+    -- A lease that never began fails too, and only running leads to failed.
+    if x.state == 'leased' then Leases.start(x) end
+    x.failure = Executions.failure(x, 'the lease was lost ' .. (x.reclaims or 0) + 1 .. ' times', 'lease_expired')
+    States.transition(x, 'failed', { why = 'lease_expired', data = data, actor = actor })
+  else
+    x.reclaims = (x.reclaims or 0) + 1
+    x.via = 'reclaim'
+    States.transition(x, 'ready', { event = 'reclaimed', why = 'lease_' .. why, data = data, actor = actor })
+  end
+  x.lost = lost
+end
+
+-- An operator takes the lease away: back to the queue, and nothing is counted against the work. The worker is told.
+function Leases.revoke(x, reason, actor)
+  local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch, reason = reason }
+  Executions.revoking(x, function()
+    if Executions.cancel_if_asked(x, actor) then return end
+    x.via = 'reclaim'
+    States.transition(x, 'ready', { event = 'reclaimed', why = 'lease_revoked', data = data, actor = actor })
+  end)
+end

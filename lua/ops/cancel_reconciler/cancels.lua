@@ -1,0 +1,245 @@
+-- The cancel-reconciler's ops: stops things, and makes sure they stopped.
+--
+-- What nobody holds is canceled at once. What a worker holds is asked to stop, again and again; past its grace the
+-- lease is revoked. Such an execution is the backlog: x.stopping {until_at, tries, error}, x.cancel_at (the next look).
+--
+-- A cancelled flow's members are walked in slices, by the caller's handler or, when that died, by the due loop:
+-- f.cancel_next (position in fl) says how far; key ct lists the members that were to be stopped; f.unstopped counts
+-- those of them that go on (each marked x.counted; Graph.member_moved counts down).
+--
+-- Needs: Call, Dispatch, Due, Events, Executions, Flows, Keys, Records, States.
+local ops = Ops.cancel_reconciler
+
+local ACTOR = 'cancel-reconciler'
+local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
+-- A handler walks its flow without help; only when it has been silent for so long the due loop takes over.
+local HANDOVER_MS = 1000
+-- Members of one step, and of one due call: about 1 ms of Valkey.
+local SLICE = 50
+local RETRY_IDS = 1000
+
+local function why(reason) return reason and reason ~= '' and reason or 'canceled' end
+
+local function text_of(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end
+
+-- Another try is made; the next look comes later each time, but not after the grace.
+local function next_look(x, error)
+  local s = x.stopping
+  s.tries = s.tries + 1
+  s.error = error
+  local pause = math.min(FIRST_PAUSE_MS * 2 ^ (s.tries - 1), LONGEST_PAUSE_MS)
+  x.cancel_at = Call.now + pause
+  if s.until_at > Call.now then x.cancel_at = math.min(x.cancel_at, s.until_at) end
+end
+
+-- Asks the worker that holds it. A repeated request may shorten the grace, never prolong it.
+local function request(x, reason, grace_ms, actor)
+  local until_at = Call.now + grace_ms
+  if x.stopping then
+    x.stopping.until_at = math.min(x.stopping.until_at, until_at)
+  else
+    x.cancel_requested, x.cancel_reason = true, reason
+    x.stopping = { until_at = until_at, tries = 0 }
+    x.updated_at = Call.now
+    Executions.tell(x, 'cancel_requested', { reason = reason, actor = actor, data = { grace_ms = grace_ms } })
+  end
+  Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
+  next_look(x)
+end
+
+local function stop(x, reason, grace_ms, actor)
+  if States.HELD[x.state] and grace_ms > 0 then
+    request(x, reason, grace_ms, actor)
+  else
+    Executions.stop(x, reason, 'canceled', actor)
+  end
+end
+
+-- cancel: an execution stops. args: execution_id, reason, grace_ms. reply: {state}.
+-- errors: execution_not_found, already_terminal. events: canceled, or cancel_requested when a worker holds it.
+function ops.cancel(a)
+  local x = Executions.edit(a.execution_id)
+  if x.state ~= 'canceled' then
+    States.check(x, 'canceled')
+    stop(x, why(a.reason), a.grace_ms, nil)
+  end
+  return { state = x.state }
+end
+
+-- flow_request_cancel: from now on the flow moves only to cancelled. args: flow_id, expected_revision.
+-- reply: the flow. errors: flow_not_found, already_terminal, revision_mismatch. events: flow cancel_requested (once).
+function ops.flow_request_cancel(a)
+  local f = Flows.read(a.flow_id)
+  Flows.check(f, 'cancelled')
+  if not f.cancel_requested then
+    Flows.edit(a.flow_id, a.expected_revision)
+    f.cancel_requested = true
+    Flows.mutate(f, 'cancel_requested', {})
+  end
+  return Flows.view(f)
+end
+
+local function try_member(id, f) stop(Records.edit('x', id), 'flow_cancelled', f.cancel_grace_ms, 'flow:' .. f.id) end
+
+-- One member of a cancelled flow. One that will not stop is looked at again; the others do not wait for it.
+local function stop_member(f, id)
+  local ok, err = Records.attempt(try_member, id, f)
+  local x = Records.edit('x', id)
+  if States.TERMINAL[x.state] then return end
+  if not ok then
+    x.cancel_requested, x.cancel_reason = true, 'flow_cancelled'
+    x.stopping = x.stopping or { until_at = Call.now, tries = 0 }
+    next_look(x, text_of(err))
+  end
+  x.counted = true
+  f.unstopped = (f.unstopped or 0) + 1
+end
+
+-- Stops the next `max` members of a cancelled flow. Returns how many were looked at.
+local function walk(f, max)
+  local found = redis.call('ZRANGE', Keys.of('fl', f.id), '(' .. f.cancel_next, '+inf', 'BYSCORE', 'LIMIT', 0, max, 'WITHSCORES')
+  local stopped = {}
+  for i = 1, #found, 2 do
+    local id = found[i]
+    f.cancel_next = tonumber(found[i + 1])
+    local x = Records.read('x', id)
+    if not x then
+      Events.emit('flow', f, 'cancel_dropped', { reason = 'execution_not_found', actor = ACTOR, data = { execution_id = id } })
+    elseif not States.TERMINAL[x.state] and (f.cancel_policy == 'cancel_all' or not States.HELD[x.state]) then
+      stopped[#stopped + 1] = id
+      stop_member(f, id)
+    end
+  end
+  if #stopped > 0 then redis.call('RPUSH', Keys.of('ct', f.id), unpack(stopped)) end
+  if #found < max * 2 then
+    f.cancel_next, f.cancel_at = nil, nil
+    if not f.unstopped then Call.hint_item('flow_done', f.id) end
+  end
+  return #found / 2
+end
+
+-- How far the cancellation is: more (members are still to be walked), left (members that go on).
+local function progress(f) return { more = f.cancel_next ~= nil, left = f.unstopped or 0 } end
+
+-- flow_cancel: the flow is cancelled at once; its first members are stopped.
+-- args: flow_id, policy (cancel_all | cancel_pending | flow_only), reason, grace_ms, expected_revision.
+-- reply: {more, left}; for a flow that was terminal already {status, policy, ids (at most 1000), more}: with more, the
+-- members are still being walked and ids are not yet all.
+-- errors: flow_not_found, revision_mismatch. events: flow cancelled; canceled or cancel_requested for members.
+function ops.flow_cancel(a)
+  local f = Flows.read(a.flow_id)
+  if Flows.TERMINAL[f.status] then
+    local ids = redis.call('LRANGE', Keys.of('ct', f.id), 0, RETRY_IDS - 1)
+    return { status = f.status, policy = f.cancel_policy, ids = ids, more = f.cancel_next and true or nil }
+  end
+  Flows.edit(a.flow_id, a.expected_revision)
+  f.cancel_policy = a.policy
+  Flows.move(f, 'cancelled', { reason = why(a.reason), data = { policy = a.policy } })
+  if a.policy ~= 'flow_only' and f.kind == 'managed' then
+    f.cancel_grace_ms = a.grace_ms
+    f.cancel_next, f.cancel_at = 0, Call.now + HANDOVER_MS
+    walk(f, SLICE)
+  end
+  return progress(f)
+end
+
+-- flow_cancel_step: walks on. args: flow_id. reply: {more, left}. errors: flow_not_found. events: as flow_cancel.
+function ops.flow_cancel_step(a)
+  local f = Flows.edit(a.flow_id)
+  if f.cancel_next then
+    f.cancel_at = Call.now + HANDOVER_MS
+    walk(f, SLICE)
+  end
+  return progress(f)
+end
+
+-- flow_cancel_members: members that a cancellation was to stop. args: flow_id, offset, limit, left (true: only those
+-- that go on). reply: {ids, more}. errors: flow_not_found.
+function ops.flow_cancel_members(a)
+  Flows.read(a.flow_id)
+  local ids = redis.call('LRANGE', Keys.of('ct', a.flow_id), a.offset, a.offset + a.limit - 1)
+  local more = #ids == a.limit
+  if a.left then
+    local left = {}
+    for _, id in ipairs(ids) do
+      local x = Records.read('x', id)
+      if x and not States.TERMINAL[x.state] then left[#left + 1] = id end
+    end
+    ids = left
+  end
+  return { ids = ids, more = more }
+end
+
+-- flow_cancel_progress: args: flow_id. reply: {more, left}. errors: flow_not_found.
+function ops.flow_cancel_progress(a) return progress(Flows.read(a.flow_id)) end
+
+local LISTED = { f = 'x' }   -- flows first, then executions
+
+local function backlog_item(kind, id, at)
+  local record = Records.read(kind, id)
+  if not record then return nil end
+  if kind == 'x' then
+    local s = record.stopping or {}
+    return { execution_id = id, flow_id = record.flow_id, tries = s.tries or 0, next_at = at, last_error = s.error }
+  end
+  -- Members that nobody has looked at yet, as one item.
+  if not record.cancel_next then return nil end
+  local members = redis.call('ZCOUNT', Keys.of('fl', id), '(' .. record.cancel_next, '+inf')
+  return { flow_id = id, members = members, tries = 0, next_at = at }
+end
+
+-- backlog: what is still to be stopped in this partition, soonest first. args: kind ('f' or 'x'), id and at (of the
+-- last item seen, optional), limit. reply: {items, next {kind, id, at}}.
+function ops.backlog(a)
+  Records.settle()
+  local items, last = {}, nil
+  local key = Due.key('cancel_reconciler', a.kind)
+  local rank = a.id and redis.call('ZRANK', key, a.id)
+  local found
+  if rank then
+    found = redis.call('ZRANGE', key, rank + 1, rank + a.limit, 'WITHSCORES')
+  else
+    found = redis.call('ZRANGE', key, a.at or '-inf', '+inf', 'BYSCORE', 'LIMIT', 0, a.limit, 'WITHSCORES')
+  end
+  for i = 1, #found, 2 do
+    local at = tonumber(found[i + 1])
+    items[#items + 1] = backlog_item(a.kind, found[i], at)
+    last = { kind = a.kind, id = found[i], at = at }
+  end
+  if #found < a.limit * 2 then last = LISTED[a.kind] and { kind = LISTED[a.kind] } end
+  return { items = items, next = last }
+end
+
+local function revoke(id)
+  local x = Records.edit('x', id)
+  Executions.stop(x, x.cancel_reason, 'canceled', ACTOR)
+end
+
+-- One that was asked to stop and has not: asked again; past its grace its lease is revoked.
+local function due_execution(x)
+  if not x.cancel_at or x.cancel_at > Call.now then return end
+  if x.stopping.until_at > Call.now then
+    Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
+    next_look(x, 'worker ' .. x.worker_id .. ' has not stopped yet')
+    return
+  end
+  local ok, err = Records.attempt(revoke, x.id)
+  if not ok then
+    x = Records.edit('x', x.id)
+    next_look(x, text_of(err))
+    return text_of(err)
+  end
+end
+
+-- due: graces that ran out, cancelled flows whose handler died. args: limit. See Due.run.
+function ops.due(a)
+  local room = SLICE
+  local function due_flow(f)
+    if not f.cancel_next or f.cancel_at > Call.now then return end
+    f.cancel_at = Call.now
+    if room > 0 then room = room - walk(f, room) end
+  end
+  return Due.run('cancel_reconciler', { f = due_flow, x = due_execution }, a.limit)
+end
+
+Dispatch.serve('cancel_reconciler')

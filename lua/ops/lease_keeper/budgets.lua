@@ -1,0 +1,51 @@
+-- The lease-keeper's ops about budgets: their use. The rules stand in limit/budgets.lua and lease/breaches.lua.
+--
+-- Needs: Breaches, Budgets, Errors, Executions, Fences, Records.
+local ops = Ops.lease_keeper
+
+-- budget_get: whether there is such a budget. args: budget_id. reply: the budget. errors: budget_not_found.
+-- events: reset, when its period is over.
+function ops.budget_get(a) return Budgets.view(Budgets.read(a.budget_id)) end
+
+-- usage_fence: first step of lease.usage, where the execution is: may this lease report to this budget?
+-- args: fence, budget_id, strict. reply: {over}: a report has ended this very lease; not with `strict`.
+-- errors: fence errors, budget_not_found (the execution does not list it). events: none.
+function ops.usage_fence(a)
+  local held = Fences.hold(a, not a.strict and 'usage' or nil)
+  local limit = Executions.read(a.execution_id).limit
+  if not limit or not string.find(limit, 'b/' .. a.budget_id, 1, true) then
+    Errors.raise('budget_not_found', { budget_id = a.budget_id }, 'the execution does not list this budget')
+  end
+  return { over = not held }
+end
+
+-- usage: second step, where the budget is: the report counts. args: budget_id, execution_id, lease_id, dimensions, dedup_key,
+-- over, worker. reply: {status, dimensions, breach, dimension}, see Budgets.use.
+-- errors: budget_not_found, invalid_request, budget_exceeded. events: budget usage, soft_breach or hard_breach (and reset).
+function ops.usage(a)
+  local b = Budgets.edit(a.budget_id)
+  return Budgets.use(b, a.execution_id .. '|' .. a.lease_id, a.dimensions, a.dedup_key, a.over, 'execution:' .. a.execution_id)
+end
+
+-- budget_breach: third step, where the execution is: the lease ends. args: execution_id, lease_id, budget_id, breach (suspend |
+-- fail), dimension, urge. reply: {state, suspended}. errors: none. events: suspended, failed or canceled.
+function ops.budget_breach(a)
+  local x = Records.edit('x', a.execution_id)
+  if not x then return { suspended = false } end
+  local state, suspended = Breaches.stop(x, a)
+  return { state = state, suspended = suspended }
+end
+
+-- budget_resume: there is room again. args: execution_id, lease_id, budget_id. reply: {}. errors: none. events: resumed.
+function ops.budget_resume(a)
+  local x = Records.edit('x', a.execution_id)
+  if x then Breaches.resume(x, a.budget_id, a.lease_id) end
+  return {}
+end
+
+-- budget_settle: last step, where the budget is. args: budget_id, stopped [[member, suspended]], resumed [member]. reply: {}.
+-- errors, events: none.
+function ops.budget_settle(a)
+  Budgets.settle(a.budget_id, a.stopped, a.resumed)
+  return {}
+end

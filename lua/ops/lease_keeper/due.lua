@@ -1,0 +1,28 @@
+-- What is due for the lease-keeper.
+--
+-- Needs: Budgets, Call, Dispatch, Due, Executions, Leases, States, Workers.
+local ops = Ops.lease_keeper
+
+local function due_execution(x)
+  local now = Call.now
+  if x.progress_untold and x.progress_untold.at <= now then Executions.tell_progress(x, x.progress_untold.actor) end
+  if x.state == 'retry_wait' then
+    if x.wake_at <= now then States.transition(x, 'ready', { actor = 'lease-keeper' }) end
+  elseif x.state == 'suspended' then
+    if x.reason == 'delay' and x.wake_at and x.wake_at <= now then Executions.resume(x, 'delay', 'lease-keeper') end
+  elseif x.lease_id and x.lease_expires_at <= now then
+    Leases.lose(x, 'expired', 'lease-keeper')
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now and Executions.canceling(x) then
+    Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'lease-keeper')
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now then
+    Executions.revoking(x, function()
+      Leases.fail(x, 'the attempt took longer than ' .. x.attempt_timeout_ms .. ' ms', 'timeout', true, nil, 'lease-keeper')
+    end)
+  end
+end
+
+-- due: leases run out, backoffs and delays end, attempts time out, budgets are reset,
+-- workers fall silent. args: limit. See Due.run.
+function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due }, a.limit) end
+
+Dispatch.serve('lease_keeper')

@@ -1,0 +1,66 @@
+-- The lease-keeper's ops about a lease that goes on, or is taken back.
+--
+-- Needs: Call, Errors, Executions, Fences, Leases, Limits, States.
+local ops = Ops.lease_keeper
+
+-- claim: a grant becomes a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim |
+-- claim_resumed | reclaim). reply: a task. errors: see Leases.claim. events: leased (and started).
+function ops.claim(a) return Leases.claim(a) end
+
+-- start: leased → running. args: fence. reply: {state}. errors: fence errors. events: started.
+function ops.start(a)
+  local x = Fences.hold(a)
+  if x.state == 'leased' then Leases.start(x) end
+  return { state = x.state }
+end
+
+-- renew: the lease lasts longer. args: fence, lease_ttl_ms. reply: {expires_at, cancel_requested}.
+-- errors: fence errors.
+function ops.renew(a)
+  local x = Fences.hold(a)
+  if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
+  x.lease_expires_at = Call.now + x.lease_ttl_ms
+  if x.slot then Limits.extend(x) end
+  return { expires_at = x.lease_expires_at, cancel_requested = Executions.canceling(x) }
+end
+
+-- revoke: an operator takes the lease away: ready again; neither an attempt nor a reclaim is counted. One that was
+-- asked to stop is canceled. args: execution_id, reason. reply: {state}.
+-- errors: execution_not_found, no_active_lease {state}. events: reclaimed (or canceled).
+function ops.revoke(a)
+  local x = Executions.edit(a.execution_id)
+  if not x.lease_id then Errors.raise('no_active_lease', { state = x.state }) end
+  Leases.revoke(x, a.reason, 'operator')
+  return { state = x.state }
+end
+
+-- release: a lease that has not begun goes back, no attempt used. args: fence. reply: {state}.
+-- errors: fence errors, illegal_transition. events: released.
+function ops.release(a)
+  local x, repeated = Fences.hold(a, 'release')
+  if not x then return repeated end
+  if x.state ~= 'leased' then Errors.raise('illegal_transition', { from = x.state, to = 'ready' }) end
+  local actor = 'worker:' .. x.worker_id
+  if not Executions.cancel_if_asked(x, actor) then
+    local via = x.claimed_via
+    States.transition(x, 'ready', { event = 'released', actor = actor })
+    x.via = via
+  end
+  return Fences.consume(x, a, 'release', { state = x.state })
+end
+
+-- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress, at most one in
+-- so many ms: the last of them is told when that time is over, or the execution moves on.
+function ops.progress(a)
+  local x = Fences.hold(a)
+  x.progress = { pct = a.pct, message = a.message or '', at = Call.now }
+  x.updated_at = Call.now
+  local actor, told_at = 'worker:' .. x.worker_id, x.progress_told_at
+  local may_tell_at = told_at and told_at + (Call.limits.progress_events_ms or 0) or 0
+  if may_tell_at > Call.now then
+    x.progress_untold = { actor = actor, at = may_tell_at }
+  else
+    Executions.tell_progress(x, actor)
+  end
+  return { progress = x.progress }
+end

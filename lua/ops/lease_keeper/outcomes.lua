@@ -1,0 +1,95 @@
+-- The lease-keeper's ops that end a lease: outcomes and suspensions. Cancellation really cancels: an outcome that comes after it
+-- was asked for ends the execution as canceled.
+--
+-- Needs: Call, Children, Executions, Fences, Leases, Payloads, Quotas, States.
+local ops = Ops.lease_keeper
+
+-- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], made with it).
+-- reply: {state, children (their ids, if any)}. errors: fence errors, illegal_transition, invalid_request.
+-- events: completed (or canceled: then no child is made), whatever that sets free in a flow; created for each child.
+-- A draining lane takes children all the same: they belong to what it is to finish.
+function ops.complete(a)
+  local x, repeated = Fences.hold(a, 'complete')
+  if not x then return repeated end
+  States.check(x, 'completed')
+  local specs = a.children
+  if specs then
+    for i, spec in ipairs(specs) do Executions.check_spec(spec, 'children[' .. i - 1 .. '].') end
+  end
+  local actor = 'worker:' .. x.worker_id
+  local reply = {}
+  if not Executions.cancel_if_asked(x, actor) then
+    Payloads.hold(x, 'result', a.result)
+    States.transition(x, 'completed', { actor = actor, data = { attempt_index = x.attempt_index } })
+    if specs then reply.children = Children.create(x, specs, actor) end
+  end
+  reply.state = x.state
+  return Fences.consume(x, a, 'complete', reply)
+end
+
+-- fail: the attempt failed. args: fence, reason, category, retryable, retry_after_ms.
+-- reply: {outcome, ready_at, next_attempt}. errors: fence errors, illegal_transition. events: retry_wait or failed.
+function ops.fail(a)
+  local x, repeated = Fences.hold(a, 'fail')
+  if not x then return repeated end
+  States.check(x, 'failed')
+  local actor = 'worker:' .. x.worker_id
+  local reply = { outcome = 'terminal_failed' }
+  if not Executions.cancel_if_asked(x, actor) then
+    reply = Leases.fail(x, a.reason, a.category or 'error', a.retryable ~= false, a.retry_after_ms, actor)
+  end
+  return Fences.consume(x, a, 'fail', reply)
+end
+
+-- cancel: the worker gives the work up, for good. args: fence, reason. reply: {state}. errors: fence errors.
+-- events: canceled.
+function ops.cancel(a)
+  local x, repeated = Fences.hold(a, 'cancel')
+  if not x then return repeated end
+  local reason = a.reason or x.cancel_reason or 'canceled'
+  Executions.cancel(x, reason, 'canceled', 'worker:' .. x.worker_id)
+  return Fences.consume(x, a, 'cancel', { state = x.state })
+end
+
+-- delay: running → suspended(delay) until a time, then ready; the same attempt goes on. A time that has come already
+-- resumes it at once: clocks differ, that is no mistake of the caller's. args: fence, until.
+-- reply: {state}. errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
+function ops.delay(a)
+  local x, repeated = Fences.hold(a, 'delay')
+  if not x then return repeated end
+  States.check(x, 'suspended')
+  local actor, at = 'worker:' .. x.worker_id, a['until']
+  if not Executions.cancel_if_asked(x, actor) then
+    States.transition(x, 'suspended', { reason = 'delay', actor = actor, data = { until_at = at } })
+    if at > Call.now then
+      x.wake_at, x.wake_by = at, 'lease_keeper'
+    else
+      Executions.resume(x, 'delay', 'lease-keeper')
+    end
+  end
+  return Fences.consume(x, a, 'delay', { state = x.state })
+end
+
+-- await_children: running → suspended(children) until every child is terminal, then ready; the same attempt goes on.
+-- If all are, or there is none, it resumes at once: a worker always sees the same. args: fence. reply: {state}.
+-- errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
+function ops.await_children(a)
+  local x, repeated = Fences.hold(a, 'await_children')
+  if not x then return repeated end
+  States.check(x, 'suspended')
+  local actor = 'worker:' .. x.worker_id
+  if not Executions.cancel_if_asked(x, actor) then
+    local open = x.children_open or 0
+    States.transition(x, 'suspended', { reason = 'children', actor = actor, data = { children_open = open } })
+    if open == 0 then Executions.resume(x, 'children', 'lease-keeper') end
+  end
+  return Fences.consume(x, a, 'await_children', { state = x.state })
+end
+
+-- namespace: which one an execution's children will have. args: execution_id. reply: {namespace}.
+-- errors: execution_not_found.
+function ops.namespace(a) return { namespace = Executions.read(a.execution_id).namespace or 'default' } end
+
+-- quota_get: whether there is such a quota, for those who want to make children under it. args: quota_id. reply: the
+-- quota. errors: quota_not_found.
+function ops.quota_get(a) return Quotas.view(Quotas.read(a.quota_id)) end

@@ -1,0 +1,51 @@
+-- What is due for the scheduler.
+--
+-- Needs: Blocks, Call, Dispatch, Due, Executions, Flows, Graph, Leases, Limits, Schedules, States.
+local ops = Ops.scheduler
+
+-- What is due for an execution that the scheduler looks after.
+local function due_execution(x)
+  local now = Call.now
+  if States.TERMINAL[x.state] then
+    Executions.retire(x)
+  elseif x.deadline_at and x.deadline_at <= now then
+    -- Only what has begun can fail; what has not is canceled.
+    if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
+      Executions.expire(x, 'the deadline passed', 'deadline_exceeded')
+    else
+      x.failure = Executions.failure(x, 'the deadline passed', 'deadline_exceeded')
+      Executions.stop(x, 'deadline_exceeded', 'canceled', 'scheduler')
+    end
+  elseif x.grant_id and x.grant_expires_at <= now then
+    Leases.ungrant(x)
+  elseif x.state == 'scheduled' and x.wake_at and x.wake_at <= now then
+    x.wake_at = nil
+    if x.reason == 'time' then States.transition(x, 'ready', { actor = 'scheduler' }) end
+  end
+end
+
+local RETIRED = 100   -- members that one due call lets leave
+local retiring        -- how many more this one may
+
+local function due_flow(f)
+  if f.work_at then
+    Graph.resume(f)
+  elseif Flows.TERMINAL[f.status] then
+    retiring = retiring - Flows.retire(f, retiring)
+  elseif f.status == 'created' then
+    Flows.give_up(f)
+  end
+end
+
+-- A limit may have room again.
+local function due_block(block) Blocks.open(block.id) end
+
+-- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
+function ops.due(a)
+  retiring = RETIRED
+  return Due.run('scheduler', {
+    x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due,
+  }, a.limit)
+end
+
+Dispatch.serve('scheduler')

@@ -1,0 +1,96 @@
+-- The scheduler's ops by which executions come in and are looked at.
+--
+-- Needs: Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States.
+local ops = Ops.scheduler
+
+-- create: a new execution.
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, again (an earlier request settled the id)
+-- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
+-- parent), those of Graph.join (the flow). events: created; flow executions_added.
+function ops.create(a)
+  local existing = Records.read('x', a.id)
+  -- The command came twice: the caller's connection broke before our answer arrived.
+  if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
+  return Idempotency.once('execution', a.namespace, a, function()
+    Executions.check_spec(a.spec)
+    Lanes.admit(a.spec.lane or 'default')
+    local parent_id = a.spec.parent_id
+    local x
+    if a.spec.flow_id then
+      if parent_id then Errors.invalid('parent_id', 'a member of a flow has none') end
+      x = Graph.join(a.spec.flow_id, a.id, a.spec, a.namespace)
+    else
+      if parent_id then Executions.read(parent_id) end
+      x = Executions.create(a.id, a.spec, {
+        namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id,
+      })
+    end
+    local reply = { execution_id = a.id, state = x.state, duplicate = false }
+    return reply
+  end)
+end
+
+-- get: one execution, whole. args: execution_id. errors: execution_not_found.
+function ops.get(a) return Executions.view(Executions.read(a.execution_id)) end
+
+-- wait: as get; an execution that goes on is marked, so that its end gives a `done` hint.
+-- args: execution_id. errors: execution_not_found.
+function ops.wait(a)
+  local x = Executions.read(a.execution_id)
+  if not States.TERMINAL[x.state] and not x.waited then Executions.edit(a.execution_id).waited = 1 end
+  return Executions.view(x)
+end
+
+-- So much of a history is read by one call (bytes); no event is longer.
+local HISTORY_CHUNK = 32768
+
+-- history: an execution's next events. args: execution_id, seq (of the event before the first, 0 at the start), offset (bytes:
+-- where that ended), limit. reply: packed [offset behind the last, whether there are more, events (as they were kept)…].
+-- errors: execution_not_found, invalid_request (no event of that number begins there).
+function ops.history(a)
+  local x = Executions.read(a.execution_id)
+  local key, log = Keys.of('h', a.execution_id), x.log or ''
+  local kept = redis.call('STRLEN', key)
+  local chunk = a.offset < kept and redis.call('GETRANGE', key, a.offset, a.offset + HISTORY_CHUNK - 1) or ''
+  -- The end of a history stands in its record.
+  if a.offset + #chunk >= kept then chunk = chunk .. string.sub(log, math.max(a.offset - kept, 0) + 1) end
+  local at, n = 0, 0
+  while n < a.limit and at < #chunk do
+    local whole, behind, event = pcall(cmsgpack.unpack_one, chunk, at)
+    if not whole then break end
+    if type(event) ~= 'table' or event[1] ~= a.seq + n + 1 then break end
+    n = n + 1
+    at = behind >= 0 and behind or #chunk
+  end
+  if n == 0 and a.seq < x.seq then Errors.invalid('cursor', 'it is not of this history') end
+  return Events.array_header(n + 2) .. pack(a.offset + at) .. pack(a.seq + n < x.seq) .. string.sub(chunk, 1, at)
+end
+
+-- list: a page of executions, newest first, in this partition.
+-- args: namespace, lane, kind, state, flow_id, tag (a name or name=value; all optional), cursor (an id), limit, budget.
+-- reply: {items, cursor}. At most `budget` executions are looked at, whatever the filters; a page may be short.
+function ops.list(a)
+  Records.settle()
+  local keys = {}
+  local by_lane = a.lane and not a.tag and not a.flow_id
+  if a.tag then
+    keys[1] = Keys.tag(a.tag)
+  elseif by_lane then
+    for _, state in ipairs(a.state and { a.state } or Lanes.STATES) do keys[#keys + 1] = Keys.state(a.lane, state) end
+  else
+    keys[1] = Keys.executions()
+  end
+  local function keep(id)
+    local x = Records.read('x', id)
+    return x and (not a.kind or x.kind == a.kind) and (not a.namespace or (x.namespace or 'default') == a.namespace)
+      and (not a.flow_id or x.flow_id == a.flow_id)
+      and (by_lane or ((not a.lane or x.lane == a.lane) and (not a.state or x.state == a.state)))
+  end
+  local ids, cursor
+  if a.flow_id and not a.tag then
+    ids, cursor = Lists.backwards(Keys.of('fl', a.flow_id), a.cursor, a.limit, a.budget, keep)
+  else
+    ids, cursor = Lists.merge('x', keys, a.cursor, a.limit, a.budget, keep)
+  end
+  return Lists.page(ids, cursor, function(id) return Executions.view(Records.read('x', id)) end)
+end

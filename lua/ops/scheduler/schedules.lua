@@ -1,0 +1,73 @@
+-- The scheduler's ops about schedules. The rules stand in schedule/schedules.lua.
+--
+-- Needs: Call, Idempotency, Keys, Lists, Records, Schedules.
+local ops = Ops.scheduler
+
+-- clock: Valkey's time, from which cron's next one is counted. args: none. reply: {now}. errors, events: none.
+function ops.clock() return { now = Call.now } end
+
+-- schedule_create: args: id, at | every_ms (count) | cron, timezone and next_at; misfire, spec, input, limit, namespace,
+-- idempotency_key, digest. reply: the schedule. errors: invalid_request, idempotency_conflict. events: schedule created.
+function ops.schedule_create(a)
+  local existing = Records.read('schedule', a.id)
+  if existing then return Schedules.view(existing) end
+  return Idempotency.once('schedule', a.namespace, a, function() return Schedules.view(Schedules.create(a.id, a)) end)
+end
+
+-- schedule_get: args: schedule_id. reply: the schedule, and now. errors: schedule_not_found. events: none.
+function ops.schedule_get(a)
+  local view = Schedules.view(Schedules.read(a.schedule_id))
+  view.now = Call.now
+  return view
+end
+
+-- schedule_list: newest first. args: namespace, status, cursor (an id), limit, budget. reply: {items, cursor}.
+-- errors, events: none.
+function ops.schedule_list(a)
+  Records.settle()
+  local keys = {}
+  for _, status in ipairs(a.status and { a.status } or { 'active', 'paused', 'finished' }) do
+    keys[#keys + 1] = Keys.schedules(status)
+  end
+  local ids, cursor = Lists.merge('schedule', keys, a.cursor, a.limit, a.budget, function(id)
+    local s = Records.read('schedule', id)
+    return s and (not a.namespace or (s.namespace or 'default') == a.namespace)
+  end)
+  return Lists.page(ids, cursor, function(id) return Schedules.view(Records.read('schedule', id)) end)
+end
+
+-- schedule_pause: due times pass without effect. args: schedule_id. reply: the schedule.
+-- errors: schedule_not_found, already_terminal. events: schedule paused.
+function ops.schedule_pause(a)
+  local s = Schedules.edit(a.schedule_id)
+  if s.status == 'active' then Schedules.move(s, 'paused') end
+  return Schedules.view(s)
+end
+
+-- schedule_resume: it goes on with `next_at`, unless it is not at `was` any more. args: schedule_id, was, next_at.
+-- reply: the schedule. errors: schedule_not_found, already_terminal. events: schedule resumed.
+function ops.schedule_resume(a)
+  local s = Schedules.edit(a.schedule_id)
+  if s.status == 'paused' and s.next_at == a.was then Schedules.move(s, 'active', a.next_at) end
+  return Schedules.view(s)
+end
+
+-- schedule_delete: what it has created goes on. args: schedule_id. reply: the schedule as it was.
+-- errors: schedule_not_found. events: schedule deleted.
+function ops.schedule_delete(a)
+  local s = Schedules.read(a.schedule_id)
+  local view = Schedules.view(s)
+  Schedules.delete(s)
+  return view
+end
+
+-- schedule_fire: due times that the `due` op handed out. Late or double calls find `next_at` moved on and do nothing.
+-- args: schedule_id, due_at, fires [[due time, execution id]], skipped, next_at (absent: that was the last).
+-- reply: {fired}. errors: execution_not_eligible (its lane drains: it is handed out again). events: schedule misfired, fired,
+-- finished; created.
+function ops.schedule_fire(a)
+  local s = Records.edit('schedule', a.schedule_id)
+  if not s or s.status ~= 'active' or s.next_at ~= a.due_at then return { fired = 0 } end
+  Schedules.fire(s, a.fires, a.skipped, a.next_at)
+  return { fired = #a.fires }
+end

@@ -1,0 +1,125 @@
+-- Schedules: what creates executions at due times. When the next one is, Python knows (cron, time zones); that each
+-- due time is fired once, this knows: the due loop only hands a due schedule out, and `fire` moves `next_at` on in the
+-- same step that creates the execution, if `next_at` still is what was handed out.
+--
+-- A record: at | every_ms (count) | cron, timezone; misfire, status (active | paused | finished), next_at, look_at (put off,
+-- since it was handed out a moment ago), fired (executions so far), last_due_at, last_execution_id, spec (of the
+-- executions, without its input, which is a payload under the schedule's id), limit (its tokens, limit/limits.lua).
+--
+-- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Payloads, Records.
+
+-- A schedule that was handed out and not fired (its scheduler died) is handed out again after so long.
+local AGAIN_MS = 2000
+local MOVES = {
+  active = { paused = true, finished = true },
+  paused = { active = true },
+  finished = {},
+}
+
+Records.define('schedule', function(s)
+  local placement = { [Keys.schedules(s.status)] = 0 }
+  local key = Due.key('scheduler', 'schedule')
+  if s.status == 'active' then
+    placement[key] = math.max(s.next_at, s.look_at or 0)
+  elseif s.status == 'finished' then
+    placement[key] = s.updated_at + Call.retention_ms()
+  end
+  return placement
+end)
+
+local function tell(s, event, about)
+  s.updated_at = Call.now
+  Events.emit('schedule', s, event, about or {})
+end
+
+local function move(s, status, about)
+  if not MOVES[s.status][status] then Errors.raise('illegal_transition', { from = s.status, to = status }) end
+  about.from, about.to = s.status, status
+  s.status = status
+  tell(s, about.event, about)
+end
+
+-- Errors: schedule_not_found.
+function Schedules.read(id)
+  local s = Records.read('schedule', id)
+  if not s then Errors.raise('schedule_not_found', { schedule_id = id }) end
+  return s
+end
+
+-- To pause or resume. Errors: schedule_not_found, already_terminal.
+function Schedules.edit(id)
+  if Schedules.read(id).status == 'finished' then Errors.raise('already_terminal', { status = 'finished' }) end
+  return Records.edit('schedule', id)
+end
+
+-- a: fields of schedule.create, checked; spec without its input. Errors: invalid_request.
+function Schedules.create(id, a)
+  if a.at and a.at <= Call.now then Errors.invalid('at', 'is in the past') end
+  local s = Records.create('schedule', id, {
+    namespace = a.namespace ~= 'default' and a.namespace or nil, at = a.at, every_ms = a.every_ms, count = a.count,
+    cron = a.cron, timezone = a.timezone, misfire = a.misfire, status = 'active', fired = 0, spec = a.spec, limit = a.limit,
+    next_at = a.at or a.next_at or Call.now + a.every_ms, created_at = Call.now,
+  })
+  Payloads.put('input', id, a.input)
+  tell(s, 'created', { to = 'active', data = {
+    at = s.at, every_ms = s.every_ms, count = s.count, cron = s.cron, timezone = s.timezone, kind = s.spec.kind, next_at = s.next_at,
+  } })
+  return s
+end
+
+function Schedules.view(s)
+  return {
+    schedule_id = s.id, namespace = s.namespace or 'default', status = s.status, at = s.at, every_ms = s.every_ms,
+    count = s.count, cron = s.cron, timezone = s.timezone, misfire = s.misfire, execution = s.spec,
+    input = Payloads.get('input', s.id), next_at = s.next_at, fired = s.fired, last_due_at = s.last_due_at,
+    last_execution_id = s.last_execution_id, created_at = s.created_at, updated_at = s.updated_at,
+  }
+end
+
+-- From active to paused or back. next_at: from where it goes on.
+function Schedules.move(s, status, next_at)
+  s.next_at, s.look_at = next_at or s.next_at, nil
+  move(s, status, { event = status == 'paused' and 'paused' or 'resumed', data = { next_at = s.next_at } })
+end
+
+function Schedules.delete(s)
+  tell(Records.edit('schedule', s.id), 'deleted', { from = s.status })
+  Payloads.drop('input', s.id)
+  Records.delete('schedule', s.id)
+end
+
+-- Creates the executions of some due times and moves on. fires: [[due time, execution id]]; skipped: how many due
+-- times are not made up for; next_at: nil when that was the last. Errors: execution_not_eligible (the lane drains).
+function Schedules.fire(s, fires, skipped, next_at)
+  if #fires > 0 then Lanes.admit(s.spec.lane or 'default') end
+  local actor = 'schedule:' .. s.id
+  if skipped > 0 then
+    tell(s, 'misfired', { actor = 'scheduler', data = { skipped = skipped, from_at = s.next_at, next_at = next_at } })
+  end
+  s.spec.limit, s.spec.input = s.limit, Payloads.get('input', s.id)
+  for _, each in ipairs(fires) do
+    local due_at, id = each[1], each[2]
+    Executions.create(id, s.spec, { namespace = s.namespace, actor = actor, schedule_id = s.id, due_at = due_at })
+    s.fired, s.last_due_at, s.last_execution_id = s.fired + 1, due_at, id
+    tell(s, 'fired', { actor = 'scheduler', data = { execution_id = id, due_at = due_at } })
+  end
+  s.spec.limit, s.spec.input = nil, nil
+  s.next_at, s.look_at = next_at, nil
+  if not next_at then
+    move(s, 'finished', { event = 'finished', actor = 'scheduler', data = { fired = s.fired } })
+  end
+end
+
+-- The due loop's share.
+function Schedules.due(s)
+  if s.status == 'finished' then
+    Payloads.drop('input', s.id)
+    Records.delete('schedule', s.id)
+  elseif s.status == 'active' and s.next_at <= Call.now then
+    s.look_at = Call.now + AGAIN_MS
+    Due.outside({
+      schedule_id = s.id, due_at = s.next_at, at = s.at, every_ms = s.every_ms, count = s.count, cron = s.cron,
+      timezone = s.timezone, misfire = s.misfire, fired = s.fired,
+    })
+  end
+end

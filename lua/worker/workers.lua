@@ -1,0 +1,127 @@
+-- Workers: who says that it can do what, and when it was last heard of. A worker's record lives in the partition of
+-- its name; how many leases it holds is counted in every partition, in the step that begins or ends a lease.
+--
+-- Fields: lanes, caps (lists), version, status (active | draining | lost), interval (ms between heartbeats), registered_at,
+-- seen_at, lost_at, seq, entity (its id in the audit trail: a worker that comes back after it was forgotten has a new one,
+-- for its events count from 1 again).
+--
+-- Needs: Call, Due, Errors, Events, Keys, Records, Undo.
+
+local MISSED = 3            -- heartbeats that may fail to come
+local FORGET_MS = 600000    -- how long a lost worker is still shown
+local MOVES = {
+  active = { draining = true, stopped = true, lost = true },
+  draining = { active = true, stopped = true, lost = true },
+  lost = { active = true, draining = true, stopped = true },
+  stopped = {},
+}
+local held                  -- leases begun less leases ended in this call, by worker
+
+local function begin() held = {} end
+Call.on_begin(begin)
+
+Records.define('worker', function(w)
+  local at = w.status == 'lost' and w.lost_at + FORGET_MS or w.seen_at + MISSED * w.interval
+  return { [Keys.workers()] = 0, [Due.key('lease_keeper', 'worker')] = at }
+end)
+
+-- A lease of this worker began (1) or ended (-1).
+function Workers.hold(worker_id, change) Undo.set(held, worker_id, (held[worker_id] or 0) + change) end
+
+local function flush()
+  for id, change in pairs(held) do
+    if change ~= 0 and redis.call('HINCRBY', Keys.held(), id, change) <= 0 then redis.call('HDEL', Keys.held(), id) end
+  end
+end
+
+Call.on_write(flush)
+
+-- How many leases these workers hold in this partition.
+function Workers.held(ids)
+  flush()
+  begin()
+  local counts = {}
+  for i, id in ipairs(ids) do counts[i] = tonumber(redis.call('HGET', Keys.held(), id) or 0) end
+  return counts
+end
+
+local function tell(w, event, about)
+  local entity = { id = w.entity, seq = w.seq }
+  about.data = about.data or {}
+  about.data.worker_id = w.id
+  Events.emit('worker', entity, event, about)
+  w.seq = entity.seq
+end
+
+-- Moves a worker. about: {event (default: the status), actor, data}.
+function Workers.move(w, status, about)
+  if w.status == status then return end
+  if not MOVES[w.status][status] then Errors.raise('illegal_transition', { from = w.status, to = status }) end
+  about.from, about.to = w.status, status
+  w.status = status
+  tell(w, about.event or status, about)
+end
+
+-- The worker was heard of. a: {worker_id, lanes, capabilities, version, heartbeat_ms}. Returns its record, and whether
+-- it was known.
+function Workers.seen(a)
+  local w = Records.edit('worker', a.worker_id)
+  local known = w ~= nil
+  if not w then
+    w = Records.create('worker', a.worker_id, {
+      status = 'active', registered_at = Call.now, entity = a.worker_id .. '-' .. Call.unique(),
+    })
+  end
+  w.lanes, w.caps, w.version, w.interval = a.lanes, a.capabilities, a.version, a.heartbeat_ms
+  w.seen_at, w.lost_at = Call.now, nil
+  return w, known
+end
+
+function Workers.registered(w)
+  tell(w, 'registered', { to = w.status, actor = 'worker:' .. w.id, data = {
+    lanes = w.lanes, capabilities = w.caps, version = w.version,
+  } })
+end
+
+-- The worker says goodbye: it is not lost, it is gone.
+function Workers.stopped(w)
+  Workers.move(w, 'stopped', { actor = 'worker:' .. w.id })
+  Records.delete('worker', w.id)
+end
+
+-- Heartbeats did not come: lost, and after a while forgotten. Its leases expire by themselves.
+function Workers.due(w)
+  if w.status == 'lost' then
+    if w.lost_at + FORGET_MS <= Call.now then Records.delete('worker', w.id) end
+  elseif w.seen_at + MISSED * w.interval <= Call.now then
+    w.lost_at = Call.now
+    Workers.move(w, 'lost', { actor = 'lease-keeper', data = { seen_at = w.seen_at } })
+  end
+end
+
+function Workers.view(w)
+  return {
+    worker_id = w.id, lanes = w.lanes, capabilities = w.caps, version = w.version, status = w.status,
+    heartbeat_ms = w.interval, registered_at = w.registered_at, seen_at = w.seen_at,
+  }
+end
+
+-- The next workers of this partition in the order of their names. a: cursor, limit, budget, lane, status (filters,
+-- optional). Returns {items, last}; last: up to which name this is all there is (nil: to the end).
+function Workers.page(a)
+  Records.settle()
+  local from = a.cursor and '(' .. a.cursor or '-'
+  local ids = redis.call('ZRANGE', Keys.workers(), from, '+', 'BYLEX', 'LIMIT', 0, a.budget)
+  local items = {}
+  for _, id in ipairs(ids) do
+    local w = Records.read('worker', id)
+    local fits = w and (not a.status or w.status == a.status)
+    if fits and a.lane then
+      fits = false
+      for _, lane in ipairs(w.lanes) do fits = fits or lane == a.lane end
+    end
+    if fits then items[#items + 1] = Workers.view(w) end
+    if #items == a.limit then return { items = items, last = id } end
+  end
+  return { items = items, last = #ids == a.budget and ids[#ids] or nil }
+end
