@@ -11,6 +11,7 @@ from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
+from penstock.backoff import Backoff
 from penstock.errors import PenstockError
 from penstock.throttle import Throttle
 from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
@@ -25,7 +26,6 @@ LINGER: Final = 0.03
 costs less, and the relay keeps out of the way of what is still going on.
 """
 STAND_BY: Final = 0.25
-BACKOFF: Final = (0.1, 5.0)
 
 _EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
 """What passes by itself."""
@@ -68,7 +68,7 @@ class Relay:
         self._ensure = ensure
         self._sweep = sweep
         self._log = log
-        self._in_a_row = 0
+        self._backoff = Backoff(0.1, 5.0)
         self._complaints = Throttle()
 
     @property
@@ -101,11 +101,8 @@ class Relay:
             self.active = False
             self.failures += 1
             self._grumble(error)
-            least, most = BACKOFF
-            delay = min(most, least * 2 ** min(self._in_a_row, 10)) * random.uniform(0.75, 1.0)
-            self._in_a_row += 1
             await self._outbox.look()
-            await asyncio.sleep(delay)
+            await asyncio.sleep(self._backoff.next_s())
             if isinstance(error, _NO_STREAM):
                 await self._mend()
 
@@ -147,7 +144,7 @@ class Relay:
         self._outbox.confirm(batch.cursor)
         self.events += batch.events
         self.batches += 1
-        self._in_a_row = 0
+        self._backoff.reset()
 
     async def _mend(self) -> None:
         try:

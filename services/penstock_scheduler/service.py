@@ -4,19 +4,20 @@ from penstock import verbs
 from penstock.bus.endpoints import parked
 from penstock.runtime import Context, Service
 from penstock.store.references import References
-from penstock_scheduler.budgets import Budgets
-from penstock_scheduler.control import Control
-from penstock_scheduler.executions import Executions
-from penstock_scheduler.explanations import Explanations
-from penstock_scheduler.flow_changes import FlowChanges
-from penstock_scheduler.flows import Flows
-from penstock_scheduler.handover import Handover
-from penstock_scheduler.lanes import Lanes
-from penstock_scheduler.limits import Admission, Quotas
-from penstock_scheduler.registry import Registry
-from penstock_scheduler.schedules import Schedules
-from penstock_scheduler.waits import Waits
-from penstock_scheduler.work import Work
+from penstock_scheduler.executions.control import Control
+from penstock_scheduler.executions.verbs import Executions
+from penstock_scheduler.executions.waits import Waits
+from penstock_scheduler.explaining.verbs import Explanations
+from penstock_scheduler.flows.changes import FlowChanges
+from penstock_scheduler.flows.verbs import Flows
+from penstock_scheduler.handing_out.admission import Admission
+from penstock_scheduler.handing_out.handover import Handover
+from penstock_scheduler.handing_out.work import Work
+from penstock_scheduler.lanes.verbs import Lanes
+from penstock_scheduler.lanes.workers import Registry
+from penstock_scheduler.limits.budgets import Budgets
+from penstock_scheduler.limits.quotas import Quotas
+from penstock_scheduler.schedules.verbs import Schedules
 
 
 def build(context: Context) -> Service:

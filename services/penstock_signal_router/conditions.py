@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from penstock.errors import PenstockError, make
+from penstock.errors import invalid
 from penstock.messages.signals import Condition
 
 MAX_DEPTH: Final = 16
@@ -24,16 +24,16 @@ class _Compiler:
     def node(self, node: Condition, path: str, depth: int) -> dict[str, Any]:
         self._nodes += 1
         if depth > MAX_DEPTH:
-            raise _invalid(path, f"is nested more than {MAX_DEPTH} deep")
+            raise invalid(path, f"is nested more than {MAX_DEPTH} deep")
         if self._nodes > MAX_NODES:
-            raise _invalid("condition", f"has more than {MAX_NODES} nodes")
+            raise invalid("condition", f"has more than {MAX_NODES} nodes")
         forms = [form for form in ("name", "any_of", "all_of", "count") if getattr(node, form) is not None]
         if len(forms) != 1:
-            raise _invalid(path, "takes exactly one of name, any_of, all_of, or count with of")
+            raise invalid(path, "takes exactly one of name, any_of, all_of, or count with of")
         if (node.count is None) != (node.of is None):
-            raise _invalid(path, "count and of belong together")
+            raise invalid(path, "count and of belong together")
         if node.distinct_sources and node.count is None:
-            raise _invalid(path, "distinct_sources belongs to count")
+            raise invalid(path, "distinct_sources belongs to count")
         if node.name is not None:
             return {"prefix": node.name[:-1]} if node.name.endswith(".*") else {"name": node.name}
         if node.any_of is not None:
@@ -45,7 +45,3 @@ class _Compiler:
 
     def _all(self, nodes: list[Condition], path: str, depth: int) -> list[dict[str, Any]]:
         return [self.node(node, f"{path}[{index}]", depth + 1) for index, node in enumerate(nodes)]
-
-
-def _invalid(path: str, why: str) -> PenstockError:
-    return make("invalid_request", f"{path} {why}", detail={"field": path})

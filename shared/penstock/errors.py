@@ -179,6 +179,11 @@ def make(
     return exception(code, message, detail=detail, retry_after_ms=retry_after_ms)
 
 
+def invalid(field: str, message: str) -> PenstockError:
+    """`invalid_request` about one field. `message` says what is wrong with it, without its name."""
+    return make("invalid_request", f"{field}: {message}", detail={"field": field})
+
+
 def from_body(body: dict[str, Any]) -> PenstockError:
     """The exception that a wire body (the inside of `{"error": …}`) stands for."""
     detail: dict[str, Any] = body.get("detail") or {}

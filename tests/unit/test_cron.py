@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from penstock.errors import PenstockError
-from penstock_scheduler.timetable import SLICE, Rule, following, resumed, step
+from penstock_scheduler.schedules.timetable import SLICE, Rule, following, resumed, step
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from penstock_scheduler.explain import explain
-from penstock_scheduler.explain_ready import Worker
-from penstock_scheduler.missing import missing_signals
+from penstock_scheduler.explaining.missing import missing_signals
+from penstock_scheduler.explaining.ready import Worker
+from penstock_scheduler.explaining.sentences import explain
 
 NOW = 1_800_000_000_000  # 2027-01-15 08:00:00 UTC
 LATER = NOW + 90_000

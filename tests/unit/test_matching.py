@@ -7,7 +7,7 @@ from typing import Any
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
 from penstock.messages.executions import WorkNext
-from penstock_scheduler.work import Work
+from penstock_scheduler.handing_out.work import Work
 
 DEADLINE_S = 10.0
 TASK = {"execution_id": "0-1"}

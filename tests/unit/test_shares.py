@@ -1,6 +1,6 @@
 """The best work of several partitions, chosen from what each of them shows."""
 
-from penstock_scheduler.shares import Choice, share
+from penstock_scheduler.handing_out.shares import Choice, share
 
 Heads = dict[int, list[list[tuple[str, str, int, int]]]]
 

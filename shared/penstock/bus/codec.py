@@ -57,7 +57,7 @@ class Codec(Generic[Req, Rep]):
             try:
                 bodies = _raws.decode(body)
             except _UNREADABLE as error:
-                raise (_lone_surrogate(body) or _invalid(error)) from None
+                raise (_lone_surrogate(body) or _refusal(error)) from None
             _check_count(len(bodies))
             return [self._request(one, limit) for one in bodies]
         _check_count(len(requests))
@@ -69,7 +69,7 @@ class Codec(Generic[Req, Rep]):
         try:
             request = self._one.decode(body)
         except _UNREADABLE as error:
-            return _lone_surrogate(body) or _invalid(error)
+            return _lone_surrogate(body) or _refusal(error)
         return self._checked(request, limit)
 
     def _checked(self, request: Req, limit: int) -> Req | PenstockError:
@@ -197,7 +197,7 @@ def _lone_surrogate(body: bytes | Raw) -> PenstockError | None:
     return errors.make("invalid_request", message, detail={"field": field} if field else None)
 
 
-def _invalid(error: Exception) -> PenstockError:
+def _refusal(error: Exception) -> PenstockError:
     """`invalid_request`, naming the field where there is one."""
     if isinstance(error, RecursionError):
         return errors.make("invalid_request", "the request is nested too deeply")

@@ -24,6 +24,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
+from penstock.backoff import Backoff
 from penstock.bus import streams
 from penstock.bus.endpoints import unsubscribe
 from penstock.errors import PenstockError
@@ -263,7 +264,7 @@ class Consumer:
 
     async def _mend(self) -> None:
         """Makes sure that the durable is there, and asks anew."""
-        pause = _WATCH_S
+        backoff = Backoff(_WATCH_S, 5.0)
         while not self._stopping:
             self._lost = False  # what is lost from here on is mended after this
             try:
@@ -271,8 +272,7 @@ class Consumer:
                 break
             except (NatsError, TimeoutError) as error:
                 log.warning("%s/%s: not there yet: %s", self._name, self.durable, error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            await asyncio.sleep(backoff.next_s())
         self._heard = self._loop.time()
         self._asked = 0
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.backoff import Backoff
+
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
 STEADY: Final = 10.0
@@ -120,7 +122,7 @@ class Child:
             )
 
     async def _keep(self) -> None:
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             began = time.monotonic()
             assert self._process is not None
@@ -128,13 +130,12 @@ class Child:
             if self._stopping.is_set():
                 return
             if time.monotonic() - began > STEADY:
-                pause = FIRST_PAUSE
+                backoff.reset()
             if self._on_end is not None:
                 self._on_end(self, code)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self._stopping.wait(), backoff.next_s())
                 return
-            pause = min(pause * 2, LONGEST_PAUSE)
             with contextlib.suppress(OSError):  # no memory, no file handle: the next round tries again
                 await self._spawn()
             if self._stopping.is_set():  # asked while it was being started

@@ -7,11 +7,11 @@ a time that is known wrongly, twice or too early only costs one call. Times are 
 import asyncio
 import inspect
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from penstock.backoff import Backoff
 from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
 from penstock.runtime.logging import Log
@@ -23,7 +23,6 @@ GAP: Final = 0.002
 """Seconds between two slices of a partition that were not announced as `more`: they gather meanwhile."""
 EARLY: Final = 0.0005
 """Timers have a resolution of a millisecond: one that fires this early is on time."""
-BACKOFF: Final = (0.1, 5.0)
 
 
 class DueStore(Protocol):
@@ -33,12 +32,13 @@ class DueStore(Protocol):
 
 
 class _Partition:
-    __slots__ = ("failures", "next_at", "not_before", "task")
+    __slots__ = ("backoff", "failing", "next_at", "not_before", "task")
 
     def __init__(self) -> None:
         self.next_at: float = 0  # of Valkey's clock; 0: we know nothing yet, so look
         self.not_before: float = 0  # of the local clock: gap or backoff
-        self.failures = 0
+        self.failing = False
+        self.backoff = Backoff(0.1, 5.0)
         self.task: asyncio.Task[None] | None = None
 
 
@@ -170,8 +170,9 @@ class DueLoop:
         self.handled += handled
         if handled and planned and planned < math.inf:
             self.lag_ms = max(0.0, reply["now"] - planned)
-        if state.failures:
-            state.failures = 0
+        if state.failing:
+            state.failing = False
+            state.backoff.reset()
             self._log.info("due work goes on", partition=number)
         state.next_at = min(state.next_at, reply.get("next_at") or math.inf)
         if failed := reply.get("errors"):
@@ -202,10 +203,8 @@ class DueLoop:
     def _failed(self, number: int, state: _Partition, error: Exception) -> None:
         """Keeps what is due, waits with backoff, and says so once in a while."""
         self.errors += 1
-        least, most = BACKOFF
-        delay = min(most, least * 2 ** min(state.failures, 10)) * random.uniform(0.75, 1.0)
-        state.failures += 1
-        state.not_before = time.monotonic() + delay
+        state.failing = True
+        state.not_before = time.monotonic() + state.backoff.next_s()
         if self._complaints.passes():
             expected = isinstance(error, PenstockError) and error.retryable
             self._log.warning(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from penstock.backoff import Backoff
 from penstock.runtime.logging import Log
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ async def patiently(
             await asyncio.sleep(SAY_EVERY)
 
     grumbling = asyncio.create_task(grumble())
-    pause, longest = PAUSE
+    backoff = Backoff(*PAUSE)
     try:
         while True:
             try:
@@ -42,8 +43,7 @@ async def patiently(
                 if not passing(error):
                     raise
                 last = error
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
+                await asyncio.sleep(backoff.next_s())
             else:
                 if waited:
                     log.info(f"found {what}")

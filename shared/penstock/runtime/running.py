@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import BadRequestError
 
 from penstock import PenstockError, __version__
+from penstock.backoff import Backoff
 from penstock.bus import connection, streams
 from penstock.bus.endpoints import Endpoints
 from penstock.bus.hints import Hints
@@ -247,7 +248,7 @@ class Running:
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A background loop that fails is a bug, but no reason to stop the work that it does."""
-        pause = 0.1
+        backoff = Backoff(0.1, 5.0)
         while True:
             try:
                 await loop()
@@ -255,8 +256,7 @@ class Running:
             except Exception as error:
                 expected = isinstance(error, PenstockError) and error.retryable
                 self.log.warning("a loop failed; starting it again", exc_info=not expected, error=str(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            await asyncio.sleep(backoff.next_s())
 
     def _undo(self, what: str, step: Callable[[], Awaitable[None]], *, patient: bool = False) -> None:
         """A step of `stop`: `patient` ones share the drain timeout."""

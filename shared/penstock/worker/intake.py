@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock import errors, verbs
+from penstock.backoff import Backoff
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal
 from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
@@ -69,7 +70,7 @@ class Intake:
     async def run(self) -> None:
         """Ask until stopped. Raises when the request itself is refused, for that will not change."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE_S
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
             free = self._free_slots()
             if free <= 0:
@@ -84,14 +85,12 @@ class Intake:
                 raise error
             if error is not None:
                 self._trouble.because(error)
-                pause = max(pause, (error.retry_after_ms or 0) / 1000)
             elif answered:
                 self._trouble.over()
             if error is not None or (self._empty and loop.time() - asked < self._ask.wait_ms / 2000):
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_S)
+                await asyncio.sleep(backoff.next_s(((error and error.retry_after_ms) or 0) / 1000))
             elif answered:
-                pause = FIRST_PAUSE_S
+                backoff.reset()
 
     async def stop(self) -> None:
         """Take no more. What is granted to a request that is still parked finds nobody here any more: the

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from penstock_scheduler.phrases import some
+from penstock_scheduler.explaining.phrases import some
 
 
 def missing_signals(condition: Mapping[str, Any] | None, tally: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from penstock.errors import PenstockError, make
+from penstock.errors import PenstockError, invalid, make
 from penstock.messages.flows import Edge, Join, Member
 
 
@@ -18,7 +18,7 @@ def check(
     by_key: dict[str, Member] = {}
     for index, member in enumerate(members):
         if member.key in by_key:
-            raise _invalid(f"members[{index}].key", f"{member.key!r} is there twice")
+            raise invalid(f"members[{index}].key", f"{member.key!r} is there twice")
         by_key[member.key] = member
     following: dict[str, list[str]] = {key: [] for key in by_key}
     incoming: dict[str, int] = dict.fromkeys(by_key, 0)
@@ -28,18 +28,18 @@ def check(
         for field, key in (("from", edge.from_), ("to", edge.to)):
             if key not in by_key and not (more and field == "from"):
                 among = "among these members is no" if more else "there is no member"
-                raise _invalid(f"edges[{index}].{field}", f"{among} {key!r}")
+                raise invalid(f"edges[{index}].{field}", f"{among} {key!r}")
         if (edge.from_, edge.to) in seen:
-            raise _invalid(f"edges[{index}]", f"{edge.from_!r} leads to {edge.to!r} twice")
+            raise invalid(f"edges[{index}]", f"{edge.from_!r} leads to {edge.to!r} twice")
         seen.add((edge.from_, edge.to))
         if edge.data is not None:
             if (edge.to, edge.data) in data:
-                raise _invalid(f"edges[{index}].data", f"two edges give {edge.to!r} the key {edge.data!r}")
+                raise invalid(f"edges[{index}].data", f"two edges give {edge.to!r} the key {edge.data!r}")
             data.add((edge.to, edge.data))
             text = by_key[edge.to].input
             # By now a payload is its JSON text, or None for null.
             if text is not None and not str(text).lstrip().startswith("{"):
-                raise _invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")
+                raise invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")
         incoming[edge.to] += 1
         if edge.from_ in following:
             following[edge.from_].append(edge.to)
@@ -51,7 +51,7 @@ def check(
 def check_policy(policy: str, k: int | None, within: str = "") -> None:
     """Raises `invalid_request`."""
     if (policy == "quorum") != (k is not None):
-        raise _invalid(f"{within}k", "a quorum needs k, any other policy takes none")
+        raise invalid(f"{within}k", "a quorum needs k, any other policy takes none")
 
 
 def check_edge(edges: Iterable[Mapping[str, str]], from_: str, to: str) -> None:
@@ -77,12 +77,12 @@ def check_edge(edges: Iterable[Mapping[str, str]], from_: str, to: str) -> None:
 
 def _check_join(key: str, join: Join, incoming: Mapping[str, int]) -> None:
     if key not in incoming:
-        raise _invalid(f"joins.{key}", f"there is no member {key!r}")
+        raise invalid(f"joins.{key}", f"there is no member {key!r}")
     if not incoming[key]:
-        raise _invalid(f"joins.{key}", f"no edge leads to {key!r}")
+        raise invalid(f"joins.{key}", f"no edge leads to {key!r}")
     check_policy(join.policy, join.k, f"joins.{key}.")
     if join.k is not None and join.k > incoming[key]:
-        raise _invalid(f"joins.{key}.k", f"k is {join.k}, but only {incoming[key]} edges lead to {key!r}")
+        raise invalid(f"joins.{key}.k", f"k is {join.k}, but only {incoming[key]} edges lead to {key!r}")
 
 
 def _check_cycles(following: Mapping[str, Sequence[str]]) -> None:
@@ -115,7 +115,3 @@ def _cycle(path: list[str]) -> PenstockError:
     return make(
         "dependency_cycle", f"these members wait for each other: {' → '.join(path)}", detail={"path": path}
     )
-
-
-def _invalid(field: str, message: str) -> PenstockError:
-    return make("invalid_request", f"{field}: {message}", detail={"field": field})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from penstock_scheduler.phrases import Facts, Reason, quoted, some, span, when
+from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, some, span, when
 
 
 class Worker(NamedTuple):

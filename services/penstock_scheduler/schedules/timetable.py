@@ -6,12 +6,12 @@ hour or minute is a wildcard run by elapsed time: nothing in the gap, and both t
 """
 
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from penstock.errors import PenstockError, make
+from penstock.errors import invalid
 
 SLICE: Final = 50
 """Due times that are made up for in one step."""
@@ -42,7 +42,7 @@ def zone(name: str) -> tzinfo:
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise _invalid("timezone", f"there is no time zone {name!r}") from None
+        raise invalid("timezone", f"there is no time zone {name!r}") from None
 
 
 def following(rule: Rule, after: int) -> int | None:
@@ -113,12 +113,7 @@ def _cron(expression: str, where: tzinfo, after: int) -> int:
             if at > after:
                 return at
     except CronSimError as error:
-        raise _invalid("cron", str(error)) from None
+        raise invalid("cron", str(error)) from None
     except (OverflowError, ValueError):
         pass
-    raise _invalid("cron", f"{expression!r} never comes true")
-
-
-def _invalid(field: str, message: str) -> PenstockError:
-    detail: dict[str, Any] = {"field": field}
-    return make("invalid_request", f"{field}: {message}", detail=detail)
+    raise invalid("cron", f"{expression!r} never comes true")

@@ -9,8 +9,8 @@ from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.messages.control import ExecutionExplain
 from penstock.store import Store
-from penstock_scheduler.explain import explain
-from penstock_scheduler.explain_ready import Worker
+from penstock_scheduler.explaining.ready import Worker
+from penstock_scheduler.explaining.sentences import explain
 
 Registry = Callable[[], Awaitable[Sequence[Worker] | None]]
 

@@ -12,15 +12,16 @@ from typing import Any, Final
 import msgspec
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError, make
+from penstock.errors import PenstockError, invalid
 from penstock.ids import partition_for, partition_of
 from penstock.messages.schedules import ScheduleCreate, ScheduleGet, ScheduleList
 from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
-from penstock_scheduler import pages, timetable
+from penstock_scheduler import pages
 from penstock_scheduler.idempotency import created, digest
-from penstock_scheduler.timetable import Rule
+from penstock_scheduler.schedules import timetable
+from penstock_scheduler.schedules.timetable import Rule
 
 log: Final = logging.getLogger(__name__)
 
@@ -145,14 +146,14 @@ def _check(item: ScheduleCreate) -> None:
     """Refuses what does not fit together. Raises `invalid_request`, naming the field."""
     given = [name for name in ("at", "every_ms", "cron") if getattr(item, name) is not None]
     if len(given) != 1:
-        raise _invalid(given[1] if given else "at", "give exactly one of at, every_ms and cron")
+        raise invalid(given[1] if given else "at", "give exactly one of at, every_ms and cron")
     if item.count is not None and item.every_ms is None:
-        raise _invalid("count", "goes with every_ms only")
+        raise invalid("count", "goes with every_ms only")
     if item.cron is None and item.timezone != "UTC":
-        raise _invalid("timezone", "goes with cron only")
+        raise invalid("timezone", "goes with cron only")
     for name in ("run_at", "deadline_at"):
         if getattr(item.execution, name) is not None:
-            raise _invalid(f"execution.{name}", "the schedule says when")
+            raise invalid(f"execution.{name}", "the schedule says when")
 
 
 def _view(record: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +161,3 @@ def _view(record: dict[str, Any]) -> dict[str, Any]:
     text = record.pop("input", None)
     record.pop("now", None)
     return {**_VIEW, **record, "execution": {**record["execution"], "input": text}}
-
-
-def _invalid(field: str, message: str) -> PenstockError:
-    return make("invalid_request", f"{field}: {message}", detail={"field": field})

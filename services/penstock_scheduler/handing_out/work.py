@@ -16,10 +16,10 @@ from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.messages.executions import WorkGrant, WorkNext
 from penstock.store import Store
-from penstock_scheduler.hand_out import Given, HandOut
-from penstock_scheduler.handover import Handover
-from penstock_scheduler.limits import Admission
-from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
+from penstock_scheduler.handing_out.admission import Admission
+from penstock_scheduler.handing_out.handover import Handover
+from penstock_scheduler.handing_out.orders import Given, HandOut
+from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
 
 log: Final = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
 from penstock_scheduler import pages, views
+from penstock_scheduler.handing_out.work import Places
 from penstock_scheduler.idempotency import digest, once
-from penstock_scheduler.work import Places
 
 
 def _is_keyed_child(item: ExecutionCreate) -> bool:

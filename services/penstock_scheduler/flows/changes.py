@@ -25,8 +25,9 @@ from penstock.store import Store
 from penstock.store.caller import Args
 from penstock.store.references import References
 from penstock.store.specs import normalize
-from penstock_scheduler import graphs, views
-from penstock_scheduler.flows import member_args, whole_graph
+from penstock_scheduler import views
+from penstock_scheduler.flows import graphs
+from penstock_scheduler.flows.verbs import member_args, whole_graph
 from penstock_scheduler.idempotency import created, digest
 
 TRIES: Final = 2

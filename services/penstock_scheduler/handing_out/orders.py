@@ -12,8 +12,8 @@ import msgspec
 
 from penstock.errors import PenstockError
 from penstock.store import Store
-from penstock_scheduler.parked import MAX_TASKS, Ask, Parked, Profile
-from penstock_scheduler.shares import Choice, Share, share
+from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile
+from penstock_scheduler.handing_out.shares import Choice, Share, share
 
 
 class Given(msgspec.Struct):

@@ -12,7 +12,8 @@ from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, Fl
 from penstock.store import Store
 from penstock.store.references import References
 from penstock.store.specs import limit_of, normalize
-from penstock_scheduler import graphs, pages, views
+from penstock_scheduler import pages, views
+from penstock_scheduler.flows import graphs
 from penstock_scheduler.idempotency import created, digest
 
 GRAPH_SLICE: Final = 200

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from penstock.store import Store
-from penstock_scheduler.explain_ready import Worker
+from penstock_scheduler.explaining.ready import Worker
 
 PAGE: Final = 500
 MOST: Final = 5000

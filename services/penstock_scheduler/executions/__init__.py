@@ -1,0 +1,1 @@
+"""Executions come in, are looked at, steered and waited for."""

@@ -1,0 +1,1 @@
+"""Flows: made, changed, looked at."""

@@ -1,0 +1,1 @@
+"""What creates executions at due times."""
