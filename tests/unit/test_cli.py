@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 import commands
-from penstock.cli import output, servers, top
-from penstock.cli.data_dir import DataDir, read_json, write_json
+from penstock.cli import output, top
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import json_argument
-from penstock.cli.supervise import Child, in_words
+from penstock.local import servers
+from penstock.local.data_dir import DataDir, read_json, write_json
+from penstock.local.supervise import Child, in_words
 from penstock.messages.executions import Lane
+from penstock.runtime.settings import redact
 
 COMMANDS = [
     [],
@@ -108,8 +110,8 @@ def test_json_arguments_stay_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_logins_are_not_shown() -> None:
-    assert output.redact("nats://u:p@h:1,nats://t@h:2") == "nats://***@h:1,nats://***@h:2"
-    assert output.redact("nats://h:1") == "nats://h:1"
+    assert redact("nats://u:p@h:1,nats://t@h:2") == "nats://***@h:1,nats://***@h:2"
+    assert redact("nats://h:1") == "nats://h:1"
 
 
 # --- the data directory
@@ -117,7 +119,7 @@ def test_logins_are_not_shown() -> None:
 
 def test_a_data_directory_has_one_user(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from penstock.cli.data_dir import DataDir\n"
+        "import sys; from pathlib import Path; from penstock.local.data_dir import DataDir\n"
         "with DataDir(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path)]
@@ -300,7 +302,7 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     supervisor = """
 import asyncio, sys
 from pathlib import Path
-from penstock.cli.supervise import Child
+from penstock.local.supervise import Child
 async def main():
     child = Child("c", ["sleep", "1000"], Path(sys.argv[1]))
     await child.start()

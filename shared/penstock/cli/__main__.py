@@ -29,10 +29,10 @@ from penstock.cli import (
     watch,
     workers,
 )
-from penstock.cli.data_dir import DEFAULT
 from penstock.cli.output import Status, emit_json
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import DEFAULT_ROOT, Shell, ShellArgument, consoles
+from penstock.local.data_dir import DEFAULT
 from penstock.verbs import SERVICES
 
 GLOBAL = Group("Everywhere", sort_key=100)
@@ -87,7 +87,7 @@ async def up(
     scale
         SERVICE=N: so many processes of this service; may be given several times.
     """
-    from penstock.cli.up import Options, Up
+    from penstock.local.deployment import Deployment, Options
 
     options = Options(
         data=data,
@@ -105,7 +105,7 @@ async def up(
         },
     )
     with Status(shell.console) as status:
-        await Up(options, status).run()
+        await Deployment(options, status).run()
 
 
 def _scale(text: str) -> tuple[str, int]:

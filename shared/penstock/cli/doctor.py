@@ -15,12 +15,13 @@ from rich.markup import escape
 from penstock import __version__
 from penstock.bus.connection import connect
 from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name
-from penstock.cli import data_dir
-from penstock.cli.output import emit_json, listing, redact
+from penstock.cli.output import emit_json, listing
 from penstock.cli.problems import Problem
-from penstock.cli.servers import OLDEST_NATS, OLDEST_REDIS, numbers
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.errors import PenstockError
+from penstock.local import data_dir
+from penstock.local.servers import OLDEST_NATS, OLDEST_REDIS, numbers
+from penstock.runtime.settings import redact
 from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0

@@ -1,7 +1,6 @@
 """What commands print: JSON for scripts, tables and lines for people."""
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -29,11 +28,6 @@ STYLES: Final = {
     "draining": "yellow",
     "lost": "red",
 }
-
-
-def redact(urls: str) -> str:
-    """URLs without their logins."""
-    return re.sub(r"//[^/@]*@", "//***@", urls)
 
 
 def encoded(value: Any, *, pretty: bool) -> str:

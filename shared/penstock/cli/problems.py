@@ -1,10 +1,8 @@
 """What a command tells the person in one line instead of a traceback."""
 
+from penstock.local.problems import Problem
 
-class Problem(Exception):
-    """It did not work: exit code 1."""
-
-    exit_code = 1
+__all__ = ["Problem", "UsageProblem"]
 
 
 class UsageProblem(Problem):

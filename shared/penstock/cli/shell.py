@@ -14,11 +14,12 @@ from nats import errors as nats_errors
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.cli import data_dir
-from penstock.cli.output import emit_json, redact
+from penstock.cli.output import emit_json
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.client import Client
+from penstock.local import data_dir
 from penstock.messages.common import Page, Reply
+from penstock.runtime.settings import redact
 
 T = TypeVar("T")
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from penstock.cli import servers as embedded
-from penstock.cli.data_dir import DataDir
-from penstock.cli.servers import Durability, Server
-from penstock.cli.supervise import dies_with
+from penstock.local import servers as embedded
+from penstock.local.data_dir import DataDir
+from penstock.local.servers import Durability, Server
+from penstock.local.supervise import dies_with
 
 START_S: Final = 20.0
 TRIES: Final = 3

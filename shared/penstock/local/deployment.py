@@ -1,4 +1,4 @@
-"""`penstock up`: the servers and all services on this machine, each its own process, supervised."""
+"""The servers and all services on this machine, each its own process, supervised."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.cli import servers
-from penstock.cli.data_dir import DataDir, read_json, write_json
-from penstock.cli.output import Status, redact
-from penstock.cli.problems import Problem
-from penstock.cli.servers import Durability, Server
-from penstock.cli.shell import DEFAULT_ROOT
-from penstock.cli.supervise import Child, in_words
+from penstock.local import servers
+from penstock.local.data_dir import DataDir, read_json, write_json
+from penstock.local.problems import Problem, Status
+from penstock.local.servers import Durability, Server
+from penstock.local.supervise import Child, in_words
+from penstock.runtime.settings import Settings, redact
 from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
@@ -35,7 +34,7 @@ class Options:
     """What `penstock up` was asked for."""
 
     data: Path
-    root: str = DEFAULT_ROOT
+    root: str = Settings().root
     nats_url: str | None = None
     valkey_url: str | None = None
     nats_port: int = 0
@@ -47,8 +46,8 @@ class Options:
     """More of the services' environment."""
 
 
-class Up:
-    """One `penstock up`, from start to end."""
+class Deployment:
+    """Servers and services on this machine, from start to end: what `penstock up` runs."""
 
     def __init__(self, options: Options, status: Status) -> None:
         self._options = options

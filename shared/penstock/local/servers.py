@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from penstock.cli.data_dir import DataDir
-from penstock.cli.problems import Problem
+from penstock.local.data_dir import DataDir
+from penstock.local.problems import Problem
 
 Durability = Literal["disk", "process"]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.cli.problems import Problem
 from penstock.files import write_whole
+from penstock.local.problems import Problem
 
 DEFAULT: Final = Path(".penstock")
 

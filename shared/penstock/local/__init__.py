@@ -1,0 +1,1 @@
+"""A Penstock on this machine: servers and services as processes, supervised. For `penstock up` and for tests."""
