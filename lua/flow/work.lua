@@ -8,7 +8,7 @@
 --
 -- Needs: Call, Executions, Flows, Keys, Records, States, Undo.
 
-local BUDGET = 100        -- steps of one call, each of some 30 µs
+local BUDGET = 50         -- steps of one call, each of some 30 µs
 local TAKEN = 50          -- items of one flow that a call takes up again
 local AGAIN_MS = 60000    -- an item that failed is tried again after so long
 local work                -- items of this call, {flow, kind, …}; at: the next one

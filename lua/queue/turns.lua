@@ -9,9 +9,9 @@
 -- Needs: Blocks, Call, Keys, Records.
 
 -- Capability sets that a call looks at.
-local LOOKED_AT = 64
+local LOOKED_AT = 48
 -- Reads of rings and queues that a call may make, beside two for each execution that is asked for.
-local LOOKS = 200
+local LOOKS = 150
 -- Fairness keys that are shown to who compares partitions, beside as many as there may be turns: another partition may know
 -- that it is theirs.
 local BESIDE = 8

@@ -15,7 +15,7 @@ local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
 -- A handler walks its flow without help; only when it has been silent for so long the due loop takes over.
 local HANDOVER_MS = 1000
 -- Members of one step, and of one due call: about 1 ms of Valkey.
-local SLICE = 50
+local SLICE = 25
 local RETRY_IDS = 1000
 
 local function why(reason) return reason and reason ~= '' and reason or 'canceled' end

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.messages.executions import WorkGrant, WorkNext
 
-MAX_TASKS: Final = 128
+MAX_TASKS: Final = 64
 """Tasks of one round, and of one answer: so that no call holds Valkey for long."""
 
 

@@ -17,7 +17,7 @@ from penstock.errors import PenstockError
 from penstock.runtime.logging import Log
 from penstock.throttle import Throttle
 
-LIMIT: Final = 100
+LIMIT: Final = 50
 """Items of one slice: few enough that Valkey is never held for more than 2 ms."""
 GAP: Final = 0.002
 """Seconds between two slices of a partition that were not announced as `more`: they gather meanwhile."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-MOST: Final = 96
-"""The weight of one FCALL, so that it holds Valkey for about 2 ms. What weighs as much goes alone."""
+MOST: Final = 64
+"""The weight of one FCALL, so that it holds Valkey for a millisecond or two. What weighs as much goes alone."""
 
 _FIXED: Final[Mapping[str, int]] = {
     "list": 12,
@@ -15,9 +15,9 @@ _FIXED: Final[Mapping[str, int]] = {
     "history": 24,
     "frame_read": 24,
     "steps": 24,
-    "flow_graph": 48,
-    "flow_cancel": 48,
-    "flow_cancel_step": 48,
+    "flow_graph": 32,
+    "flow_cancel": 32,
+    "flow_cancel_step": 32,
     "flow_create": MOST,
     "flow_add": MOST,
     "due": MOST,
