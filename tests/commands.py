@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from house import House
+from running_penstock import RunningPenstock
 
 WAIT_S = 60.0
 COMMAND = (sys.executable, "-m", "penstock.cli")
@@ -51,7 +51,7 @@ async def penstock(*arguments: str, stdin: str = "", cwd: Path | None = None, **
     return Said(process.returncode or 0, out.decode(), err.decode())
 
 
-def told(house: House) -> dict[str, str]:
+def told(house: RunningPenstock) -> dict[str, str]:
     """The settings that lead a command to a test's Penstock."""
     return {"PENSTOCK_NATS_URL": house.url, "PENSTOCK_ROOT": house.root}
 

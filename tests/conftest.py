@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 import servers
-from house import House
+from running_penstock import RunningPenstock
 
 UNDER_BOTH_LOOPS = frozenset(
     {"test_bus", "test_due", "test_link", "test_matching", "test_runtime", "test_store"}
@@ -36,7 +36,7 @@ def valkey_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def penstock(nats_url: str, valkey_url: str) -> AsyncIterator[House]:
+async def penstock(nats_url: str, valkey_url: str) -> AsyncIterator[RunningPenstock]:
     """All six services, in this process, on the session's servers, under a root of their own."""
-    async with House.open(nats_url, valkey_url) as house:
+    async with RunningPenstock.open(nats_url, valkey_url) as house:
         yield house

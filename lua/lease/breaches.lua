@@ -7,7 +7,7 @@ local function holds(x, id, lease_id)
   return x.state == 'suspended' and x.reason == 'budget' and held and held.budget_id == id and held.lease_id == lease_id
 end
 
--- Ends the lease under which a hard limit was passed: the execution is suspended, or fails for good. urge: its worker
+-- Ends the lease under which a hard limit was passed: the execution is suspended, or fails for good. tell_worker: its worker
 -- does not know yet. Returns the state, and whether it is suspended by this breach.
 function Breaches.stop(x, a)
   if x.lease_id == a.lease_id then
@@ -25,7 +25,7 @@ function Breaches.stop(x, a)
       x.held_by = { budget_id = a.budget_id, lease_id = a.lease_id }
     end
     Fences.consume(x, a, 'usage', {})
-    if a.urge then
+    if a.tell_worker then
       x.lost = { lease_id = a.lease_id, why = 'revoked' }
       Call.hint_item('cancel', { worker_id, x.id, a.lease_id })
     end

@@ -8,14 +8,14 @@
 -- asks there (`admit`) before it forwards the grant: a two-step reservation that repairs itself. A slot is a sorted-set
 -- member with the end of the grant or lease that holds it, and renewals push that on. Each hold has a slot of its own
 -- name, `x.slot` (`<execution>|<unique>`), so that news of an earlier hold which come late do no harm. News may also
--- get lost: a slot whose time is over is asked after where its execution is (`doubt`) before it is given to another.
+-- get lost: a slot whose time is over is asked after where its execution is (`slot_check`) before it is given to another.
 --
 -- Executions with equal limits share a queue; one refusal blocks them all at once (queue/blocks.lua).
 --
 -- Needs: Blocks, Call, Due, Keys, Records.
 
--- Slots that are asked after in one go.
-local DOUBTS = 100
+-- Slots that are asked about in one go.
+local ASKED_ABOUT = 100
 -- Room for one wakes a few who wait: some have no worker now. Who is left is looked at again after a moment, as long as
 -- there is room.
 local WOKEN = 8
@@ -64,12 +64,12 @@ end
 local function crowded(token, concurrent)
   local key = Keys.slots(token)
   if redis.call('ZCARD', key) < concurrent then return false end
-  for _, slot in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, DOUBTS)) do
+  for _, slot in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, ASKED_ABOUT)) do
     local home = string.match(slot, '^%d+')
     if home == Call.partition() then
       redis.call('ZREM', key, slot)
     else
-      Call.hint_item('doubt', { tonumber(home), token, slot })
+      Call.hint_item('slot_check', { tonumber(home), token, slot })
     end
   end
   return redis.call('ZCARD', key) >= concurrent

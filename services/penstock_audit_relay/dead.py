@@ -20,7 +20,7 @@ class DeadLetters:
         self._max_bytes = max_bytes
         self._log = log
 
-    async def bury(self, entry: Entry) -> None:
+    async def keep(self, entry: Entry) -> None:
         """Returns once the stream has all that is broken in this entry.
 
         A relay that is killed between this and the trimming does it once more; the message id tells.

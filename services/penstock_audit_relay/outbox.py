@@ -42,7 +42,7 @@ class Outbox:
         self._all = range(partitions)
         self._taken: dict[int, str] = {}
         self._confirmed: dict[int, str] = {}
-        self._news: set[int] = set()
+        self._announced: set[int] = set()
         self._resting: dict[int, float] = {}
         self._woken = asyncio.Event()
         self._entries: deque[Entry] = deque()
@@ -62,7 +62,7 @@ class Outbox:
     def wake(self, partition: int) -> None:
         """There is something new in this partition."""
         if partition in self._all:
-            self._news.add(partition)
+            self._announced.add(partition)
             self._woken.set()
 
     def rewind(self, cursor: Mapping[int, str]) -> None:
@@ -71,7 +71,7 @@ class Outbox:
         self._events = 0
         self._taken = dict(cursor)
         self._confirmed = {partition: entry for partition, entry in cursor.items() if partition in self._all}
-        self._news.update(self._all)
+        self._announced.update(self._all)
 
     def confirm(self, cursor: Mapping[int, str]) -> None:
         """The stream has all up to these entries: they may go."""
@@ -80,7 +80,7 @@ class Outbox:
     @property
     def busy(self) -> bool:
         """Whether `exchange` and `gather` have something to do at once."""
-        return bool(self._entries) or bool((self._news | self._confirmed.keys()) - self._tired())
+        return bool(self._entries) or bool((self._announced | self._confirmed.keys()) - self._tired())
 
     def _tired(self) -> set[int]:
         now = time.monotonic()
@@ -95,13 +95,13 @@ class Outbox:
             async with asyncio.timeout(timeout):
                 await self._woken.wait()
         except TimeoutError:
-            self._news.update(self._all)
+            self._announced.update(self._all)
         self._woken.clear()
 
     async def exchange(self) -> None:
         """Trims what is confirmed and takes what is new: one round trip for all partitions."""
         tired = self._tired()
-        takes = self._news - tired if self._events < AT_HAND else set[int]()
+        takes = self._announced - tired if self._events < AT_HAND else set[int]()
         acks = {partition: entry for partition, entry in self._confirmed.items() if partition not in tired}
         if not takes and not acks:
             return
@@ -113,13 +113,13 @@ class Outbox:
             (partition, "take", {"after": self._taken.get(partition, START), "limit": ENTRIES, "bytes": room})
             for partition in sorted(takes)
         ]
-        self._news -= takes  # what is announced from here on counts anew
+        self._announced -= takes  # what is announced from here on counts anew
         replies = await self._store.call_many(order)
         for (partition, op, _), reply in zip(order, replies, strict=True):
             if isinstance(reply, PenstockError):
                 self._rest(partition, reply)
                 if op == "take":
-                    self._news.add(partition)
+                    self._announced.add(partition)
                 continue
             self._look(partition, reply)
             if op == "take":
@@ -148,7 +148,7 @@ class Outbox:
             self._events += len(entry.events)
             self._taken[partition] = entry_id
         if reply["more"]:
-            self._news.add(partition)
+            self._announced.add(partition)
 
     def gather(self, events: int, size: int) -> list[Entry]:
         """The next entries, of at most so many events and about `size` bytes; an entry is never split."""

@@ -124,7 +124,7 @@ class Relay:
             if batch is not None:
                 for entry in entries:
                     if entry.broken:
-                        await self._dead.bury(entry)
+                        await self._dead.keep(entry)
                 if batch.events:
                     flying = batch, await self._publisher.send(batch)
                 else:

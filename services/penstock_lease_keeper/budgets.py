@@ -115,7 +115,7 @@ class Budgets:
     # -- what follows -----------------------------------------------------------------------------
 
     async def _breach(
-        self, members: Sequence[tuple[str, str, str, str | None]], *, urge: bool = False
+        self, members: Sequence[tuple[str, str, str, str | None]], *, tell_worker: bool = False
     ) -> list[Result]:
         """Ends leases, and tells their budgets.
 
@@ -130,7 +130,7 @@ class Budgets:
                         **_member(budget_id, member),
                         "breach": breach,
                         "dimension": dimension,
-                        "urge": urge,
+                        "tell_worker": tell_worker,
                     },
                 )
                 for budget_id, member, breach, dimension in members
@@ -152,7 +152,7 @@ class Budgets:
 
     async def _repair(self, budget_id: str, breach: str, late: list[str], resume: list[str]) -> None:
         if late:
-            await self._breach([(budget_id, member, breach, None) for member in late], urge=True)
+            await self._breach([(budget_id, member, breach, None) for member in late], tell_worker=True)
         if resume:
             replies = await self._store.call_many(
                 [(partition_of(member), "budget_resume", _member(budget_id, member)) for member in resume]

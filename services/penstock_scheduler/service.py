@@ -44,7 +44,7 @@ def build(context: Context) -> Service:
     context.listen("ready", work.ready)
     context.listen("done", waits.done)
     context.listen("slot", admission.slot)
-    context.listen("doubt", admission.doubt)
+    context.listen("slot_check", admission.slot_check)
     context.listen("unblock", admission.unblock)
     context.spawn(context.hints.listen("withdraw", work.withdraw))
     return Service(

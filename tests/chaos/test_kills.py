@@ -33,7 +33,7 @@ async def start_worker(nats_url: str) -> asyncio.subprocess.Process:
     )
 
 
-async def patiently(call: Any, deadline: float) -> Any:
+async def retrying(call: Any, deadline: float) -> Any:
     """A request as a user's program makes it: repeated, with its idempotency key, until it is answered."""
     while True:
         try:
@@ -47,7 +47,7 @@ async def submit_wave(client: Client, wave: int, deadline: float) -> list[str]:
     kinds = ("load.quick", "load.flaky", "load.slow")
 
     async def one(number: int) -> str:
-        run = await patiently(
+        run = await retrying(
             lambda: client.submit(
                 kinds[number % 3],
                 {"n": number},
@@ -64,7 +64,7 @@ async def submit_wave(client: Client, wave: int, deadline: float) -> list[str]:
 async def ended(client: Client, ids: list[str], deadline: float) -> dict[str, Any]:
     async def one(execution_id: str) -> Any:
         while True:
-            record = await patiently(
+            record = await retrying(
                 lambda: client.call("execution.wait", {"execution_id": execution_id}), deadline
             )
             if record.state in TERMINAL:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from house import House
+from running_penstock import RunningPenstock
 
 FLOWS = 12
 STEPS = 60
@@ -19,7 +19,7 @@ KILLS = 4
 MORE = 30
 
 
-async def observer(penstock: House, folder: Path, name: str) -> Process:
+async def observer(penstock: RunningPenstock, folder: Path, name: str) -> Process:
     """A mirror-observer of its own process, once it is ready."""
     settings, ready = penstock.settings, folder / f"{name}.json"
     environ = {
@@ -39,11 +39,11 @@ async def observer(penstock: House, folder: Path, name: str) -> Process:
     return process
 
 
-async def publish(penstock: House, flow_id: str, **body: Any) -> None:
+async def publish(penstock: RunningPenstock, flow_id: str, **body: Any) -> None:
     await penstock.js.publish(f"{penstock.root}.observation.{flow_id}", msgspec.json.encode(body))
 
 
-async def more_published(penstock: House) -> None:
+async def more_published(penstock: RunningPenstock) -> None:
     """Waits until the runners have published some more."""
     stream = f"{penstock.root.upper()}_OBSERVATIONS"
 
@@ -54,7 +54,7 @@ async def more_published(penstock: House) -> None:
     await penstock.until(last, lambda now: now >= before + MORE, "more observations")
 
 
-async def run(penstock: House, flow_id: str) -> None:
+async def run(penstock: RunningPenstock, flow_id: str) -> None:
     """What a foreign system does: each step is announced just before the one before it ends."""
     await publish(penstock, flow_id, run_id="r0", task="t", status="running")
     for step in range(STEPS):
@@ -65,7 +65,7 @@ async def run(penstock: House, flow_id: str) -> None:
 
 
 async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
-    async with House.open(nats_url, valkey_url) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url) as penstock:
         await penstock.running.pop("mirror-observer").stop()
         observers = [await observer(penstock, tmp_path, f"o{n}") for n in range(2)]
         body = {"controller_id": "c", "owner": "o", "goal": "g", "completion": "all_steps"}

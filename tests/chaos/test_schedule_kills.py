@@ -10,8 +10,8 @@ from typing import Any
 
 import nats.errors
 
-from house import House
 from penstock import PenstockError
+from running_penstock import RunningPenstock
 
 SCHEDULES = 10
 COUNT = 60
@@ -19,7 +19,7 @@ EVERY_MS = 100
 KILLS = 4
 
 
-async def start_scheduler(penstock: House, ready: Path) -> asyncio.subprocess.Process:
+async def start_scheduler(penstock: RunningPenstock, ready: Path) -> asyncio.subprocess.Process:
     """A process of its own, once it says that it is ready."""
     _forget(ready)
     settings = penstock.settings
@@ -55,7 +55,7 @@ def _there(ready: Path) -> bool:
     return ready.exists()
 
 
-async def patiently(penstock: House, verb: str, body: Any) -> Any:
+async def retrying(penstock: RunningPenstock, verb: str, body: Any) -> Any:
     """Repeated until somebody answers."""
     async with asyncio.timeout(30):
         while True:
@@ -67,12 +67,12 @@ async def patiently(penstock: House, verb: str, body: Any) -> Any:
 async def test_every_due_time_has_exactly_one_execution(
     nats_url: str, valkey_url: str, tmp_path: Path
 ) -> None:
-    async with House.open(nats_url, valkey_url, partitions=2) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url, partitions=2) as penstock:
         await penstock.running.pop("scheduler").stop()
         schedulers = [await start_scheduler(penstock, tmp_path / f"ready-{n}") for n in range(2)]
         try:
             made = [
-                await patiently(
+                await retrying(
                     penstock,
                     "schedule.create",
                     {
@@ -91,19 +91,19 @@ async def test_every_due_time_has_exactly_one_execution(
                 schedulers[victim] = await start_scheduler(penstock, tmp_path / f"ready-{victim}")
 
             async def finished() -> int:
-                page = await patiently(penstock, "schedule.list", {"status": "finished"})
+                page = await retrying(penstock, "schedule.list", {"status": "finished"})
                 return len(page["items"])
 
             await penstock.until(finished, lambda n: n == SCHEDULES, "all schedules finished")
             times: Counter[tuple[str, int]] = Counter()
             cursor: dict[str, str] = {}
             while True:
-                page = await patiently(
+                page = await retrying(
                     penstock, "execution.list", {"kind": "test.tick", "limit": 1000, **cursor}
                 )
                 for item in page["items"]:
                     body = {"execution_id": item["execution_id"], "limit": 1}
-                    history = await patiently(penstock, "execution.history", body)
+                    history = await retrying(penstock, "execution.history", body)
                     data = history["items"][0]["data"]
                     times[data["schedule_id"], data["due_at"]] += 1
                 if page["cursor"] is None:

@@ -7,18 +7,20 @@ import pytest
 
 import commands
 from commands import Cli, Said
-from house import House
+from running_penstock import RunningPenstock
 
 
 @pytest.fixture(params=[1, 4], ids=["one partition", "four partitions"])
-async def penstock(request: pytest.FixtureRequest, nats_url: str, valkey_url: str) -> AsyncIterator[House]:
+async def penstock(
+    request: pytest.FixtureRequest, nats_url: str, valkey_url: str
+) -> AsyncIterator[RunningPenstock]:
     """All six services in this process, under a root of their own."""
-    async with House.open(nats_url, valkey_url, partitions=request.param) as house:
+    async with RunningPenstock.open(nats_url, valkey_url, partitions=request.param) as house:
         yield house
 
 
 @pytest.fixture
-def cli(penstock: House) -> Cli:
+def cli(penstock: RunningPenstock) -> Cli:
     """Runs one command, told where this test's Penstock is."""
 
     async def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> Said:

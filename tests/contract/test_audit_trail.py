@@ -3,12 +3,12 @@
 import asyncio
 from typing import Any
 
-from house import WAIT_S, House, fence
 from penstock import audit
 from penstock.bus import streams
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 
-async def trail(penstock: House) -> list[audit.Event]:
+async def trail(penstock: RunningPenstock) -> list[audit.Event]:
     """All events in the stream."""
     stream = streams.stream_name(penstock.root, streams.AUDIT)
     last = (await penstock.js.stream_info(stream)).state.last_seq
@@ -17,7 +17,7 @@ async def trail(penstock: House) -> list[audit.Event]:
     ]
 
 
-async def settled(penstock: House, execution_id: str) -> list[audit.Event]:
+async def settled(penstock: RunningPenstock, execution_id: str) -> list[audit.Event]:
     """The events of one execution, once as many are in the stream as its record counts."""
     seq = (await penstock.get(execution_id))["seq"]
 
@@ -27,7 +27,7 @@ async def settled(penstock: House, execution_id: str) -> list[audit.Event]:
     return await penstock.until(of_it, lambda events: len(events) >= seq, "all its events")
 
 
-async def test_each_change_of_state_is_in_the_trail_once_in_order(penstock: House):
+async def test_each_change_of_state_is_in_the_trail_once_in_order(penstock: RunningPenstock):
     execution_id = await penstock.create(namespace="billing")
     task = await penstock.begin()
     await penstock.request("lease.complete", {**fence(task), "result": 1})
@@ -44,7 +44,7 @@ async def test_each_change_of_state_is_in_the_trail_once_in_order(penstock: Hous
     assert [before for before, _ in moves[1:]] == [after for _, after in moves[:-1]]
 
 
-async def test_the_chain_of_a_busy_house_is_whole(penstock: House):
+async def test_the_chain_of_a_busy_house_is_whole(penstock: RunningPenstock):
     specs = [{"kind": "test.job", "lane": f"lane{number % 3}"} for number in range(300)]
     created = await penstock.request("execution.create", specs)
     last = created[-1]["ok"]["execution_id"]
@@ -54,7 +54,7 @@ async def test_the_chain_of_a_busy_house_is_whole(penstock: House):
     assert report.events >= 300
 
 
-async def test_one_execution_can_be_followed_live_by_its_id(penstock: House):
+async def test_one_execution_can_be_followed_live_by_its_id(penstock: RunningPenstock):
     heard: asyncio.Queue[Any] = asyncio.Queue()
     await penstock.nats.subscribe(f"{penstock.root}.audit.*.execution.*.>", cb=heard.put)
     await penstock.nats.flush()

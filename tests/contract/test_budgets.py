@@ -7,35 +7,39 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
 from penstock import Client, Task, Worker
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
-async def make_budget(penstock: House, hard: int = 100, soft: int | None = None, **options: Any) -> str:
+async def make_budget(
+    penstock: RunningPenstock, hard: int = 100, soft: int | None = None, **options: Any
+) -> str:
     limits = {"hard": hard} if soft is None else {"hard": hard, "soft": soft}
     budget = await penstock.request("budget.create", {"dimensions": {"tokens": limits}, **options})
     return budget["budget_id"]
 
 
-async def report(penstock: House, task: Any, budget_id: str, amount: int, **options: Any) -> dict[str, Any]:
+async def report(
+    penstock: RunningPenstock, task: Any, budget_id: str, amount: int, **options: Any
+) -> dict[str, Any]:
     body = {**fence(task), "budget_id": budget_id, "dimensions": {"tokens": amount}, **options}
     return await penstock.request("lease.usage", body)
 
 
-async def used(penstock: House, budget_id: str) -> int:
+async def used(penstock: RunningPenstock, budget_id: str) -> int:
     budget = await penstock.request("budget.get", {"budget_id": budget_id})
     return budget["dimensions"]["tokens"]["used"]
 
 
-async def names(penstock: House, execution_id: str) -> list[str]:
+async def names(penstock: RunningPenstock, execution_id: str) -> list[str]:
     page = await penstock.request("execution.history", {"execution_id": execution_id})
     return [event["event"] for event in page["items"]]
 
 
 class TestBudgets:
-    async def test_a_budget_is_created_and_read(self, penstock: House) -> None:
+    async def test_a_budget_is_created_and_read(self, penstock: RunningPenstock) -> None:
         budget = await penstock.request(
             "budget.create", {"dimensions": {"usd": {"hard": 10, "soft": 5}, "tokens": {"hard": 7}}}
         )
@@ -46,7 +50,7 @@ class TestBudgets:
         found = await penstock.request("budget.get", {"budget_id": budget["budget_id"]})
         assert {**found, "duplicate": False} == budget
 
-    async def test_replenish_raises_both_limits(self, penstock: House) -> None:
+    async def test_replenish_raises_both_limits(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, hard=100, soft=50)
         body = {"budget_id": budget_id, "dimensions": {"tokens": 10}, "idempotency_key": "once"}
         budget = await penstock.request("budget.replenish", body)
@@ -56,7 +60,7 @@ class TestBudgets:
         error = await penstock.refused("budget.replenish", {**body, "dimensions": {"tokens": 11}})
         assert error.code == "idempotency_conflict"
 
-    async def test_creating_is_idempotent(self, penstock: House) -> None:
+    async def test_creating_is_idempotent(self, penstock: RunningPenstock) -> None:
         body = {"dimensions": {"tokens": {"hard": 1}}, "idempotency_key": "b"}
         first = await penstock.request("budget.create", body)
         again = await penstock.request("budget.create", body)
@@ -78,11 +82,11 @@ class TestBudgets:
             ({"dimensions": {"a b": {"hard": 1}}}, "dimensions"),
         ],
     )
-    async def test_bad_budgets_are_refused(self, penstock: House, body: Any, field: str) -> None:
+    async def test_bad_budgets_are_refused(self, penstock: RunningPenstock, body: Any, field: str) -> None:
         error = await penstock.refused("budget.create", body)
         assert error.code == "invalid_request" and field in error.message
 
-    async def test_what_does_not_exist(self, penstock: House) -> None:
+    async def test_what_does_not_exist(self, penstock: RunningPenstock) -> None:
         for verb in ("budget.get", "budget.reset", "budget.delete"):
             assert (await penstock.refused(verb, {"budget_id": NOWHERE})).code == "budget_not_found"
         body: Any = {"budget_id": NOWHERE, "dimensions": {"tokens": 1}}
@@ -97,14 +101,14 @@ class TestBudgets:
         }
         assert (await penstock.refused("flow.create", flow)).code == "budget_not_found"
 
-    async def test_replenishing_a_dimension_that_is_not_there(self, penstock: House) -> None:
+    async def test_replenishing_a_dimension_that_is_not_there(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         error = await penstock.refused("budget.replenish", {"budget_id": budget_id, "dimensions": {"usd": 1}})
         assert error.code == "invalid_request" and error.detail["field"] == "dimensions.usd"
 
 
 class TestUsage:
-    async def test_reports_add_up_and_say_when_a_limit_is_passed(self, penstock: House) -> None:
+    async def test_reports_add_up_and_say_when_a_limit_is_passed(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, hard=100, soft=50, on_hard="deny")
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -116,7 +120,7 @@ class TestUsage:
         assert (await report(penstock, task, budget_id, 1))["status"] == "soft_breach"
         assert await used(penstock, budget_id) == 51
 
-    async def test_a_dedup_key_counts_once(self, penstock: House) -> None:
+    async def test_a_dedup_key_counts_once(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -125,7 +129,7 @@ class TestUsage:
         assert again["status"] == "already_applied" and again["dimensions"]["tokens"]["current"] == 10
         assert (await report(penstock, task, budget_id, 10, dedup_key="b"))["status"] == "ok"
 
-    async def test_deny_refuses_what_would_pass_the_limit(self, penstock: House) -> None:
+    async def test_deny_refuses_what_would_pass_the_limit(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, on_hard="deny", reset_every_ms=60_000)
         execution_id = await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -140,7 +144,7 @@ class TestUsage:
         # What was refused has not used its key up.
         assert (await report(penstock, task, budget_id, 10, dedup_key="a"))["status"] == "ok"
 
-    async def test_the_fence_is_checked(self, penstock: House) -> None:
+    async def test_the_fence_is_checked(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -156,7 +160,7 @@ class TestUsage:
         assert error.code == "execution_not_active"
         assert await used(penstock, budget_id) == 0
 
-    async def test_only_budgets_that_the_execution_lists(self, penstock: House) -> None:
+    async def test_only_budgets_that_the_execution_lists(self, penstock: RunningPenstock) -> None:
         budget_id, other = await make_budget(penstock), await make_budget(penstock)
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -173,7 +177,9 @@ class TestUsage:
             ({"tokens": 0.5}, "dimensions"),
         ],
     )
-    async def test_bad_reports_are_refused(self, penstock: House, dimensions: Any, field: str) -> None:
+    async def test_bad_reports_are_refused(
+        self, penstock: RunningPenstock, dimensions: Any, field: str
+    ) -> None:
         budget_id = await make_budget(penstock)
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -183,7 +189,7 @@ class TestUsage:
         assert error.code == "invalid_request" and field in error.message
         assert await used(penstock, budget_id) == 0
 
-    async def test_many_reporters_lose_and_double_nothing(self, penstock: House) -> None:
+    async def test_many_reporters_lose_and_double_nothing(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, hard=10**9)
         for _ in range(8):
             await penstock.create(budget_ids=[budget_id])
@@ -214,7 +220,7 @@ class TestUsage:
         totals = await asyncio.gather(*(storm(task, seed) for seed, task in enumerate(tasks, 1)))
         assert await used(penstock, budget_id) == sum(totals)
 
-    async def test_a_batch_is_answered_one_by_one(self, penstock: House) -> None:
+    async def test_a_batch_is_answered_one_by_one(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -227,7 +233,7 @@ class TestUsage:
 
 
 class TestHardBreach:
-    async def test_the_reporter_is_suspended_and_comes_back(self, penstock: House) -> None:
+    async def test_the_reporter_is_suspended_and_comes_back(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         execution_id = await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -259,7 +265,7 @@ class TestHardBreach:
             "resumed",
         ]
 
-    async def test_fail_ends_it_for_good(self, penstock: House) -> None:
+    async def test_fail_ends_it_for_good(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, on_hard="fail")
         execution_id = await penstock.create(budget_ids=[budget_id], max_attempts=5)
         task = await penstock.begin()
@@ -269,7 +275,9 @@ class TestHardBreach:
         assert record["state"] == "failed" and record["failure"]["category"] == "budget_exceeded"
 
     @pytest.mark.parametrize("verb", ["budget.reset", "budget.delete"])
-    async def test_reset_and_delete_bring_the_suspended_back(self, penstock: House, verb: str) -> None:
+    async def test_reset_and_delete_bring_the_suspended_back(
+        self, penstock: RunningPenstock, verb: str
+    ) -> None:
         budget_id = await make_budget(penstock)
         ids = [await penstock.create(budget_ids=[budget_id]) for _ in range(3)]
         tasks: list[Any] = []
@@ -281,7 +289,7 @@ class TestHardBreach:
         for execution_id in ids:
             await penstock.reaches(execution_id, "ready")
 
-    async def test_a_period_that_ends_brings_them_back(self, penstock: House) -> None:
+    async def test_a_period_that_ends_brings_them_back(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, reset_every_ms=3_600_000)
         execution_id = await penstock.create(budget_ids=[budget_id], lane="a")
         held = await penstock.create(budget_ids=[budget_id], lane="b")
@@ -294,7 +302,7 @@ class TestHardBreach:
         assert await used(penstock, budget_id) == 0
 
     async def test_a_reporter_that_dies_in_between_is_suspended_by_the_due_loop(
-        self, penstock: House
+        self, penstock: RunningPenstock
     ) -> None:
         """The keeper that took the report never gets to end the lease."""
         budget_id = await make_budget(penstock)
@@ -324,7 +332,7 @@ class TestHardBreach:
         await penstock.request("budget.reset", {"budget_id": budget_id})
         await penstock.reaches(execution_id, "ready")
 
-    async def test_one_that_is_canceled_meanwhile_stays_so(self, penstock: House) -> None:
+    async def test_one_that_is_canceled_meanwhile_stays_so(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock)
         execution_id = await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin()
@@ -338,7 +346,7 @@ class TestHardBreach:
         await penstock.until(suspended, lambda n: n == 0, "nobody held")
         assert (await penstock.get(execution_id))["state"] == "canceled"
 
-    async def test_more_than_a_slice_comes_back(self, penstock: House) -> None:
+    async def test_more_than_a_slice_comes_back(self, penstock: RunningPenstock) -> None:
         count = 230
         budget_id = await make_budget(penstock)
         specs = [{"kind": "t", "budget_ids": [budget_id]} for _ in range(count)]
@@ -355,7 +363,7 @@ class TestHardBreach:
 
 
 class TestAdmission:
-    async def test_nothing_begins_under_an_exhausted_budget(self, penstock: House) -> None:
+    async def test_nothing_begins_under_an_exhausted_budget(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, on_hard="deny")
         lane = f"l{secrets.token_hex(3)}"
         await penstock.create(budget_ids=[budget_id])
@@ -373,7 +381,7 @@ class TestAdmission:
         await penstock.request("budget.replenish", {"budget_id": budget_id, "dimensions": {"tokens": 1}})
         assert [each["execution_id"] for each in await waiting] == [held]
 
-    async def test_a_deleted_budget_limits_nothing(self, penstock: House) -> None:
+    async def test_a_deleted_budget_limits_nothing(self, penstock: RunningPenstock) -> None:
         budget_id = await make_budget(penstock, hard=0)
         execution_id = await penstock.create(budget_ids=[budget_id])
         assert await penstock.take(wait_ms=0) == []
@@ -387,7 +395,7 @@ class TestAdmission:
 
 
 class TestSdk:
-    async def test_a_task_reports_and_goes_on_after_a_replenishment(self, penstock: House) -> None:
+    async def test_a_task_reports_and_goes_on_after_a_replenishment(self, penstock: RunningPenstock) -> None:
         seen: list[str] = []
         async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
             budget = await client.create_budget({"tokens": {"soft": 5, "hard": 10}})

@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
-async def make_flow(penstock: House, keys: list[str], edges: list[tuple[str, str]] | None = None) -> Any:
+async def make_flow(
+    penstock: RunningPenstock, keys: list[str], edges: list[tuple[str, str]] | None = None
+) -> Any:
     flow = await penstock.request(
         "flow.create",
         {
@@ -26,12 +28,12 @@ async def make_flow(penstock: House, keys: list[str], edges: list[tuple[str, str
     return flow
 
 
-async def flow_status(penstock: House, flow_id: str) -> str:
+async def flow_status(penstock: RunningPenstock, flow_id: str) -> str:
     return (await penstock.request("flow.get", {"flow_id": flow_id}))["status"]
 
 
 class TestExecutionCancel:
-    async def test_what_nobody_holds_is_canceled_at_once(self, penstock: House) -> None:
+    async def test_what_nobody_holds_is_canceled_at_once(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         reply = await penstock.request("execution.cancel", {"execution_id": execution_id, "reason": "no"})
         assert reply == {"state": "canceled"}
@@ -39,7 +41,7 @@ class TestExecutionCancel:
         assert (record["state"], record["outcome"]) == ("canceled", "canceled")
         assert await penstock.request("execution.cancel", {"execution_id": execution_id}) == reply
 
-    async def test_one_that_waits_for_it_hears_of_it(self, penstock: House) -> None:
+    async def test_one_that_waits_for_it_hears_of_it(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         waiting = asyncio.create_task(
             penstock.request("execution.wait", {"execution_id": execution_id, "wait_ms": 20_000})
@@ -47,7 +49,7 @@ class TestExecutionCancel:
         await penstock.request("execution.cancel", {"execution_id": execution_id})
         assert (await waiting)["state"] == "canceled"
 
-    async def test_its_worker_is_told_and_its_outcome_is_canceled(self, penstock: House) -> None:
+    async def test_its_worker_is_told_and_its_outcome_is_canceled(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         execution_id = await penstock.create()
         task = await penstock.begin()
@@ -59,7 +61,7 @@ class TestExecutionCancel:
         assert (await penstock.request("lease.renew", fence(task)))["cancel_requested"] is True
         assert await penstock.request("lease.complete", fence(task)) == {"state": "canceled"}
 
-    async def test_past_its_grace_the_lease_is_revoked(self, penstock: House) -> None:
+    async def test_past_its_grace_the_lease_is_revoked(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         await penstock.request("execution.cancel", {"execution_id": execution_id, "grace_ms": 100})
@@ -67,7 +69,7 @@ class TestExecutionCancel:
         error = await penstock.refused("lease.complete", fence(task))
         assert error.code == "execution_not_active" and error.detail["terminal_outcome"] == "canceled"
 
-    async def test_a_batch_is_answered_one_by_one(self, penstock: House) -> None:
+    async def test_a_batch_is_answered_one_by_one(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         answers = await penstock.request(
             "execution.cancel",
@@ -77,7 +79,7 @@ class TestExecutionCancel:
         codes = [answer["error"]["code"] for answer in answers[1:]]
         assert codes == ["execution_not_found", "invalid_request"]
 
-    async def test_what_has_ended_otherwise_is_refused(self, penstock: House) -> None:
+    async def test_what_has_ended_otherwise_is_refused(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         await penstock.request("lease.complete", fence(await penstock.begin()))
         error = await penstock.refused("execution.cancel", {"execution_id": execution_id})
@@ -89,7 +91,7 @@ class TestExecutionCancel:
         [({"grace_ms": -1}, "grace_ms"), ({"reason": 3}, "reason"), ({"force": True}, "force")],
     )
     async def test_wrong_requests_name_the_field(
-        self, penstock: House, wrong: dict[str, Any], field: str
+        self, penstock: RunningPenstock, wrong: dict[str, Any], field: str
     ) -> None:
         execution_id = await penstock.create()
         error = await penstock.refused("execution.cancel", {"execution_id": execution_id, **wrong})
@@ -98,7 +100,7 @@ class TestExecutionCancel:
 
 
 class TestRequestCancel:
-    async def test_the_intent_is_sticky(self, penstock: House) -> None:
+    async def test_the_intent_is_sticky(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a"])
         body = {"flow_id": flow["flow_id"]}
         first = await penstock.request("flow.request_cancel", body)
@@ -111,7 +113,7 @@ class TestRequestCancel:
         assert await flow_status(penstock, flow["flow_id"]) == "cancelled"
         assert (await penstock.refused("flow.request_cancel", body)).code == "already_terminal"
 
-    async def test_errors(self, penstock: House) -> None:
+    async def test_errors(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a"])
         body = {"flow_id": flow["flow_id"], "expected_revision": 99}
         error = await penstock.refused("flow.request_cancel", body)
@@ -121,7 +123,7 @@ class TestRequestCancel:
 
 
 class TestFlowCancel:
-    async def test_in_the_background(self, penstock: House) -> None:
+    async def test_in_the_background(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a", "b", "c"], [("a", "b")])
         ids = sorted(flow["members"].values())  # as they were made
         body = {"flow_id": flow["flow_id"], "policy": "cancel_all", "reason": "enough"}
@@ -135,7 +137,7 @@ class TestFlowCancel:
         assert (again["result"], again["member_execution_ids"]) == ("cancelled", ids)
         assert await flow_status(penstock, flow["flow_id"]) == "cancelled"
 
-    async def test_nothing_to_cancel(self, penstock: House) -> None:
+    async def test_nothing_to_cancel(self, penstock: RunningPenstock) -> None:
         for keys, policy in (([], "cancel_all"), (["a"], "flow_only")):
             flow = await penstock.request(
                 "flow.create",
@@ -150,7 +152,7 @@ class TestFlowCancel:
             assert reply["result"] == "cancelled" and reply["cancellation_policy"] == policy
             assert reply["member_execution_ids"] == []
 
-    async def test_waiting_until_a_worker_has_stopped(self, penstock: House) -> None:
+    async def test_waiting_until_a_worker_has_stopped(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         flow = await make_flow(penstock, ["held", "ready"])
         task = await penstock.begin()
@@ -167,7 +169,7 @@ class TestFlowCancel:
         assert set(reply["member_execution_ids"]) == set(flow["members"].values())
         assert (await penstock.request("cancel.backlog", {}))["items"] == []
 
-    async def test_what_does_not_stop_in_time_stays_in_the_backlog(self, penstock: House) -> None:
+    async def test_what_does_not_stop_in_time_stays_in_the_backlog(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["held", "ready"])
         task = await penstock.begin()
         body = {"flow_id": flow["flow_id"], "wait": True, "wait_ms": 50, "grace_ms": 60_000}
@@ -179,7 +181,7 @@ class TestFlowCancel:
         await penstock.reaches(task["execution_id"], "canceled")
         assert (await penstock.request("cancel.backlog", {}))["items"] == []
 
-    async def test_the_grace_ends_the_wait(self, penstock: House) -> None:
+    async def test_the_grace_ends_the_wait(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a", "b"])
         await penstock.take(2, start=True)
         body = {"flow_id": flow["flow_id"], "wait": True, "grace_ms": 200}
@@ -187,7 +189,7 @@ class TestFlowCancel:
         assert reply["result"] == "cancelled"
         assert await flow_status(penstock, flow["flow_id"]) == "cancelled"
 
-    async def test_the_backlog_outlives_the_service(self, penstock: House) -> None:
+    async def test_the_backlog_outlives_the_service(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a"])
         task = await penstock.begin()
         body = {"flow_id": flow["flow_id"], "wait": True, "wait_ms": 60_000, "grace_ms": 60_000}
@@ -202,7 +204,7 @@ class TestFlowCancel:
         await penstock.start_again("cancel-reconciler")
         await penstock.reaches(task["execution_id"], "canceled")
 
-    async def test_cancel_pending_lets_running_members_end(self, penstock: House) -> None:
+    async def test_cancel_pending_lets_running_members_end(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a", "b"])
         task = await penstock.begin()
         body = {"flow_id": flow["flow_id"], "policy": "cancel_pending", "wait": True}
@@ -211,7 +213,7 @@ class TestFlowCancel:
         assert len(reply["member_execution_ids"]) == 1
         assert await penstock.request("lease.complete", fence(task)) == {"state": "completed"}
 
-    async def test_a_wide_flow(self, penstock: House) -> None:
+    async def test_a_wide_flow(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, [f"m{n}" for n in range(1200)])
         ids = sorted(flow["members"].values())  # as they were made
         body = {"flow_id": flow["flow_id"], "wait": True}
@@ -222,7 +224,7 @@ class TestFlowCancel:
         found = await penstock.request("flow.get", {"flow_id": flow["flow_id"]})
         assert found["counts"] == {"canceled": 1200}
 
-    async def test_errors(self, penstock: House) -> None:
+    async def test_errors(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a"])
         error = await penstock.refused("flow.cancel", {"flow_id": NOWHERE})
         assert error.code == "flow_not_found"
@@ -235,7 +237,7 @@ class TestFlowCancel:
 
 
 class TestBacklog:
-    async def test_pages(self, penstock: House) -> None:
+    async def test_pages(self, penstock: RunningPenstock) -> None:
         ids = {await penstock.create() for _ in range(5)}
         await penstock.take(5, start=True)
         await penstock.request(
@@ -252,7 +254,7 @@ class TestBacklog:
                 break
         assert len(seen) == 5 and set(seen) == ids
 
-    async def test_a_foreign_cursor_is_refused(self, penstock: House) -> None:
+    async def test_a_foreign_cursor_is_refused(self, penstock: RunningPenstock) -> None:
         for cursor in ("x", "[9]", '[0,"y"]', "null"):
             error = await penstock.refused("cancel.backlog", {"cursor": cursor})
             assert error.code == "invalid_request" and error.detail["field"] == "cursor"

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 from commands import Cli
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 
-async def test_submit_get_list(penstock: House, cli: Cli, tmp_path: Path) -> None:
+async def test_submit_get_list(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     payload = '{"big":18446744073709551615,"empty":[],"a":1}'
     submitted = await cli(
         "submit", "a.job", payload, "--tag", "team=x", "--priority", "3", "--idempotency-key", "k"
@@ -42,7 +42,7 @@ async def test_submit_get_list(penstock: House, cli: Cli, tmp_path: Path) -> Non
     assert execution_id in (await cli("list", "--state", "ready")).out
 
 
-async def test_submit_and_wait(penstock: House, cli: Cli) -> None:
+async def test_submit_and_wait(penstock: RunningPenstock, cli: Cli) -> None:
     async def work() -> None:
         task = await penstock.begin()
         await penstock.request("lease.complete", {**fence(task), "result": {"sum": 3}})
@@ -79,14 +79,14 @@ async def test_errors_of_the_contract_are_one_line(cli: Cli) -> None:
     assert said.code == 1 and "invalid_request" in said.err and "bogus" in said.err
 
 
-async def test_cancel(penstock: House, cli: Cli) -> None:
+async def test_cancel(penstock: RunningPenstock, cli: Cli) -> None:
     execution_id = await penstock.create()
     said = await cli("cancel", execution_id, "--reason", "no need")
     assert (said.code, said.out.strip()) == (0, "canceled")
     assert (await penstock.get(execution_id))["state"] == "canceled"
 
 
-async def test_watch_an_execution(penstock: House, cli: Cli) -> None:
+async def test_watch_an_execution(penstock: RunningPenstock, cli: Cli) -> None:
     execution_id = await penstock.create()
     watching = asyncio.create_task(cli("watch", execution_id, "--json"))
     task = await penstock.begin()
@@ -100,7 +100,7 @@ async def test_watch_an_execution(penstock: House, cli: Cli) -> None:
     assert (record["state"], record["result"]) == ("completed", "done")
 
 
-async def test_flows(penstock: House, cli: Cli, tmp_path: Path) -> None:
+async def test_flows(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     graph = {
         "goal": "two steps",
         "members": [{"key": "a", "kind": "a.job", "input": 2**63}, {"key": "b", "kind": "b.job"}],
@@ -131,7 +131,7 @@ async def test_flows(penstock: House, cli: Cli, tmp_path: Path) -> None:
     assert (await cli("watch", second)).code == 1
 
 
-async def test_signals(penstock: House, cli: Cli) -> None:
+async def test_signals(penstock: RunningPenstock, cli: Cli) -> None:
     for how in ((), ("--publish",)):
         execution_id = await penstock.create()
         task = await penstock.begin()
@@ -148,7 +148,7 @@ async def test_signals(penstock: House, cli: Cli) -> None:
     assert wrong.code == 1 and "invalid_token" in wrong.err and suspended["token"][:-4] not in wrong.err
 
 
-async def test_audit_and_doctor(penstock: House, cli: Cli) -> None:
+async def test_audit_and_doctor(penstock: RunningPenstock, cli: Cli) -> None:
     execution_id = await penstock.create()
     task = await penstock.begin()
     await penstock.request("lease.complete", fence(task))

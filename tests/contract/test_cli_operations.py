@@ -12,12 +12,12 @@ import pytest
 
 import commands
 from commands import COMMAND, Cli, clean_environment, told
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 UNKNOWN = "0-01234567-89ab-7def-8123-456789abcdef"
 
 
-async def test_lanes(penstock: House, cli: Cli) -> None:
+async def test_lanes(penstock: RunningPenstock, cli: Cli) -> None:
     execution_id = await penstock.create(lane="slow")
     listed = await cli("lane", "list")
     assert "slow" in listed.out and "active" in listed.out
@@ -37,7 +37,7 @@ async def test_lanes(penstock: House, cli: Cli) -> None:
     assert unknown.code == 1 and "lane_not_found" in unknown.err
 
 
-async def test_steering(penstock: House, cli: Cli) -> None:
+async def test_steering(penstock: RunningPenstock, cli: Cli) -> None:
     later = await penstock.create(run_at=4_000_000_000_000, tags={"a": "1"})
     why = await cli("why", later, "--json")
     assert why.json["waiting_for"]["kind"] == "time"
@@ -64,7 +64,7 @@ async def test_steering(penstock: House, cli: Cli) -> None:
         assert said.code == 1 and "execution_not_found" in said.err
 
 
-async def test_limits(penstock: House, cli: Cli) -> None:
+async def test_limits(penstock: RunningPenstock, cli: Cli) -> None:
     made, quota = await asyncio.gather(
         cli("budget", "create", "tokens=800/1000", "cents=5", "--on-hard", "fail", "--reset-every", "1d"),
         cli("quota", "create", "--per-window", "3", "--window", "1m", "--concurrent", "2"),
@@ -92,7 +92,7 @@ async def test_limits(penstock: House, cli: Cli) -> None:
     assert none.code == 1 and "dimensions" in none.err
 
 
-async def test_schedules(penstock: House, cli: Cli) -> None:
+async def test_schedules(penstock: RunningPenstock, cli: Cli) -> None:
     weekly, often, once = await asyncio.gather(
         cli("schedule", "create", "a.job", "[1]", "--cron", "0 6 * * 1", "--timezone", "Europe/Berlin"),
         cli("schedule", "create", "b.job", "--every", "90s", "--count", "2", "--lane", "slow"),
@@ -125,7 +125,7 @@ async def test_schedules(penstock: House, cli: Cli) -> None:
     assert never.code == 1 and "cron" in never.err
 
 
-async def test_top(penstock: House, cli: Cli) -> None:
+async def test_top(penstock: RunningPenstock, cli: Cli) -> None:
     await penstock.create(lane="slow")
     await penstock.request("worker.register", {"worker_id": "w7", "lanes": ["slow"], "capabilities": ["gpu"]})
     once, looked = await asyncio.gather(cli("top"), cli("top", "--once", "--json"))
@@ -135,7 +135,7 @@ async def test_top(penstock: House, cli: Cli) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-async def test_top_on_a_terminal(penstock: House) -> None:
+async def test_top_on_a_terminal(penstock: RunningPenstock) -> None:
     """It draws again and again, and Ctrl-C is how it ends well."""
     await penstock.create(lane="slow")
     ours, theirs = pty.openpty()
@@ -171,7 +171,7 @@ async def test_top_on_a_terminal(penstock: House) -> None:
     assert b"Traceback" not in drawn
 
 
-async def test_submit_many(penstock: House, cli: Cli, tmp_path: Path) -> None:
+async def test_submit_many(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     big = 18446744073709551615
     lines = [json.dumps({"kind": "a.job", "input": {"n": n, "big": big}}) for n in range(2500)]
     lines[9] = ""
@@ -192,7 +192,7 @@ async def test_submit_many(penstock: House, cli: Cli, tmp_path: Path) -> None:
     assert newest["input"]["big"] == big
 
 
-async def test_submit_many_inputs_twice(penstock: House, cli: Cli) -> None:
+async def test_submit_many_inputs_twice(penstock: RunningPenstock, cli: Cli) -> None:
     inputs = '{"n": 1}\n\n[2]\n'
     first = await cli("submit-many", "-", "--kind", "a.job", "--key", "k", "--json", stdin=inputs)
     assert first.code == 0, first.err
@@ -221,7 +221,7 @@ async def double(task: Task, n: int) -> int:
 """
 
 
-async def test_a_worker(penstock: House, cli: Cli, tmp_path: Path) -> None:
+async def test_a_worker(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "house_jobs.py").write_text(WORKER)
     running = asyncio.create_task(cli("worker", "house_jobs:jobs", cwd=tmp_path))
     doubled = await cli("submit", "double", '{"n": 21}', "--wait")
@@ -235,7 +235,7 @@ async def test_a_worker(penstock: House, cli: Cli, tmp_path: Path) -> None:
     assert ended.code == 0 and "takes work of default, slow" in ended.err
 
 
-async def test_a_worker_that_is_none(penstock: House, cli: Cli, tmp_path: Path) -> None:
+async def test_a_worker_that_is_none(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "house_jobs.py").write_text(WORKER)
     (tmp_path / "house_broken.py").write_text("import json\nnumber = 1 / 0\n")
     missing, unnamed, broken = await asyncio.gather(
@@ -249,7 +249,7 @@ async def test_a_worker_that_is_none(penstock: House, cli: Cli, tmp_path: Path) 
     assert broken.err.splitlines()[-1].startswith("penstock: house_broken cannot be imported: ZeroDivision")
 
 
-async def test_watch_shows_frames_and_progress(penstock: House, cli: Cli) -> None:
+async def test_watch_shows_frames_and_progress(penstock: RunningPenstock, cli: Cli) -> None:
     execution_id = await penstock.create()
     task = await penstock.begin()
     await penstock.request("lease.progress", {**fence(task), "pct": 50, "message": "half"})

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from house import House
 from penstock.errors import PenstockError
 from penstock.runtime.running import Running, start
 from penstock_scheduler.service import build
+from running_penstock import RunningPenstock
 
 
 class Proxy:
@@ -57,7 +57,7 @@ class Proxy:
 
 
 @asynccontextmanager
-async def second_scheduler(penstock: House) -> AsyncIterator[tuple[Running, Proxy]]:
+async def second_scheduler(penstock: RunningPenstock) -> AsyncIterator[tuple[Running, Proxy]]:
     proxy = Proxy(penstock.settings.valkey_url)
     await proxy.start()
     settings = msgspec.structs.replace(penstock.settings, valkey_url=proxy.url, instance="second")
@@ -74,7 +74,7 @@ def owned(running: Running) -> int:
     return len(running.context.membership.owned())
 
 
-async def settled(penstock: House, shares: dict[Running, Any]) -> None:
+async def settled(penstock: RunningPenstock, shares: dict[Running, Any]) -> None:
     """Waits until each owns what it should: `any` partitions, or just so many."""
 
     async def look() -> bool:
@@ -83,7 +83,7 @@ async def settled(penstock: House, shares: dict[Running, Any]) -> None:
     await penstock.until(look, bool, "the owners' change")
 
 
-async def shared(penstock: House, *running: Running) -> None:
+async def shared(penstock: RunningPenstock, *running: Running) -> None:
     """Waits until each partition has one owner, and each instance some of them."""
 
     async def look() -> bool:
@@ -94,7 +94,7 @@ async def shared(penstock: House, *running: Running) -> None:
 
 
 async def test_who_cannot_reach_valkey_leaves_its_share_to_others(nats_url: str, valkey_url: str) -> None:
-    async with House.open(nats_url, valkey_url, partitions=16) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url, partitions=16) as penstock:
         first = penstock.running["scheduler"]
         async with second_scheduler(penstock) as (second, proxy):
             await shared(penstock, first, second)
@@ -122,7 +122,10 @@ async def test_who_cannot_reach_valkey_leaves_its_share_to_others(nats_url: str,
 
 
 async def test_who_is_alone_answers_that_valkey_is_away(nats_url: str, valkey_url: str) -> None:
-    async with House.open(nats_url, valkey_url) as penstock, second_scheduler(penstock) as (second, proxy):
+    async with (
+        RunningPenstock.open(nats_url, valkey_url) as penstock,
+        second_scheduler(penstock) as (second, proxy),
+    ):
         await penstock.running["scheduler"].stop()
         proxy.sever()
         await penstock.until(lambda: asyncio.sleep(0, second.health.missing()), bool, "the loss")

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from house import House, fence
 from penstock.errors import TABLE
 from penstock.verbs import MAX_BATCH, SERVICES, VERBS, Verb
+from running_penstock import RunningPenstock, fence
 from servers import ValkeyServer
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
@@ -43,7 +43,7 @@ def rubbish(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-async def errors_to(penstock: House, name: str, bodies: list[Any]) -> list[dict[str, Any]]:
+async def errors_to(penstock: RunningPenstock, name: str, bodies: list[Any]) -> list[dict[str, Any]]:
     """What is wrong with each; in a batch where the verb takes one."""
     if VERBS[name].batch:
         answers = msgspec.json.decode((await penstock.ask(name, msgspec.json.encode(bodies))).data)
@@ -56,7 +56,7 @@ async def errors_to(penstock: House, name: str, bodies: list[Any]) -> list[dict[
 
 
 class TestWire:
-    async def test_a_single_failure_has_headers_and_a_body(self, penstock: House) -> None:
+    async def test_a_single_failure_has_headers_and_a_body(self, penstock: RunningPenstock) -> None:
         reply = await penstock.ask("execution.get", msgspec.json.encode({"execution_id": NOWHERE}))
         assert reply.headers["Nats-Service-Error-Code"] == "404"
         assert reply.headers["Nats-Service-Error"]
@@ -70,28 +70,28 @@ class TestWire:
             }
         }
 
-    async def test_a_batch_has_none(self, penstock: House) -> None:
+    async def test_a_batch_has_none(self, penstock: RunningPenstock) -> None:
         reply = await penstock.ask("execution.get", msgspec.json.encode([{"execution_id": NOWHERE}]))
         assert not reply.headers
         [item] = msgspec.json.decode(reply.data)
         assert item["error"]["code"] == "execution_not_found"
 
-    async def test_a_good_answer_has_none(self, penstock: House) -> None:
+    async def test_a_good_answer_has_none(self, penstock: RunningPenstock) -> None:
         assert not (await penstock.ask("execution.list", b"")).headers
 
-    async def test_a_header_holds_one_line(self, penstock: House) -> None:
+    async def test_a_header_holds_one_line(self, penstock: RunningPenstock) -> None:
         body = msgspec.json.encode({"kind": "t", "colour\r\nX-Evil": "1"})
         reply = await penstock.ask("execution.create", body)
         assert reply.headers["Nats-Service-Error-Code"] == "400"
         assert set(reply.headers) == {"Nats-Service-Error-Code", "Nats-Service-Error"}
         assert "\n" not in reply.headers["Nats-Service-Error"]
 
-    async def test_unknown_fields_are_refused_by_every_verb(self, penstock: House) -> None:
+    async def test_unknown_fields_are_refused_by_every_verb(self, penstock: RunningPenstock) -> None:
         for verb in VERBS:
             error = await penstock.refused(verb, {"no_such_field": 1})
             assert (error.code, error.error_class, error.number) == ("invalid_request", "invalid", 400), verb
 
-    async def test_nonsense_is_refused_by_every_verb(self, penstock: House) -> None:
+    async def test_nonsense_is_refused_by_every_verb(self, penstock: RunningPenstock) -> None:
         for verb in VERBS:
             for body in (b"{]", b"\x00", b'"x"', b"-", b"\xf0\x28\x8c\x28"):
                 reply = await penstock.ask(verb, body)
@@ -99,7 +99,7 @@ class TestWire:
                 assert error["code"] == "invalid_request", (verb, body)
                 assert "Traceback" not in error["message"] and "/" not in error["message"]
 
-    async def test_batches_are_taken_where_the_contract_says_so(self, penstock: House) -> None:
+    async def test_batches_are_taken_where_the_contract_says_so(self, penstock: RunningPenstock) -> None:
         for name, verb in VERBS.items():
             reply = msgspec.json.decode((await penstock.ask(name, b"[7, 8]")).data)
             if verb.batch:
@@ -112,7 +112,7 @@ class TestWire:
 
 
 class TestRubbish:
-    async def test_every_field_of_every_verb_is_checked_and_named(self, penstock: House) -> None:
+    async def test_every_field_of_every_verb_is_checked_and_named(self, penstock: RunningPenstock) -> None:
         for name, verb in VERBS.items():
             sent = list(rubbish(verb))
             errors = await errors_to(penstock, name, [{field: value} for field, value in sent])
@@ -122,27 +122,27 @@ class TestRubbish:
                 assert error["detail"]["field"].startswith(field), what
                 assert "Traceback" not in error["message"] and len(error["message"]) < 1000, what
 
-    async def test_a_batch_of_anything_is_answered_one_by_one(self, penstock: House) -> None:
+    async def test_a_batch_of_anything_is_answered_one_by_one(self, penstock: RunningPenstock) -> None:
         items: list[Any] = [None, True, 1, -1.5, "x", [], [[]], {"": {}}, {"no_such_field": None}]
         for name, verb in VERBS.items():
             if verb.batch:
                 errors = await errors_to(penstock, name, items)
                 assert [error["code"] for error in errors] == ["invalid_request"] * len(items), name
 
-    async def test_no_verb_takes_more_than_a_batch_holds(self, penstock: House) -> None:
+    async def test_no_verb_takes_more_than_a_batch_holds(self, penstock: RunningPenstock) -> None:
         body = b"[" + b",".join([b"{}"] * (MAX_BATCH + 1)) + b"]"
         for name in (name for name, verb in VERBS.items() if verb.batch):
             error = msgspec.json.decode((await penstock.ask(name, body)).data)["error"]
             assert error["code"] == "invalid_request", name
             assert error["detail"] == {"limit": MAX_BATCH, "size": MAX_BATCH + 1}, name
 
-    async def test_a_cursor_counts_no_further_than_numbers_go(self, penstock: House) -> None:
+    async def test_a_cursor_counts_no_further_than_numbers_go(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         for verb in ("execution.history", "frame.read"):
             error = await penstock.refused(verb, {"execution_id": execution_id, "cursor": "9" * 20})
             assert (error.code, error.detail) == ("invalid_request", {"field": "cursor"})
 
-    async def test_a_number_is_one(self, penstock: House) -> None:
+    async def test_a_number_is_one(self, penstock: RunningPenstock) -> None:
         """JSON knows no NaN and no infinity; what is too large for a float is none penstock."""
         task: dict[str, Any] = {
             "execution_id": NOWHERE,
@@ -162,7 +162,9 @@ class TestRubbish:
                 assert error["code"] == "invalid_request", (verb, text, error)
 
     @pytest.mark.parametrize("change", [{"capabilities": MANY}, {"deadline_at": 1}, {"max_attempts": 0}])
-    async def test_a_bad_spec_is_refused_wherever_one_is_made(self, penstock: House, change: Any) -> None:
+    async def test_a_bad_spec_is_refused_wherever_one_is_made(
+        self, penstock: RunningPenstock, change: Any
+    ) -> None:
         [field] = change
         spec = {"kind": "t", **change}
         flow = {"controller_id": "c", "goal": "g", "owner": "o"}
@@ -187,7 +189,7 @@ class TestRubbish:
         assert (await penstock.request("flow.get", {"flow_id": grown["flow_id"]}))["revision"] == 1
         assert (await penstock.request("schedule.list"))["items"] == []
 
-    async def test_nobody_has_ten_thousand_capabilities(self, penstock: House) -> None:
+    async def test_nobody_has_ten_thousand_capabilities(self, penstock: RunningPenstock) -> None:
         for verb in ("work.next", "work.grant", "worker.register", "worker.heartbeat"):
             error = await penstock.refused(verb, {"worker_id": "w", "capabilities": MANY})
             assert (error.code, error.detail) == ("invalid_request", {"field": "capabilities"})
@@ -203,7 +205,7 @@ class TestUnavailable:
         server.kill()
 
     async def test_without_valkey_every_service_says_so(self, nats_url: str, valkey: ValkeyServer) -> None:
-        async with House.open(nats_url, valkey.url) as penstock:
+        async with RunningPenstock.open(nats_url, valkey.url) as penstock:
             await penstock.create()
             task = fence(await penstock.begin(lease_ttl_ms=600_000))
             ask = {"execution_id": task["execution_id"]}
@@ -242,7 +244,7 @@ class TestUnavailable:
     async def test_a_service_that_stops_answers_what_it_has_not_done(
         self, nats_url: str, valkey: ValkeyServer
     ) -> None:
-        async with House.open(nats_url, valkey.url, drain_timeout_ms=100) as penstock:
+        async with RunningPenstock.open(nats_url, valkey.url, drain_timeout_ms=100) as penstock:
             body = msgspec.json.encode({"execution_id": await penstock.create()})
             redis: Redis[bytes] = Redis.from_url(valkey.url)
             await redis.client_pause(60_000, all=False)  # what may write waits
@@ -263,7 +265,7 @@ class TestTable:
 
 
 class TestDiscovery:
-    async def _ask(self, penstock: House, verb: str) -> list[dict[str, Any]]:
+    async def _ask(self, penstock: RunningPenstock, verb: str) -> list[dict[str, Any]]:
         """What every service of this house answers."""
         inbox = penstock.nats.new_inbox()
         heard = await penstock.nats.subscribe(inbox)
@@ -276,7 +278,7 @@ class TestDiscovery:
                     answers[answer["name"]] = answer
         return list(answers.values())
 
-    async def test_info_shows_every_verb_with_its_schemas(self, penstock: House) -> None:
+    async def test_info_shows_every_verb_with_its_schemas(self, penstock: RunningPenstock) -> None:
         found: dict[str, dict[str, Any]] = {}
         for info in await self._ask(penstock, "INFO"):
             assert info["type"] == "io.nats.micro.v1.info_response"
@@ -292,7 +294,7 @@ class TestDiscovery:
             assert msgspec.json.decode(endpoint["metadata"]["reply_schema"])
             assert endpoint["metadata"]["batch"] == ("true" if verb.batch else "false")
 
-    async def test_stats_count_requests_and_errors(self, penstock: House) -> None:
+    async def test_stats_count_requests_and_errors(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         await penstock.refused("execution.create", {})
         stats = {
@@ -303,7 +305,7 @@ class TestDiscovery:
         create = stats[f"{penstock.root}.v1.execution.create"]
         assert (create["num_requests"], create["num_errors"]) == (2, 1)
 
-    async def test_ping(self, penstock: House) -> None:
+    async def test_ping(self, penstock: RunningPenstock) -> None:
         assert {each["type"] for each in await self._ask(penstock, "PING")} == {
             "io.nats.micro.v1.ping_response"
         }

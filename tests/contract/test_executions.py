@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from nats.errors import NoRespondersError
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 DAY = 86_400_000
@@ -79,7 +79,7 @@ PAYLOADS = [
 
 
 class TestCreate:
-    async def test_the_record_has_all_fields(self, penstock: House) -> None:
+    async def test_the_record_has_all_fields(self, penstock: RunningPenstock) -> None:
         created = await penstock.request("execution.create", {"kind": "mail.send"})
         assert created["state"] == "ready" and created["duplicate"] is False
         record = await penstock.get(created["execution_id"])
@@ -94,7 +94,7 @@ class TestCreate:
         }  # fmt: skip
         assert {name: record[name] for name in defaults} == defaults
 
-    async def test_what_was_asked_for_stands_in_the_record(self, penstock: House) -> None:
+    async def test_what_was_asked_for_stands_in_the_record(self, penstock: RunningPenstock) -> None:
         deadline = int(time.time() * 1000) + DAY
         spec: dict[str, Any] = {
             "kind": "mail.send", "lane": "mail", "priority": -128, "namespace": "billing", "max_attempts": 7,
@@ -104,11 +104,11 @@ class TestCreate:
         record = await penstock.get(await penstock.create(**spec))
         assert {name: record[name] for name in spec} == {**spec, "capabilities": ["gpu", "ssd"]}
 
-    async def test_payloads_pass_byte_for_byte(self, penstock: House) -> None:
+    async def test_payloads_pass_byte_for_byte(self, penstock: RunningPenstock) -> None:
         for text in PAYLOADS:
             await self._passes(penstock, text)
 
-    async def _passes(self, penstock: House, text: str) -> None:
+    async def _passes(self, penstock: RunningPenstock, text: str) -> None:
         body = b'{"kind": "t", "input": ' + text.encode() + b"}"
         created = msgspec.json.decode((await penstock.ask("execution.create", body)).data)
         execution_id = created["execution_id"]
@@ -124,7 +124,7 @@ class TestCreate:
         assert (await penstock.ask("lease.complete", outcome)).data == b'{"state":"completed"}'
         assert b'"result":' + text.encode() in (await penstock.ask("execution.get", asked)).data
 
-    async def test_a_batch_with_bad_items(self, penstock: House) -> None:
+    async def test_a_batch_with_bad_items(self, penstock: RunningPenstock) -> None:
         answers = await penstock.request(
             "execution.create",
             [{"kind": "good"}, {"kind": "bad kind"}, {"kind": "good", "priority": 128}, {"kind": "good"}, 7],
@@ -135,10 +135,10 @@ class TestCreate:
         page = await penstock.request("execution.list", {"kind": "good"})
         assert len(page["items"]) == 2
 
-    async def test_an_empty_batch(self, penstock: House) -> None:
+    async def test_an_empty_batch(self, penstock: RunningPenstock) -> None:
         assert await penstock.request("execution.create", []) == []
 
-    async def test_bad_fields_are_named(self, penstock: House) -> None:
+    async def test_bad_fields_are_named(self, penstock: RunningPenstock) -> None:
         for body, field in BAD_FIELDS:
             error = await penstock.refused("execution.create", body)
             assert (error.code, error.number) == ("invalid_request", 400), body
@@ -146,7 +146,7 @@ class TestCreate:
             assert field.split(".")[-1].split("[")[0] in error.message
         assert (await penstock.request("execution.list"))["items"] == []
 
-    async def test_what_is_no_json_object(self, penstock: House) -> None:
+    async def test_what_is_no_json_object(self, penstock: RunningPenstock) -> None:
         texts = [
             b"{",
             b'"text"',
@@ -169,26 +169,26 @@ class TestCreate:
             assert "Traceback" not in error["message"]
         assert (await penstock.request("execution.list"))["items"] == []
 
-    async def test_run_at_and_deadline_must_make_sense(self, penstock: House) -> None:
+    async def test_run_at_and_deadline_must_make_sense(self, penstock: RunningPenstock) -> None:
         now = int(time.time() * 1000)
         error = await penstock.refused(
             "execution.create", {"kind": "t", "run_at": now + DAY, "deadline_at": now + DAY}
         )
         assert (error.code, error.detail) == ("invalid_request", {"field": "run_at"})
 
-    async def test_a_batch_has_a_limit(self, penstock: House) -> None:
+    async def test_a_batch_has_a_limit(self, penstock: RunningPenstock) -> None:
         reply = await penstock.ask("execution.get", b"[" + b",".join([b"{}"] * 10_001) + b"]")
         error = msgspec.json.decode(reply.data)["error"]
         assert error["code"] == "invalid_request" and error["detail"] == {"limit": 10_000, "size": 10_001}
 
-    async def test_an_unknown_verb_has_no_responders(self, penstock: House) -> None:
+    async def test_an_unknown_verb_has_no_responders(self, penstock: RunningPenstock) -> None:
         with pytest.raises(NoRespondersError):
             await penstock.nats.request(f"{penstock.root}.v1.execution.explode", b"{}", timeout=5)
 
 
 class TestPayloadLimit:
     async def test_past_the_limit(self, nats_url: str, valkey_url: str) -> None:
-        async with House.open(nats_url, valkey_url, max_payload_bytes=2048) as penstock:
+        async with RunningPenstock.open(nats_url, valkey_url, max_payload_bytes=2048) as penstock:
             fits, too_large = "x" * 2046, "x" * 2047
             answers = await penstock.request(
                 "execution.create", [{"kind": "t", "input": fits}, {"kind": "t", "input": too_large}]
@@ -202,7 +202,7 @@ class TestPayloadLimit:
             assert refused.code == "payload_too_large" and refused.detail["field"] == "result"
             await penstock.request("lease.complete", {**fence(task), "result": fits})
 
-    async def test_a_megabyte_passes(self, penstock: House) -> None:
+    async def test_a_megabyte_passes(self, penstock: RunningPenstock) -> None:
         text = "é" * (2**19 - 1)
         execution_id = await penstock.create(input=text)
         task = await penstock.begin()
@@ -210,7 +210,7 @@ class TestPayloadLimit:
         await penstock.request("lease.complete", {**fence(task), "result": text})
         assert (await penstock.get(execution_id))["result"] == text
 
-    async def test_many_large_inputs_do_not_burst_a_message(self, penstock: House) -> None:
+    async def test_many_large_inputs_do_not_burst_a_message(self, penstock: RunningPenstock) -> None:
         """NATS carries 8 MiB here: a worker that asks for twenty tasks of 1 MB gets what fits."""
         await asyncio.gather(*(penstock.create(input="x" * 1_000_000) for _ in range(20)))
         seen: set[str] = set()
@@ -222,7 +222,7 @@ class TestPayloadLimit:
 
 
 class TestIdempotency:
-    async def test_the_same_body_answers_the_first_reply(self, penstock: House) -> None:
+    async def test_the_same_body_answers_the_first_reply(self, penstock: RunningPenstock) -> None:
         body = {"kind": "t", "input": {"n": 1}, "idempotency_key": "once"}
         first = await penstock.request("execution.create", body)
         await penstock.begin()
@@ -231,27 +231,27 @@ class TestIdempotency:
             assert again == {**first, "duplicate": True}
         assert len((await penstock.request("execution.list"))["items"]) == 1
 
-    async def test_another_body_is_a_conflict(self, penstock: House) -> None:
+    async def test_another_body_is_a_conflict(self, penstock: RunningPenstock) -> None:
         body = {"kind": "t", "input": {"n": 1}, "idempotency_key": "once"}
         await penstock.request("execution.create", body)
         for other in ({"input": {"n": 2}}, {"lane": "other"}, {"priority": 1}, {"tags": {"a": "b"}}):
             error = await penstock.refused("execution.create", {**body, **other})
             assert (error.code, error.error_class) == ("idempotency_conflict", "conflict")
 
-    async def test_namespaces_have_their_own_keys(self, penstock: House) -> None:
+    async def test_namespaces_have_their_own_keys(self, penstock: RunningPenstock) -> None:
         body = {"kind": "t", "idempotency_key": "once"}
         one = await penstock.request("execution.create", body)
         two = await penstock.request("execution.create", {**body, "namespace": "other"})
         assert one["execution_id"] != two["execution_id"] and two["duplicate"] is False
 
-    async def test_twice_in_one_batch(self, penstock: House) -> None:
+    async def test_twice_in_one_batch(self, penstock: RunningPenstock) -> None:
         body = {"kind": "t", "idempotency_key": "once"}
         answers = await penstock.request("execution.create", [body, body, {**body, "kind": "u"}])
         assert answers[0]["ok"]["execution_id"] == answers[1]["ok"]["execution_id"]
         assert [answers[0]["ok"]["duplicate"], answers[1]["ok"]["duplicate"]] == [False, True]
         assert answers[2]["error"]["code"] == "idempotency_conflict"
 
-    async def test_many_at_once_make_one(self, penstock: House) -> None:
+    async def test_many_at_once_make_one(self, penstock: RunningPenstock) -> None:
         body = {"kind": "t", "idempotency_key": "once"}
         replies = await asyncio.gather(*(penstock.request("execution.create", body) for _ in range(20)))
         assert len({reply["execution_id"] for reply in replies}) == 1
@@ -259,14 +259,14 @@ class TestIdempotency:
 
 
 class TestRead:
-    async def test_what_is_not_there(self, penstock: House) -> None:
+    async def test_what_is_not_there(self, penstock: RunningPenstock) -> None:
         for verb in ("execution.get", "execution.history", "execution.wait"):
             for execution_id in (NOWHERE, NOWHERE.replace("0-", "99999-", 1)):
                 error = await penstock.refused(verb, {"execution_id": execution_id})
                 assert (error.code, error.number) == ("execution_not_found", 404)
                 assert error.detail == {"execution_id": execution_id}
 
-    async def test_illegal_ids(self, penstock: House) -> None:
+    async def test_illegal_ids(self, penstock: RunningPenstock) -> None:
         for execution_id in (
             "",
             "x",
@@ -282,7 +282,7 @@ class TestRead:
             error = await penstock.refused("execution.get", {"execution_id": execution_id})
             assert (error.code, error.detail) == ("invalid_request", {"field": "execution_id"})
 
-    async def test_a_batch(self, penstock: House) -> None:
+    async def test_a_batch(self, penstock: RunningPenstock) -> None:
         ids = [await penstock.create() for _ in range(3)]
         asked = [*ids, NOWHERE, "x"]
         answers = await penstock.request("execution.get", [{"execution_id": each} for each in asked])
@@ -292,7 +292,7 @@ class TestRead:
             "invalid_request",
         ]
 
-    async def test_history_is_oldest_first_in_pages(self, penstock: House) -> None:
+    async def test_history_is_oldest_first_in_pages(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         for pct in (10, 20):
@@ -323,10 +323,10 @@ class TestRead:
 
     async def test_a_long_history(self, nats_url: str, valkey_url: str) -> None:
         """Its beginning has moved out of the record."""
-        async with House.open(nats_url, valkey_url, progress_events_ms=0) as penstock:
+        async with RunningPenstock.open(nats_url, valkey_url, progress_events_ms=0) as penstock:
             await self._a_long_history(penstock)
 
-    async def _a_long_history(self, penstock: House) -> None:
+    async def _a_long_history(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         steps = [{**fence(task), "pct": n / 10, "message": "m" * 50} for n in range(600)]
@@ -344,7 +344,7 @@ class TestRead:
         assert (await penstock.get(execution_id))["seq"] == 604
 
 
-async def every(house: House, verb: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
+async def every(house: RunningPenstock, verb: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
     """All items of a list, page by page."""
     items: list[dict[str, Any]] = []
     cursor = None
@@ -359,14 +359,14 @@ async def every(house: House, verb: str, limit: int, **filters: Any) -> list[dic
 
 
 class TestList:
-    async def test_newest_first_in_pages(self, penstock: House) -> None:
+    async def test_newest_first_in_pages(self, penstock: RunningPenstock) -> None:
         ids = [await penstock.create(lane=f"lane{n % 3}") for n in range(17)]
         for limit in (1, 4, 17, 1000):
             items = await every(penstock, "execution.list", limit)
             assert [item["execution_id"] for item in items] == ids[::-1]
 
     @pytest.mark.parametrize("verb", ["execution.list", "flow.list", "schedule.list"])
-    async def test_large_ones_come_in_short_pages(self, penstock: House, verb: str) -> None:
+    async def test_large_ones_come_in_short_pages(self, penstock: RunningPenstock, verb: str) -> None:
         resource, large = verb.partition(".")[0], "x" * 400_000
         for n in range(10):
             match resource:
@@ -383,7 +383,7 @@ class TestList:
         items = await every(penstock, verb, 1000)
         assert len({item[f"{resource}_id"] for item in items}) == len(items) == 10
 
-    async def test_large_ones_of_a_flow_come_in_short_pages(self, penstock: House) -> None:
+    async def test_large_ones_of_a_flow_come_in_short_pages(self, penstock: RunningPenstock) -> None:
         members = [{"key": f"m{n}", "kind": "k", "input": "x" * 100_000} for n in range(9)]
         flow = await penstock.request(
             "flow.create", {"controller_id": "c", "goal": "g", "owner": "o", "members": members}
@@ -393,7 +393,7 @@ class TestList:
         items = await every(penstock, "execution.list", 1000, flow_id=flow["flow_id"])
         assert {item["execution_id"] for item in items} == set(flow["members"].values())
 
-    async def test_filters_must_all_hold(self, penstock: House) -> None:
+    async def test_filters_must_all_hold(self, penstock: RunningPenstock) -> None:
         await penstock.create(kind="a", lane="l", namespace="n")
         wanted = await penstock.create(kind="b", lane="l", namespace="n")
         await penstock.create(kind="b", lane="m", namespace="n")
@@ -409,7 +409,7 @@ class TestList:
         assert await found(lane="nowhere") == []
         assert await found(flow_id=NOWHERE) == []
 
-    async def test_states_follow_at_once(self, penstock: House) -> None:
+    async def test_states_follow_at_once(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
 
         async def states(state: str) -> list[str]:
@@ -423,7 +423,7 @@ class TestList:
         await penstock.request("lease.complete", fence(task))
         assert (await states("running"), await states("completed")) == ([], [execution_id])
 
-    async def test_bad_filters(self, penstock: House) -> None:
+    async def test_bad_filters(self, penstock: RunningPenstock) -> None:
         bad = {"limit": 0, "state": "sleeping", "lane": "a b", "colour": "red", "flow_id": "f", "kind": ""}
         for field, value in [*bad.items(), ("limit", 1001)]:
             error = await penstock.refused("execution.list", {field: value})
@@ -431,7 +431,7 @@ class TestList:
 
 
 class TestWait:
-    async def test_what_has_ended_answers_at_once(self, penstock: House) -> None:
+    async def test_what_has_ended_answers_at_once(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         await penstock.request("lease.complete", {**fence(task), "result": [1]})
@@ -439,7 +439,7 @@ class TestWait:
         assert (record["state"], record["result"]) == ("completed", [1])
         assert set(record) == FIELDS
 
-    async def test_many_who_wait_are_woken_by_the_end(self, penstock: House) -> None:
+    async def test_many_who_wait_are_woken_by_the_end(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = [
@@ -453,13 +453,13 @@ class TestWait:
         assert time.monotonic() - started < 1.0, "they slept until a sweep"
         assert {record["state"] for record in records} == {"failed"}
 
-    async def test_the_time_limit_answers_the_record_as_it_is(self, penstock: House) -> None:
+    async def test_the_time_limit_answers_the_record_as_it_is(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         for wait_ms in (0, 50):
             body = {"execution_id": execution_id, "wait_ms": wait_ms}
             assert (await penstock.request("execution.wait", body))["state"] == "ready"
 
-    async def test_a_scheduler_that_drains_lets_them_go(self, penstock: House) -> None:
+    async def test_a_scheduler_that_drains_lets_them_go(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=30))
@@ -469,7 +469,7 @@ class TestWait:
         assert (await waiting)["state"] == "ready"
         assert time.monotonic() - started < 5.0, "the drain waited for it"
 
-    async def test_a_batch_waits_for_all(self, penstock: House) -> None:
+    async def test_a_batch_waits_for_all(self, penstock: RunningPenstock) -> None:
         ids = [await penstock.create() for _ in range(2)]
         waiting = asyncio.create_task(
             penstock.request("execution.wait", [{"execution_id": each} for each in [*ids, NOWHERE]])
@@ -480,13 +480,13 @@ class TestWait:
         assert [answer["ok"]["state"] for answer in answers[:2]] == ["completed"] * 2
         assert answers[2]["error"]["code"] == "execution_not_found"
 
-    async def test_at_most_a_minute(self, penstock: House) -> None:
+    async def test_at_most_a_minute(self, penstock: RunningPenstock) -> None:
         error = await penstock.refused("execution.wait", {"execution_id": NOWHERE, "wait_ms": 60_001})
         assert error.detail == {"field": "wait_ms"}
 
 
 class TestTime:
-    async def test_run_at(self, penstock: House) -> None:
+    async def test_run_at(self, penstock: RunningPenstock) -> None:
         now = int(time.time() * 1000)
         execution_id = await penstock.create(run_at=now + DAY)
         record = await penstock.get(execution_id)
@@ -497,10 +497,10 @@ class TestTime:
         assert record["reason"] is None and record["ready_at"] >= now + DAY
         assert (await penstock.begin())["execution_id"] == execution_id
 
-    async def test_a_run_at_in_the_past_is_ready_at_once(self, penstock: House) -> None:
+    async def test_a_run_at_in_the_past_is_ready_at_once(self, penstock: RunningPenstock) -> None:
         assert (await penstock.get(await penstock.create(run_at=1)))["state"] == "ready"
 
-    async def test_a_deadline_cancels_what_has_not_begun(self, penstock: House) -> None:
+    async def test_a_deadline_cancels_what_has_not_begun(self, penstock: RunningPenstock) -> None:
         now = int(time.time() * 1000)
         scheduled = await penstock.create(run_at=now + DAY, deadline_at=now + DAY + 1)
         ready = await penstock.create(deadline_at=now + DAY)
@@ -516,7 +516,7 @@ class TestTime:
         assert (await penstock.refused("lease.start", fence(task))).code == "execution_not_active"
         assert await penstock.take(wait_ms=0) == []
 
-    async def test_a_deadline_fails_what_runs_and_tells_its_worker(self, penstock: House) -> None:
+    async def test_a_deadline_fails_what_runs_and_tells_its_worker(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         deadline = int(time.time() * 1000) + DAY // 2
         execution_id = await penstock.create(deadline_at=deadline, max_attempts=9)
@@ -536,7 +536,7 @@ class TestTime:
             "attempt_id": task["attempt_id"],
         }
 
-    async def test_retention(self, penstock: House) -> None:
+    async def test_retention(self, penstock: RunningPenstock) -> None:
         short = await penstock.create(retention_ms=1000)
         kept = await penstock.create(lane="other")
         for task in await penstock.take(2, start=True, lanes=["default"]) + await penstock.take(

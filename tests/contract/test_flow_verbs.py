@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
 async def make_flow(
-    penstock: House, keys: str = "", edges: str = "", *, start: bool = True, **fields: Any
+    penstock: RunningPenstock, keys: str = "", edges: str = "", *, start: bool = True, **fields: Any
 ) -> dict[str, Any]:
     """`edges` is `a>b b>c`; the flow is started unless told otherwise."""
     flow = await penstock.request(
@@ -36,42 +36,42 @@ def edge_of(text: str) -> dict[str, str]:
     return {"from": one, "to": other}
 
 
-async def get(penstock: House, flow: dict[str, Any]) -> dict[str, Any]:
+async def get(penstock: RunningPenstock, flow: dict[str, Any]) -> dict[str, Any]:
     return await penstock.request("flow.get", {"flow_id": flow["flow_id"]})
 
 
-async def graph(penstock: House, flow: dict[str, Any]) -> dict[str, Any]:
+async def graph(penstock: RunningPenstock, flow: dict[str, Any]) -> dict[str, Any]:
     return await penstock.request("flow.graph", {"flow_id": flow["flow_id"]})
 
 
-async def change(penstock: House, verb: str, flow: dict[str, Any], **fields: Any) -> dict[str, Any]:
+async def change(penstock: RunningPenstock, verb: str, flow: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A change of the graph at its present revision."""
     revision = (await get(penstock, flow))["graph_revision"]
     body = {"flow_id": flow["flow_id"], "graph_revision": revision, **fields}
     return await penstock.request(verb, body)
 
 
-async def refused_change(penstock: House, verb: str, flow: dict[str, Any], **fields: Any) -> Any:
+async def refused_change(penstock: RunningPenstock, verb: str, flow: dict[str, Any], **fields: Any) -> Any:
     revision = (await get(penstock, flow))["graph_revision"]
     body = {"flow_id": flow["flow_id"], "graph_revision": revision, **fields}
     return await penstock.refused(verb, body)
 
 
-async def work_off(penstock: House, outcome: str = "lease.complete", **fields: Any) -> str:
+async def work_off(penstock: RunningPenstock, outcome: str = "lease.complete", **fields: Any) -> str:
     """One task, run to this outcome; its execution's id."""
     task = await penstock.begin()
     await penstock.request(outcome, {**fence(task), **fields})
     return task["execution_id"]
 
 
-async def ends(penstock: House, flow: dict[str, Any], status: str) -> dict[str, Any]:
+async def ends(penstock: RunningPenstock, flow: dict[str, Any], status: str) -> dict[str, Any]:
     return await penstock.until(
         lambda: get(penstock, flow), lambda seen: seen["status"] == status, f"status {status}"
     )
 
 
 class TestState:
-    async def test_a_patch_is_merged_byte_for_byte(self, penstock: House) -> None:
+    async def test_a_patch_is_merged_byte_for_byte(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, state={"n": 9007199254740993, "empty": [], "keep": {"b": 1, "a": 2}})
         body = b'{"flow_id":"%s","state_patch":{"more": 1.50,"n":18446744073709551615},"next_step":"second"}'
         reply = await penstock.ask("flow.update_state", body % flow["flow_id"].encode())
@@ -80,19 +80,19 @@ class TestState:
         assert (after["current_step"], after["revision"]) == ("second", flow["revision"] + 2)
         assert await get(penstock, flow) == after
 
-    async def test_what_is_no_object_replaces(self, penstock: House) -> None:
+    async def test_what_is_no_object_replaces(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, state={"a": 1})
         for patch, state in (([1], [1]), ({"b": 2}, {"b": 2}), (None, None), ({}, {})):
             body = {"flow_id": flow["flow_id"], "state_patch": patch}
             assert (await penstock.request("flow.update_state", body))["state"] == state
 
-    async def test_without_a_patch_only_the_step_changes(self, penstock: House) -> None:
+    async def test_without_a_patch_only_the_step_changes(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, state={"a": 1})
         body = {"flow_id": flow["flow_id"], "next_step": "b"}
         after = await penstock.request("flow.update_state", body)
         assert (after["state"], after["current_step"]) == ({"a": 1}, "b")
 
-    async def test_many_at_once_lose_nothing_that_is_not_refused(self, penstock: House) -> None:
+    async def test_many_at_once_lose_nothing_that_is_not_refused(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock)
         applied: set[str] = set()
 
@@ -121,7 +121,9 @@ class TestState:
             ("flow.fail", {"reason": "r"}),
         ],
     )
-    async def test_a_revision_that_moved(self, penstock: House, verb: str, more: dict[str, Any]) -> None:
+    async def test_a_revision_that_moved(
+        self, penstock: RunningPenstock, verb: str, more: dict[str, Any]
+    ) -> None:
         flow = await make_flow(penstock)
         body = {"flow_id": flow["flow_id"], "expected_revision": flow["revision"], **more}
         error = await penstock.refused(verb, body)
@@ -129,7 +131,7 @@ class TestState:
         assert error.detail == {"expected": flow["revision"], "actual": flow["revision"] + 1}
         assert await penstock.request(verb, {**body, "expected_revision": flow["revision"] + 1})
 
-    async def test_a_state_that_grows_too_large(self, penstock: House) -> None:
+    async def test_a_state_that_grows_too_large(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, state={"a": "x" * 600_000})
         body = {"flow_id": flow["flow_id"], "state_patch": {"b": "x" * 600_000}}
         error = await penstock.refused("flow.update_state", body)
@@ -139,7 +141,7 @@ class TestState:
 
 
 class TestEnding:
-    async def test_finish(self, penstock: House) -> None:
+    async def test_finish(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b", "a>b", state={"a": 1})
         task = await penstock.begin()
         after = await penstock.request("flow.finish", {"flow_id": flow["flow_id"], "state_patch": {"b": 2}})
@@ -152,7 +154,7 @@ class TestEnding:
         error = await penstock.refused("flow.finish", {"flow_id": flow["flow_id"]})
         assert (error.code, error.detail["status"]) == ("already_terminal", "finished")
 
-    async def test_fail_stamps_the_state(self, penstock: House) -> None:
+    async def test_fail_stamps_the_state(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, state={"a": 1})
         body = {"flow_id": flow["flow_id"], "reason": "no money", "state_patch": {"b": 2}}
         after = await penstock.request("flow.fail", body)
@@ -161,13 +163,13 @@ class TestEnding:
         assert after["state"] == {"a": 1, "b": 2} and failure["reason"] == "no money"
         assert after["created_at"] <= failure["at"] <= after["finished_at"]
 
-    async def test_moves_that_the_table_does_not_know(self, penstock: House) -> None:
+    async def test_moves_that_the_table_does_not_know(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, start=False)
         for verb, to in (("flow.finish", "finished"), ("flow.fail", "failed")):
             error = await penstock.refused(verb, {"flow_id": flow["flow_id"], **_reason(verb)})
             assert (error.code, error.detail) == ("illegal_transition", {"from": "created", "to": to})
 
-    async def test_a_mirrored_flow_is_ended_by_its_verb(self, penstock: House) -> None:
+    async def test_a_mirrored_flow_is_ended_by_its_verb(self, penstock: RunningPenstock) -> None:
         body = {"controller_id": "c", "goal": "g", "owner": "o"}
         flow = await penstock.request("flow.create_mirrored", body)
         assert (await penstock.request("flow.finish", {"flow_id": flow["flow_id"]}))["status"] == "finished"
@@ -176,7 +178,7 @@ class TestEnding:
         error = await refused_change(penstock, "flow.add_execution", other, members=members)
         assert (error.code, error.detail["field"]) == ("invalid_request", "flow_id")
 
-    async def test_once_cancellation_is_requested(self, penstock: House) -> None:
+    async def test_once_cancellation_is_requested(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b", "a>b")
         await penstock.request("flow.request_cancel", {"flow_id": flow["flow_id"]})
         for verb, more in MUTATIONS:
@@ -184,13 +186,13 @@ class TestEnding:
             error = await penstock.refused(verb, {"flow_id": flow["flow_id"], **revision, **more})
             assert error.code == "cancel_pending", verb
 
-    async def test_nobody_knows_the_flow(self, penstock: House) -> None:
+    async def test_nobody_knows_the_flow(self, penstock: RunningPenstock) -> None:
         for verb, more in MUTATIONS:
             revision = {"graph_revision": 0} if verb in GRAPH else {}
             error = await penstock.refused(verb, {"flow_id": NOWHERE, **revision, **more})
             assert error.code == "flow_not_found", verb
 
-    async def test_every_mutation_has_its_event(self, penstock: House) -> None:
+    async def test_every_mutation_has_its_event(self, penstock: RunningPenstock) -> None:
         events: list[Any] = []
         heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.flow.>")
         flow = await make_flow(penstock, "a b")
@@ -221,7 +223,7 @@ def _reason(verb: str) -> dict[str, str]:
 
 
 class TestAddExecution:
-    async def test_to_a_flow_that_has_not_begun(self, penstock: House) -> None:
+    async def test_to_a_flow_that_has_not_begun(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a", start=False)
         after = await change(
             penstock, "flow.add_execution", flow, members=[{"key": "b", "kind": "k"}], edges=[edge_of("a>b")]
@@ -236,13 +238,15 @@ class TestAddExecution:
         assert await work_off(penstock) == after["members"]["b"]
         await ends(penstock, flow, "finished")
 
-    async def test_to_a_running_one_a_root_begins_at_once(self, penstock: House) -> None:
+    async def test_to_a_running_one_a_root_begins_at_once(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock)
         after = await change(penstock, "flow.add_execution", flow, members=[{"key": "a", "kind": "k"}])
         assert await work_off(penstock) == after["members"]["a"]
         await ends(penstock, flow, "finished")
 
-    async def test_an_edge_from_a_member_that_has_ended_counts_at_once(self, penstock: House) -> None:
+    async def test_an_edge_from_a_member_that_has_ended_counts_at_once(
+        self, penstock: RunningPenstock
+    ) -> None:
         flow = await make_flow(penstock, "a b")
         ended = await work_off(penstock, result={"x": 1})
         key = next(key for key, each in flow["members"].items() if each == ended)
@@ -263,7 +267,7 @@ class TestAddExecution:
         assert await work_off(penstock) == after["members"]["d"]
         await ends(penstock, flow, "finished")
 
-    async def test_a_late_edge_counts_once(self, penstock: House) -> None:
+    async def test_a_late_edge_counts_once(self, penstock: RunningPenstock) -> None:
         """Of two parents only one has ended: the child waits for the other."""
         flow = await make_flow(penstock, "a b c", "a>c b>c")
         first = await work_off(penstock)
@@ -279,7 +283,7 @@ class TestAddExecution:
         assert await work_off(penstock) == after["members"]["d"]
         await ends(penstock, flow, "finished")
 
-    async def test_while_a_wide_ending_is_still_being_told(self, penstock: House) -> None:
+    async def test_while_a_wide_ending_is_still_being_told(self, penstock: RunningPenstock) -> None:
         """Hundreds of children take several calls; an edge that is added meanwhile is told once, like the others."""
         children = [f"m{n}" for n in range(400)]
         flow = await make_flow(
@@ -298,7 +302,7 @@ class TestAddExecution:
         await penstock.request("lease.complete", fence(tasks[flow["members"]["b"]]))
         await penstock.reaches(after["members"]["z"], "ready")
 
-    async def test_joins(self, penstock: House) -> None:
+    async def test_joins(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b")
         await change(
             penstock, "flow.add_execution", flow,
@@ -314,7 +318,7 @@ class TestAddExecution:
         )
         assert {member["key"]: member["state"] for member in rest["members"]}["c"] == "ready"
 
-    async def test_behind_an_absorbed_failure_the_flow_fails(self, penstock: House) -> None:
+    async def test_behind_an_absorbed_failure_the_flow_fails(self, penstock: RunningPenstock) -> None:
         """An edge that comes late counts as if it had always been there."""
         flow = await make_flow(penstock, "a b c", "a>c b>c", joins={"c": {"policy": "any_of"}})
         failed = await work_off(penstock, "lease.fail", reason="r", retryable=False)
@@ -327,7 +331,7 @@ class TestAddExecution:
         assert after["status"] == "failed"
         assert (await penstock.get(after["members"]["d"]))["outcome"] == "skipped"
 
-    async def test_a_graph_that_moved(self, penstock: House) -> None:
+    async def test_a_graph_that_moved(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
         members = [{"key": "b", "kind": "k"}]
         await change(penstock, "flow.add_execution", flow, members=members)
@@ -336,7 +340,7 @@ class TestAddExecution:
         assert (error.code, error.detail) == ("stale_graph_revision", {"expected": 0, "actual": 1})
         assert error.retryable
 
-    async def test_idempotency(self, penstock: House) -> None:
+    async def test_idempotency(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
         body = {
             "flow_id": flow["flow_id"],
@@ -363,20 +367,22 @@ class TestAddExecution:
             ({"members": [{"key": "x", "kind": "k", "deadline_at": 1}]}, "members[0].deadline_at"),
         ],
     )
-    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, Any], field: str) -> None:
+    async def test_what_makes_no_sense(
+        self, penstock: RunningPenstock, fields: dict[str, Any], field: str
+    ) -> None:
         flow = await make_flow(penstock, "a")
         error = await refused_change(penstock, "flow.add_execution", flow, **fields)
         assert (error.code, error.detail["field"]) == ("invalid_request", field)
         assert (await get(penstock, flow))["graph_revision"] == 0
 
-    async def test_a_cycle_among_the_new_ones(self, penstock: House) -> None:
+    async def test_a_cycle_among_the_new_ones(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
         members = [{"key": "x", "kind": "k"}, {"key": "y", "kind": "k"}]
         edges = [edge_of(each) for each in ("a>x", "x>y", "y>x")]
         error = await refused_change(penstock, "flow.add_execution", flow, members=members, edges=edges)
         assert error.code == "dependency_cycle" and set(error.detail["path"]) == {"x", "y"}
 
-    async def test_many_roots_at_once(self, penstock: House) -> None:
+    async def test_many_roots_at_once(self, penstock: RunningPenstock) -> None:
         """More than one call may do: the rest is left to the due loop, and every one begins."""
         flow = await make_flow(penstock, "a")
         members = [{"key": f"m{n}", "kind": "k"} for n in range(400)]
@@ -390,7 +396,7 @@ class TestAddExecution:
 class TestCreateIntoAFlow:
     """execution.create with a flow_id: one more member, without the flow's graph in hand."""
 
-    async def test_it_is_a_member_like_the_others(self, penstock: House) -> None:
+    async def test_it_is_a_member_like_the_others(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a", namespace="n")
         body = {"kind": "k", "flow_id": flow["flow_id"], "namespace": "n", "lane": "l", "input": {"n": 1}}
         made = await penstock.request("execution.create", body)
@@ -409,7 +415,7 @@ class TestCreateIntoAFlow:
         await penstock.request("lease.complete", fence(task))
         await ends(penstock, flow, "finished")
 
-    async def test_it_waits_for_the_start_and_others_may_wait_for_it(self, penstock: House) -> None:
+    async def test_it_waits_for_the_start_and_others_may_wait_for_it(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a", start=False)
         execution_id = await penstock.create(flow_id=flow["flow_id"])
         record = await penstock.get(execution_id)
@@ -420,7 +426,7 @@ class TestCreateIntoAFlow:
         assert await work_off(penstock) == flow["members"]["a"]
         await ends(penstock, flow, "finished")
 
-    async def test_idempotency(self, penstock: House) -> None:
+    async def test_idempotency(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
         for n in range(3):  # the key is remembered in this partition or that
             body = {"kind": "k", "flow_id": flow["flow_id"], "idempotency_key": f"k{n}"}
@@ -431,7 +437,7 @@ class TestCreateIntoAFlow:
             assert error.code == "idempotency_conflict"
         assert (await get(penstock, flow))["counts"] == {"ready": 4}
 
-    async def test_refusals(self, penstock: House) -> None:
+    async def test_refusals(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
         body = {"kind": "k", "flow_id": flow["flow_id"]}
         mirrored = await penstock.request(
@@ -457,7 +463,7 @@ class TestCreateIntoAFlow:
 
 
 class TestAddDependency:
-    async def test_a_member_waits_for_one_more(self, penstock: House) -> None:
+    async def test_a_member_waits_for_one_more(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b c", "a>c", start=False)
         after = await change(penstock, "flow.add_dependency", flow, **edge_of("b>c"))
         assert (after["graph_revision"], after["revision"]) == (1, 2)
@@ -468,13 +474,13 @@ class TestAddDependency:
         assert await work_off(penstock) == flow["members"]["c"]
         await ends(penstock, flow, "finished")
 
-    async def test_a_root_waits_from_now_on(self, penstock: House) -> None:
+    async def test_a_root_waits_from_now_on(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b", start=False)
         await change(penstock, "flow.add_dependency", flow, **edge_of("a>b"))
         await penstock.request("flow.start", {"flow_id": flow["flow_id"]})
         assert (await penstock.get(flow["members"]["b"]))["reason"] == "dependencies"
 
-    async def test_from_one_that_has_ended(self, penstock: House) -> None:
+    async def test_from_one_that_has_ended(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b c", "b>c")
         ended = await work_off(penstock)
         key = next(key for key, each in flow["members"].items() if each == ended)
@@ -486,14 +492,14 @@ class TestAddDependency:
             error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>c"))
             assert error.code == "execution_not_eligible"
 
-    async def test_a_cycle_is_named(self, penstock: House) -> None:
+    async def test_a_cycle_is_named(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b c d", "a>b b>c c>d", start=False)
         error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("d>b"))
         assert error.code == "dependency_cycle" and error.detail["path"] == ["d", "b", "c", "d"]
         error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>a"))
         assert error.detail["path"] == ["a", "a"]
 
-    async def test_a_cycle_that_two_make_together_is_never_made(self, penstock: House) -> None:
+    async def test_a_cycle_that_two_make_together_is_never_made(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b", start=False)
         bodies = [{"flow_id": flow["flow_id"], "graph_revision": 0, **edge_of(e)} for e in ("a>b", "b>a")]
         replies = await asyncio.gather(
@@ -502,7 +508,7 @@ class TestAddDependency:
         codes = [msgspec.json.decode(reply.data).get("error", {}).get("code") for reply in replies]
         assert sorted(codes, key=str) in ([None, "stale_graph_revision"], [None, "dependency_cycle"])
 
-    async def test_one_that_has_begun_waits_for_nobody(self, penstock: House) -> None:
+    async def test_one_that_has_begun_waits_for_nobody(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b")
         error = await refused_change(penstock, "flow.add_dependency", flow, **edge_of("a>b"))
         assert error.code == "execution_not_eligible" and error.detail["state"] == "ready"
@@ -517,7 +523,9 @@ class TestAddDependency:
             ({"from": "a", "to": "d", "data": "k"}, "data"),
         ],
     )
-    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, str], field: str) -> None:
+    async def test_what_makes_no_sense(
+        self, penstock: RunningPenstock, fields: dict[str, str], field: str
+    ) -> None:
         flow = await make_flow(
             penstock, start=False,
             members=[*({"key": key, "kind": "k"} for key in "abc"), {"key": "d", "kind": "k", "input": [1]}],
@@ -528,7 +536,7 @@ class TestAddDependency:
 
 
 class TestSetJoin:
-    async def test_what_has_ended_counts_at_once(self, penstock: House) -> None:
+    async def test_what_has_ended_counts_at_once(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b c", "a>c b>c")
         await work_off(penstock)
         after = await change(penstock, "flow.set_join", flow, key="c", policy="any_of")
@@ -538,7 +546,7 @@ class TestSetJoin:
             "c": {"policy": "any_of", "on_satisfied": "let_run"}
         }
 
-    async def test_a_quorum(self, penstock: House) -> None:
+    async def test_a_quorum(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b c d", "a>d b>d c>d", start=False)
         fields = {"key": "d", "policy": "quorum", "k": 2, "on_satisfied": "cancel_remaining"}
         await change(penstock, "flow.set_join", flow, **fields)
@@ -558,19 +566,21 @@ class TestSetJoin:
             ({"key": "x", "policy": "any_of"}, "key"),
         ],
     )
-    async def test_what_makes_no_sense(self, penstock: House, fields: dict[str, Any], field: str) -> None:
+    async def test_what_makes_no_sense(
+        self, penstock: RunningPenstock, fields: dict[str, Any], field: str
+    ) -> None:
         flow = await make_flow(penstock, "a b c", "a>c b>c", start=False)
         error = await refused_change(penstock, "flow.set_join", flow, **fields)
         assert (error.code, error.detail["field"]) == ("invalid_request", field)
 
-    async def test_one_that_has_begun(self, penstock: House) -> None:
+    async def test_one_that_has_begun(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a b", "a>b")
         await work_off(penstock)
         error = await refused_change(penstock, "flow.set_join", flow, key="b", policy="any_of")
         assert error.code == "execution_not_eligible"
 
 
-async def test_a_list_by_owner_and_status(penstock: House) -> None:
+async def test_a_list_by_owner_and_status(penstock: RunningPenstock) -> None:
     ids: dict[str, list[str]] = {"created": [], "running": []}
     for n in range(6):
         owner = "me" if n % 3 else "you"
@@ -589,7 +599,7 @@ async def test_a_list_by_owner_and_status(penstock: House) -> None:
     assert {flow["flow_id"] for flow in everything["items"]} == {*ids["created"], *ids["running"]}
 
 
-async def test_the_sdk(penstock: House) -> None:
+async def test_the_sdk(penstock: RunningPenstock) -> None:
     client = await penstock.client()
     flow = await client.create_flow("g", members=[], state={"a": 1})
     await flow.start()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 FLOW_FIELDS = {
@@ -20,7 +20,7 @@ Joins = dict[str, dict[str, Any]]
 class Graph:
     """A flow under test: members by key, moved by hand. Edges are written `a>b`, or `a>b:data`."""
 
-    def __init__(self, house: House, flow: dict[str, Any]) -> None:
+    def __init__(self, house: RunningPenstock, flow: dict[str, Any]) -> None:
         self.house = house
         self.flow_id: str = flow["flow_id"]
         self.ids: dict[str, str] = flow["members"]
@@ -30,7 +30,7 @@ class Graph:
     @classmethod
     async def of(
         cls,
-        house: House,
+        house: RunningPenstock,
         keys: str,
         edges: str = "",
         joins: Joins | None = None,
@@ -96,7 +96,7 @@ def body_of(members: list[dict[str, Any]], edges: str = "", joins: Joins | None 
 
 
 class TestCreate:
-    async def test_the_record(self, penstock: House) -> None:
+    async def test_the_record(self, penstock: RunningPenstock) -> None:
         body = {
             **body_of([{"key": "a", "kind": "t"}, {"key": "b", "kind": "t"}], "a>b"),
             "requester_origin": "r", "current_step": "s", "state": {"n": [], "m": {}}, "namespace": "billing",
@@ -129,7 +129,7 @@ class TestCreate:
         listed = await penstock.request("execution.list", {"flow_id": flow["flow_id"]})
         assert {item["execution_id"] for item in listed["items"]} == set(flow["members"].values())
 
-    async def test_a_members_task_is_like_any_other(self, penstock: House) -> None:
+    async def test_a_members_task_is_like_any_other(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a", priority=3, tags={"x": "y"}, max_attempts=2)
         await graph.take()
         task = graph.held["a"]
@@ -155,7 +155,7 @@ class TestCreate:
         ],
     )
     async def test_an_unsound_graph(
-        self, penstock: House, keys: str, edges: str, joins: Joins, field: str | None
+        self, penstock: RunningPenstock, keys: str, edges: str, joins: Joins, field: str | None
     ) -> None:
         members = [{"key": key, "kind": "t"} for key in keys.split()]
         error = await penstock.refused("flow.create", body_of(members, edges, joins))
@@ -165,15 +165,15 @@ class TestCreate:
         assert (await penstock.request("flow.list"))["items"] == []
         assert (await penstock.request("execution.list"))["items"] == []
 
-    async def test_a_flow_without_members_says_so(self, penstock: House) -> None:
+    async def test_a_flow_without_members_says_so(self, penstock: RunningPenstock) -> None:
         assert (await penstock.request("flow.create", body_of([])))["members"] == {}
 
-    async def test_data_needs_an_object(self, penstock: House) -> None:
+    async def test_data_needs_an_object(self, penstock: RunningPenstock) -> None:
         members = [{"key": "a", "kind": "t"}, {"key": "b", "kind": "t", "input": [1]}]
         error = await penstock.refused("flow.create", body_of(members, "a>b:x"))
         assert error.detail == {"field": "edges[0].data"}
 
-    async def test_a_cycle_is_told_with_its_path(self, penstock: House) -> None:
+    async def test_a_cycle_is_told_with_its_path(self, penstock: RunningPenstock) -> None:
         members = [{"key": key, "kind": "t"} for key in "abcde"]
         error = await penstock.refused("flow.create", body_of(members, "a>b b>c c>d d>b d>e"))
         assert (error.code, error.number) == ("dependency_cycle", 400)
@@ -184,7 +184,7 @@ class TestCreate:
         error = await penstock.refused("flow.create", body_of(members, "e>e"))
         assert error.detail["path"] == ["e", "e"]
 
-    async def test_a_bad_member_makes_no_flow(self, penstock: House) -> None:
+    async def test_a_bad_member_makes_no_flow(self, penstock: RunningPenstock) -> None:
         for member, field in (
             ({"key": "b", "kind": "t", "deadline_at": 1}, "members[1].deadline_at"),
             ({"key": "b", "kind": "t", "priority": 1000}, "members[1].priority"),
@@ -196,7 +196,7 @@ class TestCreate:
             assert error.detail == {"field": field}
         assert (await penstock.request("execution.list"))["items"] == []
 
-    async def test_idempotency(self, penstock: House) -> None:
+    async def test_idempotency(self, penstock: RunningPenstock) -> None:
         body = {**body_of([{"key": "a", "kind": "t"}]), "idempotency_key": "once"}
         first = await penstock.request("flow.create", body)
         again = await penstock.request("flow.create", body)
@@ -205,7 +205,7 @@ class TestCreate:
         assert error.code == "idempotency_conflict"
         assert len((await penstock.request("flow.list"))["items"]) == 1
 
-    async def test_a_flow_and_its_members_share_a_partition(self, penstock: House) -> None:
+    async def test_a_flow_and_its_members_share_a_partition(self, penstock: RunningPenstock) -> None:
         for _ in range(5):
             graph = await Graph.of(penstock, "a b c")
             assert {each.partition("-")[0] for each in graph.ids.values()} == {
@@ -214,7 +214,7 @@ class TestCreate:
 
 
 class TestStart:
-    async def test_roots_begin_and_it_finishes_by_itself(self, penstock: House) -> None:
+    async def test_roots_begin_and_it_finishes_by_itself(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c", "a>c b>c", start=False)
         flow = await graph.start()
         assert (flow["status"], flow["revision"]) == ("running", 2)
@@ -228,7 +228,7 @@ class TestStart:
         assert (flow["status"], flow["counts"]) == ("finished", {"completed": 3})
         assert flow["revision"] == 3
 
-    async def test_errors(self, penstock: House) -> None:
+    async def test_errors(self, penstock: RunningPenstock) -> None:
         error = await penstock.refused("flow.start", {"flow_id": NOWHERE})
         assert (error.code, error.number) == ("flow_not_found", 404)
         graph = await Graph.of(penstock, "a", start=False)
@@ -247,14 +247,14 @@ class TestStart:
         await penstock.request("flow.request_cancel", {"flow_id": wanted.flow_id})
         assert (await penstock.refused("flow.start", {"flow_id": wanted.flow_id})).code == "cancel_pending"
 
-    async def test_a_member_canceled_before_the_start(self, penstock: House) -> None:
+    async def test_a_member_canceled_before_the_start(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c", "a>b", start=False)
         await penstock.request("execution.cancel", {"execution_id": graph.ids["a"]})
         await graph.start()
         assert (await graph.get())["status"] == "failed"
         assert await graph.states() == {"a": "canceled", "b": "skipped", "c": "skipped"}
 
-    async def test_run_at_of_a_member_counts_from_its_dependencies(self, penstock: House) -> None:
+    async def test_run_at_of_a_member_counts_from_its_dependencies(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b", "a>b", run_at=4 * 10**12)
         for key in "a", "b":
             record = await penstock.get(graph.ids[key])
@@ -262,7 +262,7 @@ class TestStart:
 
 
 class TestJoins:
-    async def test_all_of_fails_with_any_parent(self, penstock: House) -> None:
+    async def test_all_of_fails_with_any_parent(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c d", "a>c b>c")
         assert await graph.take() == {"a", "b", "d"}
         await graph.fail("a")
@@ -274,7 +274,7 @@ class TestJoins:
         assert (await graph.get())["counts"] == {"failed": 1, "completed": 2, "canceled": 1}
         assert (await graph.get())["status"] == "failed"
 
-    async def test_any_of_absorbs_failures(self, penstock: House) -> None:
+    async def test_any_of_absorbs_failures(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c d", "a>d b>d c>d", {"d": {"policy": "any_of"}})
         await graph.take()
         await graph.fail("a")
@@ -286,7 +286,7 @@ class TestJoins:
         flow = await graph.get()
         assert (flow["status"], flow["counts"]) == ("finished", {"failed": 2, "completed": 2})
 
-    async def test_any_of_without_any(self, penstock: House) -> None:
+    async def test_any_of_without_any(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c", "a>c b>c", {"c": {"policy": "any_of"}})
         await graph.take()
         await graph.fail("a")
@@ -295,7 +295,7 @@ class TestJoins:
         assert (await graph.get())["status"] == "failed"
         assert (await graph.states())["c"] == "skipped"
 
-    async def test_quorum(self, penstock: House) -> None:
+    async def test_quorum(self, penstock: RunningPenstock) -> None:
         joins: Joins = {"z": {"policy": "quorum", "k": 2}}
         graph = await Graph.of(penstock, "a b c z", "a>z b>z c>z", joins)
         await graph.take()
@@ -308,7 +308,7 @@ class TestJoins:
         await graph.complete("z")
         assert (await graph.get())["status"] == "finished"
 
-    async def test_a_quorum_that_can_no_longer_be(self, penstock: House) -> None:
+    async def test_a_quorum_that_can_no_longer_be(self, penstock: RunningPenstock) -> None:
         joins: Joins = {"z": {"policy": "quorum", "k": 2}}
         graph = await Graph.of(penstock, "a b c z", "a>z b>z c>z", joins)
         await graph.take()
@@ -317,7 +317,7 @@ class TestJoins:
         await graph.fail("c")
         assert (await graph.get())["status"] == "failed"
 
-    async def test_let_run(self, penstock: House) -> None:
+    async def test_let_run(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b z", "a>z b>z", {"z": {"policy": "any_of"}})
         await graph.take()
         await graph.complete("a")
@@ -327,7 +327,7 @@ class TestJoins:
         await graph.complete("b")
         assert (await graph.get())["status"] == "finished"
 
-    async def test_cancel_remaining(self, penstock: House) -> None:
+    async def test_cancel_remaining(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         joins: Joins = {"z": {"policy": "any_of", "on_satisfied": "cancel_remaining"}}
         graph = await Graph.of(penstock, "a b y z", "a>z b>z y>b", joins)
@@ -345,7 +345,7 @@ class TestJoins:
         assert loser["lease_id"].encode() in (await pushed.next_msg(timeout=20)).data
         assert (await penstock.refused("lease.complete", fence(loser))).code == "execution_not_active"
 
-    async def test_skipping_travels_on(self, penstock: House) -> None:
+    async def test_skipping_travels_on(self, penstock: RunningPenstock) -> None:
         joins: Joins = {"z": {"policy": "any_of"}}
         graph = await Graph.of(penstock, "a b c d e z", "a>b b>c c>d d>z e>z", joins)
         await penstock.request("execution.cancel", {"execution_id": graph.ids["b"]})
@@ -368,7 +368,7 @@ class TestJoins:
         await absorbed.complete("d", "z")
         assert (await absorbed.get())["status"] == "finished"
 
-    async def test_a_skipped_branch_is_no_failure(self, penstock: House) -> None:
+    async def test_a_skipped_branch_is_no_failure(self, penstock: RunningPenstock) -> None:
         """s is skipped by its join; so are those behind it; an any_of behind them goes on without."""
         joins: Joins = {
             "fast": {"policy": "any_of", "on_satisfied": "cancel_remaining"},
@@ -390,7 +390,7 @@ class TestJoins:
         await graph.complete("end")
         assert (await graph.get())["status"] == "finished"
 
-    async def test_a_retry_is_no_failure(self, penstock: House) -> None:
+    async def test_a_retry_is_no_failure(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(
             penstock, "a b", "a>b", max_attempts=2, backoff={"kind": "fixed", "delay_ms": 0}
         )
@@ -402,7 +402,7 @@ class TestJoins:
         await graph.complete("a")
         assert await graph.take() == {"b"}
 
-    async def test_a_lost_lease_is_no_failure(self, penstock: House) -> None:
+    async def test_a_lost_lease_is_no_failure(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b", "a>b")
         await graph.take()
         penstock.move_clock(60_000)
@@ -413,7 +413,7 @@ class TestJoins:
 
 
 class TestData:
-    async def test_edges_hand_results_on(self, penstock: House) -> None:
+    async def test_edges_hand_results_on(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c", "a>c:left b>c:right")
         await graph.take()
         await graph.complete("a", result=2**62)
@@ -423,7 +423,7 @@ class TestData:
         record = await penstock.get(graph.ids["c"])
         assert record["input"] == {}
 
-    async def test_what_was_not_completed_hands_nothing_on(self, penstock: House) -> None:
+    async def test_what_was_not_completed_hands_nothing_on(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, "a b c d", "a>d:x b>d:y c>d:z", {"d": {"policy": "any_of"}})
         await graph.take()
         await graph.fail("b")
@@ -431,7 +431,7 @@ class TestData:
         await graph.take()
         assert graph.held["d"]["input"] == {"x": None}
 
-    async def test_bytes_are_kept(self, penstock: House) -> None:
+    async def test_bytes_are_kept(self, penstock: RunningPenstock) -> None:
         members = [
             {"key": "a", "kind": "t"},
             {"key": "b", "kind": "t", "input": {"kept": 1, "x": "overwritten"}},
@@ -447,7 +447,7 @@ class TestData:
 
 
 class TestWide:
-    async def test_a_thousand_children(self, penstock: House) -> None:
+    async def test_a_thousand_children(self, penstock: RunningPenstock) -> None:
         """More than one call does: the due loop goes on in slices, and the fan-in waits for all."""
         children = [f"c{n}" for n in range(1000)]
         edges = " ".join(f"root>{key} {key}>end" for key in children)
@@ -467,7 +467,7 @@ class TestWide:
         flow = await graph.ends("finished")
         assert (flow["status"], flow["counts"]) == ("finished", {"completed": 1002})
 
-    async def test_a_thousand_roots_of_which_one_suffices(self, penstock: House) -> None:
+    async def test_a_thousand_roots_of_which_one_suffices(self, penstock: RunningPenstock) -> None:
         roots = [f"r{n}" for n in range(1000)]
         joins: Joins = {"end": {"policy": "any_of", "on_satisfied": "cancel_remaining"}}
         graph = await Graph.of(
@@ -482,7 +482,7 @@ class TestWide:
         await penstock.until(counts, lambda counts: counts == {"completed": 1, "canceled": 999, "ready": 1})
         assert (await penstock.begin())["execution_id"] == graph.ids["end"]
 
-    async def test_a_failure_sweeps_a_wide_flow(self, penstock: House) -> None:
+    async def test_a_failure_sweeps_a_wide_flow(self, penstock: RunningPenstock) -> None:
         keys = [f"k{n}" for n in range(600)]
         graph = await Graph.of(penstock, " ".join(keys))
         task = await penstock.begin()
@@ -497,7 +497,7 @@ class TestWide:
 
 
 class TestRead:
-    async def test_graph(self, penstock: House) -> None:
+    async def test_graph(self, penstock: RunningPenstock) -> None:
         joins: Joins = {"c": {"policy": "quorum", "k": 1, "on_satisfied": "cancel_remaining"}}
         graph = await Graph.of(penstock, "a b c", "a>c:x b>c", joins, start=False)
         seen = await penstock.request("flow.graph", {"flow_id": graph.flow_id})
@@ -512,7 +512,7 @@ class TestRead:
         assert seen["joins"] == {"c": {"policy": "quorum", "k": 1, "on_satisfied": "cancel_remaining"}}
         assert seen["graph_revision"] == (await graph.get())["graph_revision"]
 
-    async def test_lists(self, penstock: House) -> None:
+    async def test_lists(self, penstock: RunningPenstock) -> None:
         ids: list[str] = []
         for number in range(7):
             body = {**body_of([{"key": "a", "kind": "t"}]), "owner": f"o{number % 2}"}
@@ -536,13 +536,13 @@ class TestRead:
         assert await found(status="running", owner="o1") == []
         assert (await penstock.refused("flow.list", {"status": "asleep"})).detail == {"field": "status"}
 
-    async def test_what_is_not_there(self, penstock: House) -> None:
+    async def test_what_is_not_there(self, penstock: RunningPenstock) -> None:
         for verb in ("flow.get", "flow.graph", "flow.start"):
             error = await penstock.refused(verb, {"flow_id": NOWHERE})
             assert (error.code, error.detail) == ("flow_not_found", {"flow_id": NOWHERE})
             assert (await penstock.refused(verb, {"flow_id": "x"})).detail == {"field": "flow_id"}
 
-    async def test_retention(self, penstock: House) -> None:
+    async def test_retention(self, penstock: RunningPenstock) -> None:
         graph = await Graph.of(penstock, " ".join(f"k{n}" for n in range(230)))
         while keys := await graph.take():
             await penstock.request("lease.complete", [fence(graph.held.pop(key)) for key in keys])

@@ -8,23 +8,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
 from penstock import Client, Task, Worker, errors
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
-async def put(penstock: House, task: dict[str, Any], payload: Any = None, **fields: Any) -> dict[str, Any]:
+async def put(
+    penstock: RunningPenstock, task: dict[str, Any], payload: Any = None, **fields: Any
+) -> dict[str, Any]:
     body = {**fence(task), "frame_type": "log", "payload": payload, **fields}
     return await penstock.request("lease.frame", body)
 
 
-async def read(penstock: House, execution_id: str, **fields: Any) -> dict[str, Any]:
+async def read(penstock: RunningPenstock, execution_id: str, **fields: Any) -> dict[str, Any]:
     return await penstock.request("frame.read", {"execution_id": execution_id, **fields})
 
 
 class TestVerbs:
-    async def test_stored_in_order_and_byte_for_byte(self, penstock: House) -> None:
+    async def test_stored_in_order_and_byte_for_byte(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         assert await put(penstock, task, {"n": 1}) == {"index": 1, "count": 1}
@@ -39,7 +41,7 @@ class TestVerbs:
         assert (second["index"], second["frame_type"], second["attempt_index"]) == (2, "token.delta", 1)
         assert first["at"] <= second["at"]
 
-    async def test_pages(self, penstock: House) -> None:
+    async def test_pages(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         assert await read(penstock, execution_id) == {"items": [], "cursor": None}
@@ -58,7 +60,7 @@ class TestVerbs:
             25,
         ]
 
-    async def test_large_ones_come_in_short_pages(self, penstock: House) -> None:
+    async def test_large_ones_come_in_short_pages(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         for n in range(12):
@@ -71,7 +73,7 @@ class TestVerbs:
             seen += [frame["metadata"] for frame in page["items"]]
         assert seen == list(range(12))
 
-    async def test_by_attempt(self, penstock: House) -> None:
+    async def test_by_attempt(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(max_attempts=2, backoff={"delay_ms": 1})
         first = await penstock.begin()
         await put(penstock, first, "one")
@@ -81,7 +83,7 @@ class TestVerbs:
         items = (await read(penstock, execution_id, attempt_index=2))["items"]
         assert [(frame["index"], frame["payload"]) for frame in items] == [(2, "two")]
 
-    async def test_a_repeat_is_stored_once(self, penstock: House) -> None:
+    async def test_a_repeat_is_stored_once(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         await put(penstock, task, "a", position=1)
@@ -92,7 +94,7 @@ class TestVerbs:
         assert (error.code, error.detail["field"]) == ("invalid_request", "position")
         assert [frame["payload"] for frame in (await read(penstock, execution_id))["items"]] == ["a", "b"]
 
-    async def test_live(self, penstock: House) -> None:
+    async def test_live(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         heard = await penstock.nats.subscribe(f"{penstock.root}.frame.{execution_id}")
@@ -102,7 +104,7 @@ class TestVerbs:
         frames = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(2)]
         assert frames == (await read(penstock, execution_id))["items"]
 
-    async def test_the_fence(self, penstock: House) -> None:
+    async def test_the_fence(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         task = await penstock.begin()
         stale = {**fence(task), "lease_epoch": 7, "frame_type": "log"}
@@ -112,7 +114,7 @@ class TestVerbs:
         assert error.code == "execution_not_active"
         assert (await penstock.refused("frame.read", {"execution_id": NOWHERE})).code == "execution_not_found"
 
-    async def test_there_is_an_end_to_their_number(self, penstock: House) -> None:
+    async def test_there_is_an_end_to_their_number(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         body = [{**fence(task), "frame_type": "log"}] * 5000
@@ -123,7 +125,7 @@ class TestVerbs:
         assert error.detail == {"field": "frames", "limit": 10_000, "size": 10_001}
         assert (await read(penstock, execution_id, after=9_999))["items"][0]["index"] == 10_000
 
-    async def test_they_leave_with_their_execution(self, penstock: House) -> None:
+    async def test_they_leave_with_their_execution(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(retention_ms=60_000)
         task = await penstock.begin()
         await put(penstock, task, "x")
@@ -142,13 +144,13 @@ class TestVerbs:
 
 
 @pytest.fixture
-async def client(penstock: House) -> AsyncIterator[Client]:
+async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
     async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
         yield client
 
 
 @pytest.fixture
-def worker(penstock: House) -> Worker:
+def worker(penstock: RunningPenstock) -> Worker:
     return Worker(penstock.settings.nats_url, root=penstock.root, concurrency=4, grace=5.0)
 
 
@@ -201,7 +203,7 @@ class TestSdk:
             assert frames == ["a", "b", "c"]
 
     async def test_a_keeper_that_restarts_loses_and_doubles_none(
-        self, penstock: House, client: Client, worker: Worker
+        self, penstock: RunningPenstock, client: Client, worker: Worker
     ) -> None:
         @worker.handler("talk")
         async def talk(task: Task) -> None:

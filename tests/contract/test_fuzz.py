@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
 from penstock.errors import TABLE
 from penstock.verbs import VERBS
+from running_penstock import RunningPenstock, fence
 
 REQUESTS = 5000
 PER_BATCH = 25
@@ -90,7 +90,7 @@ def impatient(request: Any, waits: bool) -> Any:
 
 
 @pytest.fixture
-async def records(penstock: House) -> list[str]:
+async def records(penstock: RunningPenstock) -> list[str]:
     """Ids of one record of each kind, in states that differ."""
     made = [await penstock.create(input=n, max_attempts=3, tags={"a": "b"}) for n in range(6)]
     for task in await penstock.take(3, start=True):
@@ -115,7 +115,7 @@ def check(verb: str, request: Any, answer: Any) -> None:
         assert error["code"] not in ("internal", "valkey_unavailable"), (verb, request, error)
 
 
-async def test_no_request_is_a_bug(penstock: House, records: list[str]) -> None:
+async def test_no_request_is_a_bug(penstock: RunningPenstock, records: list[str]) -> None:
     pick = random.Random(SEED)
     batches: list[tuple[str, list[Any]]] = []
     for name, verb in VERBS.items():

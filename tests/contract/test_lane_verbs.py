@@ -6,15 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 
-async def lane(penstock: House, name: str) -> dict[str, Any]:
+async def lane(penstock: RunningPenstock, name: str) -> dict[str, Any]:
     lanes = (await penstock.request("lane.list"))["items"]
     return next(each for each in lanes if each["lane"] == name)
 
 
-async def test_a_paused_lane_hands_nothing_out(penstock: House) -> None:
+async def test_a_paused_lane_hands_nothing_out(penstock: RunningPenstock) -> None:
     held = await penstock.create(lane="l")
     paused = await penstock.request("lane.pause", {"lane": "l", "reason": "maintenance"})
     assert (paused["status"], paused["depth"]["ready"]) == ("paused", 1)
@@ -28,7 +28,7 @@ async def test_a_paused_lane_hands_nothing_out(penstock: House) -> None:
     assert (await penstock.get(other))["state"] == "ready"
 
 
-async def test_a_grant_from_before_the_pause_is_refused(penstock: House) -> None:
+async def test_a_grant_from_before_the_pause_is_refused(penstock: RunningPenstock) -> None:
     await penstock.create(lane="l")
     grant = (await penstock.request("work.grant", {"worker_id": "w1", "lanes": ["l"]}))["items"][0]
     await penstock.request("lane.pause", {"lane": "l"})
@@ -37,7 +37,7 @@ async def test_a_grant_from_before_the_pause_is_refused(penstock: House) -> None
     assert (error.code, error.detail["reason"]) == ("execution_not_in_eligible_set", "lane_paused")
 
 
-async def test_what_runs_goes_on(penstock: House) -> None:
+async def test_what_runs_goes_on(penstock: RunningPenstock) -> None:
     await penstock.create(lane="l")
     task = await penstock.begin(lanes=["l"])
     await penstock.request("lane.pause", {"lane": "l"})
@@ -47,7 +47,7 @@ async def test_what_runs_goes_on(penstock: House) -> None:
 
 async def test_resume_wakes_parked_workers_at_once(nats_url: str, valkey_url: str) -> None:
     # No sweep would find the work in time: the resume itself has to tell.
-    async with House.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
         execution_id = await penstock.create(lane="l")
         await penstock.request("lane.pause", {"lane": "l"})
         parked = asyncio.create_task(penstock.take(lanes=["l"], wait_ms=20_000))
@@ -58,7 +58,7 @@ async def test_resume_wakes_parked_workers_at_once(nats_url: str, valkey_url: st
         assert (await penstock.get(execution_id))["reason"] is None
 
 
-async def test_a_draining_lane_hands_out_what_it_has_and_takes_no_more(penstock: House) -> None:
+async def test_a_draining_lane_hands_out_what_it_has_and_takes_no_more(penstock: RunningPenstock) -> None:
     execution_id = await penstock.create(lane="l", max_attempts=2, backoff={"delay_ms": 1})
     assert (await penstock.request("lane.drain", {"lane": "l"}))["status"] == "draining"
     error = await penstock.refused("execution.create", {"kind": "k", "lane": "l"})
@@ -83,7 +83,7 @@ async def test_a_draining_lane_hands_out_what_it_has_and_takes_no_more(penstock:
     await penstock.create(lane="l")
 
 
-async def test_one_bad_lane_does_not_hurt_the_rest_of_a_batch(penstock: House) -> None:
+async def test_one_bad_lane_does_not_hurt_the_rest_of_a_batch(penstock: RunningPenstock) -> None:
     await penstock.create(lane="l")
     await penstock.request("lane.drain", {"lane": "l"})
     batch = [{"kind": "k", "lane": "l"}, {"kind": "k"}]
@@ -92,7 +92,7 @@ async def test_one_bad_lane_does_not_hurt_the_rest_of_a_batch(penstock: House) -
 
 
 @pytest.mark.parametrize("verb", ["lane.pause", "lane.resume", "lane.drain"])
-async def test_a_lane_that_nobody_has_seen(penstock: House, verb: str) -> None:
+async def test_a_lane_that_nobody_has_seen(penstock: RunningPenstock, verb: str) -> None:
     await penstock.create(lane="l")
     error = await penstock.refused(verb, {"lane": "L"})
     assert (error.code, error.detail) == ("lane_not_found", {"lane": "L"})
@@ -100,7 +100,7 @@ async def test_a_lane_that_nobody_has_seen(penstock: House, verb: str) -> None:
     assert (error.code, error.detail["field"]) == ("invalid_request", "why")
 
 
-async def test_changes_are_events_and_repeats_are_none(penstock: House) -> None:
+async def test_changes_are_events_and_repeats_are_none(penstock: RunningPenstock) -> None:
     heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.lane.*.l")
     await penstock.create(lane="l")
     for verb in ("pause", "pause", "drain", "resume", "resume"):
@@ -114,7 +114,7 @@ async def test_changes_are_events_and_repeats_are_none(penstock: House) -> None:
 
 
 async def test_over_many_partitions(nats_url: str, valkey_url: str) -> None:
-    async with House.open(nats_url, valkey_url, partitions=4) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url, partitions=4) as penstock:
         ids = [await penstock.create(lane="l") for _ in range(20)]
         assert len({each.partition("-")[0] for each in ids}) > 1
         paused = await penstock.request("lane.pause", {"lane": "l"})

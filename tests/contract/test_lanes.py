@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from house import House, fence
 from penstock.states import MOVES
+from running_penstock import RunningPenstock, fence
 
 
-async def lanes(house: House, **body: Any) -> dict[str, dict[str, Any]]:
+async def lanes(house: RunningPenstock, **body: Any) -> dict[str, dict[str, Any]]:
     return {lane["lane"]: lane for lane in (await house.request("lane.list", body))["items"]}
 
 
 class TestList:
-    async def test_none_yet(self, penstock: House) -> None:
+    async def test_none_yet(self, penstock: RunningPenstock) -> None:
         assert await penstock.request("lane.list") == {"items": [], "cursor": None}
 
-    async def test_depth_per_state(self, penstock: House) -> None:
+    async def test_depth_per_state(self, penstock: RunningPenstock) -> None:
         for _ in range(4):
             await penstock.create(lane="a")
         await penstock.create(lane="a", run_at=4 * 10**12)
@@ -32,7 +32,7 @@ class TestList:
         }  # fmt: skip
         assert (seen["a"]["status"], seen["b"]["depth"]["ready"]) == ("active", 1)
 
-    async def test_the_age_of_the_oldest(self, penstock: House) -> None:
+    async def test_the_age_of_the_oldest(self, penstock: RunningPenstock) -> None:
         await penstock.create(lane="old")
         await penstock.create(lane="later", run_at=4 * 10**12)
         penstock.move_clock(60_000)
@@ -40,7 +40,7 @@ class TestList:
         assert 60_000 <= seen["old"]["oldest_ready_age_ms"] < 120_000
         assert seen["later"]["oldest_ready_age_ms"] is None
 
-    async def test_pages_in_alphabetical_order(self, penstock: House) -> None:
+    async def test_pages_in_alphabetical_order(self, penstock: RunningPenstock) -> None:
         names = [f"lane{n:02}" for n in range(11)]
         await penstock.request("execution.create", [{"kind": "t", "lane": name} for name in names[::-1]])
         for limit in (1, 3, 11, 100):
@@ -55,7 +55,7 @@ class TestList:
                     break
             assert found == names
 
-    async def test_bad_requests(self, penstock: House) -> None:
+    async def test_bad_requests(self, penstock: RunningPenstock) -> None:
         for field, value in (("limit", 0), ("limit", 1001), ("cursor", 7), ("lane", "a")):
             error = await penstock.refused("lane.list", {field: value})
             assert (error.code, error.detail) == ("invalid_request", {"field": field})

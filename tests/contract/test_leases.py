@@ -4,14 +4,14 @@ from typing import Any
 
 import msgspec
 
-from house import House, fence
 from penstock import errors
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 MINUTE = 60_000
 
 
-async def granted(house: House, **options: Any) -> dict[str, Any]:
+async def granted(house: RunningPenstock, **options: Any) -> dict[str, Any]:
     """One grant for worker w1, once there is work."""
 
     async def ask() -> list[dict[str, Any]]:
@@ -28,14 +28,14 @@ def claim_of(grant: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"grant_id": grant["grant_id"], "execution_id": grant["execution_id"], "worker_id": "w1", **more}
 
 
-async def expired(house: House, execution_id: str) -> None:
+async def expired(house: RunningPenstock, execution_id: str) -> None:
     """Its lease runs out and it is back in its queue."""
     house.move_clock(MINUTE)
     await house.reaches(execution_id, "ready")
 
 
 class TestClaim:
-    async def test_a_grant_becomes_a_lease(self, penstock: House) -> None:
+    async def test_a_grant_becomes_a_lease(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(input={"n": 1}, tags={"a": "b"})
         grant = await granted(penstock)
         assert grant["execution_id"] == execution_id
@@ -58,19 +58,19 @@ class TestClaim:
             "expires_at": task["lease_expires_at"],
         }
 
-    async def test_start_in_the_same_step(self, penstock: House) -> None:
+    async def test_start_in_the_same_step(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         await penstock.request("lease.claim", claim_of(await granted(penstock), start=True))
         record = await penstock.get(execution_id)
         assert record["state"] == "running" and record["started_at"] is not None
 
-    async def test_the_same_claim_again_answers_the_same(self, penstock: House) -> None:
+    async def test_the_same_claim_again_answers_the_same(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         body = claim_of(await granted(penstock))
         task = await penstock.request("lease.claim", body)
         assert await penstock.request("lease.claim", body) == task
 
-    async def test_somebody_elses_grant(self, penstock: House) -> None:
+    async def test_somebody_elses_grant(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         await penstock.create()
         grant, other = await granted(penstock), await granted(penstock)
@@ -87,7 +87,7 @@ class TestClaim:
             )
         await penstock.request("lease.claim", claim_of(grant))
 
-    async def test_a_lease_that_another_holds(self, penstock: House) -> None:
+    async def test_a_lease_that_another_holds(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         grant = await granted(penstock)
         task = await penstock.request("lease.claim", claim_of(grant))
@@ -95,7 +95,7 @@ class TestClaim:
         assert error.code == "lease_conflict"
         assert error.detail == {"worker_id": "w1", "expires_at": task["lease_expires_at"]}
 
-    async def test_a_grant_that_was_not_claimed_in_time(self, penstock: House) -> None:
+    async def test_a_grant_that_was_not_claimed_in_time(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         grant = await granted(penstock)
         assert (await penstock.refused("work.grant", {"worker_id": "w2"})).code == "no_eligible_execution"
@@ -106,7 +106,7 @@ class TestClaim:
         assert again["execution_id"] == execution_id and again["grant_id"] != grant["grant_id"]
         assert (await penstock.request("lease.claim", claim_of(again)))["attempt_index"] == 1
 
-    async def test_what_cannot_be_leased(self, penstock: House) -> None:
+    async def test_what_cannot_be_leased(self, penstock: RunningPenstock) -> None:
         waiting = await penstock.create(run_at=4 * 10**12)
         body = {"grant_id": "g", "execution_id": waiting, "worker_id": "w1"}
         error = await penstock.refused("lease.claim", body)
@@ -121,7 +121,7 @@ class TestClaim:
         error = await penstock.refused("lease.claim", {**body, "execution_id": NOWHERE})
         assert error.code == "execution_not_found"
 
-    async def test_each_grant_has_its_verb(self, penstock: House) -> None:
+    async def test_each_grant_has_its_verb(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         plain = await granted(penstock)
         error = await penstock.refused("lease.claim_resumed", claim_of(plain))
@@ -145,7 +145,7 @@ class TestClaim:
         task = await penstock.request("lease.claim_resumed", claim_of(resumed))
         assert (task["attempt_index"], task["lease_epoch"], task["resumed"]) == (1, 3, True)
 
-    async def test_a_batch(self, penstock: House) -> None:
+    async def test_a_batch(self, penstock: RunningPenstock) -> None:
         for _ in range(3):
             await penstock.create()
         grants: list[Any] = []
@@ -163,7 +163,7 @@ class TestClaim:
 class TestFence:
     VERBS = ("lease.start", "lease.renew", "lease.complete", "lease.release")
 
-    async def test_only_the_current_fence_changes_anything(self, penstock: House) -> None:
+    async def test_only_the_current_fence_changes_anything(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         [task] = await penstock.take()
         right = fence(task)
@@ -181,7 +181,7 @@ class TestFence:
             assert (await penstock.refused("lease.progress", {**body, "pct": 1})).code == "stale_lease"
         assert await penstock.get(execution_id) == before
 
-    async def test_a_fence_where_nobody_holds_a_lease(self, penstock: House) -> None:
+    async def test_a_fence_where_nobody_holds_a_lease(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "attempt_index": 1, "lease_id": "l", "lease_epoch": 1}
         for verb in self.VERBS:
@@ -190,7 +190,7 @@ class TestFence:
             error = await penstock.refused(verb, {**body, "execution_id": NOWHERE})
             assert error.code == "execution_not_found"
 
-    async def test_a_malformed_fence(self, penstock: House) -> None:
+    async def test_a_malformed_fence(self, penstock: RunningPenstock) -> None:
         body = {"execution_id": NOWHERE, "attempt_index": 1, "lease_id": "l", "lease_epoch": 1}
         for verb in self.VERBS:
             for name, value in (
@@ -205,7 +205,7 @@ class TestFence:
             assert (await penstock.refused(verb, less)).detail == {"field": "lease_epoch"}
             assert (await penstock.refused(verb, {**body, "worker": "w"})).detail == {"field": "worker"}
 
-    async def test_a_lease_that_ran_out(self, penstock: House) -> None:
+    async def test_a_lease_that_ran_out(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin(lease_ttl_ms=MINUTE // 2)
         await expired(penstock, execution_id)
@@ -219,7 +219,7 @@ class TestFence:
 
 
 class TestStartAndRenew:
-    async def test_start(self, penstock: House) -> None:
+    async def test_start(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         [task] = await penstock.take()
         for _ in range(2):
@@ -227,7 +227,7 @@ class TestStartAndRenew:
         events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
         assert [event["event"] for event in events] == ["created", "leased", "started"]
 
-    async def test_renewals_keep_a_lease(self, penstock: House) -> None:
+    async def test_renewals_keep_a_lease(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin(lease_ttl_ms=MINUTE)
         for _ in range(4):
@@ -240,7 +240,7 @@ class TestStartAndRenew:
         longer = await penstock.request("lease.renew", {**fence(task), "lease_ttl_ms": 10 * MINUTE})
         assert longer["expires_at"] - renewed["expires_at"] >= 9 * MINUTE
 
-    async def test_a_batch_of_renewals(self, penstock: House) -> None:
+    async def test_a_batch_of_renewals(self, penstock: RunningPenstock) -> None:
         for _ in range(3):
             await penstock.create()
         tasks = [await penstock.begin() for _ in range(3)]
@@ -251,7 +251,7 @@ class TestStartAndRenew:
 
 
 class TestOutcomes:
-    async def test_complete_and_its_repeats(self, penstock: House) -> None:
+    async def test_complete_and_its_repeats(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         body = {**fence(task), "result": {"n": 1}}
@@ -265,7 +265,7 @@ class TestOutcomes:
         assert error.code == "execution_not_active"
         assert await penstock.get(execution_id) == record
 
-    async def test_what_has_not_begun_cannot_end(self, penstock: House) -> None:
+    async def test_what_has_not_begun_cannot_end(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         [task] = await penstock.take()
         error = await penstock.refused("lease.complete", fence(task))
@@ -273,7 +273,7 @@ class TestOutcomes:
         error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
         assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "failed"})
 
-    async def test_a_failure_without_attempts_left(self, penstock: House) -> None:
+    async def test_a_failure_without_attempts_left(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         body = {**fence(task), "reason": "boom", "category": "bug"}
@@ -284,7 +284,7 @@ class TestOutcomes:
         assert (record["state"], record["outcome"]) == ("failed", "failed")
         assert record["failure"] == {"reason": "boom", "category": "bug", "attempt": 1}
 
-    async def test_retries_with_exponential_backoff(self, penstock: House) -> None:
+    async def test_retries_with_exponential_backoff(self, penstock: RunningPenstock) -> None:
         backoff = {"kind": "exponential", "delay_ms": 10_000, "factor": 3, "max_ms": 60_000}
         execution_id = await penstock.create(max_attempts=4, backoff=backoff)
         attempts: set[str] = set()
@@ -309,7 +309,7 @@ class TestOutcomes:
         ] == "terminal_failed"
         assert (await penstock.get(execution_id))["failure"]["attempt"] == 4
 
-    async def test_fixed_backoff_its_default_and_retry_after(self, penstock: House) -> None:
+    async def test_fixed_backoff_its_default_and_retry_after(self, penstock: RunningPenstock) -> None:
         cases: list[tuple[Any, dict[str, Any], int]] = [
             ({"kind": "fixed", "delay_ms": 7000, "factor": 9}, {}, 7000),
             (None, {}, 1000),
@@ -327,7 +327,7 @@ class TestOutcomes:
             assert answer["ready_at"] - events[3]["at"] == delay
             await penstock.request("execution.cancel", {"execution_id": execution_id})
 
-    async def test_jitter_takes_off_a_share_at_random(self, penstock: House) -> None:
+    async def test_jitter_takes_off_a_share_at_random(self, penstock: RunningPenstock) -> None:
         delays: set[int] = set()
         for _ in range(8):
             backoff = {"kind": "fixed", "delay_ms": 100_000, "jitter": 0.5}
@@ -338,7 +338,7 @@ class TestOutcomes:
         assert all(50_000 <= delay <= 100_000 for delay in delays)
         assert len(delays) > 1
 
-    async def test_categories_say_what_is_tried_again(self, penstock: House) -> None:
+    async def test_categories_say_what_is_tried_again(self, penstock: RunningPenstock) -> None:
         cases = [
             ({"retry_on": ["net"]}, {"category": "net"}, "retry_scheduled"),
             ({"retry_on": ["net"]}, {"category": "bug"}, "terminal_failed"),
@@ -355,7 +355,7 @@ class TestOutcomes:
             answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **failure})
             assert answer["outcome"] == outcome, (spec, failure)
 
-    async def test_release_uses_nothing(self, penstock: House) -> None:
+    async def test_release_uses_nothing(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         [task] = await penstock.take()
         for _ in range(2):
@@ -370,7 +370,7 @@ class TestOutcomes:
         # The first release is still answered as it was.
         assert await penstock.request("lease.release", fence(task)) == {"state": "ready"}
 
-    async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: House) -> None:
+    async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         await penstock.take(lease_ttl_ms=MINUTE // 2)
         await expired(penstock, execution_id)
@@ -378,7 +378,7 @@ class TestOutcomes:
         await penstock.request("lease.release", fence(task))
         assert (await granted(penstock))["reclaim"] is True
 
-    async def test_a_batch_of_outcomes(self, penstock: House) -> None:
+    async def test_a_batch_of_outcomes(self, penstock: RunningPenstock) -> None:
         for _ in range(3):
             await penstock.create()
         tasks = [await penstock.begin() for _ in range(3)]
@@ -388,7 +388,7 @@ class TestOutcomes:
         for n, task in enumerate(tasks):
             assert (await penstock.get(task["execution_id"]))["result"] == n
 
-    async def test_bad_outcomes(self, penstock: House) -> None:
+    async def test_bad_outcomes(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         task = await penstock.begin()
         cases: list[tuple[str, dict[str, Any], str]] = [
@@ -410,7 +410,9 @@ class TestOutcomes:
 
 
 class TestProgress:
-    async def test_progress_makes_few_events_and_the_last_is_never_lost(self, penstock: House) -> None:
+    async def test_progress_makes_few_events_and_the_last_is_never_lost(
+        self, penstock: RunningPenstock
+    ) -> None:
         """At most one in a second: the first at once, what came meanwhile when the second is over or with the end."""
         execution_id = await penstock.create()
         task = await penstock.begin()
@@ -432,7 +434,7 @@ class TestProgress:
         assert [event["event"] for event in page["items"]][-2:] == ["progress", "completed"]
         assert await told() == [1, 3, 5]
 
-    async def test_progress(self, penstock: House) -> None:
+    async def test_progress(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         task = await penstock.begin()
         answer = await penstock.request("lease.progress", {**fence(task), "pct": 12.5, "message": "½"})
@@ -443,7 +445,7 @@ class TestProgress:
 
 
 class TestLostLeases:
-    async def test_the_work_of_a_dead_worker_goes_back_by_itself(self, penstock: House) -> None:
+    async def test_the_work_of_a_dead_worker_goes_back_by_itself(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(max_attempts=1)
         first = await penstock.begin(lease_ttl_ms=MINUTE // 2)
         await expired(penstock, execution_id)
@@ -459,7 +461,7 @@ class TestLostLeases:
         ]  # fmt: skip
         assert events[3]["reason"] == "lease_expired" and events[3]["data"]["worker_id"] == "w1"
 
-    async def test_a_job_that_kills_its_workers_ends(self, penstock: House) -> None:
+    async def test_a_job_that_kills_its_workers_ends(self, penstock: RunningPenstock) -> None:
         for begun in (True, False):
             execution_id = await penstock.create(max_reclaims=2)
             for reclaims in (1, 2):
@@ -472,7 +474,7 @@ class TestLostLeases:
             assert record["failure"]["category"] == "lease_expired"
             assert (record["attempt_index"], record["reclaims"]) == (1, 2)
 
-    async def test_a_lost_lease_burns_no_retry(self, penstock: House) -> None:
+    async def test_a_lost_lease_burns_no_retry(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(max_attempts=2, backoff={"kind": "fixed", "delay_ms": 0})
         for _ in range(3):
             await penstock.begin(lease_ttl_ms=MINUTE // 2)
@@ -482,7 +484,7 @@ class TestLostLeases:
         await penstock.request("lease.fail", {**fence(task), "reason": "r"})
         assert (await penstock.begin())["attempt_index"] == 2
 
-    async def test_many_expire_at_once(self, penstock: House) -> None:
+    async def test_many_expire_at_once(self, penstock: RunningPenstock) -> None:
         """More than one slice of the due loop."""
         await penstock.request("execution.create", [{"kind": "t"} for _ in range(350)])
         taken = 0
@@ -498,7 +500,7 @@ class TestLostLeases:
 
 
 class TestAttemptTimeout:
-    async def test_an_attempt_that_takes_too_long_has_failed(self, penstock: House) -> None:
+    async def test_an_attempt_that_takes_too_long_has_failed(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         backoff = {"kind": "fixed", "delay_ms": 10_000}
         execution_id = await penstock.create(attempt_timeout_ms=MINUTE, max_attempts=2, backoff=backoff)
@@ -516,7 +518,7 @@ class TestAttemptTimeout:
         penstock.move_clock(MINUTE)
         await penstock.reaches(execution_id, "failed")
 
-    async def test_what_was_to_be_canceled_is_not_tried_again(self, penstock: House) -> None:
+    async def test_what_was_to_be_canceled_is_not_tried_again(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create(attempt_timeout_ms=MINUTE, max_attempts=9)
         await penstock.begin(lease_ttl_ms=60 * MINUTE)
         await penstock.request("execution.cancel", {"execution_id": execution_id, "grace_ms": 30 * MINUTE})

@@ -1,12 +1,12 @@
 """What has ended leaves: flows that nobody started, lanes without executions, and all that led to them."""
 
-from house import House
+from running_penstock import RunningPenstock
 
 DAY_MS = 24 * 3_600_000
 FLOW = {"controller_id": "c", "owner": "o", "goal": "g"}
 
 
-async def test_a_flow_that_is_never_started_is_cancelled_and_retires(penstock: House) -> None:
+async def test_a_flow_that_is_never_started_is_cancelled_and_retires(penstock: RunningPenstock) -> None:
     members = [{"key": f"m{n}", "kind": "k"} for n in range(120)]
     made = await penstock.request("flow.create", {**FLOW, "members": members})
     body = {"flow_id": made["flow_id"]}
@@ -28,7 +28,7 @@ async def test_a_flow_that_is_never_started_is_cancelled_and_retires(penstock: H
     assert (await penstock.refused("flow.get", body)).code == "flow_not_found"
 
 
-async def test_a_lane_without_executions_leaves_the_index_with_its_queues(penstock: House) -> None:
+async def test_a_lane_without_executions_leaves_the_index_with_its_queues(penstock: RunningPenstock) -> None:
     store = penstock.running["scheduler"].context.store
     made = [
         await penstock.create(lane=f"lane-{n}", capabilities=["gpu"] if n % 2 else [], fairness_key=f"f{n}")

@@ -8,34 +8,34 @@ from typing import Any
 
 import pytest
 
-from house import WAIT_S, House, fence
 from penstock import Client, ExecutionCanceled, Task, Worker
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 HOUR_MS = 3_600_000
 
 
-async def running(penstock: House, **spec: Any) -> dict[str, Any]:
+async def running(penstock: RunningPenstock, **spec: Any) -> dict[str, Any]:
     await penstock.create(**spec)
     return await penstock.begin()
 
 
-async def outcome(penstock: House, verb: str, task: dict[str, Any], **more: Any) -> dict[str, Any]:
+async def outcome(penstock: RunningPenstock, verb: str, task: dict[str, Any], **more: Any) -> dict[str, Any]:
     return await penstock.request(f"lease.{verb}", fence(task) | more)
 
 
-async def names(penstock: House, execution_id: str) -> list[str]:
+async def names(penstock: RunningPenstock, execution_id: str) -> list[str]:
     page = await penstock.request("execution.history", {"execution_id": execution_id})
     assert [event["seq"] for event in page["items"]] == list(range(1, len(page["items"]) + 1))
     return [event["event"] for event in page["items"]]
 
 
-async def last(penstock: House, execution_id: str) -> dict[str, Any]:
+async def last(penstock: RunningPenstock, execution_id: str) -> dict[str, Any]:
     page = await penstock.request("execution.history", {"execution_id": execution_id})
     return page["items"][-1]
 
 
-async def now(penstock: House) -> int:
+async def now(penstock: RunningPenstock) -> int:
     """The house's clock, as an execution tells it."""
     return (await penstock.get(await penstock.create(lane="clock")))["created_at"]
 
@@ -44,7 +44,7 @@ async def now(penstock: House) -> int:
 
 
 @pytest.mark.parametrize("start", [True, False])
-async def test_a_worker_cancels(penstock: House, start: bool) -> None:
+async def test_a_worker_cancels(penstock: RunningPenstock, start: bool) -> None:
     execution_id = await penstock.create()
     [task] = await penstock.take(start=start)
     assert await outcome(penstock, "cancel", task, reason="no need") == {"state": "canceled"}
@@ -60,7 +60,7 @@ async def test_a_worker_cancels(penstock: House, start: bool) -> None:
 # -- lease.delay ----------------------------------------------------------------------------------
 
 
-async def test_a_delay_ends_by_itself(penstock: House) -> None:
+async def test_a_delay_ends_by_itself(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     execution_id = task["execution_id"]
     until = await now(penstock) + HOUR_MS
@@ -81,7 +81,7 @@ async def test_a_delay_ends_by_itself(penstock: House) -> None:
     ]
 
 
-async def test_a_delay_until_the_past_resumes_at_once(penstock: House) -> None:
+async def test_a_delay_until_the_past_resumes_at_once(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     assert await outcome(penstock, "delay", task, until=1) == {"state": "ready"}
     [grant] = (await penstock.request("work.grant", {"worker_id": "w2"}))["items"]
@@ -91,7 +91,7 @@ async def test_a_delay_until_the_past_resumes_at_once(penstock: House) -> None:
     assert (await penstock.request("lease.claim_resumed", claim))["resumed"]
 
 
-async def test_suspended_needs_a_start(penstock: House) -> None:
+async def test_suspended_needs_a_start(penstock: RunningPenstock) -> None:
     await penstock.create()
     [task] = await penstock.take()
     for verb, more in (("delay", {"until": 1}), ("await_children", {})):
@@ -100,7 +100,7 @@ async def test_suspended_needs_a_start(penstock: House) -> None:
     assert (await penstock.get(task["execution_id"]))["state"] == "leased"
 
 
-async def test_a_delayed_one_that_was_asked_to_stop_is_canceled(penstock: House) -> None:
+async def test_a_delayed_one_that_was_asked_to_stop_is_canceled(penstock: RunningPenstock) -> None:
     for verb, more in (("delay", {"until": 2**47}), ("await_children", {})):
         task = await running(penstock)
         body = {"execution_id": task["execution_id"], "reason": "r", "grace_ms": HOUR_MS}
@@ -111,7 +111,7 @@ async def test_a_delayed_one_that_was_asked_to_stop_is_canceled(penstock: House)
 # -- children -------------------------------------------------------------------------------------
 
 
-async def test_await_children(penstock: House) -> None:
+async def test_await_children(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     parent_id = task["execution_id"]
     children = [await penstock.create(parent_id=parent_id, lane=f"c{n}") for n in range(3)]
@@ -132,7 +132,7 @@ async def test_await_children(penstock: House) -> None:
     assert [event for event in await names(penstock, parent_id) if event == "resumed"] == ["resumed"]
 
 
-async def test_children_that_end_by_the_clock_wake_their_parent(penstock: House) -> None:
+async def test_children_that_end_by_the_clock_wake_their_parent(penstock: RunningPenstock) -> None:
     """Deadlines, lost leases, timed out attempts and skips are ends too."""
     task = await running(penstock)
     parent_id = task["execution_id"]
@@ -151,14 +151,14 @@ async def test_children_that_end_by_the_clock_wake_their_parent(penstock: House)
     assert (await penstock.reaches(parent_id, "ready"))["reason"] is None
 
 
-async def test_nothing_to_wait_for(penstock: House) -> None:
+async def test_nothing_to_wait_for(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     assert await outcome(penstock, "await_children", task) == {"state": "ready"}
     again = await penstock.begin()
     assert again["resumed"] and again["attempt_index"] == 1
 
 
-async def test_children_created_with_the_completion(penstock: House) -> None:
+async def test_children_created_with_the_completion(penstock: RunningPenstock) -> None:
     task = await running(penstock, namespace="n1")
     specs = [
         {"kind": "child.a", "input": {"empty": [], "big": 2**63 + 1}, "lane": "la", "tags": {"x": "1"}},
@@ -179,7 +179,7 @@ async def test_children_created_with_the_completion(penstock: House) -> None:
     assert len(page["items"]) == 3  # no more than that: a repeat makes none
 
 
-async def test_a_bad_child_hurts_only_its_own_completion(penstock: House) -> None:
+async def test_a_bad_child_hurts_only_its_own_completion(penstock: RunningPenstock) -> None:
     one, other = await running(penstock), await running(penstock)
     bad = fence(one) | {"children": [{"kind": "c"}, {"kind": "c", "deadline_at": 1}]}
     replies = await penstock.request("lease.complete", [bad, fence(other) | {"result": 2}])
@@ -195,7 +195,7 @@ async def test_a_bad_child_hurts_only_its_own_completion(penstock: House) -> Non
     assert (await outcome(penstock, "complete", one))["state"] == "completed"
 
 
-async def test_a_canceled_completion_makes_no_children(penstock: House) -> None:
+async def test_a_canceled_completion_makes_no_children(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     body = {"execution_id": task["execution_id"], "grace_ms": HOUR_MS}
     await penstock.request("execution.cancel", body)
@@ -203,12 +203,12 @@ async def test_a_canceled_completion_makes_no_children(penstock: House) -> None:
     assert reply == {"state": "canceled"}
 
 
-async def test_an_unknown_parent(penstock: House) -> None:
+async def test_an_unknown_parent(penstock: RunningPenstock) -> None:
     error = await penstock.refused("execution.create", {"kind": "k", "parent_id": NOWHERE})
     assert (error.code, error.detail) == ("execution_not_found", {"execution_id": NOWHERE})
 
 
-async def test_a_childs_idempotency_key(penstock: House) -> None:
+async def test_a_childs_idempotency_key(penstock: RunningPenstock) -> None:
     """The key is remembered where all keys are, the child lives with its parent."""
     for n in range(6):  # parents in several partitions
         parent_id = await penstock.create(lane="parents")
@@ -229,7 +229,7 @@ async def test_a_childs_idempotency_key(penstock: House) -> None:
 # -- lease.revoke ---------------------------------------------------------------------------------
 
 
-async def test_revoke(penstock: House) -> None:
+async def test_revoke(penstock: RunningPenstock) -> None:
     task = await running(penstock, max_reclaims=0)
     execution_id = task["execution_id"]
     told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
@@ -253,7 +253,7 @@ async def test_revoke(penstock: House) -> None:
     assert error.code == "execution_not_found"
 
 
-async def test_revoked_after_cancellation_was_asked_for(penstock: House) -> None:
+async def test_revoked_after_cancellation_was_asked_for(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     body = {"execution_id": task["execution_id"]}
     await penstock.request("execution.cancel", body | {"grace_ms": HOUR_MS})
@@ -263,7 +263,7 @@ async def test_revoked_after_cancellation_was_asked_for(penstock: House) -> None
 # -- execution.run_now ----------------------------------------------------------------------------
 
 
-async def test_run_now(penstock: House) -> None:
+async def test_run_now(penstock: RunningPenstock) -> None:
     async def run_now(execution_id: str) -> tuple[str, str | None]:
         record = await penstock.request("execution.run_now", {"execution_id": execution_id})
         return record["state"], record["reason"]
@@ -296,7 +296,7 @@ async def test_run_now(penstock: House) -> None:
     assert (error.code, error.detail) == ("retry_exhausted", {"attempt_index": 2, "max_attempts": 2})
 
 
-async def test_run_now_of_what_has_ended(penstock: House) -> None:
+async def test_run_now_of_what_has_ended(penstock: RunningPenstock) -> None:
     task = await running(penstock, max_attempts=5, fail_on=["fatal"])
     await outcome(penstock, "fail", task, reason="r", category="fatal")
     error = await penstock.refused("execution.run_now", {"execution_id": task["execution_id"]})
@@ -306,7 +306,7 @@ async def test_run_now_of_what_has_ended(penstock: House) -> None:
     ).code == "execution_not_found"
 
 
-async def test_run_now_of_a_member_that_waits(penstock: House) -> None:
+async def test_run_now_of_a_member_that_waits(penstock: RunningPenstock) -> None:
     flow = await penstock.request(
         "flow.create",
         {
@@ -327,7 +327,7 @@ async def test_run_now_of_a_member_that_waits(penstock: House) -> None:
 # -- execution.change_priority, .set_tags, .list --------------------------------------------------
 
 
-async def test_change_priority(penstock: House) -> None:
+async def test_change_priority(penstock: RunningPenstock) -> None:
     ids = [await penstock.create() for _ in range(3)]
     record = await penstock.request("execution.change_priority", {"execution_id": ids[2], "priority": 9})
     assert record["priority"] == 9
@@ -343,7 +343,7 @@ async def test_change_priority(penstock: House) -> None:
     assert (error.code, error.detail) == ("invalid_request", {"field": "priority"})
 
 
-async def test_tags(penstock: House) -> None:
+async def test_tags(penstock: RunningPenstock) -> None:
     async def found(tag: str, **more: Any) -> list[str]:
         page = await penstock.request("execution.list", {"tag": tag, **more})
         return [item["execution_id"] for item in page["items"]]
@@ -371,7 +371,7 @@ async def test_tags(penstock: House) -> None:
         assert (await penstock.refused("execution.list", {"tag": tag})).detail == {"field": "tag"}
 
 
-async def test_tags_over_partitions(penstock: House) -> None:
+async def test_tags_over_partitions(penstock: RunningPenstock) -> None:
     bodies = [{"kind": "k", "tags": {"n": str(n)}} for n in range(20)]
     made = [each["ok"]["execution_id"] for each in await penstock.request("execution.create", bodies)]
     seen: list[str] = []
@@ -384,7 +384,7 @@ async def test_tags_over_partitions(penstock: House) -> None:
     assert sorted(seen) == sorted(made) and len(seen) == 20
 
 
-async def test_a_flows_members_by_its_index(penstock: House) -> None:
+async def test_a_flows_members_by_its_index(penstock: RunningPenstock) -> None:
     members = [{"key": f"m{n}", "kind": "k"} for n in range(5)]
     body = {"controller_id": "c", "goal": "g", "owner": "o", "members": members}
     flow = await penstock.request("flow.create", body)
@@ -403,7 +403,7 @@ async def test_a_flows_members_by_its_index(penstock: House) -> None:
 # -- execution.replay -----------------------------------------------------------------------------
 
 
-async def test_replay(penstock: House) -> None:
+async def test_replay(penstock: RunningPenstock) -> None:
     deadline = await now(penstock) + HOUR_MS
     spec = {
         "input": {"empty": [], "z": 1, "a": 2**63 + 1},
@@ -445,7 +445,7 @@ async def test_replay(penstock: House) -> None:
     ).code == "execution_not_found"
 
 
-async def test_a_draining_lane_takes_no_replay(penstock: House) -> None:
+async def test_a_draining_lane_takes_no_replay(penstock: RunningPenstock) -> None:
     old = await penstock.create(lane="closing")
     await penstock.request("execution.cancel", {"execution_id": old})
     await penstock.request("lane.drain", {"lane": "closing"})
@@ -453,7 +453,7 @@ async def test_a_draining_lane_takes_no_replay(penstock: House) -> None:
     assert (error.code, error.detail["lane_status"]) == ("execution_not_eligible", "draining")
 
 
-async def test_explain_a_paused_lane(penstock: House) -> None:
+async def test_explain_a_paused_lane(penstock: RunningPenstock) -> None:
     execution_id = await penstock.create(lane="closed")
     await penstock.request("lane.pause", {"lane": "closed"})
     text, facts = await explain(penstock, execution_id)
@@ -461,7 +461,7 @@ async def test_explain_a_paused_lane(penstock: House) -> None:
     assert facts == {"kind": "lane", "lane": "closed", "status": "paused"}
 
 
-async def test_explain_a_budget(penstock: House) -> None:
+async def test_explain_a_budget(penstock: RunningPenstock) -> None:
     budget = await penstock.request("budget.create", {"dimensions": {"usd": {"hard": 1}}})
     spec = {"budget_ids": [budget["budget_id"]]}
     held, waiting = await penstock.create(**spec), await penstock.create(lane="later", **spec)
@@ -473,7 +473,7 @@ async def test_explain_a_budget(penstock: House) -> None:
     assert "5 of 1 usd" in text and (facts["kind"], facts["exhausted"]) == ("budget", True)
 
 
-async def test_a_replays_idempotency_key(penstock: House) -> None:
+async def test_a_replays_idempotency_key(penstock: RunningPenstock) -> None:
     old = await penstock.create()
     await penstock.request("execution.cancel", {"execution_id": old})
     body = {"execution_id": old, "idempotency_key": "again"}
@@ -484,7 +484,7 @@ async def test_a_replays_idempotency_key(penstock: House) -> None:
     assert error.code == "idempotency_conflict"
 
 
-async def test_a_members_replay_stands_alone(penstock: House) -> None:
+async def test_a_members_replay_stands_alone(penstock: RunningPenstock) -> None:
     body = {
         "controller_id": "c",
         "goal": "g",
@@ -506,7 +506,7 @@ async def test_a_members_replay_stands_alone(penstock: House) -> None:
 # -- attempts and deadlines -----------------------------------------------------------------------
 
 
-async def test_an_attempt_that_takes_too_long(penstock: House) -> None:
+async def test_an_attempt_that_takes_too_long(penstock: RunningPenstock) -> None:
     task = await running(penstock, max_attempts=2, attempt_timeout_ms=5000, backoff={"delay_ms": 0})
     told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
     penstock.move_clock(5001)
@@ -520,7 +520,7 @@ async def test_an_attempt_that_takes_too_long(penstock: House) -> None:
     assert record["failure"]["category"] == "timeout"
 
 
-async def test_a_suspension_does_not_use_an_attempts_time(penstock: House) -> None:
+async def test_a_suspension_does_not_use_an_attempts_time(penstock: RunningPenstock) -> None:
     task = await running(penstock, attempt_timeout_ms=5000)
     await outcome(penstock, "delay", task, until=await now(penstock) + HOUR_MS)
     penstock.move_clock(HOUR_MS + 1)
@@ -528,7 +528,7 @@ async def test_a_suspension_does_not_use_an_attempts_time(penstock: House) -> No
     assert (await outcome(penstock, "complete", again))["state"] == "completed"
 
 
-async def test_deadlines(penstock: House) -> None:
+async def test_deadlines(penstock: RunningPenstock) -> None:
     deadline = await now(penstock) + 60_000
     ready = await penstock.create(deadline_at=deadline, lane="r")
     scheduled = await penstock.create(deadline_at=deadline, run_at=deadline - 1, lane="s")
@@ -556,7 +556,9 @@ async def test_deadlines(penstock: House) -> None:
         ({"retry_on": ["net"], "fail_on": ["net"]}, "net", False),
     ],
 )
-async def test_categories(penstock: House, spec: dict[str, Any], category: str, retried: bool) -> None:
+async def test_categories(
+    penstock: RunningPenstock, spec: dict[str, Any], category: str, retried: bool
+) -> None:
     task = await running(penstock, max_attempts=2, **spec)
     reply = await outcome(penstock, "fail", task, reason="r", category=category)
     assert reply["outcome"] == ("retry_scheduled" if retried else "terminal_failed")
@@ -571,7 +573,9 @@ async def test_categories(penstock: House, spec: dict[str, Any], category: str, 
         ({"kind": "fixed", "delay_ms": 100_000, "jitter": 0.5}, 1, 50_000, 100_000),
     ],
 )
-async def test_backoff(penstock: House, backoff: dict[str, Any], attempt: int, low: int, high: int) -> None:
+async def test_backoff(
+    penstock: RunningPenstock, backoff: dict[str, Any], attempt: int, low: int, high: int
+) -> None:
     await penstock.create(max_attempts=10, backoff=backoff)
     for index in range(1, attempt + 1):
         task = await penstock.begin()
@@ -583,7 +587,7 @@ async def test_backoff(penstock: House, backoff: dict[str, Any], attempt: int, l
     assert low <= wait_ms <= high
 
 
-async def test_jitter_is_random(penstock: House) -> None:
+async def test_jitter_is_random(penstock: RunningPenstock) -> None:
     waits: set[int] = set()
     for _ in range(8):
         backoff = {"kind": "fixed", "delay_ms": 1_000_000, "jitter": 1}
@@ -596,13 +600,13 @@ async def test_jitter_is_random(penstock: House) -> None:
 # -- execution.explain ----------------------------------------------------------------------------
 
 
-async def explain(penstock: House, execution_id: str) -> tuple[str, dict[str, Any]]:
+async def explain(penstock: RunningPenstock, execution_id: str) -> tuple[str, dict[str, Any]]:
     reply = await penstock.request("execution.explain", {"execution_id": execution_id})
     assert reply["execution_id"] == execution_id and reply["explanation"] and reply["advice"]
     return reply["explanation"], reply["waiting_for"]
 
 
-async def test_explain_times(penstock: House) -> None:
+async def test_explain_times(penstock: RunningPenstock) -> None:
     at = await now(penstock) + HOUR_MS
     execution_id = await penstock.create(run_at=at, max_attempts=2)
     text, facts = await explain(penstock, execution_id)
@@ -624,7 +628,7 @@ async def test_explain_times(penstock: House) -> None:
     assert error.code == "execution_not_found"
 
 
-async def test_explain_the_queue(penstock: House) -> None:
+async def test_explain_the_queue(penstock: RunningPenstock) -> None:
     await penstock.create(capabilities=["gpu"], priority=1)
     behind = await penstock.create(capabilities=["gpu"])
     text, facts = await explain(penstock, behind)
@@ -644,7 +648,7 @@ async def test_explain_the_queue(penstock: House) -> None:
     assert (await explain(penstock, grant["execution_id"]))[1]["kind"] == "claim"
 
 
-async def test_explain_limits(penstock: House) -> None:
+async def test_explain_limits(penstock: RunningPenstock) -> None:
     """The limit's books are in another partition more often than not."""
     quota = await penstock.request("quota.create", {"max_per_window": 1, "window_ms": HOUR_MS})
     for spec, kind in (
@@ -661,7 +665,7 @@ async def test_explain_limits(penstock: House) -> None:
             assert facts["id"] == quota["quota_id"] and 0 < facts["retry_after_ms"] <= HOUR_MS + 1
 
 
-async def test_explain_dependencies(penstock: House) -> None:
+async def test_explain_dependencies(penstock: RunningPenstock) -> None:
     body = {
         "controller_id": "c",
         "goal": "g",
@@ -682,7 +686,7 @@ async def test_explain_dependencies(penstock: House) -> None:
     assert facts["parents"][0]["execution_id"] != task["execution_id"]
 
 
-async def test_explain_signals_and_children(penstock: House) -> None:
+async def test_explain_signals_and_children(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "approval"})
     condition = {"all_of": [{"name": "legal"}, {"count": 2, "of": [{"name": "review.*"}]}]}
@@ -707,7 +711,7 @@ async def test_explain_signals_and_children(penstock: House) -> None:
 # -- batches --------------------------------------------------------------------------------------
 
 
-async def test_batches(penstock: House) -> None:
+async def test_batches(penstock: RunningPenstock) -> None:
     """Every verb here takes them, and one bad item never hurts the rest."""
     good, bad = await penstock.create(), NOWHERE
     for verb, more in (
@@ -739,7 +743,7 @@ async def test_batches(penstock: House) -> None:
 
 
 @asynccontextmanager
-async def working(penstock: House, **handlers: Any) -> AsyncIterator[Client]:
+async def working(penstock: RunningPenstock, **handlers: Any) -> AsyncIterator[Client]:
     """A client, beside a worker with these handlers."""
     worker = Worker(penstock.settings.nats_url, root=penstock.root, grace=5.0, park=0.5)
     for kind, handler in handlers.items():
@@ -751,7 +755,7 @@ async def working(penstock: House, **handlers: Any) -> AsyncIterator[Client]:
         await asyncio.wait_for(serving, WAIT_S)
 
 
-async def test_handlers_with_children(penstock: House) -> None:
+async def test_handlers_with_children(penstock: RunningPenstock) -> None:
     async def parent(task: Task) -> None:
         if task.resumed:
             await task.complete("done", children=[("child", {"n": 9}), {"kind": "child", "input": {"n": 10}}])
@@ -774,7 +778,7 @@ async def test_handlers_with_children(penstock: House) -> None:
         assert {each.parent_id for each in children} == {run.id}
 
 
-async def test_handlers_that_delay_and_cancel(penstock: House) -> None:
+async def test_handlers_that_delay_and_cancel(penstock: RunningPenstock) -> None:
     async def later(task: Task) -> str | None:
         if task.resumed:
             assert await task.resumed_by() == []
@@ -798,7 +802,7 @@ async def test_handlers_that_delay_and_cancel(penstock: House) -> None:
             await (await client.submit("never")).result(timeout=WAIT_S)
 
 
-async def test_client_verbs(penstock: House) -> None:
+async def test_client_verbs(penstock: RunningPenstock) -> None:
     async def echo(task: Task) -> Any:
         return task.input
 

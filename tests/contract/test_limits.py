@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 HOUR = 3_600_000
 
 
-async def make_quota(house: House, **limits: Any) -> str:
+async def make_quota(house: RunningPenstock, **limits: Any) -> str:
     return (await house.request("quota.create", limits))["quota_id"]
 
 
-async def usage(house: House, quota_id: str) -> dict[str, Any]:
+async def usage(house: RunningPenstock, quota_id: str) -> dict[str, Any]:
     return await house.request("quota.get", {"quota_id": quota_id})
 
 
-async def refused_grant(house: House) -> Any:
+async def refused_grant(house: RunningPenstock) -> Any:
     """What everybody who asks is told of a limit without room: the first, who meets it, and the next."""
     first = await house.refused("work.grant", {"worker_id": "w2"})
     second = await house.refused("work.grant", {"worker_id": "w2"})
@@ -28,13 +28,13 @@ async def refused_grant(house: House) -> Any:
 
 
 class TestQuota:
-    async def test_created_and_read(self, penstock: House) -> None:
+    async def test_created_and_read(self, penstock: RunningPenstock) -> None:
         made = await penstock.request("quota.create", {"max_per_window": 3, "window_ms": HOUR})
         assert (made["max_per_window"], made["window_ms"], made["max_concurrent"]) == (3, HOUR, None)
         assert (made["running"], made["in_window"], made["retry_after_ms"]) == (0, 0, 0)
         assert {**await usage(penstock, made["quota_id"]), "duplicate": False} == made
 
-    async def test_so_many_at_once(self, penstock: House) -> None:
+    async def test_so_many_at_once(self, penstock: RunningPenstock) -> None:
         quota_id = await make_quota(penstock, max_concurrent=2)
         ids = [await penstock.create(quota_id=quota_id) for _ in range(3)]
         tasks = [await penstock.begin(), await penstock.begin()]
@@ -53,7 +53,7 @@ class TestQuota:
         assert (await penstock.begin())["execution_id"] == held
         assert (await penstock.get(held))["reason"] is None
 
-    async def test_all_that_it_holds_back_say_so(self, penstock: House) -> None:
+    async def test_all_that_it_holds_back_say_so(self, penstock: RunningPenstock) -> None:
         """Wherever they are, and the quota: a worker that waits has asked for them."""
         quota_id = await make_quota(penstock, max_concurrent=1)
         made = [await penstock.create(quota_id=quota_id) for _ in range(8)]
@@ -68,7 +68,7 @@ class TestQuota:
         await penstock.request("lease.complete", {**fence(running), "result": None})
         assert len(await waiting) == 1
 
-    async def test_so_many_in_a_window(self, penstock: House) -> None:
+    async def test_so_many_in_a_window(self, penstock: RunningPenstock) -> None:
         quota_id = await make_quota(penstock, max_per_window=2, window_ms=HOUR)
         for _ in range(3):
             await penstock.create(quota_id=quota_id)
@@ -85,7 +85,7 @@ class TestQuota:
         await penstock.begin()
         assert (await usage(penstock, quota_id))["in_window"] == 1
 
-    async def test_a_deleted_one_limits_nothing(self, penstock: House) -> None:
+    async def test_a_deleted_one_limits_nothing(self, penstock: RunningPenstock) -> None:
         quota_id = await make_quota(penstock, max_concurrent=1)
         for _ in range(2):
             await penstock.create(quota_id=quota_id)
@@ -97,7 +97,7 @@ class TestQuota:
             error = await penstock.refused(verb, {"quota_id": quota_id})
             assert (error.code, error.detail) == ("quota_not_found", {"quota_id": quota_id})
 
-    async def test_creating_is_idempotent(self, penstock: House) -> None:
+    async def test_creating_is_idempotent(self, penstock: RunningPenstock) -> None:
         body = {"max_concurrent": 1, "idempotency_key": "q"}
         first = await penstock.request("quota.create", body)
         assert first["duplicate"] is False
@@ -122,11 +122,11 @@ class TestQuota:
             ({"max_concurrent": 1, "namespace": "a b"}, "namespace"),
         ],
     )
-    async def test_bad_quotas(self, penstock: House, body: Any, field: str) -> None:
+    async def test_bad_quotas(self, penstock: RunningPenstock, body: Any, field: str) -> None:
         error = await penstock.refused("quota.create", body)
         assert (error.code, error.detail) == ("invalid_request", {"field": field})
 
-    async def test_what_names_one_that_is_not_there(self, penstock: House) -> None:
+    async def test_what_names_one_that_is_not_there(self, penstock: RunningPenstock) -> None:
         error = await penstock.refused("execution.create", {"kind": "t", "quota_id": NOWHERE})
         assert (error.code, error.number) == ("quota_not_found", 404)
         member = {"key": "a", "kind": "t", "quota_id": NOWHERE}
@@ -136,7 +136,7 @@ class TestQuota:
 
 
 class TestConcurrencyKey:
-    async def test_one_at_a_time_unless_more_are_asked_for(self, penstock: House) -> None:
+    async def test_one_at_a_time_unless_more_are_asked_for(self, penstock: RunningPenstock) -> None:
         for spec, room in (
             ({"concurrency_key": "one"}, 1),
             ({"concurrency_key": "k", "concurrency_limit": 2}, 2),
@@ -149,7 +149,7 @@ class TestConcurrencyKey:
             await penstock.request("lease.fail", {**fence(tasks[0]), "reason": "r"})
             await penstock.begin()
 
-    async def test_namespaces_have_their_own(self, penstock: House) -> None:
+    async def test_namespaces_have_their_own(self, penstock: RunningPenstock) -> None:
         for namespace in ("a", "b"):
             await penstock.create(concurrency_key="k", namespace=namespace)
         for _ in range(2):
@@ -157,7 +157,7 @@ class TestConcurrencyKey:
 
 
 class TestQueues:
-    async def test_a_limit_is_named_only_where_it_holds_work_back(self, penstock: House) -> None:
+    async def test_a_limit_is_named_only_where_it_holds_work_back(self, penstock: RunningPenstock) -> None:
         for _ in range(2):
             await penstock.create(concurrency_key="full", capabilities=["gpu"])
         task = await penstock.begin(capabilities=["gpu"])
@@ -177,7 +177,7 @@ class TestQueues:
         error = await penstock.refused("work.grant", {"worker_id": "w2", "capabilities": ["gpu"]})
         assert error.code == "no_eligible_execution"
 
-    async def test_a_grant_looks_past_what_has_no_room(self, penstock: House) -> None:
+    async def test_a_grant_looks_past_what_has_no_room(self, penstock: RunningPenstock) -> None:
         for _ in range(3):
             await penstock.create(concurrency_key="full", priority=9)
         await penstock.begin()
@@ -185,13 +185,13 @@ class TestQueues:
         [grant] = (await penstock.request("work.grant", {"worker_id": "w2"}))["items"]
         assert grant["execution_id"] == free
 
-    async def test_one_limit_that_ran_dry_hides_no_other(self, penstock: House) -> None:
+    async def test_one_limit_that_ran_dry_hides_no_other(self, penstock: RunningPenstock) -> None:
         """Work under many limits in one lane, for workers that ask for one at a time."""
         for n in range(4):
             execution_id = await penstock.create(concurrency_key=f"k{n}")
             assert (await penstock.begin())["execution_id"] == execution_id
 
-    async def test_one_limit_without_room_hides_no_other(self, penstock: House) -> None:
+    async def test_one_limit_without_room_hides_no_other(self, penstock: RunningPenstock) -> None:
         full = await penstock.create(concurrency_key="full")
         assert (await penstock.begin())["execution_id"] == full
         await penstock.create(concurrency_key="full")

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from house import House, fence
 from penstock.errors import PenstockError
+from running_penstock import RunningPenstock, fence
 from servers import valkey_server
 
 ROOM = 6 * 1024 * 1024
@@ -14,13 +14,13 @@ DAY_MS = 24 * 3_600_000
 
 
 @pytest.fixture
-async def small(nats_url: str) -> AsyncIterator[House]:
+async def small(nats_url: str) -> AsyncIterator[RunningPenstock]:
     with valkey_server() as url:
-        async with House.open(nats_url, url) as house:
+        async with RunningPenstock.open(nats_url, url) as house:
             yield house
 
 
-async def fill(penstock: House) -> PenstockError:
+async def fill(penstock: RunningPenstock) -> PenstockError:
     """Creates executions until Valkey has no room for more. Returns the refusal."""
     store = penstock.running["scheduler"].context.store
     info = (await store.execute("INFO", "memory")).decode()
@@ -33,7 +33,7 @@ async def fill(penstock: House) -> PenstockError:
             return error
 
 
-async def test_what_ends_and_frees_runs_when_memory_is_full(small: House) -> None:
+async def test_what_ends_and_frees_runs_when_memory_is_full(small: RunningPenstock) -> None:
     running = await small.create()
     [task] = await small.take(start=True)
     refusal = await fill(small)

@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 FLOW = {"controller_id": "c", "goal": "g", "owner": "o"}
 
 
-async def mirror(penstock: House, **more: Any) -> str:
+async def mirror(penstock: RunningPenstock, **more: Any) -> str:
     return (await penstock.request("flow.create_mirrored", {**FLOW, **more}))["flow_id"]
 
 
@@ -19,23 +19,23 @@ def observation(flow_id: str, status: str, run_id: str = "r1", **more: Any) -> d
     return {"flow_id": flow_id, "run_id": run_id, "task": "compile", "status": status, **more}
 
 
-async def publish(penstock: House, flow_id: str, body: Any, message_id: str | None = None) -> None:
+async def publish(penstock: RunningPenstock, flow_id: str, body: Any, message_id: str | None = None) -> None:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     headers = {"Nats-Msg-Id": message_id} if message_id else None
     await penstock.js.publish(f"{penstock.root}.observation.{flow_id}", data, headers=headers)
 
 
-async def steps(penstock: House, flow_id: str) -> list[dict[str, Any]]:
+async def steps(penstock: RunningPenstock, flow_id: str) -> list[dict[str, Any]]:
     page = await penstock.request("flow.steps", {"flow_id": flow_id})
     assert page["cursor"] is None
     return page["items"]
 
 
-async def flow(penstock: House, flow_id: str) -> dict[str, Any]:
+async def flow(penstock: RunningPenstock, flow_id: str) -> dict[str, Any]:
     return await penstock.request("flow.get", {"flow_id": flow_id})
 
 
-async def dead_reason(penstock: House, subject: str) -> str:
+async def dead_reason(penstock: RunningPenstock, subject: str) -> str:
     """Why the message on this subject became a dead letter."""
     dead = await penstock.js.subscribe(
         f"{penstock.root}.dead.{subject}", stream=f"{penstock.root.upper()}_DEAD", ordered_consumer=True
@@ -44,7 +44,7 @@ async def dead_reason(penstock: House, subject: str) -> str:
     return (message.headers or {})["Penstock-Dead-Reason"]
 
 
-async def dropped(penstock: House, flow_id: str) -> str:
+async def dropped(penstock: RunningPenstock, flow_id: str) -> str:
     """Why an observation of this flow was dropped, as the audit trail tells it."""
     trail = await penstock.js.subscribe(
         f"{penstock.root}.audit.*.flow.observation_dropped",
@@ -57,7 +57,7 @@ async def dropped(penstock: House, flow_id: str) -> str:
 
 
 class TestCreate:
-    async def test_it_is_born_running(self, penstock: House) -> None:
+    async def test_it_is_born_running(self, penstock: RunningPenstock) -> None:
         made = await penstock.request(
             "flow.create_mirrored", {**FLOW, "state": {"big": 2**62, "empty": []}, "requester_origin": "x"}
         )
@@ -66,7 +66,7 @@ class TestCreate:
         assert found["state"] == {"big": 2**62, "empty": []}
         assert found["requester_origin"] == "x" and found["cancel_requested"] is False
 
-    async def test_the_same_key_answers_the_first_flow(self, penstock: House) -> None:
+    async def test_the_same_key_answers_the_first_flow(self, penstock: RunningPenstock) -> None:
         body = {**FLOW, "idempotency_key": "k1"}
         first = await penstock.request("flow.create_mirrored", body)
         again = await penstock.request("flow.create_mirrored", body)
@@ -85,14 +85,14 @@ class TestCreate:
         ],
     )
     async def test_wrong_requests_name_the_field(
-        self, penstock: House, wrong: dict[str, Any], field: str
+        self, penstock: RunningPenstock, wrong: dict[str, Any], field: str
     ) -> None:
         error = await penstock.refused("flow.create_mirrored", {**FLOW, **wrong})
         assert error.code == "invalid_request" and error.detail["field"] == field
 
 
 class TestObserve:
-    async def test_a_step_is_inserted_then_updated(self, penstock: House) -> None:
+    async def test_a_step_is_inserted_then_updated(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         first = await penstock.request("flow.observe", observation(flow_id, "running", observed_at=10))
         assert first["applied"] is True and first["result"] is None
@@ -105,7 +105,7 @@ class TestObserve:
         assert step["result"] == {"n": 2**62, "e": []}
         assert (await flow(penstock, flow_id))["revision"] == 3
 
-    async def test_late_ones_change_nothing(self, penstock: House) -> None:
+    async def test_late_ones_change_nothing(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         await penstock.request("flow.observe", observation(flow_id, "succeeded", observed_at=20))
         for status, at in (("running", 10), ("running", 30), ("failed", 30)):
@@ -113,7 +113,7 @@ class TestObserve:
             assert late["applied"] is False and late["status"] == "succeeded"
         assert (await flow(penstock, flow_id))["revision"] == 2
 
-    async def test_a_batch_is_answered_one_by_one(self, penstock: House) -> None:
+    async def test_a_batch_is_answered_one_by_one(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         answers = await penstock.request(
             "flow.observe",
@@ -132,20 +132,20 @@ class TestObserve:
         ]
         assert [step["run_id"] for step in await steps(penstock, flow_id)] == ["a", "b"]
 
-    async def test_a_flow_that_ended_takes_no_more(self, penstock: House) -> None:
+    async def test_a_flow_that_ended_takes_no_more(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock, completion="all_steps")
         await penstock.request("flow.observe", observation(flow_id, "failed"))
         assert (await flow(penstock, flow_id))["status"] == "failed"
         error = await penstock.refused("flow.observe", observation(flow_id, "running", "other"))
         assert error.code == "already_terminal"
 
-    async def test_a_managed_flow_is_not_observed(self, penstock: House) -> None:
+    async def test_a_managed_flow_is_not_observed(self, penstock: RunningPenstock) -> None:
         made = await penstock.request("flow.create", FLOW)
         error = await penstock.refused("flow.observe", observation(made["flow_id"], "running"))
         assert error.code == "invalid_request" and error.detail["field"] == "flow_id"
 
     @pytest.mark.parametrize("field", ["run_id", "task", "status"])
-    async def test_what_is_missing_is_named(self, penstock: House, field: str) -> None:
+    async def test_what_is_missing_is_named(self, penstock: RunningPenstock, field: str) -> None:
         flow_id = await mirror(penstock)
         body = observation(flow_id, "running")
         del body[field]
@@ -154,7 +154,7 @@ class TestObserve:
 
 
 class TestPublished:
-    async def test_a_runner_is_followed_to_the_end(self, penstock: House) -> None:
+    async def test_a_runner_is_followed_to_the_end(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock, completion="all_steps")
         for run in range(20):
             await publish(penstock, flow_id, observation(flow_id, "pending", f"r{run}"), f"p{run}")
@@ -166,14 +166,14 @@ class TestPublished:
         assert [step["result"] for step in found] == list(range(20))
         assert (await flow(penstock, flow_id))["counts"] == {"succeeded": 20}
 
-    async def test_what_is_published_while_nobody_listens_is_kept(self, penstock: House) -> None:
+    async def test_what_is_published_while_nobody_listens_is_kept(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         await penstock.running["mirror-observer"].stop()
         await publish(penstock, flow_id, observation(flow_id, "running"))
         await penstock.start_again("mirror-observer")
         await penstock.until(lambda: steps(penstock, flow_id), lambda found: len(found) == 1)
 
-    async def test_twice_and_out_of_order(self, penstock: House) -> None:
+    async def test_twice_and_out_of_order(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         await publish(penstock, flow_id, observation(flow_id, "succeeded", observed_at=20), "m2")
         await publish(penstock, flow_id, observation(flow_id, "running", observed_at=10), "m1")
@@ -197,7 +197,7 @@ class TestPublished:
         ],
     )
     async def test_what_cannot_be_applied_is_a_dead_letter(
-        self, penstock: House, body: bytes, reason: str
+        self, penstock: RunningPenstock, body: bytes, reason: str
     ) -> None:
         flow_id = await mirror(penstock)
         await publish(penstock, flow_id, body)
@@ -207,7 +207,7 @@ class TestPublished:
         await publish(penstock, flow_id, observation(flow_id, "running"))  # and the next one is applied
         await penstock.until(lambda: steps(penstock, flow_id), lambda found: len(found) == 1)
 
-    async def test_so_is_one_for_an_unknown_flow(self, penstock: House) -> None:
+    async def test_so_is_one_for_an_unknown_flow(self, penstock: RunningPenstock) -> None:
         await publish(penstock, NOWHERE, observation(NOWHERE, "running"))
         assert "flow_not_found" in await dead_reason(penstock, f"observation.{NOWHERE}")
         await publish(penstock, "nonsense", observation(NOWHERE, "running"))
@@ -215,7 +215,7 @@ class TestPublished:
 
 
 class TestSteps:
-    async def test_pages(self, penstock: House) -> None:
+    async def test_pages(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         runs = [f"r{9 - n}" for n in range(5)]
         await penstock.request("flow.observe", [observation(flow_id, "pending", run) for run in runs])
@@ -229,7 +229,7 @@ class TestSteps:
             body["cursor"] = page["cursor"]
         assert seen == runs
 
-    async def test_large_results_make_short_pages(self, penstock: House) -> None:
+    async def test_large_results_make_short_pages(self, penstock: RunningPenstock) -> None:
         flow_id = await mirror(penstock)
         for run in range(4):
             body = observation(flow_id, "succeeded", f"r{run}", result="x" * 400_000)
@@ -239,7 +239,7 @@ class TestSteps:
         rest = await penstock.request("flow.steps", {"flow_id": flow_id, "cursor": page["cursor"]})
         assert len(rest["items"]) == 2
 
-    async def test_a_managed_flows_members(self, penstock: House) -> None:
+    async def test_a_managed_flows_members(self, penstock: RunningPenstock) -> None:
         members = [{"key": "a", "kind": "k"}, {"key": "b", "kind": "k"}]
         made = await penstock.request("flow.create", {**FLOW, "members": members})
         await penstock.request("flow.start", {"flow_id": made["flow_id"]})
@@ -249,7 +249,7 @@ class TestSteps:
         assert [(step["task"], step["runtime"]) for step in found] == [("a", "managed"), ("b", "managed")]
         assert sorted(step["status"] for step in found) == ["pending", "succeeded"]
 
-    async def test_errors(self, penstock: House) -> None:
+    async def test_errors(self, penstock: RunningPenstock) -> None:
         assert (await penstock.refused("flow.steps", {"flow_id": NOWHERE})).code == "flow_not_found"
         flow_id = await mirror(penstock)
         for cursor in ("x", "-1", "9" * 20):
@@ -257,7 +257,7 @@ class TestSteps:
             assert error.code == "invalid_request" and error.detail["field"] == "cursor"
 
 
-async def test_cancelling_a_mirrored_flow(penstock: House) -> None:
+async def test_cancelling_a_mirrored_flow(penstock: RunningPenstock) -> None:
     flow_id = await mirror(penstock)
     reply = await penstock.request("flow.cancel", {"flow_id": flow_id, "wait": True})
     assert (reply["result"], reply["member_execution_ids"]) == ("cancelled", [])

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House
 from penstock.store import DeploymentError, Store
+from running_penstock import RunningPenstock
 
 MEMBERS = 1500
 CAP = 1000
 
 
-async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock: House) -> None:
+async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock: RunningPenstock) -> None:
     members = [{"key": f"m{n}", "kind": "test.job"} for n in range(MEMBERS)]
     flow = await penstock.request(
         "flow.create", {"controller_id": "c", "owner": "o", "goal": "g", "members": members}
@@ -32,7 +32,7 @@ async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock:
 
 @pytest.mark.parametrize("verb", ["execution.create", "execution.replay"])
 async def test_a_repeat_after_a_crash_between_make_and_settle_is_a_duplicate(
-    penstock: House, verb: str
+    penstock: RunningPenstock, verb: str
 ) -> None:
     parent = await penstock.create()
     body: dict[str, Any]
@@ -59,7 +59,7 @@ async def test_a_repeat_after_a_crash_between_make_and_settle_is_a_duplicate(
     assert first["execution_id"] == second["execution_id"]
 
 
-async def test_an_item_of_a_batch_of_lists_that_fails_hurts_no_other(penstock: House) -> None:
+async def test_an_item_of_a_batch_of_lists_that_fails_hurts_no_other(penstock: RunningPenstock) -> None:
     execution_id = await penstock.create()
     store = penstock.running["scheduler"].context.store
     real = store.call
@@ -77,7 +77,9 @@ async def test_an_item_of_a_batch_of_lists_that_fails_hurts_no_other(penstock: H
     assert broken["error"]["code"] == "internal"
 
 
-async def test_a_deployment_keeps_the_number_of_partitions_it_was_started_with(penstock: House) -> None:
+async def test_a_deployment_keeps_the_number_of_partitions_it_was_started_with(
+    penstock: RunningPenstock,
+) -> None:
     settings = penstock.settings
     for partitions in (settings.partitions + 1, settings.partitions + 3):
         with pytest.raises(DeploymentError, match=f"PENSTOCK_PARTITIONS={settings.partitions}"):
@@ -98,13 +100,15 @@ async def test_a_deployment_keeps_the_number_of_partitions_it_was_started_with(p
         (b'{"kind": "k", "capabilities": ["c", "\\ud800x"]}', "capabilities[1]"),
     ],
 )
-async def test_half_a_surrogate_pair_is_refused_by_name(penstock: House, body: bytes, field: str) -> None:
+async def test_half_a_surrogate_pair_is_refused_by_name(
+    penstock: RunningPenstock, body: bytes, field: str
+) -> None:
     for sent, named in ((body, field), (b"[" + body + b"]", f"[0].{field}")):
         reply = (await penstock.ask("execution.create", sent)).data.decode()
         assert "surrogate" in reply and f'"field":"{named}"' in reply
 
 
-async def test_service_discovery_says_what_each_service_and_stream_is_for(penstock: House) -> None:
+async def test_service_discovery_says_what_each_service_and_stream_is_for(penstock: RunningPenstock) -> None:
     seen = msgspec.json.decode(
         (await penstock.nats.request(f"$SRV.INFO.{penstock.root}-scheduler", b"")).data
     )

@@ -5,9 +5,9 @@ import asyncio
 import msgspec
 import pytest
 
-from house import House
 from penstock import audit
 from penstock.bus.streams import AUDIT, stream_name
+from running_penstock import RunningPenstock
 
 FORGED = [
     "{root}.audit.default.execution.created.x",
@@ -21,7 +21,9 @@ FORGED = [
 
 @pytest.mark.parametrize("reply", FORGED)
 @pytest.mark.parametrize("verb", ["execution.create", "work.next", "$SRV.PING"])
-async def test_a_reply_to_penstocks_own_subjects_is_refused(penstock: House, verb: str, reply: str) -> None:
+async def test_a_reply_to_penstocks_own_subjects_is_refused(
+    penstock: RunningPenstock, verb: str, reply: str
+) -> None:
     subject = verb if verb.startswith("$") else f"{penstock.root}.v1.{verb}"
     body = {"execution.create": {"kind": "forged"}, "work.next": {"worker_id": "w1", "wait_ms": 0}}.get(
         verb, {}
@@ -49,7 +51,7 @@ async def test_a_reply_to_penstocks_own_subjects_is_refused(penstock: House, ver
     assert heard == expected
 
 
-async def test_the_audit_trail_stays_whole_beside_a_strangers_message(penstock: House) -> None:
+async def test_the_audit_trail_stays_whole_beside_a_strangers_message(penstock: RunningPenstock) -> None:
     await penstock.create()
     await penstock.nats.request(
         f"{penstock.root}.audit.default.execution.created.x", b'{"error":{}}', timeout=5
@@ -64,7 +66,7 @@ async def test_the_audit_trail_stays_whole_beside_a_strangers_message(penstock: 
 
 
 async def test_a_setting_narrows_replies_to_inboxes(nats_url: str, valkey_url: str) -> None:
-    async with House.open(nats_url, valkey_url, reply_prefixes="_INBOX.,mine.") as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url, reply_prefixes="_INBOX.,mine.") as penstock:
         await penstock.create()  # an inbox
         heard = asyncio.get_running_loop().create_future()
 

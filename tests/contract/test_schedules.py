@@ -9,31 +9,31 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
 from penstock import Client
 from penstock.ids import partition_of
 from penstock.runtime import start
 from penstock.store import Store
+from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 
 
-async def now(penstock: House) -> int:
+async def now(penstock: RunningPenstock) -> int:
     return (await penstock.get(await penstock.create(lane="clock")))["created_at"]
 
 
-async def schedule(penstock: House, **spec: Any) -> dict[str, Any]:
+async def schedule(penstock: RunningPenstock, **spec: Any) -> dict[str, Any]:
     execution = {"kind": "test.tick", **spec.pop("execution", {})}
     return await penstock.request("schedule.create", {"execution": execution, **spec})
 
 
-async def get(penstock: House, schedule_id: str) -> dict[str, Any]:
+async def get(penstock: RunningPenstock, schedule_id: str) -> dict[str, Any]:
     return await penstock.request("schedule.get", {"schedule_id": schedule_id})
 
 
-async def ticks(penstock: House, **filters: Any) -> list[dict[str, Any]]:
+async def ticks(penstock: RunningPenstock, **filters: Any) -> list[dict[str, Any]]:
     """What schedules have created, oldest first."""
     items: list[dict[str, Any]] = []
     cursor = None
@@ -45,11 +45,11 @@ async def ticks(penstock: House, **filters: Any) -> list[dict[str, Any]]:
             return items[::-1]
 
 
-async def until_ticks(penstock: House, count: int) -> list[dict[str, Any]]:
+async def until_ticks(penstock: RunningPenstock, count: int) -> list[dict[str, Any]]:
     return await penstock.until(lambda: ticks(penstock), lambda found: len(found) >= count, f"{count} ticks")
 
 
-async def due_times(penstock: House, executions: list[dict[str, Any]]) -> list[int]:
+async def due_times(penstock: RunningPenstock, executions: list[dict[str, Any]]) -> list[int]:
     """For which due time each was created: its first event says."""
     times: list[int] = []
     for execution in executions:
@@ -61,7 +61,7 @@ async def due_times(penstock: House, executions: list[dict[str, Any]]) -> list[i
 
 
 @asynccontextmanager
-async def another_scheduler(penstock: House) -> AsyncIterator[Any]:
+async def another_scheduler(penstock: RunningPenstock) -> AsyncIterator[Any]:
     build = importlib.import_module("penstock_scheduler.service").build
     settings = msgspec.structs.replace(penstock.settings, instance=f"scheduler-{len(penstock.running)}")
     running = await start("scheduler", build, settings, skew=lambda: penstock.skew_ms)
@@ -74,7 +74,7 @@ async def another_scheduler(penstock: House) -> AsyncIterator[Any]:
 
 
 class TestOnce:
-    async def test_it_creates_one_execution_at_its_time(self, penstock: House) -> None:
+    async def test_it_creates_one_execution_at_its_time(self, penstock: RunningPenstock) -> None:
         at = await now(penstock) + HOUR
         spec = {
             "lane": "l",
@@ -112,7 +112,7 @@ class TestOnce:
         penstock.move_clock(HOUR)
         assert len(await ticks(penstock)) == 1
 
-    async def test_the_execution_runs(self, penstock: House) -> None:
+    async def test_the_execution_runs(self, penstock: RunningPenstock) -> None:
         await schedule(penstock, at=await now(penstock) + MINUTE, execution={"input": 5})
         waiting = asyncio.create_task(penstock.begin(wait_ms=20_000, lanes=["default"]))
         penstock.move_clock(MINUTE)
@@ -122,7 +122,7 @@ class TestOnce:
 
 
 class TestEvery:
-    async def test_it_does_not_drift_and_a_count_ends_it(self, penstock: House) -> None:
+    async def test_it_does_not_drift_and_a_count_ends_it(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=HOUR, count=3)
         assert made["next_at"] == made["created_at"] + HOUR
         for n in (1, 2, 3):
@@ -133,13 +133,13 @@ class TestEvery:
         ended = await get(penstock, made["schedule_id"])
         assert (ended["status"], ended["fired"]) == ("finished", 3)
 
-    async def test_catch_up_makes_up_for_every_time(self, penstock: House) -> None:
+    async def test_catch_up_makes_up_for_every_time(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=MINUTE, misfire="catch_up")
         penstock.move_clock(130 * MINUTE + 100)
         found = await until_ticks(penstock, 130)
         assert await due_times(penstock, found) == [made["created_at"] + MINUTE * n for n in range(1, 131)]
 
-    async def test_skip_does_not(self, penstock: House) -> None:
+    async def test_skip_does_not(self, penstock: RunningPenstock) -> None:
         audit = await penstock.nats.subscribe(f"{penstock.root}.audit.*.schedule.misfired.*")
         made = await schedule(penstock, every_ms=HOUR, misfire="skip")
         penstock.move_clock(10 * HOUR + 2 * MINUTE)
@@ -154,7 +154,7 @@ class TestEvery:
         [tick] = await until_ticks(penstock, 1)
         assert await due_times(penstock, [tick]) == [next_at]
 
-    async def test_short_ones_in_real_time(self, penstock: House) -> None:
+    async def test_short_ones_in_real_time(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=20, count=20)
         found = await until_ticks(penstock, 20)
         assert await due_times(penstock, found) == [made["created_at"] + 20 * n for n in range(1, 21)]
@@ -162,7 +162,7 @@ class TestEvery:
 
 
 class TestCron:
-    async def test_it_fires_as_cron_says(self, penstock: House) -> None:
+    async def test_it_fires_as_cron_says(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, cron="0 * * * *", timezone="Europe/Berlin")
         assert made["next_at"] % HOUR == 0 and 0 < made["next_at"] - made["created_at"] <= HOUR
         penstock.move_clock(3 * HOUR)
@@ -171,7 +171,7 @@ class TestCron:
 
 
 class TestPause:
-    async def test_times_that_pass_meanwhile_do_not_happen(self, penstock: House) -> None:
+    async def test_times_that_pass_meanwhile_do_not_happen(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=HOUR)
         body = {"schedule_id": made["schedule_id"]}
         assert (await penstock.request("schedule.pause", body))["status"] == "paused"
@@ -184,7 +184,7 @@ class TestPause:
         penstock.move_clock(HOUR)
         await until_ticks(penstock, 1)
 
-    async def test_a_single_time_that_passed_is_made_up_for(self, penstock: House) -> None:
+    async def test_a_single_time_that_passed_is_made_up_for(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, at=await now(penstock) + HOUR)
         body = {"schedule_id": made["schedule_id"]}
         await penstock.request("schedule.pause", body)
@@ -194,7 +194,7 @@ class TestPause:
         await penstock.until(lambda: get(penstock, made["schedule_id"]), lambda s: s["status"] == "finished")
         assert (await penstock.refused("schedule.resume", body)).code == "already_terminal"
 
-    async def test_a_deleted_one_is_gone(self, penstock: House) -> None:
+    async def test_a_deleted_one_is_gone(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=HOUR)
         body = {"schedule_id": made["schedule_id"]}
         await penstock.request("schedule.delete", body)
@@ -205,7 +205,7 @@ class TestPause:
 
 
 class TestLists:
-    async def test_pages_and_filters(self, penstock: House) -> None:
+    async def test_pages_and_filters(self, penstock: RunningPenstock) -> None:
         ids = [(await schedule(penstock, every_ms=HOUR))["schedule_id"] for _ in range(5)]
         await penstock.request("schedule.pause", {"schedule_id": ids[1]})
         other = await schedule(penstock, every_ms=HOUR, execution={"namespace": "other"})
@@ -248,19 +248,19 @@ class TestBadInput:
             ({"every_ms": 5, "surprise": 1}, "surprise"),
         ],
     )
-    async def test_it_is_refused_by_its_field(self, penstock: House, spec: Any, field: str) -> None:
+    async def test_it_is_refused_by_its_field(self, penstock: RunningPenstock, spec: Any, field: str) -> None:
         body = {**spec, "execution": {"kind": "test.tick", **spec.get("execution", {})}}
         error = await penstock.refused("schedule.create", body)
         assert error.code == "invalid_request" and field in (error.detail.get("field") or error.message)
 
-    async def test_what_it_names_must_exist(self, penstock: House) -> None:
+    async def test_what_it_names_must_exist(self, penstock: RunningPenstock) -> None:
         for field, code in (("quota_id", "quota_not_found"), ("budget_ids", "budget_not_found")):
             value: Any = [NOWHERE] if field == "budget_ids" else NOWHERE
             body = {"every_ms": 5, "execution": {"kind": "t", field: value}}
             assert (await penstock.refused("schedule.create", body)).code == code
         assert (await penstock.refused("schedule.get", {"schedule_id": NOWHERE})).code == "schedule_not_found"
 
-    async def test_creating_is_idempotent(self, penstock: House) -> None:
+    async def test_creating_is_idempotent(self, penstock: RunningPenstock) -> None:
         body: Any = {"every_ms": HOUR, "execution": {"kind": "t", "input": [1]}, "idempotency_key": "k"}
         first = await penstock.request("schedule.create", body)
         assert first["duplicate"] is False
@@ -270,7 +270,7 @@ class TestBadInput:
 
 
 class TestExactlyOnce:
-    async def test_with_two_schedulers(self, penstock: House) -> None:
+    async def test_with_two_schedulers(self, penstock: RunningPenstock) -> None:
         async with another_scheduler(penstock):
             made = [await schedule(penstock, every_ms=MINUTE, count=20) for _ in range(10)]
             for _ in range(20):
@@ -289,7 +289,7 @@ class TestExactlyOnce:
             expected = [each["created_at"] + MINUTE * n for each in made for n in range(1, 21)]
             assert times == sorted(expected)
 
-    async def test_one_that_dies_between_due_and_fire(self, penstock: House) -> None:
+    async def test_one_that_dies_between_due_and_fire(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, at=await now(penstock) + HOUR)
         await penstock.running["scheduler"].stop()
         del penstock.running["scheduler"]
@@ -319,7 +319,7 @@ class TestExactlyOnce:
             assert [each["execution_id"] for each in await ticks(penstock)] == [tick["execution_id"]]
         await dying.close()
 
-    async def test_a_draining_lane_makes_it_wait(self, penstock: House) -> None:
+    async def test_a_draining_lane_makes_it_wait(self, penstock: RunningPenstock) -> None:
         await penstock.create(lane="l")
         await penstock.request("lane.drain", {"lane": "l"})
         made = await schedule(penstock, every_ms=HOUR, execution={"lane": "l"})
@@ -332,7 +332,7 @@ class TestExactlyOnce:
         assert await due_times(penstock, [tick]) == [made["next_at"]]
 
 
-async def test_events(penstock: House) -> None:
+async def test_events(penstock: RunningPenstock) -> None:
     audit = await penstock.nats.subscribe(f"{penstock.root}.audit.*.schedule.*.*")
     made = await schedule(penstock, every_ms=HOUR, count=1)
     body = {"schedule_id": made["schedule_id"]}
@@ -353,7 +353,7 @@ async def test_events(penstock: House) -> None:
     assert [event["seq"] for event in events] == list(range(1, 7))
 
 
-async def test_the_sdk(penstock: House) -> None:
+async def test_the_sdk(penstock: RunningPenstock) -> None:
     async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
         made = await client.create_schedule("test.tick", {"a": 1}, every_ms=HOUR, tags={"x": "y"})
         assert msgspec.json.decode(made.execution.input) == {"a": 1} and made.execution.tags == {"x": "y"}

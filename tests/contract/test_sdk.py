@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House
 from penstock import Client, ExecutionCanceled, ExecutionFailed, Fail, Retry, Suspend, Task, Worker, errors
+from running_penstock import RunningPenstock
 
 WAIT_S = 20.0
 
@@ -24,13 +24,13 @@ class Receipt(msgspec.Struct):
 
 
 @pytest.fixture
-async def client(penstock: House) -> AsyncIterator[Client]:
+async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
     async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
         yield client
 
 
 @pytest.fixture
-def worker(penstock: House) -> Worker:
+def worker(penstock: RunningPenstock) -> Worker:
     return Worker(penstock.settings.nats_url, root=penstock.root, concurrency=8, grace=5.0)
 
 
@@ -226,7 +226,7 @@ async def test_a_mirrored_flow(client: Client) -> None:
     assert steps == [("compile", "succeeded"), ("link", "succeeded")]
 
 
-async def test_sigterm_drains_a_worker_process(client: Client, penstock: House) -> None:
+async def test_sigterm_drains_a_worker_process(client: Client, penstock: RunningPenstock) -> None:
     program = f"""
 import asyncio
 import signal
@@ -261,7 +261,7 @@ worker.main()
 
 
 async def test_a_handler_that_ignores_its_end_does_not_keep_the_process(
-    client: Client, penstock: House
+    client: Client, penstock: RunningPenstock
 ) -> None:
     program = f"""
 import asyncio

@@ -8,38 +8,40 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
-from house import WAIT_S, House, fence
 from penstock import audit
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 APPROVED = {"name": "approved"}
 
 
-async def running(penstock: House, **spec: Any) -> dict[str, Any]:
+async def running(penstock: RunningPenstock, **spec: Any) -> dict[str, Any]:
     await penstock.create(**spec)
     return await penstock.begin()
 
 
-async def waitpoint(penstock: House, task: dict[str, Any], key: str = "k", **more: Any) -> dict[str, Any]:
+async def waitpoint(
+    penstock: RunningPenstock, task: dict[str, Any], key: str = "k", **more: Any
+) -> dict[str, Any]:
     return await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": key, **more})
 
 
-async def suspend(penstock: House, task: dict[str, Any], **more: Any) -> dict[str, Any]:
+async def suspend(penstock: RunningPenstock, task: dict[str, Any], **more: Any) -> dict[str, Any]:
     return await penstock.request("lease.suspend", fence(task) | more)
 
 
-async def deliver(penstock: House, token: str, name: str = "approved", **more: Any) -> str:
+async def deliver(penstock: RunningPenstock, token: str, name: str = "approved", **more: Any) -> str:
     reply = await penstock.request("signal.deliver", {"token": token, "name": name, **more})
     assert reply["signal_id"] == more.get("signal_id", reply["signal_id"])
     return reply["effect"]
 
 
-async def publish(penstock: House, to: str, name: str, body: bytes = b"", **headers: str) -> None:
+async def publish(penstock: RunningPenstock, to: str, name: str, body: bytes = b"", **headers: str) -> None:
     subject = f"{penstock.root}.signal.{to}.{name}"
     await penstock.js.publish(subject, body, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-async def letters(penstock: House, count: int) -> list[Msg]:
+async def letters(penstock: RunningPenstock, count: int) -> list[Msg]:
     """The dead letters of signals, once there are so many."""
     subscription = await penstock.js.subscribe(
         f"{penstock.root}.dead.signal.>", ordered_consumer=True, deliver_policy=DeliverPolicy.ALL
@@ -47,13 +49,13 @@ async def letters(penstock: House, count: int) -> list[Msg]:
     return [await subscription.next_msg(WAIT_S) for _ in range(count)]
 
 
-async def events(penstock: House, name: str, count: int = 1) -> list[dict[str, Any]]:
+async def events(penstock: RunningPenstock, name: str, count: int = 1) -> list[dict[str, Any]]:
     """The audit trail's waitpoint events of this name, once there are so many."""
     subscription = await trail(penstock, f"*.waitpoint.{name}")
     return [msgspec.json.decode((await subscription.next_msg(WAIT_S)).data) for _ in range(count)]
 
 
-async def trail(penstock: House, subject: str) -> Any:
+async def trail(penstock: RunningPenstock, subject: str) -> Any:
     """The audit stream from its beginning."""
     return await penstock.js.subscribe(
         f"{penstock.root}.audit.{subject}",
@@ -68,7 +70,7 @@ def wrong(token: str) -> str:
     return token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
 
 
-async def test_suspend_deliver_resume(penstock: House) -> None:
+async def test_suspend_deliver_resume(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     reply = await suspend(penstock, task, reason_code="approval", condition=APPROVED)
     assert reply["outcome"] == "suspended" and reply["suspension_id"]
@@ -96,7 +98,7 @@ async def test_suspend_deliver_resume(penstock: House) -> None:
     assert (await penstock.get(task["execution_id"]))["state"] == "completed"
 
 
-async def test_buffered_before_the_suspension(penstock: House) -> None:
+async def test_buffered_before_the_suspension(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     made = await waitpoint(penstock, task)
     assert made["expires_at"] > 0
@@ -110,7 +112,7 @@ async def test_buffered_before_the_suspension(penstock: House) -> None:
     await penstock.request("lease.complete", fence(task))  # the lease was kept
 
 
-async def test_batches(penstock: House) -> None:
+async def test_batches(penstock: RunningPenstock) -> None:
     tasks = [await running(penstock) for _ in range(3)]
     requests = [fence(task) | {"condition": APPROVED} for task in tasks]
     requests[1]["condition"] = {"name": "a", "any_of": [APPROVED]}
@@ -132,7 +134,7 @@ async def test_batches(penstock: House) -> None:
     ("behavior", "state"),
     [("fail", "failed"), ("cancel", "canceled"), ("resume", "ready"), ("escalate", None)],
 )
-async def test_timeouts(penstock: House, behavior: str, state: str | None) -> None:
+async def test_timeouts(penstock: RunningPenstock, behavior: str, state: str | None) -> None:
     task = await running(penstock, max_attempts=3)
     reply = await suspend(penstock, task, timeout_ms=60_000, timeout_behavior=behavior)
     penstock.move_clock(60_001)
@@ -152,7 +154,7 @@ async def test_timeouts(penstock: House, behavior: str, state: str | None) -> No
         assert (await penstock.request("signal.resumed_by", fence(again)))["items"] == []
 
 
-async def test_an_expired_waitpoint_ignores_signals(penstock: House) -> None:
+async def test_an_expired_waitpoint_ignores_signals(penstock: RunningPenstock) -> None:
     task = await running(penstock)
     made = await waitpoint(penstock, task, expires_in_ms=10_000)
     penstock.move_clock(10_001)
@@ -164,7 +166,7 @@ async def test_an_expired_waitpoint_ignores_signals(penstock: House) -> None:
 
 
 class TestTokens:
-    async def test_whatever_is_wrong_answers_the_same_and_is_told_of(self, penstock: House) -> None:
+    async def test_whatever_is_wrong_answers_the_same_and_is_told_of(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         other = await waitpoint(penstock, task, "other")
@@ -192,7 +194,7 @@ class TestTokens:
         beside = {"execution_id": task["execution_id"], "waitpoint_key": "k"}
         assert await deliver(penstock, made["token"], **beside) == "buffered"
 
-    async def test_refusals_in_every_partition_leave_the_chain_whole(self, penstock: House) -> None:
+    async def test_refusals_in_every_partition_leave_the_chain_whole(self, penstock: RunningPenstock) -> None:
         made = await waitpoint(penstock, await running(penstock))
         key_id, _, mac = made["token"].split(".")
         partitions = list(range(penstock.settings.partitions)) * 2
@@ -204,7 +206,7 @@ class TestTokens:
         report = await audit.verify(penstock.nats, f"{penstock.root.upper()}_AUDIT")
         assert report.ok, report.sentence()
 
-    async def test_no_event_holds_a_token_or_a_payload(self, penstock: House) -> None:
+    async def test_no_event_holds_a_token_or_a_payload(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         reply = await suspend(penstock, task)
         await penstock.refused("signal.deliver", {"token": wrong(reply["token"]), "name": "a"})
@@ -220,7 +222,7 @@ class TestTokens:
 
 
 class TestRefusals:
-    async def test_waitpoints(self, penstock: House) -> None:
+    async def test_waitpoints(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         error = await penstock.refused("lease.suspend", fence(task) | {"waitpoint_id": NOWHERE})
@@ -231,7 +233,7 @@ class TestRefusals:
             {"waitpoint_id": made["waitpoint_id"]},
         )
 
-    async def test_fences(self, penstock: House) -> None:
+    async def test_fences(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         bodies = {"waitpoint.create": {"waitpoint_key": "k"}, "lease.suspend": {}, "signal.resumed_by": {}}
         for verb, body in bodies.items():
@@ -245,13 +247,13 @@ class TestRefusals:
             error = await penstock.refused(verb, fence(task) | body)
             assert error.code == "execution_not_active" and error.detail["terminal_outcome"] == "completed"
 
-    async def test_only_what_runs_suspends(self, penstock: House) -> None:
+    async def test_only_what_runs_suspends(self, penstock: RunningPenstock) -> None:
         await penstock.create()
         [task] = await penstock.take()
         error = await penstock.refused("lease.suspend", fence(task))
         assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "suspended"})
 
-    async def test_malformed_requests(self, penstock: House) -> None:
+    async def test_malformed_requests(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         deep: dict[str, Any] = APPROVED
         for _ in range(16):
@@ -268,7 +270,7 @@ class TestRefusals:
         assert (await penstock.refused("signal.deliver", {"name": "a"})).code == "invalid_request"
         assert (await penstock.get(task["execution_id"]))["state"] == "running"
 
-    async def test_payloads_have_a_limit(self, penstock: House) -> None:
+    async def test_payloads_have_a_limit(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         body = {"token": made["token"], "name": "a", "payload": "x" * 2**20}
@@ -277,7 +279,7 @@ class TestRefusals:
 
 
 class TestPublished:
-    async def test_applied_once(self, penstock: House) -> None:
+    async def test_applied_once(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         headers = {"Penstock_Token": made["token"], "Penstock_Source": "jo"}
@@ -295,7 +297,7 @@ class TestPublished:
         items = (await penstock.request("signal.resumed_by", fence(again)))["items"]
         assert [(item["signal_id"], item["payload"]) for item in items] == [("s1", {"a": []}), ("s2", None)]
 
-    async def test_without_an_id_the_place_in_the_stream_is_one(self, penstock: House) -> None:
+    async def test_without_an_id_the_place_in_the_stream_is_one(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         reply = await suspend(penstock, task)
         await publish(penstock, reply["waitpoint_id"], "go", Penstock_Token=reply["token"])
@@ -303,7 +305,9 @@ class TestPublished:
         [item] = (await penstock.request("signal.resumed_by", fence(again)))["items"]
         assert item["signal_id"]
 
-    async def test_what_cannot_be_applied_is_a_dead_letter_without_its_token(self, penstock: House) -> None:
+    async def test_what_cannot_be_applied_is_a_dead_letter_without_its_token(
+        self, penstock: RunningPenstock
+    ) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         other = await waitpoint(penstock, task, "other")
@@ -334,7 +338,7 @@ class TestPublished:
         await publish(penstock, to, "good", b"1", Penstock_Token=token)
         await events(penstock, "signal_buffered")
 
-    async def test_many_at_once(self, penstock: House) -> None:
+    async def test_many_at_once(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         tree = {"count": 500, "of": [{"name": "n"}]}
         reply = await suspend(penstock, task, condition=tree)
@@ -355,7 +359,7 @@ class TestPublished:
         items = (await penstock.request("signal.resumed_by", fence(again)))["items"]
         assert sorted(int(item["signal_id"]) for item in items) == list(range(500))
 
-    async def test_published_while_every_router_is_down(self, penstock: House) -> None:
+    async def test_published_while_every_router_is_down(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         await penstock.running["signal-router"].stop()

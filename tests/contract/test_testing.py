@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from commands import clean_environment
-from house import House
 from penstock import ExecutionCanceled, Task, Worker
+from running_penstock import RunningPenstock
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = timedelta(days=3)
@@ -38,7 +38,7 @@ def test_the_docs_show_the_example() -> None:
     assert example in shown
 
 
-async def test_a_worker_made_for_elsewhere(penstock: House) -> None:
+async def test_a_worker_made_for_elsewhere(penstock: RunningPenstock) -> None:
     elsewhere = Worker("nats://192.0.2.1:4222", root="elsewhere", lanes=["quick"], worker_id="w")
 
     @elsewhere.handler("who")
@@ -63,7 +63,7 @@ async def test_handlers_that_hang_do_not_keep_the_test(nats_url: str, valkey_url
         began.set()
         await asyncio.sleep(3600)
 
-    async with House.open(nats_url, valkey_url) as penstock:
+    async with RunningPenstock.open(nats_url, valkey_url) as penstock:
         await penstock.run_worker(worker)
         await (await penstock.client()).submit("hang")
         await asyncio.wait_for(began.wait(), 20)
@@ -71,7 +71,7 @@ async def test_handlers_that_hang_do_not_keep_the_test(nats_url: str, valkey_url
     assert time.monotonic() - ending < 30
 
 
-async def test_time_moves(penstock: House) -> None:
+async def test_time_moves(penstock: RunningPenstock) -> None:
     worker = Worker()
 
     @worker.handler("job")
@@ -95,7 +95,7 @@ async def test_time_moves(penstock: House) -> None:
     assert penstock.skew_ms >= 7_200_000 - 60_000
 
 
-async def test_time_limits_pass(penstock: House) -> None:
+async def test_time_limits_pass(penstock: RunningPenstock) -> None:
     client = await penstock.client()
     run = await client.submit("nobody.does.this", deadline_at=await penstock.clock.now() + 86_400_000)
     with pytest.raises(TimeoutError, match="is ready"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from house import House, fence
+from running_penstock import RunningPenstock, fence
 from servers import valkey_server
 
 LIMIT_US = 5000
@@ -21,13 +21,13 @@ numbers = itertools.count()
 
 
 @pytest.fixture
-async def penstock(nats_url: str) -> AsyncIterator[House]:
+async def penstock(nats_url: str) -> AsyncIterator[RunningPenstock]:
     with valkey_server() as url:
-        async with House.open(nats_url, url, sweep_ms=60_000, progress_events_ms=0) as house:
+        async with RunningPenstock.open(nats_url, url, sweep_ms=60_000, progress_events_ms=0) as house:
             yield house
 
 
-async def slow(penstock: House) -> list[Any]:
+async def slow(penstock: RunningPenstock) -> list[Any]:
     """FCALLs that took longer than they may: microseconds and what was called."""
     store = penstock.running["scheduler"].context.store
     found = await store.execute("SLOWLOG", "GET", "100")
@@ -38,7 +38,7 @@ async def slow(penstock: House) -> list[Any]:
     ]
 
 
-async def stays_quick(penstock: House, work: Callable[[], Awaitable[object]]) -> None:
+async def stays_quick(penstock: RunningPenstock, work: Callable[[], Awaitable[object]]) -> None:
     """Does the work, and again where an FCALL took too long: the machine may have given Valkey no processor, but a call
     that costs too much does so each time."""
     store = penstock.running["scheduler"].context.store
@@ -51,7 +51,7 @@ async def stays_quick(penstock: House, work: Callable[[], Awaitable[object]]) ->
     raise AssertionError(f"FCALLs took longer than {LIMIT_US} µs: {found}")
 
 
-async def everything(penstock: House, **filters: Any) -> list[str]:
+async def everything(penstock: RunningPenstock, **filters: Any) -> list[str]:
     """The ids of all pages."""
     ids: list[str] = []
     cursor = None
@@ -63,7 +63,7 @@ async def everything(penstock: House, **filters: Any) -> list[str]:
             return ids
 
 
-async def test_lists_over_many_lanes_are_bounded_and_complete(penstock: House) -> None:
+async def test_lists_over_many_lanes_are_bounded_and_complete(penstock: RunningPenstock) -> None:
     made: list[str] = []
     for start in range(0, LANES, 500):
         specs = [
@@ -88,7 +88,9 @@ async def test_lists_over_many_lanes_are_bounded_and_complete(penstock: House) -
     await stays_quick(penstock, look)
 
 
-async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(penstock: House) -> None:
+async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(
+    penstock: RunningPenstock,
+) -> None:
     quota = (await penstock.request("quota.create", {"max_concurrent": 1}))["quota_id"]
     for start in range(0, LIMITS, 500):
         specs = [
@@ -115,7 +117,7 @@ async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(pens
     assert LIMITS - await blocked() < 200  # the others still stand aside
 
 
-async def test_a_long_history_is_read_page_by_page(penstock: House) -> None:
+async def test_a_long_history_is_read_page_by_page(penstock: RunningPenstock) -> None:
     await penstock.create()
     task = await penstock.begin()
     for start in range(0, EVENTS, 1000):
@@ -142,7 +144,9 @@ async def test_a_long_history_is_read_page_by_page(penstock: House) -> None:
         assert (await penstock.refused("execution.history", body)).code == "invalid_request"
 
 
-async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(penstock: House) -> None:
+async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(
+    penstock: RunningPenstock,
+) -> None:
     """Work that asks for a gpu and one of thousands of models, and work that asks for what nobody has."""
 
     async def work() -> None:
@@ -163,7 +167,7 @@ async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(pens
     await stays_quick(penstock, work)
 
 
-async def test_thousands_of_sets_that_one_worker_serves(penstock: House) -> None:
+async def test_thousands_of_sets_that_one_worker_serves(penstock: RunningPenstock) -> None:
     """Every subset of a few names: all is handed out, by turns of the fairness keys."""
     names = [f"n{n}" for n in range(12)]
 
@@ -184,7 +188,7 @@ async def test_thousands_of_sets_that_one_worker_serves(penstock: House) -> None
     await stays_quick(penstock, work)
 
 
-async def test_a_flow_of_ten_thousand_members(penstock: House) -> None:
+async def test_a_flow_of_ten_thousand_members(penstock: RunningPenstock) -> None:
     """One member fans out to all others, of which many meet in a last one; some run, then the flow is cancelled."""
 
     async def make() -> str:

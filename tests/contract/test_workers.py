@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from house import House, fence
 from penstock import Client, ExecutionFailed, Task, Worker
+from running_penstock import RunningPenstock, fence
 
 
-async def workers(penstock: House, **filters: Any) -> dict[str, dict[str, Any]]:
+async def workers(penstock: RunningPenstock, **filters: Any) -> dict[str, dict[str, Any]]:
     page = await penstock.request("worker.list", filters)
     found = list(page["items"])
     while page["cursor"] is not None:
@@ -23,13 +23,13 @@ async def workers(penstock: House, **filters: Any) -> dict[str, dict[str, Any]]:
     return {each["worker_id"]: each for each in found}
 
 
-async def audit(penstock: House, count: int, heard: Any) -> list[tuple[str, str]]:
+async def audit(penstock: RunningPenstock, count: int, heard: Any) -> list[tuple[str, str]]:
     events = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(count)]
     return [(event["event"], event["data"]["worker_id"]) for event in events]
 
 
 class TestVerbs:
-    async def test_register_and_list(self, penstock: House) -> None:
+    async def test_register_and_list(self, penstock: RunningPenstock) -> None:
         body = {"worker_id": "w1", "lanes": ["b", "a"], "capabilities": ["gpu"], "version": "1.2"}
         reply = await penstock.request("worker.register", body)
         assert reply["status"] == "active"
@@ -46,7 +46,7 @@ class TestVerbs:
             "held": 0,
         }
 
-    async def test_held_leases_are_counted(self, penstock: House) -> None:
+    async def test_held_leases_are_counted(self, penstock: RunningPenstock) -> None:
         await penstock.request("worker.register", {"worker_id": "w1"})
         for _ in range(3):
             await penstock.create()
@@ -62,7 +62,7 @@ class TestVerbs:
         assert (await workers(penstock))["w1"]["held"] == 0
 
     async def test_filters_and_pages(self, nats_url: str, valkey_url: str) -> None:
-        async with House.open(nats_url, valkey_url, partitions=3) as penstock:
+        async with RunningPenstock.open(nats_url, valkey_url, partitions=3) as penstock:
             for n in range(12):
                 lanes = ["even" if n % 2 == 0 else "odd", "all"]
                 await penstock.request("worker.register", {"worker_id": f"w{n:02}", "lanes": lanes})
@@ -73,7 +73,7 @@ class TestVerbs:
             ]
             assert list(await workers(penstock, status="draining")) == ["w04"]
 
-    async def test_one_that_falls_silent_is_lost_and_then_forgotten(self, penstock: House) -> None:
+    async def test_one_that_falls_silent_is_lost_and_then_forgotten(self, penstock: RunningPenstock) -> None:
         heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.worker.*.*")
         await penstock.request("worker.register", {"worker_id": "w1"})
         await penstock.request("worker.register", {"worker_id": "w2"})
@@ -95,7 +95,7 @@ class TestVerbs:
         penstock.move_clock(601_000)
         await penstock.until(lambda: workers(penstock), lambda found: not found, "no worker")
 
-    async def test_a_heartbeat_of_a_stranger_registers_it(self, penstock: House) -> None:
+    async def test_a_heartbeat_of_a_stranger_registers_it(self, penstock: RunningPenstock) -> None:
         body = {"worker_id": "w1", "lanes": ["l"], "capabilities": ["a"]}
         await penstock.request("worker.heartbeat", body)
         assert (await workers(penstock))["w1"]["capabilities"] == ["a"]
@@ -103,7 +103,7 @@ class TestVerbs:
         assert reply["status"] == "stopped"
         assert await workers(penstock) == {}
 
-    async def test_drain(self, penstock: House) -> None:
+    async def test_drain(self, penstock: RunningPenstock) -> None:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         await penstock.request("worker.register", {"worker_id": "w1"})
         assert (await penstock.request("worker.drain", {"worker_id": "w1"}))["status"] == "draining"
@@ -112,7 +112,7 @@ class TestVerbs:
         assert (await penstock.request("worker.heartbeat", {"worker_id": "w1"}))["status"] == "draining"
         assert (await penstock.request("worker.register", {"worker_id": "w1"}))["status"] == "active"
 
-    async def test_bad_input(self, penstock: House) -> None:
+    async def test_bad_input(self, penstock: RunningPenstock) -> None:
         for verb, body, field in (
             ("worker.drain", {"worker_id": "nobody"}, "worker_id"),
             ("worker.register", {"worker_id": "a b"}, "worker_id"),
@@ -123,7 +123,7 @@ class TestVerbs:
             error = await penstock.refused(verb, body)
             assert (error.code, error.detail.get("field")) == ("invalid_request", field), verb
 
-    async def test_explain_knows_who_lacks_what(self, penstock: House) -> None:
+    async def test_explain_knows_who_lacks_what(self, penstock: RunningPenstock) -> None:
         await penstock.request("worker.register", {"worker_id": "w1", "capabilities": ["cpu"]})
         execution_id = await penstock.create(capabilities=["gpu"])
         why = await penstock.request("execution.explain", {"execution_id": execution_id})
@@ -132,13 +132,13 @@ class TestVerbs:
 
 
 @pytest.fixture
-async def client(penstock: House) -> AsyncIterator[Client]:
+async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
     async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
         yield client
 
 
 @pytest.fixture
-def worker(penstock: House) -> Worker:
+def worker(penstock: RunningPenstock) -> Worker:
     return Worker(
         penstock.settings.nats_url, root=penstock.root, concurrency=4, grace=20.0,
         worker_id="sdk", capabilities=["gpu"], version="7",
@@ -155,7 +155,7 @@ async def working(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
 
 class TestSdk:
     async def test_it_registers_drains_and_says_goodbye(
-        self, penstock: House, client: Client, worker: Worker
+        self, penstock: RunningPenstock, client: Client, worker: Worker
     ) -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
 

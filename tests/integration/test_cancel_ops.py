@@ -5,36 +5,36 @@ from typing import Any
 
 import pytest
 
-from machine import Machine
+from state_machine import StateMachine
 
 RECONCILER = "cancel-reconciler"
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
-async def cancel(machine: Machine, execution_id: str, grace_ms: int = 10_000) -> str:
+async def cancel(machine: StateMachine, execution_id: str, grace_ms: int = 10_000) -> str:
     reply = await machine(RECONCILER, "cancel", execution_id=execution_id, reason="enough", grace_ms=grace_ms)
     return reply["state"]
 
 
 async def cancel_flow(
-    machine: Machine, flow_id: str, policy: str = "cancel_all", **more: Any
+    machine: StateMachine, flow_id: str, policy: str = "cancel_all", **more: Any
 ) -> dict[str, Any]:
     args = {"policy": policy, "reason": "enough", "grace_ms": 10_000, **more}
     return await machine(RECONCILER, "flow_cancel", flow_id=flow_id, **args)
 
 
-async def members(machine: Machine, flow_id: str, *, left: bool = False) -> list[str]:
+async def members(machine: StateMachine, flow_id: str, *, left: bool = False) -> list[str]:
     page = await machine(RECONCILER, "flow_cancel_members", flow_id=flow_id, offset=0, limit=500, left=left)
     return list(page["ids"])
 
 
-async def backlog(machine: Machine) -> list[dict[str, Any]]:
+async def backlog(machine: StateMachine) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     place: dict[str, Any] | None = {"kind": "f"}
     while place is not None:
@@ -45,7 +45,7 @@ async def backlog(machine: Machine) -> list[dict[str, Any]]:
 
 
 class TestExecution:
-    async def test_what_nobody_holds_is_canceled_at_once(self, machine: Machine) -> None:
+    async def test_what_nobody_holds_is_canceled_at_once(self, machine: StateMachine) -> None:
         for spec in ({}, {"run_at": 4_000_000_000_000}):
             execution_id = await machine.create(**spec)
             assert await cancel(machine, execution_id) == "canceled"
@@ -53,7 +53,7 @@ class TestExecution:
             assert (record["state"], record["outcome"]) == ("canceled", "canceled")
         assert await machine.grant() == []
 
-    async def test_a_granted_one_cannot_be_claimed_any_more(self, machine: Machine) -> None:
+    async def test_a_granted_one_cannot_be_claimed_any_more(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         [grant] = await machine.grant()
         await cancel(machine, execution_id)
@@ -67,7 +67,7 @@ class TestExecution:
         )
         assert error.code == "execution_not_leaseable"
 
-    async def test_one_in_backoff_is_canceled_at_once(self, machine: Machine) -> None:
+    async def test_one_in_backoff_is_canceled_at_once(self, machine: StateMachine) -> None:
         execution_id = await machine.create(max_attempts=2)
         [task] = await machine.take()
         await machine.outcome("fail", task, reason="r", category="c")
@@ -76,7 +76,7 @@ class TestExecution:
 
     @pytest.mark.parametrize("start", [False, True])
     async def test_a_held_one_is_asked_then_its_outcome_is_canceled(
-        self, machine: Machine, start: bool
+        self, machine: StateMachine, start: bool
     ) -> None:
         execution_id = await machine.create()
         [task] = await machine.take(start=start)
@@ -91,7 +91,7 @@ class TestExecution:
         assert await backlog(machine) == []
         assert await cancel(machine, execution_id) == "canceled"
 
-    async def test_past_its_grace_the_lease_is_revoked(self, machine: Machine) -> None:
+    async def test_past_its_grace_the_lease_is_revoked(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         [task] = await machine.take()
         await cancel(machine, execution_id, grace_ms=10_000)
@@ -116,7 +116,7 @@ class TestExecution:
         ]
         assert await backlog(machine) == []
 
-    async def test_the_worker_is_asked_again_and_the_backlog_tells(self, machine: Machine) -> None:
+    async def test_the_worker_is_asked_again_and_the_backlog_tells(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         await machine.take()
         await cancel(machine, execution_id, grace_ms=60_000)
@@ -130,13 +130,15 @@ class TestExecution:
         assert again["next_at"] - item["next_at"] >= 2_000
         assert len(machine.told("cancel")) == 2
 
-    async def test_no_grace_revokes_at_once(self, machine: Machine) -> None:
+    async def test_no_grace_revokes_at_once(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         [task] = await machine.take()
         assert await cancel(machine, execution_id, grace_ms=0) == "canceled"
         assert machine.told("cancel") == [["w", execution_id, task["lease_id"]]]
 
-    async def test_a_repeat_tells_no_second_event_and_may_shorten_the_grace(self, machine: Machine) -> None:
+    async def test_a_repeat_tells_no_second_event_and_may_shorten_the_grace(
+        self, machine: StateMachine
+    ) -> None:
         execution_id = await machine.create()
         await machine.take()
         await cancel(machine, execution_id, grace_ms=60_000)
@@ -147,7 +149,7 @@ class TestExecution:
         await machine.due(RECONCILER)
         assert (await machine.get(execution_id))["state"] == "canceled"
 
-    async def test_a_lease_that_runs_out_in_the_grace_cancels(self, machine: Machine) -> None:
+    async def test_a_lease_that_runs_out_in_the_grace_cancels(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         await machine.take(ttl_ms=1_000)
         await cancel(machine, execution_id, grace_ms=60_000)
@@ -155,7 +157,9 @@ class TestExecution:
         await machine.due("lease-keeper")
         assert (await machine.get(execution_id))["state"] == "canceled"
 
-    async def test_an_attempt_that_times_out_in_the_grace_is_not_tried_again(self, machine: Machine) -> None:
+    async def test_an_attempt_that_times_out_in_the_grace_is_not_tried_again(
+        self, machine: StateMachine
+    ) -> None:
         execution_id = await machine.create(max_attempts=5, attempt_timeout_ms=1_000)
         await machine.take()
         await cancel(machine, execution_id, grace_ms=60_000)
@@ -163,20 +167,20 @@ class TestExecution:
         await machine.due("lease-keeper")
         assert (await machine.get(execution_id))["state"] == "canceled"
 
-    async def test_what_has_ended_otherwise_is_refused(self, machine: Machine) -> None:
+    async def test_what_has_ended_otherwise_is_refused(self, machine: StateMachine) -> None:
         execution_id = await machine.create()
         [task] = await machine.take()
         await machine.outcome("complete", task)
         error = await machine.refused(RECONCILER, "cancel", execution_id=execution_id, reason="", grace_ms=0)
         assert error.code == "already_terminal" and error.detail["state"] == "completed"
 
-    async def test_an_unknown_one(self, machine: Machine) -> None:
+    async def test_an_unknown_one(self, machine: StateMachine) -> None:
         error = await machine.refused(RECONCILER, "cancel", execution_id=NOWHERE, reason="", grace_ms=0)
         assert error.code == "execution_not_found"
 
 
 class TestRequestCancel:
-    async def test_the_intent_is_sticky_and_told_once(self, machine: Machine) -> None:
+    async def test_the_intent_is_sticky_and_told_once(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
         before = await machine.flow_get(flow_id)
         after = await machine(RECONCILER, "flow_request_cancel", flow_id=flow_id)
@@ -186,26 +190,26 @@ class TestRequestCancel:
         assert again["revision"] == after["revision"]
         assert (await machine.names("flow", flow_id)).count("cancel_requested") == 1
 
-    async def test_other_moves_are_refused(self, machine: Machine) -> None:
+    async def test_other_moves_are_refused(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"], start=False)
         await machine(RECONCILER, "flow_request_cancel", flow_id=flow_id)
         assert (await machine.refused("scheduler", "flow_start", flow_id=flow_id)).code == "cancel_pending"
 
-    async def test_when_its_members_end_the_flow_is_cancelled(self, machine: Machine) -> None:
+    async def test_when_its_members_end_the_flow_is_cancelled(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
         [task] = await machine.take()
         await machine(RECONCILER, "flow_request_cancel", flow_id=flow_id)
         await machine.outcome("complete", task)
         assert (await machine.flow_get(flow_id))["status"] == "cancelled"
 
-    async def test_a_failing_member_cancels_it_too(self, machine: Machine) -> None:
+    async def test_a_failing_member_cancels_it_too(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b", "c"], [("a", "b")])
         task = next(task for task in await machine.take(2) if task["execution_id"] == ids["a"])
         await machine(RECONCILER, "flow_request_cancel", flow_id=flow_id)
         await machine.outcome("fail", task, reason="r")
         assert (await machine.flow_get(flow_id))["status"] == "cancelled"
 
-    async def test_expected_revision_and_terminal_flows(self, machine: Machine) -> None:
+    async def test_expected_revision_and_terminal_flows(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
         error = await machine.refused(
             RECONCILER, "flow_request_cancel", flow_id=flow_id, expected_revision=77
@@ -219,7 +223,7 @@ class TestRequestCancel:
 
 
 class TestFlowCancel:
-    async def test_cancel_all_stops_every_member(self, machine: Machine) -> None:
+    async def test_cancel_all_stops_every_member(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["done", "held", "ready", "later"], [("ready", "later")])
         tasks = {task["execution_id"]: task for task in await machine.take(2)}
         assert set(tasks) == {ids["done"], ids["held"]}
@@ -237,7 +241,7 @@ class TestFlowCancel:
         assert flow["counts"] == {"completed": 1, "canceled": 3}
         assert await members(machine, flow_id, left=True) == []
 
-    async def test_past_the_grace_held_members_are_revoked(self, machine: Machine) -> None:
+    async def test_past_the_grace_held_members_are_revoked(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         await machine.take(2, ttl_ms=60_000)
         assert (await cancel_flow(machine, flow_id))["left"] == 2
@@ -247,7 +251,7 @@ class TestFlowCancel:
         assert {(await machine.get(each))["state"] for each in ids.values()} == {"canceled"}
         assert machine.told("flow_done") == [flow_id]
 
-    async def test_cancel_pending_lets_held_members_end(self, machine: Machine) -> None:
+    async def test_cancel_pending_lets_held_members_end(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["held", "ready"])
         [task] = await machine.take()
         assert await cancel_flow(machine, flow_id, "cancel_pending") == {"more": False, "left": 0}
@@ -256,7 +260,7 @@ class TestFlowCancel:
         assert (await machine.outcome("complete", task))["state"] == "completed"
         assert (await machine.flow_get(flow_id))["status"] == "cancelled"
 
-    async def test_flow_only_touches_no_member_but_none_can_be_claimed(self, machine: Machine) -> None:
+    async def test_flow_only_touches_no_member_but_none_can_be_claimed(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         [grant] = await machine.grant()
         assert await cancel_flow(machine, flow_id, "flow_only") == {"more": False, "left": 0}
@@ -268,7 +272,7 @@ class TestFlowCancel:
         assert await machine.grant(5) == []
         assert (await machine.get(ids["b"]))["state"] == "canceled"
 
-    async def test_a_retry_is_answered_as_the_first(self, machine: Machine) -> None:
+    async def test_a_retry_is_answered_as_the_first(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         await cancel_flow(machine, flow_id)
         revision = (await machine.flow_get(flow_id))["revision"]
@@ -276,14 +280,14 @@ class TestFlowCancel:
         assert again == {"status": "cancelled", "policy": "cancel_all", "ids": list(ids.values())}
         assert (await machine.flow_get(flow_id))["revision"] == revision
 
-    async def test_a_finished_flow_stays_finished(self, machine: Machine) -> None:
+    async def test_a_finished_flow_stays_finished(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
         [task] = await machine.take()
         await machine.outcome("complete", task)
         again = await cancel_flow(machine, flow_id)
         assert again["status"] == "finished" and not again["ids"]
 
-    async def test_expected_revision_and_unknown_flows(self, machine: Machine) -> None:
+    async def test_expected_revision_and_unknown_flows(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
         error = await machine.refused(
             RECONCILER, "flow_cancel", flow_id=flow_id, policy="cancel_all", grace_ms=0, expected_revision=9
@@ -293,12 +297,14 @@ class TestFlowCancel:
         error = await machine.refused(RECONCILER, "flow_cancel", flow_id=NOWHERE, policy="flow_only")
         assert error.code == "flow_not_found"
 
-    async def test_a_wide_flow_is_walked_in_slices_also_when_its_handler_died(self, machine: Machine) -> None:
+    async def test_a_wide_flow_is_walked_in_slices_also_when_its_handler_died(
+        self, machine: StateMachine
+    ) -> None:
         flow_id, ids = await machine.flow([f"m{n}" for n in range(120)])
         progress = await cancel_flow(machine, flow_id)
         assert progress == {"more": True, "left": 0}
         [item] = await backlog(machine)
-        assert (item["flow_id"], item["members"]) == (flow_id, 70)
+        assert (item["flow_id"], item["members"]) == (flow_id, 95)
         await machine.due(RECONCILER)
         assert (await machine(RECONCILER, "flow_cancel_progress", flow_id=flow_id))["more"]
         machine.skew_ms += 1_001
@@ -311,7 +317,7 @@ class TestFlowCancel:
         assert (await machine.flow_get(flow_id))["counts"] == {"canceled": 120}
         assert await backlog(machine) == []
 
-    async def test_a_member_that_does_not_exist_is_dropped_with_an_event(self, machine: Machine) -> None:
+    async def test_a_member_that_does_not_exist_is_dropped_with_an_event(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         await machine.stores[RECONCILER].execute("DEL", f"{machine.root}:{{0}}:x:{ids['a']}")
         assert await cancel_flow(machine, flow_id) == {"more": False, "left": 0}

@@ -5,36 +5,36 @@ from typing import Any
 
 import pytest
 
-from machine import Machine
 from penstock.ids import new_id
+from state_machine import StateMachine
 
 MINUTE = 60_000
 KEY, OTHER = "c/1/1/k", "c/1/1/other"
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
-async def admit(machine: Machine, token: str, slot: str, expires_at: int = 0) -> Any:
+async def admit(machine: StateMachine, token: str, slot: str, expires_at: int = 0) -> Any:
     """What has no room, or nothing."""
     question = {"limit": token, "slot": slot, "expires_at": expires_at, "from": 0}
     return await machine.stores["scheduler"].call(1, "admit", question)
 
 
-async def tell(machine: Machine, token: str, slot: str, expires_at: int) -> None:
+async def tell(machine: StateMachine, token: str, slot: str, expires_at: int) -> None:
     news = {"token": token, "slot": slot, "expires_at": expires_at, "began": True}
     await machine.stores["scheduler"].call(1, "slot", news)
 
 
-async def claim(machine: Machine, grant: list[Any], ttl_ms: int) -> dict[str, Any]:
+async def claim(machine: StateMachine, grant: list[Any], ttl_ms: int) -> dict[str, Any]:
     args = {"grant_id": grant[0], "execution_id": grant[1], "worker_id": "w", "verb": "any", "start": True}
     return await machine("lease-keeper", "claim", **args, lease_ttl_ms=ttl_ms)
 
 
-async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(machine: Machine) -> None:
+async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(machine: StateMachine) -> None:
     await machine.create(limit=KEY)
     [grant] = await machine.grant()
     slot = grant[6]
@@ -42,11 +42,11 @@ async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(m
     await claim(machine, grant, 10 * MINUTE)
     machine.skew_ms += MINUTE
     assert await admit(machine, KEY, "0-y|1")
-    assert machine.told("doubt") == [[0, KEY, slot]]
+    assert machine.told("slot_check") == [[0, KEY, slot]]
     ends = (await machine("scheduler", "slot_ends", slot=slot))["expires_at"]
     await tell(machine, KEY, slot, ends)
     assert await admit(machine, KEY, "0-y|1")
-    assert len(machine.told("doubt")) == 1, "there is no doubt any more"
+    assert len(machine.told("slot_check")) == 1, "there is no doubt any more"
 
     machine.skew_ms += 20 * MINUTE
     assert await admit(machine, KEY, "0-y|1")
@@ -56,7 +56,7 @@ async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(m
     assert not await admit(machine, KEY, "0-y|1")
 
 
-async def test_news_of_an_earlier_hold_free_nothing(machine: Machine) -> None:
+async def test_news_of_an_earlier_hold_free_nothing(machine: StateMachine) -> None:
     """Every scheduler acts on a hint: what one did, a slower one does again."""
     await machine.create(limit=KEY)
     slots: list[str] = []
@@ -78,7 +78,7 @@ async def test_news_of_an_earlier_hold_free_nothing(machine: Machine) -> None:
     assert not await admit(machine, KEY, "0-y|1")
 
 
-async def test_a_limit_waits_for_all_that_refused_it(machine: Machine) -> None:
+async def test_a_limit_waits_for_all_that_refused_it(machine: StateMachine) -> None:
     """Two of one limit: one was refused by the other's slot, the other by somebody else's."""
     both = f"{KEY}&{OTHER}"
     for limit in (both, both, KEY):
@@ -97,7 +97,7 @@ async def test_a_limit_waits_for_all_that_refused_it(machine: Machine) -> None:
     assert {grant[1] for grant in await machine.grant(3)} == {first[1], second[1]}
 
 
-async def test_what_never_began_has_used_nothing_up(machine: Machine) -> None:
+async def test_what_never_began_has_used_nothing_up(machine: StateMachine) -> None:
     quota_id = new_id(0)
     await machine(
         "scheduler", "quota_create", id=quota_id, max_concurrent=1, max_per_window=1, window_ms=MINUTE
@@ -110,7 +110,9 @@ async def test_what_never_began_has_used_nothing_up(machine: Machine) -> None:
     assert {grant[1], other[1]} == set(ids)
 
 
-async def test_a_full_window_tells_when_it_opens_also_while_all_slots_are_taken(machine: Machine) -> None:
+async def test_a_full_window_tells_when_it_opens_also_while_all_slots_are_taken(
+    machine: StateMachine,
+) -> None:
     quota_id = new_id(0)
     await machine(
         "scheduler", "quota_create", id=quota_id, max_concurrent=1, max_per_window=1, window_ms=MINUTE

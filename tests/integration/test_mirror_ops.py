@@ -6,47 +6,47 @@ from typing import Any
 
 import pytest
 
-from machine import Machine
 from penstock.ids import new_id
+from state_machine import StateMachine
 
 OBSERVER = "mirror-observer"
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
-async def mirror(machine: Machine, **more: Any) -> str:
+async def mirror(machine: StateMachine, **more: Any) -> str:
     args = {"controller_id": "c", "goal": "g", "owner": "o", "state": "{}", "completion": "manual", **more}
     return (await machine(OBSERVER, "create_mirrored", id=new_id(0), **args))["flow_id"]
 
 
 async def observe(
-    machine: Machine, flow_id: str, status: str, run_id: str = "r1", task: str = "compile", **more: Any
+    machine: StateMachine, flow_id: str, status: str, run_id: str = "r1", task: str = "compile", **more: Any
 ) -> dict[str, Any]:
     return await machine(
         OBSERVER, "observe", flow_id=flow_id, run_id=run_id, task=task, status=status, **more
     )
 
 
-async def steps(machine: Machine, flow_id: str) -> list[dict[str, Any]]:
+async def steps(machine: StateMachine, flow_id: str) -> list[dict[str, Any]]:
     return list((await machine(OBSERVER, "steps", flow_id=flow_id, after=0, limit=100, bytes=9999))["items"])
 
 
-async def dropped(machine: Machine, flow_id: str) -> list[str]:
+async def dropped(machine: StateMachine, flow_id: str) -> list[str]:
     """Why observations were dropped."""
     return [event[6] for event in await machine.events("flow", flow_id) if event[1] == "observation_dropped"]
 
 
-async def test_a_mirrored_flow_is_born_running(machine: Machine) -> None:
+async def test_a_mirrored_flow_is_born_running(machine: StateMachine) -> None:
     flow = await machine.flow_get(await mirror(machine))
     assert (flow["kind"], flow["status"], flow["revision"]) == ("mirrored", "running", 1)
 
 
-async def test_the_same_key_makes_one_flow(machine: Machine) -> None:
+async def test_the_same_key_makes_one_flow(machine: StateMachine) -> None:
     first = await mirror(machine, idempotency_key="k", digest="d")
     assert await mirror(machine, idempotency_key="k", digest="d") == first
     error = await machine.refused(
@@ -55,7 +55,7 @@ async def test_the_same_key_makes_one_flow(machine: Machine) -> None:
     assert error.code == "idempotency_conflict"
 
 
-async def test_a_step_is_inserted_then_updated(machine: Machine) -> None:
+async def test_a_step_is_inserted_then_updated(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     first = await observe(machine, flow_id, "running", observed_at=10, child_session_key="s")
     assert first["applied"] is True and (first["status"], first["observed_at"]) == ("running", 10)
@@ -69,13 +69,13 @@ async def test_a_step_is_inserted_then_updated(machine: Machine) -> None:
     assert await machine.names("flow", flow_id) == ["created", "observed", "observed"]
 
 
-async def test_without_an_instant_it_is_valkeys_now(machine: Machine) -> None:
+async def test_without_an_instant_it_is_valkeys_now(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     step = await observe(machine, flow_id, "running")
     assert step["observed_at"] == step["updated_at"]
 
 
-async def test_steps_are_listed_oldest_first_in_slices(machine: Machine) -> None:
+async def test_steps_are_listed_oldest_first_in_slices(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for n in range(5):
         await observe(machine, flow_id, "pending", run_id=f"r{9 - n}", result='"x"')
@@ -92,7 +92,7 @@ OBSERVED = [("pending", 10), ("running", 20), ("running", 30), ("succeeded", 40)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-async def test_in_any_order_the_newest_stands(machine: Machine, order: tuple[int, ...]) -> None:
+async def test_in_any_order_the_newest_stands(machine: StateMachine, order: tuple[int, ...]) -> None:
     flow_id = await mirror(machine)
     applied = 0
     for n in (*order, *order):
@@ -104,7 +104,7 @@ async def test_in_any_order_the_newest_stands(machine: Machine, order: tuple[int
     assert len(await machine.names("flow", flow_id)) == 1 + applied + len(await dropped(machine, flow_id))
 
 
-async def test_an_older_observation_is_dropped_with_an_event(machine: Machine) -> None:
+async def test_an_older_observation_is_dropped_with_an_event(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     await observe(machine, flow_id, "running", observed_at=20)
     late = await observe(machine, flow_id, "pending", observed_at=10)
@@ -113,7 +113,7 @@ async def test_an_older_observation_is_dropped_with_an_event(machine: Machine) -
     assert (await machine.flow_get(flow_id))["revision"] == 2
 
 
-async def test_without_instants_the_order_is_that_of_publishing(machine: Machine) -> None:
+async def test_without_instants_the_order_is_that_of_publishing(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for status, at, applied in (("running", 20, True), ("pending", 10, False), ("pending", 30, True)):
         assert (await observe(machine, flow_id, status, published_at=at, quiet=True))["applied"] is applied
@@ -121,14 +121,14 @@ async def test_without_instants_the_order_is_that_of_publishing(machine: Machine
     assert await dropped(machine, flow_id) == ["stale"]
 
 
-async def test_of_one_instant_the_further_status_wins(machine: Machine) -> None:
+async def test_of_one_instant_the_further_status_wins(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     await observe(machine, flow_id, "running", observed_at=20)
     assert (await observe(machine, flow_id, "pending", observed_at=20))["applied"] is False
     assert (await observe(machine, flow_id, "failed", observed_at=20))["applied"] is True
 
 
-async def test_a_terminal_step_keeps_its_status(machine: Machine) -> None:
+async def test_a_terminal_step_keeps_its_status(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     await observe(machine, flow_id, "succeeded", observed_at=10)
     for status in ("running", "failed", "cancelled"):
@@ -138,7 +138,7 @@ async def test_a_terminal_step_keeps_its_status(machine: Machine) -> None:
     assert later["applied"] is True and later["result"] == '"late"'
 
 
-async def test_a_message_is_applied_once(machine: Machine) -> None:
+async def test_a_message_is_applied_once(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for status in ("pending", "running"):
         await observe(machine, flow_id, status, message_id=status, quiet=True)
@@ -148,7 +148,7 @@ async def test_a_message_is_applied_once(machine: Machine) -> None:
     assert await dropped(machine, flow_id) == []
 
 
-async def test_a_repeat_after_a_lost_reply_changes_nothing(machine: Machine) -> None:
+async def test_a_repeat_after_a_lost_reply_changes_nothing(machine: StateMachine) -> None:
     flow_id = await mirror(machine, completion="all_steps")
     await observe(machine, flow_id, "succeeded", result="1")
     again = await observe(machine, flow_id, "succeeded", result="1")
@@ -157,7 +157,7 @@ async def test_a_repeat_after_a_lost_reply_changes_nothing(machine: Machine) -> 
 
 
 class TestCompletion:
-    async def test_manual_goes_on(self, machine: Machine) -> None:
+    async def test_manual_goes_on(self, machine: StateMachine) -> None:
         flow_id = await mirror(machine)
         await observe(machine, flow_id, "succeeded")
         assert (await machine.flow_get(flow_id))["status"] == "running"
@@ -165,7 +165,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("last", "ending"), [("succeeded", "finished"), ("failed", "failed"), ("cancelled", "finished")]
     )
-    async def test_all_steps(self, machine: Machine, last: str, ending: str) -> None:
+    async def test_all_steps(self, machine: StateMachine, last: str, ending: str) -> None:
         flow_id = await mirror(machine, completion="all_steps")
         await observe(machine, flow_id, "pending", run_id="a")
         await observe(machine, flow_id, "pending", run_id="b")
@@ -177,7 +177,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("status", "ending"), [("succeeded", "finished"), ("failed", "failed"), ("cancelled", "cancelled")]
     )
-    async def test_on_task(self, machine: Machine, status: str, ending: str) -> None:
+    async def test_on_task(self, machine: StateMachine, status: str, ending: str) -> None:
         flow_id = await mirror(machine, completion="on_task", completion_task="report")
         await observe(machine, flow_id, "failed", run_id="a")
         await observe(machine, flow_id, "running", run_id="b", task="report")
@@ -185,7 +185,7 @@ class TestCompletion:
         await observe(machine, flow_id, status, run_id="b", task="report")
         assert (await machine.flow_get(flow_id))["status"] == ending
 
-    async def test_with_cancel_intent_it_is_cancelled(self, machine: Machine) -> None:
+    async def test_with_cancel_intent_it_is_cancelled(self, machine: StateMachine) -> None:
         flow_id = await mirror(machine, completion="all_steps")
         await observe(machine, flow_id, "running")
         await machine("cancel-reconciler", "flow_request_cancel", flow_id=flow_id)
@@ -194,7 +194,7 @@ class TestCompletion:
 
 
 class TestRefused:
-    async def test_a_flow_that_ended_takes_no_more(self, machine: Machine) -> None:
+    async def test_a_flow_that_ended_takes_no_more(self, machine: StateMachine) -> None:
         flow_id = await mirror(machine)
         await observe(machine, flow_id, "running", observed_at=10)
         await machine("cancel-reconciler", "flow_cancel", flow_id=flow_id, policy="cancel_all", grace_ms=0)
@@ -205,7 +205,7 @@ class TestRefused:
         assert await dropped(machine, flow_id) == ["flow_terminal"]
         assert (await steps(machine, flow_id))[0]["status"] == "running"
 
-    async def test_unknown_and_managed_flows(self, machine: Machine) -> None:
+    async def test_unknown_and_managed_flows(self, machine: StateMachine) -> None:
         observation = {"run_id": "r", "task": "t", "status": "running"}
         error = await machine.refused(OBSERVER, "observe", flow_id=NOWHERE, **observation)
         assert error.code == "flow_not_found"
@@ -216,7 +216,7 @@ class TestRefused:
         assert error.code == "flow_not_found"
 
 
-async def test_a_managed_flows_members_appear_as_steps(machine: Machine) -> None:
+async def test_a_managed_flows_members_appear_as_steps(machine: StateMachine) -> None:
     flow_id, ids = await machine.flow(["done", "held", "ready", "later"], [("ready", "later")])
     tasks = {task["execution_id"]: task for task in await machine.take(2)}
     await machine.outcome("complete", tasks[ids["done"]], result="[7]")
@@ -231,7 +231,7 @@ async def test_a_managed_flows_members_appear_as_steps(machine: Machine) -> None
     assert found[0]["run_id"] == ids["done"] and found[0]["result"] == "[7]"
 
 
-async def test_retention_takes_the_steps_along(machine: Machine) -> None:
+async def test_retention_takes_the_steps_along(machine: StateMachine) -> None:
     flow_id = await mirror(machine, completion="all_steps")
     await observe(machine, flow_id, "succeeded")
     machine.skew_ms += 8 * 24 * 3_600_000

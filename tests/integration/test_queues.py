@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from machine import Machine
 from penstock.ids import new_id
+from state_machine import StateMachine
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
@@ -23,32 +23,32 @@ def grant(most: int = 1, *capabilities: str) -> tuple[int, str, dict[str, Any]]:
     return 0, "grant", {"worker_id": "w", "lanes": ["default"], "capabilities": capabilities, "max": most}
 
 
-async def granted(machine: Machine, *calls: Any) -> list[int]:
+async def granted(machine: StateMachine, *calls: Any) -> list[int]:
     """All in one FCALL: how many each grant got."""
     replies = await machine.stores["scheduler"].call_many(calls)
     return [len(reply["grants"]) for reply in replies if "grants" in reply]
 
 
-async def test_what_joins_a_queue_that_ran_dry_in_the_same_call_is_found(machine: Machine) -> None:
+async def test_what_joins_a_queue_that_ran_dry_in_the_same_call_is_found(machine: StateMachine) -> None:
     for fair in ({}, {"fairness_key": "a"}, {"fairness_key": "b", "capabilities": ["gpu"]}):
         counts = await granted(machine, create(**fair), grant(1, "gpu"), grant(1, "gpu"), create(**fair))
         assert counts == [1, 0]
         assert await granted(machine, grant(1, "gpu")) == [1]
 
 
-async def test_a_worker_that_asks_for_one_meets_tenants_that_have_work(machine: Machine) -> None:
+async def test_a_worker_that_asks_for_one_meets_tenants_that_have_work(machine: StateMachine) -> None:
     await granted(machine, *(create(fairness_key=f"t{n}") for n in range(20)))
     for _ in range(20):
         assert await granted(machine, grant(1)) == [1]
     assert await granted(machine, grant(1)) == [0]
 
 
-async def test_many_grants_of_one_call_do_not_meet(machine: Machine) -> None:
+async def test_many_grants_of_one_call_do_not_meet(machine: StateMachine) -> None:
     counts = await granted(machine, *(create() for _ in range(40)), *(grant(3) for _ in range(20)))
     assert counts == [3] * 13 + [1] + [0] * 6
 
 
-async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: Machine) -> None:
+async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: StateMachine) -> None:
     big = [create(fairness_key="big", capabilities=["gpu"]) for _ in range(30)]
     await granted(machine, *big, *(create(fairness_key="big") for _ in range(30)))
     small = [create(fairness_key="small") for _ in range(10)]
@@ -58,7 +58,7 @@ async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: M
     assert len(ids & {each[1] for each in reply["grants"]}) == 10
 
 
-async def test_a_limit_that_ran_dry_hides_no_other(machine: Machine) -> None:
+async def test_a_limit_that_ran_dry_hides_no_other(machine: StateMachine) -> None:
     """A worker that asks for one looks past the limits that have nothing left."""
     for n in range(3):
         assert await granted(machine, create(limit=f"c/0/9/k{n}")) == []
@@ -69,7 +69,7 @@ async def test_a_limit_that_ran_dry_hides_no_other(machine: Machine) -> None:
     assert await granted(machine, grant(1)) == [1]
 
 
-async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Machine) -> None:
+async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: StateMachine) -> None:
     """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
     store, token = machine.stores["scheduler"], "c/1/1/k"
     asks: list[dict[str, Any]] = [
@@ -83,7 +83,7 @@ async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Mac
     assert machine.told("unblock") == [[0, token, 8]]
 
 
-async def test_what_joins_a_blocked_queue_in_the_call_that_opens_it_is_found(machine: Machine) -> None:
+async def test_what_joins_a_blocked_queue_in_the_call_that_opens_it_is_found(machine: StateMachine) -> None:
     token = "c/0/1/k"
     await machine.create(limit=token)
     [task] = await machine.take()

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from machine import Machine
 from penstock_signal_router.tokens import Facts, Key, Ring, Token, Tokens
+from state_machine import StateMachine
 
 FACTS = Facts("0-0192e4a0-0000-7000-8000-000000000001", "0-0192e4a0-0000-7000-8000-000000000000", "k", 1000)
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
@@ -72,14 +72,14 @@ def test_secrets_do_not_show() -> None:
     assert "hush" not in repr(ring)
 
 
-async def test_all_routers_share_the_ring_that_the_first_one_made(machine: Machine) -> None:
+async def test_all_routers_share_the_ring_that_the_first_one_made(machine: StateMachine) -> None:
     store = machine.stores["signal-router"]
     rings = await asyncio.gather(*(Tokens(store, lambda: 0).ring() for _ in range(5)))
     assert len({ring.mint(FACTS) for ring in rings}) == 1
 
 
 async def test_an_unknown_key_is_looked_for_once_in_a_while(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: StateMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = machine.stores["signal-router"]
     tokens = Tokens(store, lambda: 0)

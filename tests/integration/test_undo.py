@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from machine import Machine
 from penstock.errors import PenstockError
 from penstock.ids import new_id
 from penstock.store.library import assemble
 from servers import valkey_server
+from state_machine import StateMachine
 
 FAILING_OPS = """
 do
@@ -79,21 +79,21 @@ def own_valkey_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def machine(own_valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(own_valkey_url) as machine:
+async def machine(own_valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(own_valkey_url) as machine:
         load = ("FUNCTION", "LOAD", "REPLACE", assemble()[0] + FAILING_OPS)
         await machine.stores["scheduler"].execute(*load)
         yield machine
 
 
-async def contents(machine: Machine) -> dict[str, bytes]:
+async def contents(machine: StateMachine) -> dict[str, bytes]:
     """Everything under the machine's root."""
     store = machine.stores["scheduler"]
     names = await store.execute("KEYS", f"{machine.root}:*")
     return {name.decode(): await store.execute("DUMP", name) for name in sorted(names)}
 
 
-async def held_member(machine: Machine) -> tuple[str, dict[str, Any]]:
+async def held_member(machine: StateMachine) -> tuple[str, dict[str, Any]]:
     """A member of a flow that runs, has a parent's worth of company, and a large input; its flow and its task."""
     flow_id, members = await machine.flow(["first", "second"], [("first", "second")])
     [task] = await machine.take()
@@ -123,7 +123,7 @@ def spoil(task: dict[str, Any], op: str = "spoil", **more: Any) -> tuple[int, st
         ("bad_record", {}),
     ],
 )
-async def test_an_op_that_fails_changes_nothing(machine: Machine, op: str, more: dict[str, Any]) -> None:
+async def test_an_op_that_fails_changes_nothing(machine: StateMachine, op: str, more: dict[str, Any]) -> None:
     _, task = await held_member(machine)
     other = await machine.create(lane="new")
     before, told = await contents(machine), len(machine.hints)
@@ -134,7 +134,7 @@ async def test_an_op_that_fails_changes_nothing(machine: Machine, op: str, more:
     assert machine.hints[told:] == []
 
 
-async def test_neighbours_of_an_op_that_fails_keep_what_they_did(machine: Machine) -> None:
+async def test_neighbours_of_an_op_that_fails_keep_what_they_did(machine: StateMachine) -> None:
     """Those before it in the same call, of which it touched the same records, and those behind it."""
     flow_id, task = await held_member(machine)
     lonely = await machine.create(lane="elsewhere")
@@ -153,7 +153,7 @@ async def test_neighbours_of_an_op_that_fails_keep_what_they_did(machine: Machin
     assert machine.told("cancel") == []
 
 
-async def test_a_part_that_fails_is_taken_back_alone(machine: Machine) -> None:
+async def test_a_part_that_fails_is_taken_back_alone(machine: StateMachine) -> None:
     _, task = await held_member(machine)
     args = {"execution_id": task["execution_id"], "new_id": new_id(0)}
     reply = await machine("scheduler", "spoil_within", **args)
@@ -163,7 +163,7 @@ async def test_a_part_that_fails_is_taken_back_alone(machine: Machine) -> None:
 
 
 async def test_a_graph_that_fails_hurts_no_command(
-    machine: Machine, caplog: pytest.LogCaptureFixture
+    machine: StateMachine, caplog: pytest.LogCaptureFixture
 ) -> None:
     flow_id, task = await held_member(machine)
     execution_id = new_id(0)
@@ -182,7 +182,7 @@ async def test_a_graph_that_fails_hurts_no_command(
     assert len(machine.told("faults")) == 2
 
 
-async def test_a_due_handler_that_fails_changes_nothing(machine: Machine) -> None:
+async def test_a_due_handler_that_fails_changes_nothing(machine: StateMachine) -> None:
     execution_id = await machine.create(run_at=4_000_000_000_000)
     await machine.create(lane="new")
     machine.skew_ms = 4_000_000_000_000

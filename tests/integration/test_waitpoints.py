@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from machine import Machine
 from penstock.errors import PenstockError
 from penstock.ids import new_id
 from penstock.messages.signals import Condition
 from penstock_signal_router.conditions import MAX_DEPTH, MAX_NODES, compiled
+from state_machine import StateMachine
 
 ROUTER = "signal-router"
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
@@ -19,8 +19,8 @@ APPROVED = {"name": "approved"}
 
 
 @pytest.fixture
-async def machine(valkey_url: str) -> AsyncIterator[Machine]:
-    async with Machine.open(valkey_url) as machine:
+async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
+    async with StateMachine.open(valkey_url) as machine:
         yield machine
 
 
@@ -32,14 +32,14 @@ def condition(tree: dict[str, Any] | None) -> dict[str, Any] | None:
     return compiled(msgspec.convert(tree, Condition | None))
 
 
-async def begin(machine: Machine, **spec: Any) -> dict[str, Any]:
+async def begin(machine: StateMachine, **spec: Any) -> dict[str, Any]:
     await machine.create(**spec)
     [task] = await machine.take()
     return task
 
 
 async def waitpoint(
-    machine: Machine, task: dict[str, Any], key: str = "k", expires_in_ms: int = DAY_MS
+    machine: StateMachine, task: dict[str, Any], key: str = "k", expires_in_ms: int = DAY_MS
 ) -> str:
     args = {"id": new_id(0), "waitpoint_key": key, "expires_in_ms": expires_in_ms}
     return (await machine(ROUTER, "create", **fence(task), **args))["waitpoint_id"]
@@ -50,22 +50,24 @@ def suspension(task: dict[str, Any], tree: dict[str, Any] | None = None, **more:
     return {**fence(task), **args, "condition": condition(tree), **more}
 
 
-async def suspend(machine: Machine, task: dict[str, Any], tree: Any = None, **more: Any) -> dict[str, Any]:
+async def suspend(
+    machine: StateMachine, task: dict[str, Any], tree: Any = None, **more: Any
+) -> dict[str, Any]:
     return await machine(ROUTER, "suspend", **suspension(task, tree, **more))
 
 
-async def signal(machine: Machine, to: str, name: str, signal_id: str | None = None, **more: Any) -> str:
+async def signal(machine: StateMachine, to: str, name: str, signal_id: str | None = None, **more: Any) -> str:
     args = {"waitpoint_id": to, "signal_id": signal_id or new_id(0), "name": name, **more}
     return (await machine(ROUTER, "deliver", **args))["effect"]
 
 
-async def resumed_by(machine: Machine, task: dict[str, Any]) -> list[str]:
+async def resumed_by(machine: StateMachine, task: dict[str, Any]) -> list[str]:
     reply = await machine(ROUTER, "resumed_by", **fence(task), skip=0, limit=1000)
     return [item["name"] for item in reply["items"]]
 
 
 class TestSignals:
-    async def test_a_signal_resumes_and_is_handed_to_the_next_lease(self, machine: Machine) -> None:
+    async def test_a_signal_resumes_and_is_handed_to_the_next_lease(self, machine: StateMachine) -> None:
         task = await begin(machine)
         reply = await suspend(machine, task, APPROVED)
         waiting = reply["waitpoint_id"]
@@ -92,13 +94,15 @@ class TestSignals:
             "suspended", "resumed", "leased", "started",
         ]  # fmt: skip
 
-    async def test_the_grant_of_a_resumed_one_says_so(self, machine: Machine) -> None:
+    async def test_the_grant_of_a_resumed_one_says_so(self, machine: StateMachine) -> None:
         task = await begin(machine)
         await signal(machine, (await suspend(machine, task))["waitpoint_id"], "x")
         [[_, execution_id, resumed, reclaim, _]] = await machine.grant()
         assert (execution_id, resumed, reclaim) == (task["execution_id"], True, False)
 
-    async def test_early_signals_are_buffered_and_meet_the_condition_at_once(self, machine: Machine) -> None:
+    async def test_early_signals_are_buffered_and_meet_the_condition_at_once(
+        self, machine: StateMachine
+    ) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         assert await signal(machine, pending, "approved", "s1", payload="[]") == "buffered"
@@ -120,7 +124,7 @@ class TestSignals:
         [again] = await machine.take()
         assert again["resumed"] and await resumed_by(machine, again) == ["approved"]
 
-    async def test_buffered_signals_count_towards_what_is_still_missing(self, machine: Machine) -> None:
+    async def test_buffered_signals_count_towards_what_is_still_missing(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         await signal(machine, pending, "approved")
@@ -130,7 +134,7 @@ class TestSignals:
         [again] = await machine.take()
         assert await resumed_by(machine, again) == ["approved", "approved"]
 
-    async def test_resumed_by_comes_in_pages(self, machine: Machine) -> None:
+    async def test_resumed_by_comes_in_pages(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         for number in range(5):
@@ -142,7 +146,7 @@ class TestSignals:
         assert (first["more"], rest["more"]) == (True, False)
 
     async def test_signals_of_an_earlier_suspension_or_attempt_are_not_answered(
-        self, machine: Machine
+        self, machine: StateMachine
     ) -> None:
         task = await begin(machine, max_attempts=2, backoff={"delay_ms": 10})
         await signal(machine, (await suspend(machine, task))["waitpoint_id"], "first")
@@ -193,7 +197,9 @@ class TestConditions:
             ),
         ],
     )  # fmt: skip
-    async def test_evaluation(self, machine: Machine, tree: Any, signals: list[str], met_at: int) -> None:
+    async def test_evaluation(
+        self, machine: StateMachine, tree: Any, signals: list[str], met_at: int
+    ) -> None:
         task = await begin(machine)
         waiting = (await suspend(machine, task, tree))["waitpoint_id"]
         effects: list[str] = []
@@ -232,20 +238,20 @@ class TestConditions:
 
 
 class TestSuspend:
-    async def test_a_repeat_is_answered_as_the_first(self, machine: Machine) -> None:
+    async def test_a_repeat_is_answered_as_the_first(self, machine: StateMachine) -> None:
         task = await begin(machine)
         first = await suspend(machine, task, APPROVED)
         assert await suspend(machine, task, APPROVED) == first
         error = await machine.refused(ROUTER, "create", **fence(task), id=new_id(0), waitpoint_key="k")
         assert error.code == "stale_lease"
 
-    async def test_only_what_runs_can_be_suspended(self, machine: Machine) -> None:
+    async def test_only_what_runs_can_be_suspended(self, machine: StateMachine) -> None:
         await machine.create()
         [task] = await machine.take(start=False)
         error = await machine.refused(ROUTER, "suspend", **suspension(task))
         assert (error.code, error.detail) == ("illegal_transition", {"from": "leased", "to": "suspended"})
 
-    async def test_fences(self, machine: Machine) -> None:
+    async def test_fences(self, machine: StateMachine) -> None:
         task = await begin(machine)
         for wrong in ({"lease_id": "x"}, {"lease_epoch": 9}, {"attempt_index": 9}):
             error = await machine.refused(ROUTER, "suspend", **(suspension(task) | wrong))
@@ -256,7 +262,7 @@ class TestSuspend:
         error = await machine.refused(ROUTER, "suspend", **suspension(task))
         assert error.code == "execution_not_active"
 
-    async def test_unknown_foreign_and_ended_waitpoints(self, machine: Machine) -> None:
+    async def test_unknown_foreign_and_ended_waitpoints(self, machine: StateMachine) -> None:
         task = await begin(machine)
         other = await begin(machine)
         foreign = await waitpoint(machine, other)
@@ -267,13 +273,13 @@ class TestSuspend:
             assert error.code == "waitpoint_not_found"
         assert (await machine.get(task["execution_id"]))["state"] == "running"
 
-    async def test_a_pending_key_must_be_named_by_its_id(self, machine: Machine) -> None:
+    async def test_a_pending_key_must_be_named_by_its_id(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task, "approval")
         error = await machine.refused(ROUTER, "suspend", **suspension(task, waitpoint_key="approval"))
         assert (error.code, error.detail) == ("waitpoint_pending_use_buffer", {"waitpoint_id": pending})
 
-    async def test_what_is_to_be_canceled_is_canceled(self, machine: Machine) -> None:
+    async def test_what_is_to_be_canceled_is_canceled(self, machine: StateMachine) -> None:
         task = await begin(machine)
         await machine(
             "cancel-reconciler", "cancel", execution_id=task["execution_id"], reason="no", grace_ms=1000
@@ -288,7 +294,7 @@ class TestTimeouts:
         ("behavior", "state", "event"),
         [("fail", "failed", "failed"), ("cancel", "canceled", "canceled"), ("resume", "ready", "resumed")],
     )
-    async def test_behaviors(self, machine: Machine, behavior: str, state: str, event: str) -> None:
+    async def test_behaviors(self, machine: StateMachine, behavior: str, state: str, event: str) -> None:
         task = await begin(machine, max_attempts=3)
         waiting = (await suspend(machine, task, timeout_ms=500, timeout_behavior=behavior))["waitpoint_id"]
         machine.skew_ms += 400
@@ -305,7 +311,7 @@ class TestTimeouts:
         assert await signal(machine, waiting, "late") == "ignored"
         assert "closed" in await machine.names("waitpoint", waiting)
 
-    async def test_escalate_tells_once_and_waits_on(self, machine: Machine) -> None:
+    async def test_escalate_tells_once_and_waits_on(self, machine: StateMachine) -> None:
         task = await begin(machine)
         reply = await suspend(machine, task, timeout_ms=500, timeout_behavior="escalate")
         machine.skew_ms += 501
@@ -316,7 +322,7 @@ class TestTimeouts:
         assert (await machine.names("execution", task["execution_id"])).count("escalated") == 1
         assert await signal(machine, reply["waitpoint_id"], "x") == "resumed"
 
-    async def test_a_timeout_in_time_for_a_signal_is_forgotten(self, machine: Machine) -> None:
+    async def test_a_timeout_in_time_for_a_signal_is_forgotten(self, machine: StateMachine) -> None:
         task = await begin(machine)
         reply = await suspend(machine, task, timeout_ms=500)
         await signal(machine, reply["waitpoint_id"], "x")
@@ -324,14 +330,16 @@ class TestTimeouts:
         await machine.due(ROUTER)
         assert (await machine.get(task["execution_id"]))["state"] == "ready"
 
-    async def test_the_due_loop_hears_of_it(self, machine: Machine) -> None:
+    async def test_the_due_loop_hears_of_it(self, machine: StateMachine) -> None:
         task = await begin(machine)
         await suspend(machine, task, timeout_ms=500)
         assert any(ROUTER in hints.get("due", {}) for hints in machine.hints)
 
 
 class TestLife:
-    async def test_the_same_key_is_the_same_waitpoint_while_it_is_pending(self, machine: Machine) -> None:
+    async def test_the_same_key_is_the_same_waitpoint_while_it_is_pending(
+        self, machine: StateMachine
+    ) -> None:
         task = await begin(machine)
         first = await waitpoint(machine, task, "a")
         assert await waitpoint(machine, task, "a") == first
@@ -341,7 +349,7 @@ class TestLife:
         [task] = await machine.take()
         assert await waitpoint(machine, task, "a") != first
 
-    async def test_pending_ones_expire(self, machine: Machine) -> None:
+    async def test_pending_ones_expire(self, machine: StateMachine) -> None:
         task = await begin(machine)
         ids = [await waitpoint(machine, task, key, expires_in_ms=100) for key in ("a", "b")]
         machine.skew_ms += 101
@@ -351,7 +359,9 @@ class TestLife:
         for each in ids:
             assert await machine.names("waitpoint", each) == ["created", "expired", "signal_ignored"]
 
-    async def test_pending_ones_outlive_a_lost_lease_but_not_their_attempt(self, machine: Machine) -> None:
+    async def test_pending_ones_outlive_a_lost_lease_but_not_their_attempt(
+        self, machine: StateMachine
+    ) -> None:
         task = await begin(machine, max_attempts=2, backoff={"delay_ms": 10})
         pending = await waitpoint(machine, task)
         machine.skew_ms += 60_000
@@ -362,7 +372,7 @@ class TestLife:
         assert await signal(machine, pending, "x") == "ignored"
         assert (await machine.names("waitpoint", pending))[-2:] == ["closed", "signal_ignored"]
 
-    async def test_the_end_of_the_execution_closes_them(self, machine: Machine) -> None:
+    async def test_the_end_of_the_execution_closes_them(self, machine: StateMachine) -> None:
         task = await begin(machine)
         ids = [await waitpoint(machine, task, key) for key in ("a", "b")]
         await suspend(machine, task, waitpoint_id=ids[0])
@@ -370,7 +380,7 @@ class TestLife:
         for each in ids:
             assert await signal(machine, each, "x") == "ignored"
 
-    async def test_nothing_is_left_behind(self, machine: Machine) -> None:
+    async def test_nothing_is_left_behind(self, machine: StateMachine) -> None:
         task = await begin(machine)
         ids = [await waitpoint(machine, task, key) for key in ("a", "b", "c")]
         await signal(machine, ids[0], "x", payload="1")
@@ -393,7 +403,9 @@ class TestLife:
         keys = {key.decode().split("}:")[1] for key in await store.execute("KEYS", f"{machine.root}:*")}
         assert keys == {"outbox", "partitions"}
 
-    async def test_a_full_waitpoint_refuses_new_signals_but_knows_repeats(self, machine: Machine) -> None:
+    async def test_a_full_waitpoint_refuses_new_signals_but_knows_repeats(
+        self, machine: StateMachine
+    ) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         store = machine.stores[ROUTER]
@@ -410,7 +422,7 @@ class TestLife:
         reply = await suspend(machine, task, tree, waitpoint_id=pending)
         assert reply["outcome"] == "already_satisfied" and len(reply["items"]) == 1000
 
-    async def test_a_waitpoint_holds_so_many_bytes(self, machine: Machine) -> None:
+    async def test_a_waitpoint_holds_so_many_bytes(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         payload = f'"{"x" * 1_048_000}"'
@@ -421,7 +433,7 @@ class TestLife:
         )
         assert error.code == "payload_too_large"
 
-    async def test_an_execution_has_so_many_waitpoints(self, machine: Machine) -> None:
+    async def test_an_execution_has_so_many_waitpoints(self, machine: StateMachine) -> None:
         task = await begin(machine)
         for number in range(64):
             await waitpoint(machine, task, f"k{number}")
@@ -430,7 +442,7 @@ class TestLife:
 
 
 class TestRejections:
-    async def test_events_of_refused_tokens_are_few(self, machine: Machine) -> None:
+    async def test_events_of_refused_tokens_are_few(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         for _ in range(30):
@@ -443,7 +455,7 @@ class TestRejections:
         await machine(ROUTER, "reject", waitpoint_id=pending, reason="wrong")
         assert len(await machine.names("waitpoint", pending)) == 12
 
-    async def test_events_hold_no_payload(self, machine: Machine) -> None:
+    async def test_events_hold_no_payload(self, machine: StateMachine) -> None:
         task = await begin(machine)
         pending = await waitpoint(machine, task)
         await signal(machine, pending, "n", "s1", payload='"private"', source="me")

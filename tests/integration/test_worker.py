@@ -24,9 +24,9 @@ from penstock.bus.connection import connect
 from penstock.bus.endpoints import Call, Endpoints
 from penstock.clock import ValkeyClock
 from penstock.messages.leases import TaskMessage
-from penstock.worker import outcomes
-from penstock.worker.lease import Lease
-from penstock.worker.trouble import Trouble
+from penstock.worker import _outcomes as outcomes
+from penstock.worker._leases import Lease
+from penstock.worker._outages import OutageLog
 from servers import NatsServer, free_port
 
 Script = Callable[[Any], Any]
@@ -758,20 +758,20 @@ async def test_no_work_is_said_once_and_so_is_its_end(
     assert caplog.text.count("work is answered again") == 1
 
 
-def test_trouble_is_said_less_and_less_often(
+def test_outages_is_said_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trouble = Trouble()
+    outages = OutageLog()
     said: list[int] = []
     for second in range(100):
         monkeypatch.setattr(time, "monotonic", lambda now=second: float(now))
-        trouble.because(errors.make("timeout"))
+        outages.failed(errors.make("timeout"))
         if caplog.records:
             said.append(second)
             caplog.clear()
     assert said == [0, 5, 15, 35, 75]
-    trouble.over()
-    trouble.because(errors.make("timeout"))
+    outages.recovered()
+    outages.failed(errors.make("timeout"))
     assert len(caplog.records) == 1
 
 

@@ -18,12 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from profile_of_models import PROFILE
 from redis import Redis
 from reference import GRANT_TTL, HELD, RETENTION, TERMINAL, Fence, Job, Refused
-from rooms import Rooms
+from state_dump import StateDump
 
 import servers
-from machine import Machine
 from penstock.errors import PenstockError
 from penstock.ids import new_id
+from state_machine import StateMachine
 
 HALF = 30_000
 MINUTE = 2 * HALF
@@ -147,10 +147,10 @@ class Executions(RuleBasedStateMachine):
     def open(self, commands: list[Command]) -> None:
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(Machine.open(self.valkey_url, LIMITS))
+        opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
         self.machine = self.runner.run(opening)
         self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
-        self.rooms = Rooms(self.redis, self.machine.root, RETENTION)
+        self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         seconds, micros = self.redis.time()
         self.base = seconds * 1000 + micros // 1000
         self.jobs: list[Job] = []

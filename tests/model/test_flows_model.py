@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
 from redis import Redis
-from rooms import Rooms
+from state_dump import StateDump
 
 import servers
-from machine import Machine
 from penstock.errors import PenstockError
 from penstock.ids import new_id
+from state_machine import StateMachine
 
 RETENTION = 7 * 86_400_000
 LEASE_MS = 30_000
@@ -59,9 +59,9 @@ class Flows(RuleBasedStateMachine):
         members, edges, joins = graph
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
-        self.machine = self.runner.run(self.stack.enter_async_context(Machine.open(self.valkey_url)))
+        self.machine = self.runner.run(self.stack.enter_async_context(StateMachine.open(self.valkey_url)))
         self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
-        self.rooms = Rooms(self.redis, self.machine.root, RETENTION)
+        self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         self.flow = Flow(members)
         self.ids = {member.key: new_id(0) for member in members}
         self.held: dict[str, dict[str, Any]] = {}

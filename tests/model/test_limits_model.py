@@ -19,9 +19,9 @@ from profile_of_models import PROFILE
 from redis import Redis
 
 import servers
-from machine import Machine
 from penstock.errors import PenstockError
 from penstock.ids import new_id, partition_of
+from state_machine import StateMachine
 
 HALF = 30_000
 MINUTE = 2 * HALF
@@ -110,7 +110,7 @@ class Limits(RuleBasedStateMachine):
         """An example is about a few of the limits, and about one kind of trouble with the mail."""
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(Machine.open(self.valkey_url, LIMITS))
+        opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
         self.machine = self.runner.run(opening)
         self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
         self.jobs: dict[str, Job] = {}
@@ -175,7 +175,7 @@ class Limits(RuleBasedStateMachine):
             return replies
         for topics in hints:
             self.mail += [
-                (name, item) for name in ("slot", "doubt", "unblock") for item in topics.get(name, ())
+                (name, item) for name in ("slot", "slot_check", "unblock") for item in topics.get(name, ())
             ]
         return replies
 
@@ -410,7 +410,7 @@ class Limits(RuleBasedStateMachine):
                 partition, token, slot, expires_at, *began = item
                 args = {"token": token, "slot": slot, "expires_at": expires_at, "began": [*began, True][0]}
                 self._call("scheduler", partition, "slot", **args)
-            case "doubt":
+            case "slot_check":
                 partition, token, slot = item
                 ends = self._call("scheduler", partition, "slot_ends", slot=slot)["expires_at"]
                 self.mail.append(("slot", [_home(token), token, slot, ends]))

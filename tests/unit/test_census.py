@@ -9,7 +9,7 @@ from census import analysis, flow
 from census.analysis import FileCensus
 from census.trail import AuditTrail
 from penstock import AuditEvent, verbs
-from penstock.client.options import request_of
+from penstock.client._options import request_of
 from penstock.messages.common import Record
 
 SOURCE = b'''\

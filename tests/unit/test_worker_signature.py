@@ -9,9 +9,9 @@ import pytest
 from msgspec import Raw
 
 from penstock import Fail, Retry, Task
-from penstock.worker.errors import category_of, milliseconds, reason_of
-from penstock.worker.invoke import Handler, InvalidInput
-from penstock.worker.signals import condition_of
+from penstock.worker._errors import category_of, milliseconds, reason_of
+from penstock.worker._invoke import Handler, InvalidInput
+from penstock.worker._signals import condition_of
 
 
 class Mail(msgspec.Struct):

@@ -28,7 +28,7 @@ function ops.usage(a)
 end
 
 -- budget_breach: third step, where the execution is: the lease ends. args: execution_id, lease_id, budget_id, breach (suspend |
--- fail), dimension, urge. reply: {state, suspended}. errors: none. events: suspended, failed or canceled.
+-- fail), dimension, tell_worker. reply: {state, suspended}. errors: none. events: suspended, failed or canceled.
 function ops.budget_breach(a)
   local x = Records.edit('x', a.execution_id)
   if not x then return { suspended = false } end

@@ -51,8 +51,8 @@ class Admission:
             ]
         )
 
-    def doubt(self, _partition: int, slots: Any) -> None:
-        """The `doubt` hint: [partition of its execution, token, slot] each."""
+    def slot_check(self, _partition: int, slots: Any) -> None:
+        """The `slot_check` hint: [partition of its execution, token, slot] each."""
         self._spawn(self._ask_after(slots))
 
     async def _ask_after(self, slots: list[tuple[int, str, str]]) -> None:

@@ -48,8 +48,8 @@ class Work:
         # Versions are never used twice: what was dry at one version is dry at no other.
         self._versions = itertools.count(1)
         self._swept = 0
-        self._news: dict[tuple[int, str], int] = {}
-        self._dry: dict[tuple[int, str, Profile], int] = {}
+        self._announced: dict[tuple[int, str], int] = {}
+        self._exhausted: dict[tuple[int, str, Profile], int] = {}
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -110,7 +110,7 @@ class Work:
     def ready(self, partition: int, lanes: Any) -> None:
         """The `ready` hint: these lanes got work in this partition."""
         for lane in lanes:
-            self._news[partition, lane] = next(self._versions)
+            self._announced[partition, lane] = next(self._versions)
         self._wake()
 
     def expect(self, places: Places) -> None:
@@ -135,8 +135,8 @@ class Work:
 
     def forget(self) -> None:
         """Every lane may have work: also for a question that is under way and will be answered "nothing more"."""
-        self._dry.clear()
-        self._news.clear()
+        self._exhausted.clear()
+        self._announced.clear()
         self._swept = next(self._versions)
         self._wake()
 
@@ -166,7 +166,7 @@ class Work:
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
         """Whether there is a place left to look: even who does not wait gets what is there."""
         partitions = range(self._store.partitions)
-        return parked.asked < ROUNDS and any(self._wet(p, profile) for p in partitions)
+        return parked.asked < ROUNDS and any(self._may_have_work(p, profile) for p in partitions)
 
     def _wake(self) -> None:
         if self._running is None:
@@ -196,7 +196,7 @@ class Work:
             if not line:
                 del self._lines[profile]
                 continue
-            partitions = [p for p in range(self._store.partitions) if self._wet(p, profile)]
+            partitions = [p for p in range(self._store.partitions) if self._may_have_work(p, profile)]
             if not partitions:
                 continue
             takers: list[Parked] = []
@@ -211,15 +211,15 @@ class Work:
                 asks.append(Ask(profile, partitions, takers))
         return asks
 
-    def _wet(self, partition: int, profile: Profile) -> bool:
+    def _may_have_work(self, partition: int, profile: Profile) -> bool:
         return any(
-            self._dry.get((partition, lane, profile)) != self._version(partition, lane)
+            self._exhausted.get((partition, lane, profile)) != self._version(partition, lane)
             for lane in profile.lanes
         )
 
     def _version(self, partition: int, lane: str) -> int:
         """Another one after each hint about the lane and each sweep."""
-        return self._news.get((partition, lane), self._swept)
+        return self._announced.get((partition, lane), self._swept)
 
     async def _play(self, asks: list[Ask]) -> bool:
         """Runs one round: asks, answers, puts the others back in line. Returns whether any worker got a task."""
@@ -236,7 +236,7 @@ class Work:
         takers: list[tuple[Profile, Parked]] = []
         for ask, answer in zip(asks, answers, strict=True):
             for place in answer.dry:
-                self._dry[*place, ask.profile] = seen[place]
+                self._exhausted[*place, ask.profile] = seen[place]
             for parked, given in zip(ask.takers, answer.given, strict=True):
                 if answer.error is not None and not given.tasks and not given.grants:
                     parked.settle([answer.error])

@@ -328,13 +328,13 @@ class Consumer:
                         await self._nak(msg, delay)
                 case Dead(reason):
                     self.dead += 1
-                    await self._bury(msg, reason)
+                    await self._dead_letter(msg, reason)
         return held
 
     async def _nak(self, msg: Msg, delay: float) -> None:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
 
-    async def _bury(self, msg: Msg, reason: str) -> None:
+    async def _dead_letter(self, msg: Msg, reason: str) -> None:
         """To the dead letters; only once they have it does the stream let go of it."""
         metadata = msg.metadata
         headers = {

@@ -1,10 +1,10 @@
 """The caller's side of the SDK (contract §6): `Client` and the handles that it gives out."""
 
-from penstock.client.client import Client
-from penstock.client.errors import ExecutionCanceled, ExecutionError, ExecutionFailed
-from penstock.client.events import AuditEvent, EventStream
-from penstock.client.flow_run import FlowRun
-from penstock.client.run import Run
+from penstock.client._client import Client
+from penstock.client._errors import ExecutionCanceled, ExecutionError, ExecutionFailed
+from penstock.client._events import AuditEvent, EventStream
+from penstock.client._flow_run import FlowRun
+from penstock.client._run import Run
 
 __all__ = [
     "AuditEvent",

@@ -21,8 +21,8 @@ from penstock.runtime.health import Health
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
 from penstock.runtime.metrics import Metrics
-from penstock.runtime.patience import patiently
 from penstock.runtime.port import Port
+from penstock.runtime.retrying import retrying
 from penstock.runtime.service import Build, Context, Service, Tasks
 from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Wakes
@@ -71,7 +71,7 @@ class Running:
         await self._port.start(settings.metrics_host, settings.metrics_port)
         self._undo("closing the metrics port", self._port.stop)
 
-        nats = await patiently(
+        nats = await retrying(
             "NATS",
             lambda: connection.connect(
                 settings.nats_url, f"penstock-{name} {settings.instance}", settings.nats_creds, wait=True
@@ -89,7 +89,7 @@ class Running:
             if wakes is not None:
                 wakes.route(partition, hints)
 
-        store = await patiently(
+        store = await retrying(
             "Valkey",
             lambda: Store.connect(
                 re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_url),
@@ -110,7 +110,7 @@ class Running:
         health.set("library", True)
 
         js = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
-        await patiently(
+        await retrying(
             "JetStream",
             lambda: streams.ensure(js, settings.root, settings.stream_replicas),
             log,

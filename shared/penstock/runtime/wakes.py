@@ -27,7 +27,7 @@ AUDIENCE: Final = {
     "ready": SCHEDULER,
     "done": SCHEDULER,
     "slot": SCHEDULER,
-    "doubt": SCHEDULER,
+    "slot_check": SCHEDULER,
     "unblock": SCHEDULER,
     "flow_done": CANCEL_RECONCILER,
     "audit": AUDIT_RELAY,

@@ -8,10 +8,10 @@ from nats.aio.client import Client as Nats
 from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
-from penstock.client.flow_run import FlowRun
-from penstock.client.options import FlowOptions, request_of
-from penstock.client.pages import each
-from penstock.client.publishing import Publisher
+from penstock.client._flow_run import FlowRun
+from penstock.client._options import FlowOptions, request_of
+from penstock.client._pages import each
+from penstock.client._publishing import Publisher
 from penstock.messages.flows import Flow, FlowCreate, FlowCreateMirrored, FlowList
 from penstock.states import FlowStatus
 

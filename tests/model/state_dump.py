@@ -26,7 +26,7 @@ class Event:
     data: Any
 
 
-class Rooms:
+class StateDump:
     """A look at everything; `retention` is the setting that the stores were given."""
 
     def __init__(self, redis: "Redis[bytes]", root: str, retention: int) -> None:

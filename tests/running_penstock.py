@@ -15,7 +15,7 @@ WAIT_S = 20.0
 """A deadline for things that take milliseconds: machines are noisy."""
 
 
-class House(Penstock):
+class RunningPenstock(Penstock):
     """`request` speaks the contract; `move_clock` moves the time of every service."""
 
     @property

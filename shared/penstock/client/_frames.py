@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from penstock import verbs
 from penstock.bus.requester import Requester, listen
-from penstock.client.run import Run
+from penstock.client._run import Run
 from penstock.messages.common import Record
 from penstock.messages.frames import Frame, FrameRead
 from penstock.subjects import frame_subject

@@ -102,7 +102,7 @@ class Lease:
         self.stop()
 
 
-class Leases:
+class LeaseRenewer:
     """All leases that are held, by lease id."""
 
     def __init__(self, requester: Requester, ttl: float) -> None:

@@ -9,9 +9,9 @@ from penstock.bus.requester import Requester
 from penstock.messages.common import Fence, Reply
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
-from penstock.worker.errors import TaskConsumedError
-from penstock.worker.lease import LOST, Lease, Leases
-from penstock.worker.outcomes import deliver
+from penstock.worker._errors import TaskConsumedError
+from penstock.worker._leases import LOST, Lease, LeaseRenewer
+from penstock.worker._outcomes import deliver
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Fence)
@@ -23,7 +23,7 @@ class FencedCalls:
 
     __slots__ = ("_lease", "_leases", "_requester", "consumed")
 
-    def __init__(self, requester: Requester, leases: Leases, lease: Lease) -> None:
+    def __init__(self, requester: Requester, leases: LeaseRenewer, lease: Lease) -> None:
         self.consumed = False
         """Whether the outcome is decided."""
         self._requester = requester

@@ -17,12 +17,12 @@ from penstock.bus.requester import Requester, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
 from penstock.subjects import worker_subject
-from penstock.worker.hooks import Hooks
-from penstock.worker.intake import Intake
-from penstock.worker.invoke import Handler
-from penstock.worker.lease import Lease, Leases
-from penstock.worker.presence import Presence
-from penstock.worker.runner import Runner
+from penstock.worker._hooks import Hooks
+from penstock.worker._intake import TaskIntake
+from penstock.worker._invoke import Handler
+from penstock.worker._leases import Lease, LeaseRenewer
+from penstock.worker._presence import Presence
+from penstock.worker._runner import Runner
 
 log: Final = logging.getLogger("penstock.worker")
 
@@ -31,7 +31,7 @@ CONFIRM_AGAIN_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class WorkerConfig:
     """What a worker works on, and how: what its user has set and registered."""
 
     root: str
@@ -67,30 +67,30 @@ class _Push(msgspec.Struct):
 _decode_push: Final = msgspec.json.Decoder(_Push).decode
 
 
-class Shift:
+class Session:
     """Connects intake, runner, leases and presence, from the first request for work to the last outcome."""
 
-    def __init__(self, nats: Connection, terms: Terms, stop: Stop, context: Any) -> None:
+    def __init__(self, nats: Connection, config: WorkerConfig, stop: Stop, context: Any) -> None:
         self.status: Literal["starting", "working", "draining"] = "starting"
         self._nats = nats
-        self._terms = terms
+        self._config = config
         self._stop = stop
-        self._worker_id = terms.ask.worker_id
-        self._requester = Requester(nats, terms.root)
-        self.leases = Leases(self._requester, terms.lease_ttl)
+        self._worker_id = config.ask.worker_id
+        self._requester = Requester(nats, config.root)
+        self.leases = LeaseRenewer(self._requester, config.lease_ttl)
         self.runner = Runner(
             self._requester,
             self.leases,
-            terms.handlers,
-            terms.concurrency,
+            config.handlers,
+            config.concurrency,
             self._on_free_slot,
-            terms.hooks,
+            config.hooks,
             context,
         )
         self._presence = Presence(
-            self._requester, terms.ask, terms.version, self.leases.clock, self._drain_on_request
+            self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request
         )
-        self._intake = Intake(nats, terms.root, terms.ask, self._free_slots, self._accept)
+        self._intake = TaskIntake(nats, config.root, config.ask, self._free_slots, self._accept)
         # Tasks beyond the free slots: only a late reply brings them. Their leases are renewed like all others.
         self._surplus: deque[Lease] = deque()
         # Tasks whose lease has yet to be shown to hold.
@@ -98,7 +98,7 @@ class Shift:
 
     async def work(self, ready: asyncio.Event) -> None:
         """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
-        await listen(self._nats, worker_subject(self._terms.root, self._worker_id), self._on_push)
+        await listen(self._nats, worker_subject(self._config.root, self._worker_id), self._on_push)
         await self._intake.start()
         renewals = asyncio.ensure_future(self.leases.renew_for_ever())
         beating = asyncio.ensure_future(self._presence.run())
@@ -106,7 +106,7 @@ class Shift:
         stopping = asyncio.ensure_future(self._stop.asked.wait())
         closing = asyncio.ensure_future(self._end_with_connection())
         self.status = "working"
-        log.info("worker %s takes work of %s", self._worker_id, ", ".join(self._terms.ask.lanes))
+        log.info("worker %s takes work of %s", self._worker_id, ", ".join(self._config.ask.lanes))
         ready.set()
         try:
             await asyncio.wait({renewals, asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,14 +139,14 @@ class Shift:
         if self._stop.asked.is_set():
             return 0
         # Outcomes on their way are bounded too, lest a slow lease-keeper fill the memory.
-        if len(self.runner.running) > 4 * self._terms.concurrency + 256:
+        if len(self.runner.running) > 4 * self._config.concurrency + 256:
             return 0
-        return self._terms.concurrency - self.runner.active - len(self._surplus) - len(self._confirming)
+        return self._config.concurrency - self.runner.active - len(self._surplus) - len(self._confirming)
 
     def _accept(self, tasks: list[TaskMessage]) -> None:
         for message in tasks:
             lease = self.leases.add(message)
-            if self._stop.asked.is_set() or self.runner.active >= self._terms.concurrency:
+            if self._stop.asked.is_set() or self.runner.active >= self._config.concurrency:
                 self._surplus.append(lease)
             else:
                 self._begin(lease)
@@ -165,10 +165,10 @@ class Shift:
         self._intake.slot_freed()  # unless its task has taken the slot: the intake counts
 
     async def _confirm(self, lease: Lease) -> None:
-        give_up = time.monotonic() + self._terms.lease_ttl
+        give_up = time.monotonic() + self._config.lease_ttl
         while lease.lost is None and not lease.ours and time.monotonic() < give_up:
             try:
-                await self.leases.renew(lease, self._terms.lease_ttl / 3)
+                await self.leases.renew(lease, self._config.lease_ttl / 3)
             except errors.PenstockError as error:
                 log.debug("%s: not renewed yet: %s", lease.message.execution_id, error)
                 await asyncio.sleep(CONFIRM_AGAIN_S)
@@ -176,7 +176,7 @@ class Shift:
             self._drop(lease)
         elif self._stop.asked.is_set():
             await self._give_back(lease)
-        elif self.runner.active >= self._terms.concurrency:
+        elif self.runner.active >= self._config.concurrency:
             self._surplus.append(lease)
         else:
             self.runner.start(lease)
@@ -221,7 +221,7 @@ class Shift:
         self._stop.asked.set()
 
     async def _drain(self) -> None:
-        runner, grace = self.runner, self._terms.grace
+        runner, grace = self.runner, self._config.grace
         self._stop.asked.set()
         log.info("worker %s drains: %d running", self._worker_id, runner.active)
         await self._intake.stop()

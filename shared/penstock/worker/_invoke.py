@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 from msgspec import Raw
 
-from penstock.worker.task import Task
+from penstock.worker._task import Task
 
 Arguments = Callable[[Raw], dict[str, Any]]
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, Unpack, cast
 from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
-from penstock.client.options import ExecutionOptions
-from penstock.client.pages import each
+from penstock.client._options import ExecutionOptions
+from penstock.client._pages import each
 from penstock.messages.common import NULL
 from penstock.messages.schedules import (
     Schedule,

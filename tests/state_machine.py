@@ -13,7 +13,7 @@ from penstock.store import Store
 from penstock.verbs import SERVICES
 
 
-class Machine:
+class StateMachine:
     """`await machine("scheduler", "get", execution_id=…)` runs an op; `skew_ms` moves the clock."""
 
     def __init__(self) -> None:

@@ -17,13 +17,13 @@ from penstock.messages.frames import FrameStored
 from penstock.messages.leases import Failed
 from penstock.messages.limits import Usage
 from penstock.messages.signals import Suspended, WaitpointCreated
-from penstock.worker import usage
-from penstock.worker.children import Child, spec_of
-from penstock.worker.errors import ConditionLike, Duration, TimeoutBehavior, milliseconds, text_of
-from penstock.worker.fenced import FencedCalls
-from penstock.worker.frames import FrameSender
-from penstock.worker.lease import Lease, Leases
-from penstock.worker.signals import Signal, condition_of
+from penstock.worker import _usage as usage
+from penstock.worker._children import Child, spec_of
+from penstock.worker._errors import ConditionLike, Duration, TimeoutBehavior, milliseconds, text_of
+from penstock.worker._fenced import FencedCalls
+from penstock.worker._frames import FrameSender
+from penstock.worker._leases import Lease, LeaseRenewer
+from penstock.worker._signals import Signal, condition_of
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Task:
         "context",
     )
 
-    def __init__(self, requester: Requester, leases: Leases, lease: Lease, context: Any = None) -> None:
+    def __init__(self, requester: Requester, leases: LeaseRenewer, lease: Lease, context: Any = None) -> None:
         self.context = context
         """What the worker's lifespan gave."""
         self._frames: FrameSender | None = None

@@ -12,11 +12,11 @@ from nats.aio.client import Client as Nats
 from penstock import errors, verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
-from penstock.client.events import EventStream
-from penstock.client.options import CancelPolicy, StepStatus
-from penstock.client.pages import each
-from penstock.client.publishing import Publisher
-from penstock.client.run import Run
+from penstock.client._events import EventStream
+from penstock.client._options import CancelPolicy, StepStatus
+from penstock.client._pages import each
+from penstock.client._publishing import Publisher
+from penstock.client._run import Run
 from penstock.ids import uuid7
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
 from penstock.messages.common import NULL

@@ -10,14 +10,14 @@ FIRST_S: Final = 5.0
 LONGEST_S: Final = 300.0
 
 
-class Trouble:
+class OutageLog:
     """Asking for work fails, for now."""
 
     def __init__(self) -> None:
         self._gap = 0.0
         self._say_at = 0.0
 
-    def because(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """It has failed (again)."""
         now = time.monotonic()
         if not self._gap or now >= self._say_at:
@@ -25,7 +25,7 @@ class Trouble:
             self._gap = min(self._gap * 2, LONGEST_S) or FIRST_S
             self._say_at = now + self._gap
 
-    def over(self) -> None:
+    def recovered(self) -> None:
         """It is answered."""
         if self._gap:
             log.info("work is answered again")

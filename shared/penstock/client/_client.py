@@ -11,20 +11,20 @@ from penstock import errors, verbs
 from penstock.bus.connection import connect, leave
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
-from penstock.client import frames
-from penstock.client.events import EventStream
-from penstock.client.flows import FlowCalls
-from penstock.client.limits import LimitCalls
-from penstock.client.options import (
+from penstock.client import _frames as frames
+from penstock.client._events import EventStream
+from penstock.client._flows import FlowCalls
+from penstock.client._limits import LimitCalls
+from penstock.client._options import (
     ExecutionOptions,
     create_request,
     request_of,
     verb_named,
 )
-from penstock.client.pages import each
-from penstock.client.publishing import Publisher
-from penstock.client.run import Run
-from penstock.client.schedules import ScheduleCalls
+from penstock.client._pages import each
+from penstock.client._publishing import Publisher
+from penstock.client._run import Run
+from penstock.client._schedules import ScheduleCalls
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (

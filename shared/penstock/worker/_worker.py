@@ -1,4 +1,4 @@
-"""`Worker`: what its user sets and registers, and the life of the process that runs it (its work: `shift.py`)."""
+"""`Worker`: what its user sets and registers, and the life of the process that runs it (its work: `_session.py`)."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from typing import Any, Final, TypeVar
 from penstock import __version__, errors
 from penstock.bus.connection import Connection, connect, leave
 from penstock.messages.executions import WorkNext
-from penstock.worker.health import Health
-from penstock.worker.hooks import Hook, Hooks, Lifespan, Middleware
-from penstock.worker.invoke import Handler
-from penstock.worker.shift import Shift, Stop, Terms
+from penstock.worker._health import Health
+from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware
+from penstock.worker._invoke import Handler
+from penstock.worker._session import Session, Stop, WorkerConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -78,7 +78,7 @@ class Worker:
         self._hooks = Hooks()
         self._stop = Stop()
         self._nats: Connection | None = None
-        self._shift: Shift | None = None
+        self._session: Session | None = None
         self._stopped = False
         self.ready = asyncio.Event()
 
@@ -118,7 +118,7 @@ class Worker:
         return other
 
     def handler(self, kind: str) -> Callable[[Function], Function]:
-        """Register a function, async or sync, for a kind (see `penstock.worker.invoke` for its parameters).
+        """Register a function, async or sync, for a kind (see `penstock.worker._invoke` for its parameters).
 
         What it returns is the result. It may raise `Retry`, `Fail` or `Suspend`; any other exception
         fails the attempt, with the exception's class name in snake_case as category.
@@ -162,13 +162,13 @@ class Worker:
 
     def health(self) -> Health:
         """How it is now. Cheap: for a readiness probe, a metrics endpoint, a log line."""
-        shift, nats = self._shift, self._nats
-        leases = list(shift.leases.held.values()) if shift else []
+        session, nats = self._session, self._nats
+        leases = list(session.leases.held.values()) if session else []
         return Health(
             worker_id=self.worker_id,
-            status="stopped" if self._stopped else shift.status if shift else "starting",
+            status="stopped" if self._stopped else session.status if session else "starting",
             connected=nats is not None and nats.is_connected,
-            running=shift.runner.active if shift else 0,
+            running=session.runner.active if session else 0,
             unhealthy_leases=sum(not lease.healthy for lease in leases),
         )
 
@@ -195,7 +195,7 @@ class Worker:
         except errors.PenstockError as error:
             log.error("worker %s cannot go on: %s", self.worker_id, error)
             code = 1
-        if self._shift is not None and (self._shift.runner.running or self._shift.runner.in_threads):
+        if self._session is not None and (self._session.runner.running or self._session.runner.in_threads):
             # Python would wait for these without end; their leases are left to expire.
             logging.shutdown()
             os._exit(code)
@@ -216,15 +216,15 @@ class Worker:
                 self._nats, self._stopped = nats, False
                 try:
                     async with self._hooks.open() as context:
-                        self._shift = Shift(nats, self._terms(), self._stop, context)
-                        await self._shift.work(self.ready)
+                        self._session = Session(nats, self._config(), self._stop, context)
+                        await self._session.work(self.ready)
                 finally:
                     self._stopped = True
                     await leave(nats)
                     log.info("worker %s has stopped", self.worker_id)
 
-    def _terms(self) -> Terms:
-        return Terms(
+    def _config(self) -> WorkerConfig:
+        return WorkerConfig(
             root=self.root,
             ask=self._ask,
             concurrency=self.concurrency,

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
-from penstock.client.errors import ExecutionCanceled, ExecutionFailed
+from penstock.client._errors import ExecutionCanceled, ExecutionFailed
 from penstock.messages.cancellation import ExecutionCancel
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionGet, ExecutionWait

@@ -14,7 +14,7 @@ SAY_AFTER: Final = 1.0
 SAY_EVERY: Final = 10.0
 
 
-async def patiently(
+async def retrying(
     what: str, attempt: Callable[[], Awaitable[T]], log: Log, passing: Callable[[Exception], bool]
 ) -> T:
     """The result of the first attempt that succeeds.

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from penstock.worker.task import Task
+from penstock.worker._task import Task
 
 CallNext = Callable[[Task], Awaitable[Any]]
 Middleware = Callable[[Task, CallNext], Awaitable[Any]]

@@ -16,8 +16,8 @@ from penstock.messages.executions import ExecutionGet
 from penstock.messages.leases import Completed, Failed
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
-from penstock.worker.errors import PossiblySucceeded
-from penstock.worker.lease import Lease
+from penstock.worker._errors import PossiblySucceeded
+from penstock.worker._leases import Lease
 
 Rep = TypeVar("Rep", bound=Reply)
 

@@ -21,7 +21,7 @@ from penstock.bus.replies import is_no_responders, nobody_answers, refusal
 from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage, Tasks
-from penstock.worker.trouble import Trouble
+from penstock.worker._outages import OutageLog
 
 MAX_ASK: Final = 1000
 MARGIN_S: Final = 3.0
@@ -32,7 +32,7 @@ LONGEST_PAUSE_S: Final = 2.0
 _decode: Final = msgspec.json.Decoder(Tasks).decode
 
 
-class Intake:
+class TaskIntake:
     """Keeps asking for as much work as there are free slots."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Intake:
         self._empty = False
         self._error: errors.PenstockError | None = None
         self._stopping = False
-        self._trouble = Trouble()
+        self._outages = OutageLog()
 
     def slot_freed(self) -> None:
         """There may be room for more: look again."""
@@ -84,9 +84,9 @@ class Intake:
             if isinstance(error, errors.InvalidError):
                 raise error
             if error is not None:
-                self._trouble.because(error)
+                self._outages.failed(error)
             elif answered:
-                self._trouble.over()
+                self._outages.recovered()
             if error is not None or (self._empty and loop.time() - asked < self._ask.wait_ms / 2000):
                 await asyncio.sleep(backoff.next_s(((error and error.retry_after_ms) or 0) / 1000))
             elif answered:

@@ -6,7 +6,7 @@ import time
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.messages.limits import LeaseUsage, Usage
-from penstock.worker.lease import Lease
+from penstock.worker._leases import Lease
 
 PAUSE_S = 0.1
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
-from penstock.worker.errors import (
+from penstock.worker._errors import (
     Fail,
     PossiblySucceeded,
     Retry,
@@ -19,10 +19,10 @@ from penstock.worker.errors import (
     category_of,
     reason_of,
 )
-from penstock.worker.hooks import Hooks
-from penstock.worker.invoke import Handler, InvalidInput
-from penstock.worker.lease import Lease, Leases
-from penstock.worker.task import Task
+from penstock.worker._hooks import Hooks
+from penstock.worker._invoke import Handler, InvalidInput
+from penstock.worker._leases import Lease, LeaseRenewer
+from penstock.worker._task import Task
 
 log: Final = logging.getLogger("penstock.worker")
 
@@ -39,7 +39,7 @@ class Runner:
     def __init__(
         self,
         requester: Requester,
-        leases: Leases,
+        leases: LeaseRenewer,
         handlers: dict[str, Handler],
         concurrency: int,
         on_free_slot: Callable[[], None],

@@ -7,7 +7,7 @@ from typing import Final
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.messages.frames import FrameStored, LeaseFrame
-from penstock.worker.lease import Lease
+from penstock.worker._leases import Lease
 
 ANSWER_S: Final = 5.0
 FIRST_DELAY_S: Final = 0.05
