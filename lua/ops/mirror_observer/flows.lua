@@ -31,8 +31,7 @@ function ops.create_mirrored(a)
   local namespace = a.namespace or 'default'
   return Idempotency.once('flow_mirrored', namespace, a, function()
     a.namespace = namespace ~= 'default' and namespace or nil
-    local reply = Flows.view(Flows.create(a.id, a, 'mirrored', 'running'))
-    return reply
+    return Flows.view(Flows.create(a.id, a, 'mirrored', 'running'))
   end)
 end
 

@@ -99,12 +99,6 @@ function ops.heads(a)
   return { lanes = lanes, more = next(more) and more or nil }
 end
 
--- turns: fairness keys had turns in other partitions. args: turns {lane: [[fairness key, turns]]}. reply: {}.
-function ops.turns(a)
-  for lane, turns in pairs(a.turns) do Queues.catch_up(lane, turns) end
-  return {}
-end
-
 -- grant: the right to claim up to `max` ready executions, or those of `ids`. args: worker_id, lanes, capabilities (list), max;
 -- or ids and turns, see each_chosen.
 -- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote, slot]…], more: {lane: true}}.
