@@ -21,17 +21,17 @@ Call.on_begin(function() services, outside = {}, {} end)
 -- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
 function Due.outside(item) Undo.append(outside, item) end
 
+-- If an id joins a due set, its service's loop must know.
+local function joined(key, at) Call.hint('due', services[key], at) end
+
 function Due.key(service, kind)
   local key = Keys.due(service, kind)
-  services[key] = NAMES[service]
+  if not services[key] then
+    services[key] = NAMES[service]
+    Records.watch(key, joined)
+  end
   return key
 end
-
--- If an id joins a due set, its service's loop must know.
-Records.on_joined(function(key, at)
-  local service = services[key]
-  if service then Call.hint('due', service, at) end
-end)
 
 local function handle(handler, kind, id)
   local record = Records.edit(kind, id)

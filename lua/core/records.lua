@@ -17,19 +17,20 @@ local placed        -- record -> its placement in Valkey, for records that are e
 local kind_of       -- record -> kind, for them
 local noted         -- record -> the attempt that took it up last
 local taken_up      -- records in the order in which attempts took them up; one may come several times
-local touched       -- those that were taken up since they were placed last
-local pending       -- record -> true, for these
+local settled       -- how many of them were placed before the attempt's end, for an op that reads an index
+local early         -- record -> true, for these
+local watched       -- sorted set -> f(key, score): who wants to know that an id joins it
 local unlinks       -- keys that leave with the call
-
-local joined = {}   -- who wants to know that an id joins a sorted set
 
 function Records.define(kind, placement) kinds[kind] = placement end
 
--- f(key, score) is called when a record's id joins a sorted set, or gets another score there.
-function Records.on_joined(f) joined[#joined + 1] = f end
+-- In this call f(key, score) is called when a record's id joins this sorted set, or gets another score there. It may edit
+-- records, but must not write sorted sets.
+function Records.watch(key, f) watched[key] = f end
 
 Call.on_begin(function()
-  cached, placed, kind_of, noted, taken_up, touched, pending, unlinks = {}, {}, {}, {}, {}, {}, {}, {}
+  cached, placed, kind_of, noted, taken_up, unlinks = {}, {}, {}, {}, {}, {}
+  settled, early, watched = 0, {}, {}
   for kind in pairs(kinds) do cached[kind] = {} end
 end)
 
@@ -74,12 +75,6 @@ local function take_up(record)
   taken_up[#taken_up + 1] = record
 end
 
-local function touch(record)
-  if pending[record] then return end
-  pending[record] = true
-  touched[#touched + 1] = record
-end
-
 -- What a failed attempt did to a record is taken back: its contents, and the indexes that it may have been put into.
 local function refill(record, contents)
   local kind, id = kind_of[record], record.id
@@ -87,6 +82,7 @@ local function refill(record, contents)
   for name, value in pairs(contents) do record[name] = value end
   cached[kind][id] = record
   local now, before = placed[record] or {}, kinds[kind](record)
+  Zsets.change(record)
   for zset in pairs(now) do
     if not before[zset] then Zsets.remove(zset, id) end
   end
@@ -107,6 +103,7 @@ end
 
 -- A record that there was not.
 local function forget(record)
+  Zsets.change(record)
   for zset in pairs(placed[record] or {}) do Zsets.remove(zset, record.id) end
   placed[record] = nil
   local of = cached[kind_of[record]]
@@ -125,8 +122,10 @@ function Records.edit(kind, id)
       Undo.note(reload, record)
     end
     take_up(record)
+  elseif early[record] then
+    early[record] = nil
+    taken_up[#taken_up + 1] = record
   end
-  touch(record)
   return record
 end
 
@@ -138,7 +137,6 @@ function Records.create(kind, id, record)
   Undo.note(forget, record)
   if unlinks[Keys.of(kind, id)] then Undo.set(unlinks, Keys.of(kind, id), nil) end
   take_up(record)
-  touch(record)
   return record
 end
 
@@ -146,6 +144,7 @@ end
 function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
+  Zsets.change(record)
   for zset in pairs(placed[record]) do Zsets.remove(zset, id) end
   Records.unlink(Keys.of(kind, id))
   placed[record] = nil
@@ -153,53 +152,61 @@ function Records.delete(kind, id)
 end
 
 local function place(record)
-  pending[record] = nil
   local before = placed[record]
   if not before then return end
-  local id = record.id
+  local id, changes = record.id, false
   local after = kinds[kind_of[record]](record)
   for zset in pairs(before) do
-    if not after[zset] then Zsets.remove(zset, id) end
+    if not after[zset] then
+      if not changes then
+        changes = true
+        Zsets.change(record)
+      end
+      Zsets.remove(zset, id)
+    end
   end
   for zset, score in pairs(after) do
     if before[zset] ~= score then
+      if not changes then
+        changes = true
+        Zsets.change(record)
+      end
       Zsets.add(zset, score, id)
-      for _, f in ipairs(joined) do f(zset, score) end
+      local f = watched[zset]
+      if f then f(zset, score) end
     end
   end
   placed[record] = after
 end
 
--- Brings indexes up to date with the records that were taken up since the last time: an op of a hundred grants must not
--- look at all its records a hundred times.
-function Records.place()
-  local records = touched
-  touched = {}
-  for _, record in ipairs(records) do
-    if pending[record] then place(record) end
-  end
-end
-
--- The same, written to Valkey: for ops that read an index.
+-- Brings the indexes in Valkey up to date with the records that were taken up since the last time: for ops that read an
+-- index. An op of a hundred grants must not look at all its records a hundred times.
 function Records.settle()
-  Records.place()
+  while settled < #taken_up do
+    settled = settled + 1
+    local record = taken_up[settled]
+    place(record)
+    early[record] = true
+  end
   Zsets.flush()
 end
 
-local function perform(f, ...)
+local function perform(f, a, b, c)
   local i = #taken_up + 1
-  local reply, more = f(...)
+  local all_before = settled >= i - 1
+  local reply, more = f(a, b, c)
   -- All that were taken up: one that was placed already may have changed since.
   while taken_up[i] do
     place(taken_up[i])
     i = i + 1
   end
+  if all_before then settled = #taken_up end
   return reply, more
 end
 
--- Calls f(...), and puts what it changed in its place. Returns true and at most two values, or false and the error: then
+-- Calls f(a, b, c), and puts what it changed in its place. Returns true and at most two values, or false and the error: then
 -- nothing has changed (core/undo.lua).
-function Records.attempt(f, ...) return Undo.attempt(perform, f, ...) end
+function Records.attempt(f, a, b, c) return Undo.attempt(perform, f, a, b, c) end
 
 Call.on_write(function()
   local gone = {}

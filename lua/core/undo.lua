@@ -37,12 +37,12 @@ local function take_back(mark)
   end
 end
 
--- pcall(f, ...) after whose failure all is as it was. Attempts nest: an outer one takes back what inner ones did.
-function Undo.attempt(f, ...)
+-- pcall(f, a, b, c, d) after whose failure all is as it was. Attempts nest: an outer one takes back what inner ones did.
+function Undo.attempt(f, a, b, c, d)
   local outer, mark = current, n
   attempts = attempts + 1
   current = attempts
-  local ok, reply, more = pcall(f, ...)
+  local ok, reply, more = pcall(f, a, b, c, d)
   if not ok then take_back(mark) elseif outer == 0 then n = 0 end
   current = outer
   return ok, reply, more

@@ -4,61 +4,58 @@
 
 -- Lua's unpack() fails above about 8,000 values.
 local CHUNK = 2000
-local changes   -- key -> member -> its score as text, or false: it leaves
-local texts     -- score -> its text: Valkey would write each number out anew
+local adds, removes   -- key -> {score, member, …}; key -> {member, …}
+local texts           -- score -> its text: Valkey would write each number out anew
+local changed         -- whose places are among these changes
 
-Call.on_begin(function() changes, texts = {}, { [0] = '0' } end)
+Call.on_begin(function() adds, removes, texts, changed = {}, {}, { [0] = '0' }, {} end)
 
-local function at(key)
-  local members = changes[key]
-  if not members then
-    members = {}
-    changes[key] = members
+local function at(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
   end
-  return members
+  return list
+end
+
+-- To be called before a record's places change: its earlier changes leave first, for what is removed leaves before what is
+-- added.
+function Zsets.change(record)
+  if changed[record] then Zsets.flush() end
+  changed[record] = true
 end
 
 function Zsets.add(key, score, member)
+  local list = at(adds, key)
   local text = texts[score]
   if not text then
     text = string.format('%.17g', score)
     texts[score] = text
   end
-  at(key)[member] = text
+  local n = #list
+  list[n + 1], list[n + 2] = text, member
 end
 
-function Zsets.remove(key, member) at(key)[member] = false end
+-- A member that is removed and then added stays.
+function Zsets.remove(key, member)
+  local list = at(removes, key)
+  list[#list + 1] = member
+end
 
 local function write(command, key, list)
   for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
 end
 
-local function flush(key, members)
-  local adds, removes, added, removed = {}, {}, 0, 0
-  for member, text in pairs(members) do
-    if text then
-      adds[added + 1], adds[added + 2] = text, member
-      added = added + 2
-    else
-      removed = removed + 1
-      removes[removed] = member
-    end
-  end
-  write('ZREM', key, removes)
-  write('ZADD', key, adds)
-end
-
 function Zsets.flush()
-  for key, members in pairs(changes) do flush(key, members) end
-  changes = {}
+  for key, list in pairs(removes) do write('ZREM', key, list) end
+  for key, list in pairs(adds) do write('ZADD', key, list) end
+  adds, removes, changed = {}, {}, {}
 end
 
 -- Whether a set has members, those that this call has added among them.
 function Zsets.exists(key)
-  if changes[key] then
-    flush(key, changes[key])
-    changes[key] = nil
-  end
+  if adds[key] or removes[key] then Zsets.flush() end
   return redis.call('EXISTS', key) == 1
 end
 

@@ -3,7 +3,8 @@
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
 -- Makes an execution. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id, replay_of,
--- namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells its first state.
+-- namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells
+-- its first state.
 function Executions.create(id, spec, extra)
   local x = {
     kind = spec.kind, lane = spec.lane or 'default', namespace = extra.namespace, priority = spec.priority,

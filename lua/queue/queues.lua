@@ -41,18 +41,6 @@ function Queues.forget(lane)
   redis.call('UNLINK', Keys.capability_sets(lane), Keys.turns(lane), Keys.rings(lane))
 end
 
--- The queue of a ready execution.
-function Queues.key(x)
-  local plain = not (x.caps or x.fairness_key or x.limit)
-  local name = plain and plain_keys[x.lane]
-  if not name then
-    name = Keys.queue(x.lane, x.caps or '', x.fairness_key or '', x.limit)
-    named[name] = x
-    if plain then plain_keys[x.lane] = name end
-  end
-  return name
-end
-
 -- The present minimum of turns in a sorted set of those who share, or nil.
 local function fewest(zset) return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2] or nil) end
 
@@ -96,6 +84,33 @@ local function open(lane, caps, fair, limit)
   Call.hint('ready', lane, 1)
 end
 
+-- The first id of a call that joins a queue makes it known to its lane.
+local function joined(name)
+  local x = named[name]
+  if not x or filled[name] then return end
+  Undo.set(filled, name, true)
+  local caps, fair = x.caps or '', x.fairness_key or ''
+  local block = x.limit and Blocks.read(x.limit)
+  if block then
+    Blocks.add(x.limit, nil, name, { x.lane, caps, fair })
+  else
+    open(x.lane, caps, fair, x.limit)
+  end
+end
+
+-- The queue of a ready execution.
+function Queues.key(x)
+  local plain = not (x.caps or x.fairness_key or x.limit)
+  local name = plain and plain_keys[x.lane]
+  if not name then
+    name = Keys.queue(x.lane, x.caps or '', x.fairness_key or '', x.limit)
+    if not named[name] then Records.watch(name, joined) end
+    named[name] = x
+    if plain then plain_keys[x.lane] = name end
+  end
+  return name
+end
+
 -- A fairness key has nothing left in a ring; what joins it later in this call must make it known again.
 function Queues.leave_ring(lane, caps, fair)
   filled[Keys.queue(lane, caps, fair)] = nil
@@ -111,20 +126,6 @@ function Queues.leave_lines(lane, caps, fair, limit)
   redis.call('ZREM', Keys.lines(lane, caps, fair), limit)
   filled[Keys.queue(lane, caps, fair, limit)] = nil
 end
-
--- The first id of a call that joins a queue makes it known to its lane.
-Records.on_joined(function(name)
-  local x = named[name]
-  if not x or filled[name] then return end
-  Undo.set(filled, name, true)
-  local caps, fair = x.caps or '', x.fairness_key or ''
-  local block = x.limit and Blocks.read(x.limit)
-  if block then
-    Blocks.add(x.limit, nil, name, { x.lane, caps, fair })
-  else
-    open(x.lane, caps, fair, x.limit)
-  end
-end)
 
 -- A block is over. place: {lane, caps, fair}.
 Blocks.on_open(function(name, place, limit)
