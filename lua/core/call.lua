@@ -34,6 +34,17 @@ function Call.finish()
   for _, f in ipairs(writes) do f() end
 end
 
+-- Lua's unpack() fails above about 8,000 values.
+local CHUNK = 2000
+
+-- Calls a command with arguments without number, in chunks of an even length. key: what stands before each chunk, or nil.
+function Call.bulk(command, list, key)
+  for i = 1, #list, CHUNK do
+    local last = math.min(i + CHUNK - 1, #list)
+    if key then redis.call(command, key, unpack(list, i, last)) else redis.call(command, unpack(list, i, last)) end
+  end
+end
+
 -- How long what has ended stays in Valkey (ms), unless it says otherwise itself.
 function Call.retention_ms() return Call.limits.retention_ms or 604800000 end
 

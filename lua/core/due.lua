@@ -1,7 +1,7 @@
 -- Due work: per service and kind of record one sorted set of ids by due time, `due:<service>:<kind>`. Records'
 -- placements fill them; a service's DueLoop sleeps until the earliest and then calls its `due` op.
 --
--- Needs: Call, Keys, Records, Undo, Zsets.
+-- Needs: Call, Errors, Keys, Records, Undo, Zsets.
 
 -- A handler that fails must not keep the head of the set for ever: its record comes again a minute later.
 local POSTPONE_MS = 60000
@@ -33,16 +33,7 @@ function Due.key(service, kind)
   return key
 end
 
-local function handle(handler, kind, id)
-  local record = Records.edit(kind, id)
-  if not record then
-    Zsets.remove(Due.key(handler.service, kind), id)
-    return nil
-  end
-  return handler.run(record)
-end
-
-local function text_of(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end
+local function handle(run, kind, id) return run(Records.edit(kind, id)) end
 
 -- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double. One that
 -- raises changes nothing and does not hinder the others; one that returns a text has failed but keeps its changes.
@@ -54,10 +45,13 @@ function Due.run(service, handlers, limit)
     local key = Due.key(service, kind)
     local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
     if #ids == limit then more = true end
-    local handler = { service = service, run = run }
     for _, id in ipairs(ids) do
-      local _, failure = Records.attempt(handle, handler, kind, id)
-      if failure then errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. text_of(failure) end
+      if Records.read(kind, id) then
+        local _, failure = Records.attempt(handle, run, kind, id)
+        if failure then errors[#errors + 1] = kind .. ' ' .. id .. ': ' .. Errors.text(failure) end
+      else
+        Zsets.remove(key, id)
+      end
       handled = handled + 1
     end
     Records.settle()

@@ -10,3 +10,6 @@ end
 function Errors.invalid(field, message)
   Errors.raise('invalid_request', { field = field }, field .. ': ' .. message)
 end
+
+-- What was raised, by an op, by Valkey or by Lua itself, as text.
+function Errors.text(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end

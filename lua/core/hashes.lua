@@ -2,19 +2,11 @@
 --
 -- Needs: Call, Undo.
 
-local CHUNK = 2000
 local changes   -- key -> field -> text
 
 Call.on_begin(function() changes = {} end)
 
-function Hashes.set(key, field, text)
-  local of = changes[key]
-  if not of then
-    of = {}
-    changes[key] = of
-  end
-  Undo.set(of, field, text)
-end
+function Hashes.set(key, field, text) Undo.set(table_at(changes, key), field, text) end
 
 -- A field's text, or nil.
 function Hashes.get(key, field)
@@ -33,7 +25,7 @@ local function flush(key, of)
     args[#args + 1] = field
     args[#args + 1] = text
   end
-  for i = 1, #args, CHUNK do redis.call('HSET', key, unpack(args, i, math.min(i + CHUNK - 1, #args))) end
+  Call.bulk('HSET', args, key)
 end
 
 -- All of it, as a list of fields and texts.

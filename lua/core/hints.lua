@@ -1,14 +1,10 @@
 -- Hints: what a call tells its service beside the replies, so that whoever waits for it is woken (docs/architecture.md).
 --
--- Needs: Undo.
+-- Needs: Errors, Undo.
 
 -- Sets hints[name][key] = value, or the lower one of two numbers.
 function Call.hint(name, key, value)
-  local hint = Call.hints[name]
-  if not hint then
-    hint = {}
-    Call.hints[name] = hint
-  end
+  local hint = table_at(Call.hints, name)
   local old = hint[key]
   if old == nil or value < old then Undo.set(hint, key, value) end
 end
@@ -20,19 +16,10 @@ function Call.unhint(name, key)
 end
 
 -- Appends to the list hints[name].
-function Call.hint_item(name, item)
-  local hint = Call.hints[name]
-  if not hint then
-    hint = {}
-    Call.hints[name] = hint
-  end
-  Undo.append(hint, item)
-end
+function Call.hint_item(name, item) Undo.append(table_at(Call.hints, name), item) end
 
 -- Something failed that no command is to suffer for: the service logs it.
-function Call.fault(what, err)
-  Call.hint_item('faults', what .. ': ' .. (type(err) == 'table' and tostring(err.code or err.err) or tostring(err)))
-end
+function Call.fault(what, err) Call.hint_item('faults', what .. ': ' .. Errors.text(err)) end
 
 -- The hints, packed as they are sent: without those that were taken back.
 function Call.packed_hints()

@@ -19,11 +19,7 @@ function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' ..
 
 -- Ids by due time.
 function Keys.due(service, kind)
-  local of = due[service]
-  if not of then
-    of = {}
-    due[service] = of
-  end
+  local of = table_at(due, service)
   local key = of[kind]
   if not key then
     key = Call.root .. ':due:' .. service .. ':' .. kind
@@ -38,11 +34,7 @@ function Keys.executions()
   return all
 end
 function Keys.state(lane, state)
-  local of = states[state]
-  if not of then
-    of = {}
-    states[state] = of
-  end
+  local of = table_at(states, state)
   local key = of[lane]
   if not key then
     key = Call.root .. ':s:' .. lane .. ':' .. state

@@ -6,7 +6,7 @@
 local PAGE_BYTES = 512 * 1024
 
 -- Ids of one sorted set, newest first, before `cursor` (an id).
-function Lists.newest(key, cursor, limit)
+local function newest(key, cursor, limit)
   local from = cursor and '(' .. cursor or '+'
   return redis.call('ZRANGE', key, from, '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
 end
@@ -35,7 +35,7 @@ function Lists.merge(kind, keys, cursor, limit, budget, keep)
   local ids = {}
   local complete_from   -- below this id some set has not been read
   for _, key in ipairs(keys) do
-    local found = Lists.newest(key, cursor, budget)
+    local found = newest(key, cursor, budget)
     for _, id in ipairs(found) do ids[#ids + 1] = id end
     if #found == budget then
       local last = found[#found]

@@ -55,11 +55,7 @@ Call.on_write(function()
     else
       gone[#gone + 1] = k
     end
-    if #args >= 2000 then
-      redis.call('MSET', unpack(args))
-      args = {}
-    end
   end
-  if #args > 0 then redis.call('MSET', unpack(args)) end
-  for i = 1, #gone, 2000 do redis.call('UNLINK', unpack(gone, i, math.min(i + 1999, #gone))) end
+  Call.bulk('MSET', args)
+  Call.bulk('UNLINK', gone)
 end)

@@ -15,3 +15,13 @@ local Ops = {
 }
 -- cmsgpack does not exist while a library loads: Dispatch sets these two.
 local pack, unpack_msg
+
+-- The table at t[key], which is made when it is missing.
+local function table_at(t, key)
+  local found = t[key]
+  if not found then
+    found = {}
+    t[key] = found
+  end
+  return found
+end

@@ -75,20 +75,35 @@ local function take_up(record)
   taken_up[#taken_up + 1] = record
 end
 
+-- Brings a record's indexes from one placement to another. watchers: who is told of the sets that it joins.
+local function move(record, before, after, watchers)
+  local id, changing = record.id, false
+  for zset in pairs(before) do
+    if not after[zset] then
+      changing = changing or Zsets.change(record)
+      Zsets.remove(zset, id)
+    end
+  end
+  for zset, score in pairs(after) do
+    if before[zset] ~= score then
+      changing = changing or Zsets.change(record)
+      Zsets.add(zset, score, id)
+      local f = watchers[zset]
+      if f then f(zset, score) end
+    end
+  end
+end
+
+local NOWHERE, NOBODY = {}, {}
+
 -- What a failed attempt did to a record is taken back: its contents, and the indexes that it may have been put into.
 local function refill(record, contents)
   local kind, id = kind_of[record], record.id
   for name in pairs(record) do record[name] = nil end
   for name, value in pairs(contents) do record[name] = value end
   cached[kind][id] = record
-  local now, before = placed[record] or {}, kinds[kind](record)
-  Zsets.change(record)
-  for zset in pairs(now) do
-    if not before[zset] then Zsets.remove(zset, id) end
-  end
-  for zset, score in pairs(before) do
-    if now[zset] ~= score then Zsets.add(zset, score, id) end
-  end
+  local before = kinds[kind](record)
+  move(record, placed[record] or NOWHERE, before, NOBODY)
   placed[record] = before
 end
 
@@ -103,8 +118,7 @@ end
 
 -- A record that there was not.
 local function forget(record)
-  Zsets.change(record)
-  for zset in pairs(placed[record] or {}) do Zsets.remove(zset, record.id) end
+  move(record, placed[record] or NOWHERE, NOWHERE, NOBODY)
   placed[record] = nil
   local of = cached[kind_of[record]]
   if of[record.id] == record then of[record.id] = false end
@@ -144,8 +158,7 @@ end
 function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
-  Zsets.change(record)
-  for zset in pairs(placed[record]) do Zsets.remove(zset, id) end
+  move(record, placed[record], NOWHERE, NOBODY)
   Records.unlink(Keys.of(kind, id))
   placed[record] = nil
   cached[kind][id] = false
@@ -154,28 +167,8 @@ end
 local function place(record)
   local before = placed[record]
   if not before then return end
-  local id, changes = record.id, false
   local after = kinds[kind_of[record]](record)
-  for zset in pairs(before) do
-    if not after[zset] then
-      if not changes then
-        changes = true
-        Zsets.change(record)
-      end
-      Zsets.remove(zset, id)
-    end
-  end
-  for zset, score in pairs(after) do
-    if before[zset] ~= score then
-      if not changes then
-        changes = true
-        Zsets.change(record)
-      end
-      Zsets.add(zset, score, id)
-      local f = watched[zset]
-      if f then f(zset, score) end
-    end
-  end
+  move(record, before, after, watched)
   placed[record] = after
 end
 
@@ -209,10 +202,8 @@ end
 function Records.attempt(f, a, b, c) return Undo.attempt(perform, f, a, b, c) end
 
 Call.on_write(function()
-  local gone = {}
+  local gone, writes = {}, {}
   for name in pairs(unlinks) do gone[#gone + 1] = name end
-  for i = 1, #gone, 2000 do redis.call('UNLINK', unpack(gone, i, math.min(i + 1999, #gone))) end
-  local writes = {}
   for _, record in ipairs(taken_up) do
     if placed[record] then
       placed[record] = nil   -- it is written once
@@ -224,11 +215,8 @@ Call.on_write(function()
       writes[#writes + 1] = Keys.of(kind_of[record], record.id)
       record.id, record.log = nil, nil
       writes[#writes + 1] = pack(record) .. log
-      if #writes >= 2000 then
-        redis.call('MSET', unpack(writes))
-        writes = {}
-      end
     end
   end
-  if #writes > 0 then redis.call('MSET', unpack(writes)) end
+  Call.bulk('UNLINK', gone)
+  Call.bulk('MSET', writes)
 end)

@@ -2,32 +2,22 @@
 --
 -- Needs: Call.
 
--- Lua's unpack() fails above about 8,000 values.
-local CHUNK = 2000
 local adds, removes   -- key -> {score, member, …}; key -> {member, …}
 local texts           -- score -> its text: Valkey would write each number out anew
 local changed         -- whose places are among these changes
 
 Call.on_begin(function() adds, removes, texts, changed = {}, {}, { [0] = '0' }, {} end)
 
-local function at(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
-
 -- To be called before a record's places change: its earlier changes leave first, for what is removed leaves before what is
--- added.
+-- added. Returns true.
 function Zsets.change(record)
   if changed[record] then Zsets.flush() end
   changed[record] = true
+  return true
 end
 
 function Zsets.add(key, score, member)
-  local list = at(adds, key)
+  local list = table_at(adds, key)
   local text = texts[score]
   if not text then
     text = string.format('%.17g', score)
@@ -39,17 +29,13 @@ end
 
 -- A member that is removed and then added stays.
 function Zsets.remove(key, member)
-  local list = at(removes, key)
+  local list = table_at(removes, key)
   list[#list + 1] = member
 end
 
-local function write(command, key, list)
-  for i = 1, #list, CHUNK do redis.call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
-end
-
 function Zsets.flush()
-  for key, list in pairs(removes) do write('ZREM', key, list) end
-  for key, list in pairs(adds) do write('ZADD', key, list) end
+  for key, list in pairs(removes) do Call.bulk('ZREM', list, key) end
+  for key, list in pairs(adds) do Call.bulk('ZADD', list, key) end
   adds, removes, changed = {}, {}, {}
 end
 

@@ -5,7 +5,7 @@
 -- (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), data (some hand a result on), ok and dead
 -- (parents completed, parents that ended otherwise), done ('run' | 'skip').
 --
--- Needs: Executions, Hashes, Keys, Payloads, Records.
+-- Needs: Call, Executions, Hashes, Keys, Payloads, Records.
 
 -- A member's execution; nil where there is no such member.
 function Graph.id_of(f, key) return Hashes.get(Keys.of('fm', f.id), key) end
@@ -30,9 +30,7 @@ function Graph.create(f, members, edges, joins)
     out[m.key], incoming[m.key], new[m.key] = {}, {}, true
     Hashes.set(Keys.of('fm', f.id), m.key, m.execution_id)
   end
-  for i = 1, #order, 2000 do
-    redis.call('ZADD', Keys.of('fl', f.id), unpack(order, i, math.min(i + 1999, #order)))
-  end
+  Call.bulk('ZADD', order, Keys.of('fl', f.id))
   for _, e in ipairs(edges) do
     if not out[e.from] then
       ids[e.from] = Graph.id_of(f, e.from)

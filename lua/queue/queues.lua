@@ -30,13 +30,19 @@ local function forget_ring(lane, caps)
   redis.call('UNLINK', ring)
 end
 
+local function drop_empty_group(lane, name)
+  if redis.call('EXISTS', Keys.capability_group(lane, name)) == 0 then
+    redis.call('SREM', Keys.capability_groups(lane), name)
+  end
+end
+
 -- The lane has no work any more.
 function Queues.forget(lane)
   forget_ring(lane, '')
   for _, name in ipairs(redis.call('SRANDMEMBER', Keys.capability_groups(lane), FORGOTTEN)) do
-    local group = Keys.capability_group(lane, name)
-    for _, caps in ipairs(redis.call('SPOP', group, FORGOTTEN)) do forget_ring(lane, caps) end
-    if redis.call('EXISTS', group) == 0 then redis.call('SREM', Keys.capability_groups(lane), name) end
+    local sets = redis.call('SPOP', Keys.capability_group(lane, name), FORGOTTEN)
+    for _, caps in ipairs(sets) do forget_ring(lane, caps) end
+    drop_empty_group(lane, name)
   end
   redis.call('UNLINK', Keys.capability_sets(lane), Keys.turns(lane), Keys.rings(lane))
 end
@@ -63,7 +69,7 @@ function Queues.drop_set(lane, caps)
   if not name then return end
   redis.call('HDEL', Keys.capability_sets(lane), caps)
   redis.call('SREM', Keys.capability_group(lane, name), caps)
-  if redis.call('EXISTS', Keys.capability_group(lane, name)) == 0 then redis.call('SREM', Keys.capability_groups(lane), name) end
+  drop_empty_group(lane, name)
 end
 
 local function open(lane, caps, fair, limit)

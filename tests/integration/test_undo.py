@@ -8,6 +8,7 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.ids import new_id
 from penstock.store.library import assemble
+from running_penstock import fence
 from servers import valkey_server
 from state_machine import StateMachine
 
@@ -94,7 +95,7 @@ async def contents(machine: StateMachine) -> dict[str, bytes]:
 
 
 async def held_member(machine: StateMachine) -> tuple[str, dict[str, Any]]:
-    """A member of a flow that runs, has a parent's worth of company, and a large input; its flow and its task."""
+    """A running member of a flow, with a waitpoint and somebody who waits for its end. Its flow's id and its task."""
     flow_id, members = await machine.flow(["first", "second"], [("first", "second")])
     [task] = await machine.take()
     assert task["execution_id"] == members["first"]
@@ -103,10 +104,6 @@ async def held_member(machine: StateMachine) -> tuple[str, dict[str, Any]]:
     )
     await machine("scheduler", "wait", execution_id=task["execution_id"])
     return flow_id, task
-
-
-def fence(task: dict[str, Any]) -> dict[str, Any]:
-    return {name: task[name] for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")}
 
 
 def spoil(task: dict[str, Any], op: str = "spoil", **more: Any) -> tuple[int, str, dict[str, Any]]:

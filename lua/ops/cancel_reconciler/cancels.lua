@@ -7,7 +7,7 @@
 -- f.cancel_next (position in fl) says how far; key ct lists the members that were to be stopped; f.unstopped counts
 -- those of them that go on (each marked x.counted; Graph.member_moved counts down).
 --
--- Needs: Call, Dispatch, Due, Events, Executions, Flows, Keys, Records, States.
+-- Needs: Call, Dispatch, Due, Errors, Events, Executions, Flows, Keys, Records, States.
 local ops = Ops.cancel_reconciler
 
 local ACTOR = 'cancel-reconciler'
@@ -19,8 +19,6 @@ local SLICE = 25
 local RETRY_IDS = 1000
 
 local function why(reason) return reason and reason ~= '' and reason or 'canceled' end
-
-local function text_of(err) return type(err) == 'table' and tostring(err.code or err.err) or tostring(err) end
 
 -- Another try is made; the next look comes later each time, but not after the grace.
 local function next_look(x, error)
@@ -89,7 +87,7 @@ local function stop_member(f, id)
   if not ok then
     x.cancel_requested, x.cancel_reason = true, 'flow_cancelled'
     x.stopping = x.stopping or { until_at = Call.now, tries = 0 }
-    next_look(x, text_of(err))
+    next_look(x, Errors.text(err))
   end
   x.counted = true
   f.unstopped = (f.unstopped or 0) + 1
@@ -226,8 +224,8 @@ local function due_execution(x)
   local ok, err = Records.attempt(revoke, x.id)
   if not ok then
     x = Records.edit('x', x.id)
-    next_look(x, text_of(err))
-    return text_of(err)
+    next_look(x, Errors.text(err))
+    return Errors.text(err)
   end
 end
 

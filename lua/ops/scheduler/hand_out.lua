@@ -121,7 +121,8 @@ function ops.held(a)
 end
 
 -- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
--- The takers get them by turns, or those of `ids` as `to` says. What needs room in other partitions is only granted: `admit` there, then `claim`.
+-- The takers get them by turns, or those of `ids` as `to` says. What needs room in other partitions is only granted: `admit`
+-- there, then `claim`.
 -- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities (list), max; or ids, to (the taker of each) and turns,
 -- see each_chosen.
 -- reply: {tasks, grants (lists, one of each per taker; grants as above), more: {lane: true}}. events: leased (and started).

@@ -29,7 +29,7 @@ class Answer(msgspec.Struct):
 
     given: list[Given]
     """One for each that waits, in their order."""
-    dry: list[tuple[int, str]] = []
+    exhausted: list[tuple[int, str]] = []
     """Lanes of partitions that have nothing more."""
     error: PenstockError | None = None
     """Why a partition could not answer."""
@@ -44,7 +44,7 @@ class _Order(msgspec.Struct):
     partition: int
     takers: list[int]
     lanes: Sequence[str]
-    """Those that turn out dry by its reply."""
+    """Those that turn out exhausted by its reply."""
     arguments: dict[str, Any]
 
 
@@ -84,7 +84,7 @@ class HandOut:
         searches = [(ask.profile, ask.partitions, ask.wanted) for ask, _ in several]
         orders: list[_Order] = []
         for (ask, answer), found in zip(several, await self._best(searches), strict=True):
-            chosen, answer.dry, answer.error = found
+            chosen, answer.exhausted, answer.error = found
             answer.order = {choice.execution_id: place for place, choice in enumerate(chosen.choices)}
             turns = _rounds([parked.request.max for parked in ask.takers])
             by_partition: dict[int, list[tuple[str, int]]] = {}
@@ -117,7 +117,7 @@ class HandOut:
         found: list[tuple[Share, list[tuple[int, str]], PenstockError | None]] = []
         for profile, partitions, most in searches:
             heads: dict[int, list[Any]] = {}
-            dry: list[tuple[int, str]] = []
+            exhausted: list[tuple[int, str]] = []
             error = None
             for partition in partitions:
                 reply = next(replies)
@@ -126,12 +126,12 @@ class HandOut:
                     continue
                 heads[partition] = reply["lanes"]
                 more = reply.get("more", {})
-                dry += [
+                exhausted += [
                     (partition, lane)
                     for lane, of in zip(profile.lanes, reply["lanes"], strict=True)
                     if not of and lane not in more
                 ]
-            found.append((share(heads, profile.lanes, min(most, MAX_TASKS)), dry, error))
+            found.append((share(heads, profile.lanes, min(most, MAX_TASKS)), exhausted, error))
         return found
 
     async def grants(
@@ -144,7 +144,7 @@ class HandOut:
                 partition, "grant", {"worker_id": worker_id, **profile.search(most)}
             )
             return [(partition, each) for each in reply["grants"]], [partition] if "more" in reply else []
-        [(chosen, dry, error)] = await self._best([(profile, partitions, most)])
+        [(chosen, exhausted, error)] = await self._best([(profile, partitions, most)])
         if error is not None:
             raise error
         orders: list[tuple[int, str, dict[str, Any]]] = []
@@ -160,7 +160,7 @@ class HandOut:
                 raise reply
             granted |= {Choice(partition, each[1]): each for each in reply["grants"]}
         grants = [(choice.partition, granted[choice]) for choice in chosen.choices if choice in granted]
-        empty = {p for p in partitions if all((p, lane) in dry for lane in profile.lanes)}
+        empty = {p for p in partitions if all((p, lane) in exhausted for lane in profile.lanes)}
         return grants, [p for p in partitions if p not in empty]
 
 
@@ -188,7 +188,7 @@ def _settle(order: _Order, reply: dict[str, Any] | PenstockError) -> None:
         order.answer.error = reply
         return
     more = reply.get("more", {})
-    order.answer.dry += [(order.partition, lane) for lane in order.lanes if lane not in more]
+    order.answer.exhausted += [(order.partition, lane) for lane in order.lanes if lane not in more]
     for taker, tasks, grants in zip(order.takers, reply["tasks"], reply["grants"], strict=True):
         given = order.answer.given[taker]
         given.tasks += tasks

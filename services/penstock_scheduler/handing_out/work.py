@@ -2,7 +2,7 @@
 
 A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane
 gets ready work, the first of each profile that serves it ask Valkey for tasks together; what answers "nothing more"
-makes the lane *dry* for that profile until the next hint. Hints can be lost, so a sweep forgets what is dry.
+makes the lane *exhausted* for that profile until the next hint. Hints can be lost, so a sweep forgets which are.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Work:
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
-        # Versions are never used twice: what was dry at one version is dry at no other.
+        # Versions are never used twice: what was exhausted at one version is so at no other.
         self._versions = itertools.count(1)
         self._swept = 0
         self._announced: dict[tuple[int, str], int] = {}
@@ -175,7 +175,7 @@ class Work:
     # -- matching ---------------------------------------------------------------------------------
 
     async def _match(self) -> None:
-        """Asks for the parked, round by round, until every line is empty or dry."""
+        """Asks for the parked, round by round, until every line is empty or its lanes are exhausted."""
         try:
             width = FIRST_WIDTH
             while asks := self._round(width):
@@ -223,7 +223,7 @@ class Work:
 
     async def _play(self, asks: list[Ask]) -> bool:
         """Runs one round: asks, answers, puts the others back in line. Returns whether any worker got a task."""
-        # Taken before the question: news that come while it is under way make the lane wet again.
+        # Taken before the question: after news that come while it is under way, the lane may have work again.
         seen = {
             (partition, lane): self._version(partition, lane)
             for ask in asks
@@ -235,7 +235,7 @@ class Work:
         deliveries: list[Coroutine[Any, Any, bool]] = []
         takers: list[tuple[Profile, Parked]] = []
         for ask, answer in zip(asks, answers, strict=True):
-            for place in answer.dry:
+            for place in answer.exhausted:
                 self._exhausted[*place, ask.profile] = seen[place]
             for parked, given in zip(ask.takers, answer.given, strict=True):
                 if answer.error is not None and not given.tasks and not given.grants:
