@@ -15,7 +15,7 @@ end
 
 function Quotas.create(id, a)
   local quota = Records.create('quota', id, {
-    namespace = a.namespace, max_per_window = a.max_per_window, window_ms = a.window_ms, max_concurrent = a.max_concurrent,
+    namespace = a.namespace ~= 'default' and a.namespace or nil, max_per_window = a.max_per_window, window_ms = a.window_ms, max_concurrent = a.max_concurrent,
     created_at = Call.now,
   })
   Events.emit('quota', quota, 'created', {

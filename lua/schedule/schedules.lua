@@ -52,8 +52,9 @@ function Schedules.edit(id)
   return Records.edit('schedule', id)
 end
 
--- a: fields of schedule.create, checked; spec without its input. Errors: invalid_request.
+-- a: fields of schedule.create, checked; input: the spec's. Errors: invalid_request.
 function Schedules.create(id, a)
+  a.spec.input = nil
   if a.at and a.at <= Call.now then Errors.invalid('at', 'is in the past') end
   local s = Records.create('schedule', id, {
     namespace = a.namespace ~= 'default' and a.namespace or nil, at = a.at, every_ms = a.every_ms, count = a.count,
@@ -68,10 +69,12 @@ function Schedules.create(id, a)
 end
 
 function Schedules.view(s)
+  local execution = { input = Payloads.get('input', s.id) }
+  for name, value in pairs(s.spec) do execution[name] = value end
   return {
     schedule_id = s.id, namespace = s.namespace or 'default', status = s.status, at = s.at, every_ms = s.every_ms,
-    count = s.count, cron = s.cron, timezone = s.timezone, misfire = s.misfire, execution = s.spec,
-    input = Payloads.get('input', s.id), next_at = s.next_at, fired = s.fired, last_due_at = s.last_due_at,
+    count = s.count, cron = s.cron, timezone = s.timezone, misfire = s.misfire, execution = execution,
+    next_at = s.next_at, fired = s.fired, last_due_at = s.last_due_at,
     last_execution_id = s.last_execution_id, created_at = s.created_at, updated_at = s.updated_at,
   }
 end

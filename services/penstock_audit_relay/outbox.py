@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from penstock.errors import PenstockError
+from penstock.machine import Machine
+from penstock.machine.ops import audit_relay as ops
 from penstock.throttle import Throttle
 from penstock_audit_relay.entries import Entry, read
 
@@ -20,12 +22,6 @@ AT_HAND: Final = 4000
 RETRY: Final = 1.0
 
 
-class Caller(Protocol):
-    """What is needed of `penstock.store.Store`."""
-
-    def call_many(self, calls: Sequence[tuple[int, str, dict[str, Any]]]) -> Awaitable[Sequence[Any]]: ...
-
-
 class _Seen(NamedTuple):
     waiting: int
     since: float
@@ -34,12 +30,12 @@ class _Seen(NamedTuple):
 class Outbox:
     """The outboxes of all partitions. One that cannot be reached holds none of the others up."""
 
-    def __init__(self, store: Caller, partitions: int, log: Any) -> None:
+    def __init__(self, machine: Machine, log: Any) -> None:
         self.limit = 1024 * 1024
         """The largest event that fits in a message; the relay knows."""
-        self._store = store
+        self._machine = machine
         self._log = log
-        self._all = range(partitions)
+        self._all = range(machine.partitions)
         self._taken: dict[int, str] = {}
         self._confirmed: dict[int, str] = {}
         self._announced: set[int] = set()
@@ -105,32 +101,38 @@ class Outbox:
         acks = {partition: entry for partition, entry in self._confirmed.items() if partition not in tired}
         if not takes and not acks:
             return
-        order: list[tuple[int, str, dict[str, Any]]] = [
-            (partition, "ack", {"upto": entry}) for partition, entry in acks.items()
-        ]
         room = BYTES // max(1, len(takes))
-        order += [
-            (partition, "take", {"after": self._taken.get(partition, START), "limit": ENTRIES, "bytes": room})
-            for partition in sorted(takes)
-        ]
+        partitions = sorted(takes)
+        trimming = self._machine.run_many([ops.Ack(upto=entry) for entry in acks.values()], list(acks))
+        taking = self._machine.run_many(
+            [
+                ops.Take(after=self._taken.get(partition, START), limit=ENTRIES, bytes=room)
+                for partition in partitions
+            ],
+            partitions,
+        )
         self._announced -= takes  # what is announced from here on counts anew
-        replies = await self._store.call_many(order)
-        for (partition, op, _), reply in zip(order, replies, strict=True):
-            if isinstance(reply, PenstockError):
-                self._rest(partition, reply)
-                if op == "take":
-                    self._announced.add(partition)
+        for partition, trimmed in zip(acks, await trimming, strict=True):
+            if isinstance(trimmed, PenstockError):
+                self._rest(partition, trimmed)
                 continue
-            self._look(partition, reply)
-            if op == "take":
-                self._add(partition, reply)
-            elif self._confirmed.get(partition) == acks[partition]:
+            self._look(partition, trimmed)
+            if self._confirmed.get(partition) == acks[partition]:
                 del self._confirmed[partition]
+        for partition, taken in zip(partitions, await taking, strict=True):
+            if isinstance(taken, PenstockError):
+                self._rest(partition, taken)
+                self._announced.add(partition)
+                continue
+            self._look(partition, taken)
+            self._add(partition, taken)
 
     async def look(self) -> None:
         """How much waits, when nothing can be relayed."""
-        order = [(partition, "take", {"after": START, "limit": 0, "bytes": 0}) for partition in self._all]
-        for partition, reply in enumerate(await self._store.call_many(order)):
+        nothing = ops.Take(after=START, limit=0, bytes=0)
+        for partition, reply in enumerate(
+            await self._machine.run_many([nothing] * len(self._all), self._all)
+        ):
             if not isinstance(reply, PenstockError):
                 self._look(partition, reply)
 
@@ -138,16 +140,16 @@ class Outbox:
         """Another relay looks after all of this."""
         self._seen.clear()
 
-    def _look(self, partition: int, reply: dict[str, Any]) -> None:
-        self._seen[partition] = _Seen(reply["waiting"], time.monotonic() - reply["age_ms"] / 1000)
+    def _look(self, partition: int, reply: ops.Waiting) -> None:
+        self._seen[partition] = _Seen(reply.waiting, time.monotonic() - reply.age_ms / 1000)
 
-    def _add(self, partition: int, reply: dict[str, Any]) -> None:
-        for entry_id, blob in reply["entries"]:
+    def _add(self, partition: int, reply: ops.Taken) -> None:
+        for entry_id, blob in reply.entries:
             entry = read(partition, entry_id, blob, self.limit)
             self._entries.append(entry)
             self._events += len(entry.events)
             self._taken[partition] = entry_id
-        if reply["more"]:
+        if reply.more:
             self._announced.add(partition)
 
     def gather(self, events: int, size: int) -> list[Entry]:

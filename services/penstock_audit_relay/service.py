@@ -8,7 +8,7 @@ from penstock_audit_relay.relay import Relay
 
 def build(context: Context) -> Service:
     settings, metrics = context.settings, context.metrics
-    outbox = Outbox(context.store, settings.partitions, context.log)
+    outbox = Outbox(context.machine, context.log)
     # Room for the headers of a batch's last message: the cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
     relay = Relay(

@@ -4,26 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.bus.endpoints import Call
-from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import cancel_reconciler as ops
 from penstock.messages.cancellation import ExecutionCancel
-from penstock.store import Store
 
 
 class Executions:
     """Handlers about single executions."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def cancel(self, call: Call[ExecutionCancel]) -> Sequence[Any]:
-        return await self._store.call_many(
-            [
-                (
-                    partition_of(item.execution_id),
-                    "cancel",
-                    # Written out: a request leaves its defaults off, and the state machine knows none.
-                    {"execution_id": item.execution_id, "reason": item.reason, "grace_ms": item.grace_ms},
-                )
-                for item in call.items
-            ]
-        )
+        return await self._machine.run_many([ops.Cancel.of(item) for item in call.items])

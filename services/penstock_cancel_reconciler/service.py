@@ -13,10 +13,10 @@ from penstock_cancel_reconciler.waits import Waits
 
 
 def build(context: Context) -> Service:
-    waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
-    executions = Executions(context.store)
-    flows = Flows(context.store, waits)
-    backlog = Backlog(context.store)
+    waits = Waits(context.machine, sweep_s=context.settings.sweep_ms / 1000)
+    executions = Executions(context.machine)
+    flows = Flows(context.machine, waits)
+    backlog = Backlog(context.machine)
     context.listen("flow_done", waits.done)
     return Service(
         name=verbs.CANCEL_RECONCILER,

@@ -6,15 +6,15 @@ The end of the last one gives a `flow_done` hint. It may be lost, so a parked wa
 import asyncio
 from typing import Any
 
-from penstock.ids import partition_of
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import cancel_reconciler as ops
 
 
 class Waits:
     """Who waits for which cancelled flow, in this process."""
 
-    def __init__(self, store: Store, sweep_s: float) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, sweep_s: float) -> None:
+        self._machine = machine
         self._sweep_s = sweep_s
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._draining = False
@@ -43,10 +43,8 @@ class Waits:
         try:
             while True:
                 event.clear()
-                progress = await self._store.call(
-                    partition_of(flow_id), "flow_cancel_progress", {"flow_id": flow_id}
-                )
-                if not progress["more"] and not progress["left"]:
+                progress = await self._machine.run(ops.FlowCancelProgress(flow_id=flow_id))
+                if not progress.more and not progress.left:
                     return True
                 left = deadline - loop.time()
                 if left <= 0 or self._draining:

@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import lease_keeper as ops
+from penstock.machine.tasks import sendable
 from penstock.messages.leases import Claim
-from penstock.store import Store
-from penstock.store.tasks import sendable
 
 
 class Claims:
     """Handlers of the claiming verbs; each only fits its own kind of grant."""
 
-    def __init__(self, store: Store, payload_limit: int) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, payload_limit: int) -> None:
+        self._machine = machine
         self._limit = payload_limit
 
     async def claim(self, call: Call[Claim]) -> Sequence[Any]:
@@ -30,12 +28,7 @@ class Claims:
         return await self._claim(call, "reclaim")
 
     async def _claim(self, call: Call[Claim], verb: str) -> Sequence[Any]:
-        replies = await self._store.call_many(
-            [
-                (partition_of(item.execution_id), "claim", {**msgspec.structs.asdict(item), "verb": verb})
-                for item in call.items
-            ]
-        )
+        replies = await self._machine.run_many([ops.Claim.of(item, verb=verb) for item in call.items])
         return [
             reply if isinstance(reply, PenstockError) else sendable(reply, self._limit) for reply in replies
         ]

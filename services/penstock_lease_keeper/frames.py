@@ -11,11 +11,10 @@ from nats.errors import Error as NatsError
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import partition_of
-from penstock.messages.frames import Frame, FrameRead, LeaseFrame
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import lease_keeper as ops
+from penstock.messages.frames import Frame, FrameRead, FrameStored, LeaseFrame
 from penstock.subjects import frame_subject
-from penstock_lease_keeper.leases import fenced
 
 log: Final = logging.getLogger(__name__)
 _encode: Final = msgspec.json.Encoder().encode
@@ -24,19 +23,22 @@ _encode: Final = msgspec.json.Encoder().encode
 class Frames:
     """Handlers about frames."""
 
-    def __init__(self, store: Store, nats: Client, root: str) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, nats: Client, root: str) -> None:
+        self._machine = machine
         self._nats = nats
         self._root = root
 
     async def append(self, call: Call[LeaseFrame]) -> Sequence[Any]:
-        replies = await fenced(self._store, "frame", call.items)
+        replies = await self._machine.run_many([ops.Frame.of(item) for item in call.items])
+        results: list[FrameStored | PenstockError] = []
         for item, reply in zip(call.items, replies, strict=True):
-            if not isinstance(reply, PenstockError):
-                at = reply.pop("at")
-                if not reply.get("duplicate"):
-                    await self._publish(item, reply["index"], at)
-        return replies
+            if isinstance(reply, PenstockError):
+                results.append(reply)
+                continue
+            if not reply.duplicate:
+                await self._publish(item, reply.index, reply.at)
+            results.append(FrameStored(index=reply.index, count=reply.count, duplicate=reply.duplicate))
+        return results
 
     async def _publish(self, item: LeaseFrame, index: int, at: int) -> None:
         """Best effort: whoever follows notices a gap, and reads it."""
@@ -57,26 +59,20 @@ class Frames:
     async def read(self, call: Call[FrameRead]) -> Sequence[Any]:
         item = call.items[0]
         after = item.after if item.cursor is None else int(item.cursor)
-        args = {
-            "execution_id": item.execution_id,
-            "attempt_index": item.attempt_index,
-            "after": after,
-            "limit": item.limit,
-        }
-        reply = await self._store.call(partition_of(item.execution_id), "frame_read", args)
+        found = await self._machine.run(ops.FrameRead.of(item, after=after))
         frames = [
-            {
-                "execution_id": item.execution_id,
-                "index": index,
-                "attempt_index": attempt_index,
-                "frame_type": frame_type,
-                "at": at,
-                "payload": payload,
-                "metadata": metadata,
-            }
-            for index, attempt_index, frame_type, at, payload, metadata in reply["items"]
+            Frame(
+                execution_id=item.execution_id,
+                index=kept.index,
+                attempt_index=kept.attempt_index,
+                frame_type=kept.frame_type,
+                at=kept.at,
+                payload=Raw(kept.payload),
+                metadata=Raw(kept.metadata),
+            )
+            for kept in found.items
         ]
-        return [{"items": frames, "cursor": str(reply["last"]) if reply["more"] else None}]
+        return [{"items": frames, "cursor": str(found.last) if found.more else None}]
 
 
 def _raw(text: Any) -> Raw:

@@ -4,34 +4,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.bus.endpoints import Call
-from penstock.ids import partition_of
-from penstock.messages.common import Fence
+from penstock.machine import Machine
+from penstock.machine.ops import lease_keeper as ops
 from penstock.messages.leases import LeaseProgress, LeaseRelease, LeaseRenew, LeaseRevoke, LeaseStart
-from penstock.store import Store
-
-
-async def fenced(store: Store, op: str, items: Sequence[Fence | LeaseRevoke]) -> Sequence[Any]:
-    """One command for each request, in the partition that its execution names."""
-    return await store.call_many([(partition_of(item.execution_id), op, item) for item in items])
 
 
 class Leases:
     """Handlers about a lease's life."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def start(self, call: Call[LeaseStart]) -> Sequence[Any]:
-        return await fenced(self._store, "start", call.items)
+        return await self._machine.run_many([ops.Start.of(item) for item in call.items])
 
     async def renew(self, call: Call[LeaseRenew]) -> Sequence[Any]:
-        return await fenced(self._store, "renew", call.items)
+        return await self._machine.run_many([ops.Renew.of(item) for item in call.items])
 
     async def release(self, call: Call[LeaseRelease]) -> Sequence[Any]:
-        return await fenced(self._store, "release", call.items)
+        return await self._machine.run_many([ops.Release.of(item) for item in call.items])
 
     async def revoke(self, call: Call[LeaseRevoke]) -> Sequence[Any]:
-        return await fenced(self._store, "revoke", call.items)
+        return await self._machine.run_many([ops.Revoke.of(item) for item in call.items])
 
     async def progress(self, call: Call[LeaseProgress]) -> Sequence[Any]:
-        return await fenced(self._store, "progress", call.items)
+        return await self._machine.run_many([ops.Progress.of(item) for item in call.items])

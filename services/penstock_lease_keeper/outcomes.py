@@ -4,71 +4,61 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from penstock.bus.endpoints import Call
 from penstock.errors import make
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import lease_keeper as ops
+from penstock.machine.references import References
+from penstock.machine.specs import NewExecution, new_execution
 from penstock.messages.leases import (
+    Completed,
     LeaseAwaitChildren,
     LeaseCancel,
     LeaseComplete,
     LeaseDelay,
     LeaseFail,
 )
-from penstock.store import Store
-from penstock.store.references import References
-from penstock.store.specs import limit_of, normalize
-from penstock_lease_keeper.leases import fenced
 
 
 class Outcomes:
     """Handlers that consume a lease; each may be repeated with the same fence."""
 
-    def __init__(self, store: Store, references: References) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, references: References) -> None:
+        self._machine = machine
         self._references = references
 
     async def complete(self, call: Call[LeaseComplete]) -> Sequence[Any]:
         if not any(item.children for item in call.items):
-            return await fenced(self._store, "complete", call.items)
+            return await self._machine.run_many([ops.Complete.of(item, children=None) for item in call.items])
         # All of one loop tick, so that they still leave as one batch.
         return await asyncio.gather(*map(self._complete, call.items), return_exceptions=True)
 
-    async def _complete(self, item: LeaseComplete) -> dict[str, Any]:
-        partition = partition_of(item.execution_id)
-        if not item.children:
-            return await self._store.call(partition, "complete", item)
+    async def _complete(self, item: LeaseComplete) -> Completed:
         for index, error in (await self._references.missing(item.children)).items():
             raise make(error.code, f"children[{index}]: {error.message}", detail=error.detail)
-        return await self._store.call(partition, "complete", await self._with_children(partition, item))
+        children = await self._children(item) if item.children else None
+        return await self._machine.run(ops.Complete.of(item, children=children))
 
-    async def _with_children(self, partition: int, item: LeaseComplete) -> dict[str, Any]:
-        """The command, each child with its id. A child is of its parent's namespace."""
+    async def _children(self, item: LeaseComplete) -> list[NewExecution]:
+        """A child is of its parent's namespace, and lives in its partition."""
         namespace = "default"
         if any(child.concurrency_key is not None for child in item.children):
-            record = await self._store.call(partition, "namespace", {"execution_id": item.execution_id})
-            namespace = record["namespace"]
-        children: list[dict[str, Any]] = []
-        for child in item.children:
-            normalize(child)
-            children.append(
-                {
-                    **msgspec.structs.asdict(child),
-                    "execution_id": self._store.new_id(partition),
-                    "limit": limit_of(child, namespace, self._store.partitions),
-                }
-            )
-        return {**msgspec.structs.asdict(item), "children": children}
+            namespace = (await self._machine.run(ops.Namespace(execution_id=item.execution_id))).namespace
+        machine, partition = self._machine, partition_of(item.execution_id)
+        return [
+            new_execution(child, machine.new_id(partition), namespace, machine.partitions)
+            for child in item.children
+        ]
 
     async def fail(self, call: Call[LeaseFail]) -> Sequence[Any]:
-        return await fenced(self._store, "fail", call.items)
+        return await self._machine.run_many([ops.Fail.of(item) for item in call.items])
 
     async def cancel(self, call: Call[LeaseCancel]) -> Sequence[Any]:
-        return await fenced(self._store, "cancel", call.items)
+        return await self._machine.run_many([ops.Cancel.of(item) for item in call.items])
 
     async def delay(self, call: Call[LeaseDelay]) -> Sequence[Any]:
-        return await fenced(self._store, "delay", call.items)
+        return await self._machine.run_many([ops.Delay.of(item) for item in call.items])
 
     async def await_children(self, call: Call[LeaseAwaitChildren]) -> Sequence[Any]:
-        return await fenced(self._store, "await_children", call.items)
+        return await self._machine.run_many([ops.AwaitChildren.of(item) for item in call.items])

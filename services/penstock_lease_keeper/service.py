@@ -1,8 +1,8 @@
 """What the lease-keeper answers and runs: its table of contents."""
 
 from penstock import verbs
+from penstock.machine.references import References
 from penstock.runtime import Context, Service
-from penstock.store.references import References
 from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
 from penstock_lease_keeper.frames import Frames
@@ -13,13 +13,13 @@ from penstock_lease_keeper.workers import Workers
 
 def build(context: Context) -> Service:
     limit = context.settings.max_payload_bytes
-    claims = Claims(context.store, limit)
-    leases = Leases(context.store)
-    outcomes = Outcomes(context.store, References(context.store))
-    budgets = Budgets(context.store, context.spawn)
+    claims = Claims(context.machine, limit)
+    leases = Leases(context.machine)
+    outcomes = Outcomes(context.machine, References(context.machine))
+    budgets = Budgets(context.machine, context.spawn)
     context.due.on_result = budgets.due
-    frames = Frames(context.store, context.nats, root=context.settings.root)
-    workers = Workers(context.store, context.nats, root=context.settings.root)
+    frames = Frames(context.machine, context.nats, root=context.settings.root)
+    workers = Workers(context.machine, context.nats, root=context.settings.root)
     return Service(
         name=verbs.LEASE_KEEPER,
         endpoints={

@@ -10,10 +10,10 @@ from penstock_mirror_observer.steps import Steps
 
 
 def build(context: Context) -> Service:
-    flows = Flows(context.store)
-    steps = Steps(context.store)
+    flows = Flows(context.machine)
+    steps = Steps(context.machine)
     observations = Observations(
-        context.store, root=context.settings.root, max_payload_bytes=context.settings.max_payload_bytes
+        context.machine, root=context.settings.root, max_payload_bytes=context.settings.max_payload_bytes
     )
     return Service(
         name=verbs.MIRROR_OBSERVER,

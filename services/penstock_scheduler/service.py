@@ -2,8 +2,8 @@
 
 from penstock import verbs
 from penstock.bus.endpoints import parked
+from penstock.machine.references import References
 from penstock.runtime import Context, Service
-from penstock.store.references import References
 from penstock_scheduler.executions.control import Control
 from penstock_scheduler.executions.verbs import Executions
 from penstock_scheduler.executions.waits import Waits
@@ -21,21 +21,21 @@ from penstock_scheduler.schedules.verbs import Schedules
 
 
 def build(context: Context) -> Service:
-    references = References(context.store)
-    quotas = Quotas(context.store, references)
-    budgets = Budgets(context.store, references)
-    schedules = Schedules(context.store, references, context.spawn)
+    references = References(context.machine)
+    quotas = Quotas(context.machine, references)
+    budgets = Budgets(context.machine, references)
+    schedules = Schedules(context.machine, references, context.spawn)
     context.due.on_result = schedules.due
-    control = Control(context.store)
-    explanations = Explanations(context.store, Registry(context.store))
-    flows = Flows(context.store, references)
-    changes = FlowChanges(context.store, references, context.settings.max_payload_bytes)
-    lanes = Lanes(context.store)
-    waits = Waits(context.store, sweep_s=context.settings.sweep_ms / 1000)
-    admission = Admission(context.store, context.spawn)
-    handover = Handover(context.store, context.nats, context.settings.max_payload_bytes, context.spawn)
-    work = Work(context.store, admission, handover)
-    executions = Executions(context.store, references, work.expect)
+    control = Control(context.machine)
+    explanations = Explanations(context.machine, Registry(context.machine))
+    flows = Flows(context.machine, references)
+    changes = FlowChanges(context.machine, references, context.settings.max_payload_bytes)
+    lanes = Lanes(context.machine)
+    waits = Waits(context.machine, sweep_s=context.settings.sweep_ms / 1000)
+    admission = Admission(context.machine, context.spawn)
+    handover = Handover(context.machine, context.nats, context.settings.max_payload_bytes, context.spawn)
+    work = Work(context.machine, admission, handover)
+    executions = Executions(context.machine, references, work.expect)
 
     async def drain() -> None:
         waits.drain()

@@ -72,7 +72,7 @@ def _position(message: Msg) -> str:
     return f"{message.metadata.stream}-{message.metadata.sequence.stream}"
 
 
-def _outcome(result: dict[str, Any] | PenstockError) -> Outcome:
+def _outcome(result: object) -> Outcome:
     if not isinstance(result, PenstockError):
         return ACK
     return Retry(RETRY_S) if result.retryable else Dead(f"{result.code}: {result.message}")

@@ -12,9 +12,9 @@ from penstock_signal_router.waits import Waits
 
 def build(context: Context) -> Service:
     settings = context.settings
-    tokens = Tokens(context.store, now=context.due.clock.now)
-    waits = Waits(context.store, tokens)
-    signals = Signals(context.store, tokens)
+    tokens = Tokens(context.machine, now=context.due.clock.now)
+    waits = Waits(context.machine, tokens)
+    signals = Signals(context.machine, tokens)
     published = Published(signals, settings.root, settings.max_payload_bytes)
     return Service(
         name=verbs.SIGNAL_ROUTER,

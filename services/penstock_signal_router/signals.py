@@ -6,9 +6,11 @@ from typing import Any, Final, NamedTuple
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.ids import partition_of, uuid7
-from penstock.messages.signals import SignalDeliver
-from penstock.store import Store
-from penstock_signal_router.tokens import Facts, Token, Tokens
+from penstock.machine import Machine, Op
+from penstock.machine.ops import signal_router as ops
+from penstock.machine.ops.signal_router import Facts
+from penstock.messages.signals import Delivered, SignalDeliver
+from penstock_signal_router.tokens import Token, Tokens
 
 REMEMBERED: Final = 50_000
 """Waitpoints whose facts are kept in memory."""
@@ -31,15 +33,15 @@ class Refusal(NamedTuple):
 class Signals:
     """Checks tokens and delivers; many at once cost one round trip (two for waitpoints not seen before)."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, tokens: Tokens) -> None:
+        self._machine = machine
         self._tokens = tokens
         self._facts: dict[str, Facts] = {}
 
     async def handle(self, call: Call[SignalDeliver]) -> Sequence[Any]:
         return await self.deliver([Delivery(item) for item in call.items])
 
-    async def deliver(self, deliveries: Sequence[Delivery]) -> list[dict[str, Any] | PenstockError]:
+    async def deliver(self, deliveries: Sequence[Delivery]) -> list[Delivered | PenstockError]:
         """What became of each, in order. Wrong, foreign, malformed and unknown are one `invalid_token`.
 
         Raises PenstockError("valkey_unavailable") when nothing could be looked up.
@@ -48,7 +50,7 @@ class Signals:
         tokens = [token for token in parsed if token]
         ring = await self._tokens.ring(token.key_id for token in tokens)
         known = await self._look_up({token.waitpoint_id for token in tokens})
-        commands: list[tuple[int, str, dict[str, Any]]] = []
+        commands: list[tuple[int, Op[Any]]] = []
         refused: list[PenstockError | None] = []
         for delivery, token in zip(deliveries, parsed, strict=True):
             facts = known.get(token.waitpoint_id) if token else None
@@ -58,9 +60,15 @@ class Signals:
                 commands.append(self._rejection(delivery, token, why or "foreign"))
                 refused.append(make("token_expired" if why == "expired" else "invalid_token"))
             else:
-                commands.append(_delivery(delivery.signal, facts))
+                signal_id = delivery.signal.signal_id or uuid7()
+                deliver = ops.Deliver.of(
+                    delivery.signal, waitpoint_id=facts.waitpoint_id, signal_id=signal_id
+                )
+                commands.append((deliver.home(), deliver))
                 refused.append(None)
-        replies = await self._store.call_many(commands)
+        replies = await self._machine.run_many(
+            [command for _, command in commands], [partition for partition, _ in commands]
+        )
         # A refusal that could not be told of is to come again.
         return [
             reply if isinstance(reply, PenstockError) else error or reply
@@ -75,47 +83,39 @@ class Signals:
             facts = self._facts.pop(waitpoint_id, None)
             if facts is not None:
                 known[waitpoint_id] = self._facts[waitpoint_id] = facts
-            elif partition_of(waitpoint_id) < self._store.partitions:
+            elif partition_of(waitpoint_id) < self._machine.partitions:
                 missing.append(waitpoint_id)
-        replies = await self._store.call_many(
-            [(partition_of(each), "peek", {"waitpoint_id": each}) for each in missing]
-        )
-        for waitpoint_id, reply in zip(missing, replies, strict=True):
-            if isinstance(reply, PenstockError):
-                raise reply
-            if reply:
-                known[waitpoint_id] = self._facts[waitpoint_id] = Facts(
-                    *(reply[name] for name in Facts._fields)
-                )
+        found = await self._machine.all_of([ops.Peek(waitpoint_id=each) for each in missing])
+        for waitpoint_id, facts in zip(missing, found, strict=True):
+            if facts is not None:
+                known[waitpoint_id] = self._facts[waitpoint_id] = facts
         while len(self._facts) > REMEMBERED:
             del self._facts[next(iter(self._facts))]
         return known
 
     async def refuse(self, refusals: Sequence[Refusal]) -> list[PenstockError]:
         """Tells of what was published and is no signal; answers why, or what kept it from being told."""
-        replies = await self._store.call_many(
-            [
-                self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code)
-                for refusal in refusals
-            ]
+        told = [
+            self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code) for refusal in refusals
+        ]
+        replies = await self._machine.run_many(
+            [reject for _, reject in told], [partition for partition, _ in told]
         )
         return [
             reply if isinstance(reply, PenstockError) else refusal.error
             for refusal, reply in zip(refusals, replies, strict=True)
         ]
 
-    def _rejection(
-        self, delivery: Delivery, token: Token | None, why: str
-    ) -> tuple[int, str, dict[str, Any]]:
+    def _rejection(self, delivery: Delivery, token: Token | None, why: str) -> tuple[int, ops.Reject]:
         """The audit event of a refused token, on the waitpoint that was aimed at."""
         waitpoint_id = delivery.waitpoint_id or (token.waitpoint_id if token else None)
         return self._reject(waitpoint_id, "token_rejected", why)
 
-    def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, str, dict[str, Any]]:
+    def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, ops.Reject]:
         partition = partition_of(waitpoint_id) if waitpoint_id else 0
-        if partition >= self._store.partitions:  # nobody would relay events from there
+        if partition >= self._machine.partitions:  # nobody would relay events from there
             partition, waitpoint_id = 0, None
-        return partition, "reject", {"waitpoint_id": waitpoint_id, "event": event, "reason": why}
+        return partition, ops.Reject(waitpoint_id=waitpoint_id, event=event, reason=why)
 
 
 def _meant(delivery: Delivery, facts: Facts) -> bool:
@@ -126,14 +126,3 @@ def _meant(delivery: Delivery, facts: Facts) -> bool:
         and signal.execution_id in (None, facts.execution_id)
         and signal.waitpoint_key in (None, facts.key)
     )
-
-
-def _delivery(signal: SignalDeliver, facts: Facts) -> tuple[int, str, dict[str, Any]]:
-    command = {
-        "waitpoint_id": facts.waitpoint_id,
-        "signal_id": signal.signal_id or uuid7(),
-        "name": signal.name,
-        "source": signal.source,
-        "payload": signal.payload,
-    }
-    return partition_of(facts.waitpoint_id), "deliver", command

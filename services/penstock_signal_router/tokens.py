@@ -19,7 +19,9 @@ from msgspec import Struct
 
 from penstock.errors import make
 from penstock.ids import ID_PATTERN
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import signal_router as ops
+from penstock.machine.ops.signal_router import Facts
 
 _ID: Final = ID_PATTERN.removeprefix("^").removesuffix(r"(?!\n)$")
 _TOKEN: Final = re.compile(rf"([0-9a-f]{{8}})\.({_ID})\.([A-Za-z0-9_-]{{43}})")
@@ -27,17 +29,10 @@ _REREAD_S: Final = 1.0
 """Tokens with made-up key ids must not become reads of the ring."""
 
 
-class Facts(NamedTuple):
-    """What a token vouches for: all immutable."""
-
-    waitpoint_id: str
-    execution_id: str
-    key: str
-    created_at: int
-
-
 # A token for a waitpoint that does not exist takes the same way as a wrong one.
-NOBODY: Final = Facts("0-00000000-0000-7000-8000-000000000000", "", "", 0)
+NOBODY: Final = Facts(
+    waitpoint_id="0-00000000-0000-7000-8000-000000000000", execution_id="", key="", created_at=0
+)
 
 
 class Token(NamedTuple):
@@ -101,8 +96,8 @@ _decode = msgspec.json.Decoder(Ring).decode
 class Tokens:
     """Makes and checks tokens with the deployment's ring, which is kept in memory."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, now: Callable[[], float]) -> None:
+        self._machine = machine
         self._now = now
         self._ring: Ring | None = None
         self._read_at = 0.0
@@ -119,10 +114,10 @@ class Tokens:
         async with self._lock:
             if self._ring is None or time.monotonic() - self._read_at >= _REREAD_S:
                 offer = _encode(Ring.new()).decode() if self._ring is None else None
-                reply = await self._store.call(0, "secrets", {"offer": offer})
-                if not reply.get("ring"):
+                kept = await self._machine.run(ops.Secrets(offer=offer), at=0)
+                if not kept.ring:
                     raise make("internal", "the ring of signing keys is gone")
-                self._ring = _decode(reply["ring"])
+                self._ring = _decode(kept.ring)
                 self._read_at = time.monotonic()
             return self._ring
 

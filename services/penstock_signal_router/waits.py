@@ -1,18 +1,18 @@
 """waitpoint.create, lease.suspend and signal.resumed_by: what a worker does about signals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import signal_router as ops
+from penstock.machine.ops.signal_router import Facts
 from penstock.messages.common import Fence
-from penstock.messages.signals import LeaseSuspend, ResumedBy, WaitpointCreate
-from penstock.store import Store
+from penstock.messages.signals import LeaseSuspend, ResumedBy, Suspended, WaitpointCreate, WaitpointCreated
 from penstock_signal_router.conditions import compiled
-from penstock_signal_router.tokens import Facts, Ring, Tokens
+from penstock_signal_router.tokens import Ring, Tokens
 
 DEFAULT_KEY = "default"
 
@@ -20,36 +20,36 @@ DEFAULT_KEY = "default"
 class Waits:
     """Handlers of the verbs that carry a fence."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, tokens: Tokens) -> None:
+        self._machine = machine
         self._tokens = tokens
 
     async def create(self, call: Call[WaitpointCreate]) -> Sequence[Any]:
         # First, so that nothing is made that no token could be given for.
         ring = await self._tokens.ring()
-        replies = await self._store.call_many(
-            [_command("create", item, id=self._new_id(item)) for item in call.items]
+        replies = await self._machine.run_many(
+            [ops.Create.of(item, id=self._new_id(item)) for item in call.items]
         )
         return [reply if isinstance(reply, PenstockError) else _created(ring, reply) for reply in replies]
 
     async def suspend(self, call: Call[LeaseSuspend]) -> Sequence[Any]:
         ring = await self._tokens.ring()
-        commands = [_suspension(item, self._new_id(item)) for item in call.items]
+        suspensions = [_suspension(item, self._new_id(item)) for item in call.items]
         replies = iter(
-            await self._store.call_many([each for each in commands if not isinstance(each, PenstockError)])
+            await self._machine.run_many([each for each in suspensions if isinstance(each, ops.Suspend)])
         )
-        results = [each if isinstance(each, PenstockError) else next(replies) for each in commands]
+        results = [each if isinstance(each, PenstockError) else next(replies) for each in suspensions]
         return [
             result if isinstance(result, PenstockError) else _suspended(ring, result) for result in results
         ]
 
     def _new_id(self, item: Fence) -> str:
         """An id for a waitpoint: it lives where its execution does."""
-        return self._store.new_id(partition_of(item.execution_id))
+        return self._machine.new_id(partition_of(item.execution_id))
 
     async def resumed_by(self, call: Call[ResumedBy]) -> Sequence[Any]:
-        replies = await self._store.call_many(
-            [_command("resumed_by", item, skip=int(item.cursor or 0)) for item in call.items]
+        replies = await self._machine.run_many(
+            [ops.ResumedBy.of(item, skip=int(item.cursor or 0)) for item in call.items]
         )
         return [
             reply if isinstance(reply, PenstockError) else _page(item, reply)
@@ -57,54 +57,40 @@ class Waits:
         ]
 
 
-def _command(op: str, item: Fence, **more: Any) -> tuple[int, str, dict[str, Any]]:
-    return partition_of(item.execution_id), op, {**msgspec.structs.asdict(item), **more}
-
-
-def _suspension(item: LeaseSuspend, new_id: str) -> tuple[int, str, dict[str, Any]] | PenstockError:
+def _suspension(item: LeaseSuspend, new_id: str) -> ops.Suspend | PenstockError:
     try:
         condition = compiled(item.condition)
     except PenstockError as error:
         return error
     key = item.waitpoint_key or DEFAULT_KEY
-    return _command("suspend", item, condition=condition, waitpoint_key=key, id=new_id)
+    return ops.Suspend.of(item, condition=condition, waitpoint_key=key, id=new_id)
 
 
-def _created(ring: Ring, reply: dict[str, Any]) -> dict[str, Any]:
-    facts = _facts(reply)
-    return {
-        "waitpoint_id": facts.waitpoint_id,
-        "token": ring.mint(facts),
-        "expires_at": reply["expires_at"],
-    }
+def _created(ring: Ring, created: ops.Created) -> WaitpointCreated:
+    facts = _facts(created)
+    return WaitpointCreated(
+        waitpoint_id=facts.waitpoint_id, token=ring.mint(facts), expires_at=created.expires_at
+    )
 
 
-def _suspended(ring: Ring, reply: dict[str, Any]) -> dict[str, Any]:
-    if reply["outcome"] != "suspended":
-        _fill(reply.get("items", ()))
-        return reply
-    facts = _facts(reply)
-    return {
-        "outcome": "suspended",
-        "suspension_id": reply["suspension_id"],
-        "waitpoint_id": facts.waitpoint_id,
-        "token": ring.mint(facts),
-    }
+def _suspended(ring: Ring, done: ops.SuspendDone) -> Suspended:
+    reply = Suspended(
+        outcome=done.outcome,
+        suspension_id=done.suspension_id,
+        waitpoint_id=done.waitpoint_id,
+        items=done.items,
+    )
+    if done.outcome == "suspended":
+        reply.token = ring.mint(_facts(done))
+    return reply
 
 
-def _facts(reply: dict[str, Any]) -> Facts:
-    return Facts(*(reply[name] for name in Facts._fields))
+def _facts(of: ops.Created | ops.SuspendDone) -> Facts:
+    return Facts(
+        waitpoint_id=of.waitpoint_id or "", execution_id=of.execution_id, key=of.key, created_at=of.created_at
+    )
 
 
-def _page(item: ResumedBy, reply: dict[str, Any]) -> dict[str, Any]:
-    items: list[dict[str, Any]] = list(reply["items"])
-    _fill(items)
-    end = int(item.cursor or 0) + len(items)
-    return {"items": items, "cursor": str(end) if reply.get("more") else None}
-
-
-def _fill(items: Iterable[dict[str, Any]]) -> None:
-    """What the state machine leaves out is null on the wire."""
-    for item in items:
-        item.setdefault("payload", None)
-        item.setdefault("source", None)
+def _page(item: ResumedBy, found: ops.SignalsRead) -> dict[str, Any]:
+    end = int(item.cursor or 0) + len(found.items)
+    return {"items": found.items, "cursor": str(end) if found.more else None}

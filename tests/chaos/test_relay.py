@@ -20,10 +20,10 @@ from nats.js.api import DeliverPolicy
 from penstock import audit
 from penstock.bus import connection, streams
 from penstock.errors import PenstockError
+from penstock.machine import Machine
 from penstock.runtime import Settings
 from penstock.runtime.running import start
 from penstock.runtime.service import Context, Service
-from penstock.store import Store
 from penstock_audit_relay import service as relay_service
 from servers import NatsServer, ValkeyServer
 
@@ -35,13 +35,13 @@ class Grounds:
     """One root on real servers, with outboxes that a test fills."""
 
     def __init__(
-        self, nats: NatsServer, valkey: ValkeyServer, client: Client, store: Store, root: str
+        self, nats: NatsServer, valkey: ValkeyServer, client: Client, machine: Machine, root: str
     ) -> None:
         self.nats = nats
         self.valkey = valkey
         self.client = client
         self.js = client.jetstream()
-        self.store = store
+        self.machine = machine
         self.root = root
         self.stream = streams.stream_name(root, streams.AUDIT)
         self.seqs: defaultdict[str, int] = defaultdict(int)
@@ -57,7 +57,7 @@ class Grounds:
         return f"{self.root}:{{{partition}}}:outbox"
 
     async def add(self, partition: int, blob: bytes) -> None:
-        await self.store.execute("XADD", self.key(partition), "*", "e", blob)
+        await self.machine.store.execute("XADD", self.key(partition), "*", "e", blob)
 
     def events(self, partition: int, count: int) -> bytes:
         """An entry, as lua/core/events.lua writes it, of the next events of a few entities."""
@@ -85,12 +85,15 @@ class Grounds:
             await self.add(partition, self.events(partition, random.randint(1, most)))
 
     async def answers(self) -> bool:
-        await self.store.ping()
+        await self.machine.ping()
         return True
 
     async def waiting(self) -> int:
         return sum(
-            [int(await self.store.execute("XLEN", self.key(partition))) for partition in range(PARTITIONS)]
+            [
+                int(await self.machine.store.execute("XLEN", self.key(partition)))
+                for partition in range(PARTITIONS)
+            ]
         )
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -144,10 +147,10 @@ def servers(tmp_path: Path) -> Iterator[tuple[NatsServer, ValkeyServer]]:
 async def grounds(servers: tuple[NatsServer, ValkeyServer]) -> AsyncIterator[Grounds]:
     nats, valkey = servers
     client = await connection.connect(nats.url, "test")
-    store = await Store.connect(valkey.url, service="audit-relay", dev=True)
-    yield Grounds(nats, valkey, client, store, f"t{secrets.token_hex(4)}")
+    machine = await Machine.connect(valkey.url, service="audit-relay", dev=True)
+    yield Grounds(nats, valkey, client, machine, f"t{secrets.token_hex(4)}")
     await client.close()
-    await store.close()
+    await machine.close()
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from penstock import Client, Task, Worker
+from penstock.machine.ops import lease_keeper as ops
 from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
@@ -308,17 +309,14 @@ class TestHardBreach:
         budget_id = await make_budget(penstock)
         execution_id = await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin(lease_ttl_ms=600_000)
-        keeper = penstock.running["lease-keeper"].context.store
-        await keeper.call(
-            int(budget_id.partition("-")[0]),
-            "usage",
-            {
-                "budget_id": budget_id,
-                "execution_id": execution_id,
-                "lease_id": task["lease_id"],
-                "dimensions": {"tokens": 101},
-                "over": False,
-            },
+        keeper = penstock.running["lease-keeper"].context.machine
+        await keeper.run(
+            ops.Usage(
+                budget_id=budget_id,
+                execution_id=execution_id,
+                lease_id=task["lease_id"],
+                dimensions={"tokens": 101},
+            )
         )
         assert (await penstock.get(execution_id))["state"] == "running"
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")

@@ -29,7 +29,7 @@ async def test_a_flow_that_is_never_started_is_cancelled_and_retires(penstock: R
 
 
 async def test_a_lane_without_executions_leaves_the_index_with_its_queues(penstock: RunningPenstock) -> None:
-    store = penstock.running["scheduler"].context.store
+    store = penstock.running["scheduler"].context.machine.store
     made = [
         await penstock.create(lane=f"lane-{n}", capabilities=["gpu"] if n % 2 else [], fairness_key=f"f{n}")
         for n in range(20)

@@ -22,7 +22,7 @@ async def small(nats_url: str) -> AsyncIterator[RunningPenstock]:
 
 async def fill(penstock: RunningPenstock) -> PenstockError:
     """Creates executions until Valkey has no room for more. Returns the refusal."""
-    store = penstock.running["scheduler"].context.store
+    store = penstock.running["scheduler"].context.machine.store
     info = (await store.execute("INFO", "memory")).decode()
     used = int(info.split("used_memory:")[1].split()[0])
     await store.execute("CONFIG", "SET", "maxmemory", str(used + ROOM))

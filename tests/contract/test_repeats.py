@@ -1,12 +1,14 @@
 """What is asked twice, at once or after a crash, is answered as if it had been asked once."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from penstock.store import DeploymentError, Store
+from penstock.machine import DeploymentError, Machine, Op
+from penstock.machine.ops import scheduler as ops
 from running_penstock import RunningPenstock
 
 MEMBERS = 1500
@@ -41,19 +43,19 @@ async def test_a_repeat_after_a_crash_between_make_and_settle_is_a_duplicate(
     else:
         await penstock.request("execution.cancel", {"execution_id": parent})
         body = {"execution_id": parent, "idempotency_key": "k"}
-    store = penstock.running["scheduler"].context.store
-    real, crashed = store.call, asyncio.Event()
+    machine = penstock.running["scheduler"].context.machine
+    real, crashed = machine.run, asyncio.Event()
 
-    async def call(partition: int, op: str, args: Any) -> Any:
-        if op == "settle":
+    async def run(op: Op[Any], at: int | None = None) -> Any:
+        if isinstance(op, ops.Settle):
             crashed.set()
             raise RuntimeError("the process dies here")
-        return await real(partition, op, args)
+        return await real(op, at)
 
-    store.call = call
+    machine.run = run
     error = await penstock.refused(verb, body)
     assert error.code == "internal" and crashed.is_set()
-    store.call = real
+    machine.run = real
     first, second = [await penstock.request(verb, body) for _ in range(2)]
     assert (first["duplicate"], second["duplicate"]) == (True, True)
     assert first["execution_id"] == second["execution_id"]
@@ -61,15 +63,15 @@ async def test_a_repeat_after_a_crash_between_make_and_settle_is_a_duplicate(
 
 async def test_an_item_of_a_batch_of_lists_that_fails_hurts_no_other(penstock: RunningPenstock) -> None:
     execution_id = await penstock.create()
-    store = penstock.running["scheduler"].context.store
-    real = store.call
+    machine = penstock.running["scheduler"].context.machine
+    real = machine.run_many
 
-    async def call(partition: int, op: str, args: Any) -> Any:
-        if op == "list" and args.get("kind") == "broken":
+    def run_many(asked: Sequence[Op[Any]], at: Sequence[int] | None = None) -> Any:
+        if any(isinstance(op, ops.List) and op.kind == "broken" for op in asked):
             raise RuntimeError("a bug")
-        return await real(partition, op, args)
+        return real(asked, at)
 
-    store.call = call
+    machine.run_many = run_many
     asked = [{"kind": "test.job"}, {"kind": "broken"}, {}]
     first, broken, last = await penstock.request("execution.list", asked)
     for answer in (first, last):
@@ -83,13 +85,13 @@ async def test_a_deployment_keeps_the_number_of_partitions_it_was_started_with(
     settings = penstock.settings
     for partitions in (settings.partitions + 1, settings.partitions + 3):
         with pytest.raises(DeploymentError, match=f"PENSTOCK_PARTITIONS={settings.partitions}"):
-            await Store.connect(
+            await Machine.connect(
                 settings.valkey_url, service="scheduler", root=settings.root, partitions=partitions, dev=True
             )
-    store = await Store.connect(
+    machine = await Machine.connect(
         settings.valkey_url, service="scheduler", root=settings.root, partitions=settings.partitions, dev=True
     )
-    await store.close()
+    await machine.close()
 
 
 @pytest.mark.parametrize(

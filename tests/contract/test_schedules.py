@@ -11,8 +11,10 @@ import pytest
 
 from penstock import Client
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops.common import Due
+from penstock.machine.ops.scheduler import ScheduleFire
 from penstock.runtime import start
-from penstock.store import Store
 from running_penstock import RunningPenstock, fence
 
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
@@ -278,7 +280,7 @@ class TestExactlyOnce:
                 penstock.move_clock(MINUTE)
                 await asyncio.gather(
                     *(
-                        running.context.store.call(0, "due", {"limit": 100})
+                        running.context.machine.run(Due(limit=100), at=0)
                         for name, running in penstock.running.items()
                         if name.startswith("scheduler")
                     )
@@ -294,7 +296,7 @@ class TestExactlyOnce:
         await penstock.running["scheduler"].stop()
         del penstock.running["scheduler"]
         penstock.move_clock(HOUR)
-        dying = await Store.connect(
+        dying = await Machine.connect(
             penstock.settings.valkey_url,
             service="scheduler",
             root=penstock.root,
@@ -303,19 +305,19 @@ class TestExactlyOnce:
             skew=lambda: penstock.skew_ms,
         )
         partition = partition_of(made["schedule_id"])
-        handed_out = await dying.call(partition, "due", {"limit": 100})
-        assert [each["schedule_id"] for each in handed_out["outside"]] == [made["schedule_id"]]
-        assert "outside" not in await dying.call(partition, "due", {"limit": 100})
+        handed_out = await dying.run(Due(limit=100), at=partition)
+        assert [each["schedule_id"] for each in handed_out.outside] == [made["schedule_id"]]
+        assert not (await dying.run(Due(limit=100), at=partition)).outside
         async with another_scheduler(penstock):
             [tick] = await until_ticks(penstock, 1)
             # It was only slow, not dead: too late now.
-            late = {
-                "schedule_id": made["schedule_id"],
-                "due_at": made["next_at"],
-                "fires": [[made["next_at"], NOWHERE]],
-                "skipped": 0,
-            }
-            assert await dying.call(partition, "schedule_fire", late) == {"fired": 0}
+            late = ScheduleFire(
+                schedule_id=made["schedule_id"],
+                due_at=made["next_at"],
+                fires=[(made["next_at"], NOWHERE)],
+                skipped=0,
+            )
+            assert (await dying.run(late)).fired == 0
             assert [each["execution_id"] for each in await ticks(penstock)] == [tick["execution_id"]]
         await dying.close()
 

@@ -29,7 +29,7 @@ async def penstock(nats_url: str) -> AsyncIterator[RunningPenstock]:
 
 async def slow(penstock: RunningPenstock) -> list[Any]:
     """FCALLs that took longer than they may: microseconds and what was called."""
-    store = penstock.running["scheduler"].context.store
+    store = penstock.running["scheduler"].context.machine.store
     found = await store.execute("SLOWLOG", "GET", "100")
     return [
         (entry[2], b" ".join(entry[3][:1] + entry[3][1:6])[:200])
@@ -41,7 +41,7 @@ async def slow(penstock: RunningPenstock) -> list[Any]:
 async def stays_quick(penstock: RunningPenstock, work: Callable[[], Awaitable[object]]) -> None:
     """Does the work, and again where an FCALL took too long: the machine may have given Valkey no processor, but a call
     that costs too much does so each time."""
-    store = penstock.running["scheduler"].context.store
+    store = penstock.running["scheduler"].context.machine.store
     await store.execute("CONFIG", "SET", "slowlog-log-slower-than", str(LIMIT_US))
     for _ in range(TRIES):
         await store.execute("SLOWLOG", "RESET")
@@ -98,7 +98,7 @@ async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(
             for n in range(start, start + 500)
         ]
         await penstock.request("execution.create", specs)
-    store = penstock.running["scheduler"].context.store
+    store = penstock.running["scheduler"].context.machine.store
     running = (await penstock.take(1, start=True))[0]
 
     async def blocked() -> int:

@@ -20,7 +20,7 @@ async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
 
 async def admit(machine: StateMachine, token: str, slot: str, expires_at: int = 0) -> Any:
     """What has no room, or nothing."""
-    question = {"limit": token, "slot": slot, "expires_at": expires_at, "from": 0}
+    question = {"limit": token, "slot": slot, "expires_at": expires_at, "asker": 0}
     return await machine.stores["scheduler"].call(1, "admit", question)
 
 

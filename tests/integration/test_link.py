@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.machine import Machine
+from penstock.machine.ops.scheduler import Lanes
 from penstock.store import Store
 from penstock.store.link import AGAIN_S, Link
 from penstock.store.wire import Wire
@@ -71,42 +73,42 @@ async def test_a_reply_that_nobody_asked_for_ends_the_connection(word: bytes) ->
 
 async def test_calls_are_answered_again_once_a_full_server_has_room() -> None:
     with valkey_server() as url:
-        store = await Store.connect(url, service="scheduler", dev=True)
-        await store.execute("CONFIG", "SET", "maxclients", "1")
-        late = Store(url, service="scheduler")
+        machine = await Machine.connect(url, service="scheduler", dev=True)
+        await machine.store.execute("CONFIG", "SET", "maxclients", "1")
+        late = Machine(Store(url, service="scheduler"))
         async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(PenstockError) as refusal:
-                await late.call(0, "lanes", {"limit": 1})
+                await late.run(Lanes(limit=1), at=0)
             assert refusal.value.code == "valkey_unavailable"
-            await store.execute("CONFIG", "SET", "maxclients", "100")
+            await machine.store.execute("CONFIG", "SET", "maxclients", "100")
             while True:
                 try:
-                    assert (await late.call(0, "lanes", {"limit": 1}))["items"] == []
+                    assert (await late.run(Lanes(limit=1), at=0)).items == []
                     break
                 except PenstockError as error:
                     assert error.code == "valkey_unavailable"
                     await asyncio.sleep(AGAIN_S)
         await late.close()
-        await store.close()
+        await machine.close()
 
 
 async def test_ids_follow_valkeys_clock_not_their_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     with valkey_server() as url:
-        stores: list[Store] = []
+        machines: list[Machine] = []
         for hours in (0, 3, -3):
             here = time.time
             with monkeypatch.context() as patched:
                 patched.setattr(time, "time", lambda here=here, hours=hours: here() + hours * 3600)
                 patched.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
-                stores.append(await Store.connect(url, service="scheduler", dev=True))
+                machines.append(await Machine.connect(url, service="scheduler", dev=True))
         ids: list[str] = []
         for _ in range(20):
-            for store in stores:
-                await store.ping()  # so that a millisecond has passed, and more
-                ids.append(store.new_id(0))
+            for machine in machines:
+                await machine.ping()  # so that a millisecond has passed, and more
+                ids.append(machine.new_id(0))
         # Each knows Valkey's clock to within a round trip.
         times = [int(each[2:10] + each[11:15], 16) for each in ids]
         assert all(later >= sooner - 50 for sooner, later in itertools.pairwise(times))
         assert abs(times[-1] - time.time() * 1000) < 60_000
-        for store in stores:
-            await store.close()
+        for machine in machines:
+            await machine.close()

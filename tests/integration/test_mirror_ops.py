@@ -27,9 +27,9 @@ async def mirror(machine: StateMachine, **more: Any) -> str:
 async def observe(
     machine: StateMachine, flow_id: str, status: str, run_id: str = "r1", task: str = "compile", **more: Any
 ) -> dict[str, Any]:
-    return await machine(
-        OBSERVER, "observe", flow_id=flow_id, run_id=run_id, task=task, status=status, **more
-    )
+    """As a request; what has a `message_id` as what was published."""
+    op = "apply" if "message_id" in more else "observe"
+    return await machine(OBSERVER, op, flow_id=flow_id, run_id=run_id, task=task, status=status, **more)
 
 
 async def steps(machine: StateMachine, flow_id: str) -> list[dict[str, Any]]:
@@ -116,7 +116,9 @@ async def test_an_older_observation_is_dropped_with_an_event(machine: StateMachi
 async def test_without_instants_the_order_is_that_of_publishing(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for status, at, applied in (("running", 20, True), ("pending", 10, False), ("pending", 30, True)):
-        assert (await observe(machine, flow_id, status, published_at=at, quiet=True))["applied"] is applied
+        assert (await observe(machine, flow_id, status, published_at=at, message_id=f"m{at}-{status}"))[
+            "applied"
+        ] is applied
     assert (await steps(machine, flow_id))[0]["status"] == "pending"
     assert await dropped(machine, flow_id) == ["stale"]
 
@@ -141,9 +143,9 @@ async def test_a_terminal_step_keeps_its_status(machine: StateMachine) -> None:
 async def test_a_message_is_applied_once(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for status in ("pending", "running"):
-        await observe(machine, flow_id, status, message_id=status, quiet=True)
+        await observe(machine, flow_id, status, message_id=status)
     # Without an instant it would look newer than the step.
-    assert await observe(machine, flow_id, "pending", message_id="pending", quiet=True) == {"applied": False}
+    assert await observe(machine, flow_id, "pending", message_id="pending") == {"applied": False}
     assert (await steps(machine, flow_id))[0]["status"] == "running"
     assert await dropped(machine, flow_id) == []
 

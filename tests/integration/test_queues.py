@@ -15,8 +15,8 @@ async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
         yield machine
 
 
-def create(**spec: Any) -> tuple[int, str, dict[str, Any]]:
-    return 0, "create", {"id": new_id(0), "namespace": "default", "spec": {"kind": "t", **spec}}
+def create(limit: str | None = None, **spec: Any) -> tuple[int, str, dict[str, Any]]:
+    return 0, "create", {"id": new_id(0), "spec": {"kind": "t", **spec}, "limit": limit}
 
 
 def grant(most: int = 1, *capabilities: str) -> tuple[int, str, dict[str, Any]]:
@@ -73,7 +73,8 @@ async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: Sta
     """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
     store, token = machine.stores["scheduler"], "c/1/1/k"
     asks: list[dict[str, Any]] = [
-        {"limit": token, "slot": name, "expires_at": 2**52, "from": 0} for name in ("0-holder|1", "0-other|2")
+        {"limit": token, "slot": name, "expires_at": 2**52, "asker": 0}
+        for name in ("0-holder|1", "0-other|2")
     ]
     assert not await store.call(1, "admit", asks[0])
     assert (await store.call(1, "admit", asks[1]))["code"] == "concurrency_limit_exceeded"

@@ -115,7 +115,7 @@ async def test_serves_counts_and_drains(settings: Any, run: Any) -> None:
             go.set()
 
         async def close() -> None:
-            await context.store.ping()  # everything is still there
+            await context.machine.ping()  # everything is still there
             order.append("close")
 
         endpoints: dict[Verb[Any, Any], Any] = {EXECUTION_GET: get}

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from penstock_signal_router.tokens import Facts, Key, Ring, Token, Tokens
 from state_machine import StateMachine
@@ -31,7 +32,7 @@ def test_a_token_is_true_for_its_own_waitpoint_only() -> None:
     assert (key_id, waitpoint_id, len(mac)) == (ring.active, FACTS.waitpoint_id, 43)
     assert refusal(ring, token) is None
     assert ring.mint(FACTS) == token  # so a repeated request can be answered alike
-    for other in (FACTS._replace(key="other"), FACTS._replace(created_at=1001), None):
+    for other in (replace(FACTS, key="other"), replace(FACTS, created_at=1001), None):
         assert refusal(ring, token, other) == "wrong"
     assert refusal(ring, f"{key_id}.{waitpoint_id}.{'A' * 43}") == "wrong"
     assert refusal(ring, f"00000000.{waitpoint_id}.{mac}") == "wrong"
@@ -73,19 +74,19 @@ def test_secrets_do_not_show() -> None:
 
 
 async def test_all_routers_share_the_ring_that_the_first_one_made(machine: StateMachine) -> None:
-    store = machine.stores["signal-router"]
-    rings = await asyncio.gather(*(Tokens(store, lambda: 0).ring() for _ in range(5)))
+    service = machine.stores["signal-router"].machine
+    rings = await asyncio.gather(*(Tokens(service, lambda: 0).ring() for _ in range(5)))
     assert len({ring.mint(FACTS) for ring in rings}) == 1
 
 
 async def test_an_unknown_key_is_looked_for_once_in_a_while(
     machine: StateMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = machine.stores["signal-router"]
-    tokens = Tokens(store, lambda: 0)
+    service = machine.stores["signal-router"].machine
+    tokens = Tokens(service, lambda: 0)
     old = await tokens.ring()
     rotated = Ring(active="00000001", keys={**old.keys, "00000001": Key(b"new")})
-    await store.execute("SET", f"{machine.root}:{{0}}:secrets", msgspec.json.encode(rotated))
+    await service.store.execute("SET", f"{machine.root}:{{0}}:secrets", msgspec.json.encode(rotated))
     assert "00000001" not in (await tokens.ring(["00000001"])).keys  # it was read just now
     monkeypatch.setattr("penstock_signal_router.tokens._REREAD_S", 0.0)
     assert (await tokens.ring(old.keys)).active == old.active

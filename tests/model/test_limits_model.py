@@ -304,13 +304,10 @@ class Limits(RuleBasedStateMachine):
                 spec = {name: value for name, value in command.items() if value is not None}
                 spec |= {"kind": "t", "max_attempts": 3, "max_reclaims": 1000}
                 spec["backoff"] = {"kind": "fixed", "delay_ms": HALF}
-                if tokens:
-                    spec["limit"] = "&".join(sorted(token.name for token in tokens))
+                limit = "&".join(sorted(token.name for token in tokens)) or None
                 job = Job(new_id(partition), spec, tokens)
                 self.jobs[job.execution_id] = job
-                calls.append(
-                    (partition, "create", {"id": job.execution_id, "namespace": "default", "spec": spec})
-                )
+                calls.append((partition, "create", {"id": job.execution_id, "spec": spec, "limit": limit}))
             else:
                 op, ttl = command.pop("op"), command.pop("ttl")
                 ask = {"worker_id": "w", "lease_ttl_ms": ttl, **command}
@@ -353,7 +350,7 @@ class Limits(RuleBasedStateMachine):
         job, home = grant.job, partition_of(grant.job.execution_id)
         if grant.remote:
             name = grant.remote.pop(0)
-            question = {"limit": name, "slot": grant.slot, "expires_at": self._clock() + HALF, "from": home}
+            question = {"limit": name, "slot": grant.slot, "expires_at": self._clock() + HALF, "asker": home}
             reply = self._call("scheduler", _home(name), "admit", **question)
             if reply:
                 self.grants.remove(grant)
@@ -417,7 +414,7 @@ class Limits(RuleBasedStateMachine):
             case _:
                 partition, token, room = item
                 if self._call("scheduler", partition, "unblock", token=token, room=room)["left"]:
-                    told = {"token": token, "from": str(partition)}
+                    told = {"token": token, "waiter": partition}
                     self._call("scheduler", _home(token), "wait_room", **told)
 
     # -- outcomes ---------------------------------------------------------------------------------

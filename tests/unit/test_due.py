@@ -9,6 +9,7 @@ import pytest
 
 from penstock import errors
 from penstock.clock import ValkeyClock
+from penstock.machine.ops.common import Due, DueDone
 from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import logger
 
@@ -16,7 +17,7 @@ LOG = logger("scheduler", "test")
 
 
 class Agenda:
-    """A DueStore in memory, with a clock of its own that may be far from ours."""
+    """A DueMachine in memory, with a clock of its own that may be far from ours."""
 
     def __init__(self, partitions: int = 1, ahead_ms: int = 0) -> None:
         self.items: list[list[int]] = [[] for _ in range(partitions)]
@@ -31,26 +32,26 @@ class Agenda:
     def now(self) -> int:
         return int(time.time() * 1000) + self.ahead_ms
 
-    async def call(self, partition: int, op: str, args: dict[str, Any]) -> dict[str, Any]:
-        assert op == "due"
+    async def run(self, op: Due, at: int) -> DueDone:
+        partition = at
         self.calls.append(partition)
         if self.fail:
             self.fail -= 1
             raise errors.make("valkey_unavailable")
         now = self.now()
         waiting = sorted(self.items[partition])
-        due = [at for at in waiting if at <= now][: args["limit"]]
+        due = [each for each in waiting if each <= now][: op.limit]
         self.items[partition] = waiting[len(due) :]
-        self.done += [(partition, at, now) for at in due]
+        self.done += [(partition, each, now) for each in due]
         left = self.items[partition]
         self.entered.set()
         await self.gate.wait()
-        return {
-            "handled": len(due),
-            "more": bool(left) and left[0] <= now,
-            "now": now,
-            **({"next_at": left[0]} if left else {}),
-        }
+        return DueDone(
+            handled=len(due),
+            more=bool(left) and left[0] <= now,
+            now=now,
+            next_at=left[0] if left else None,
+        )
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -226,9 +227,11 @@ async def test_two_wakes_of_one_tick_are_both_kept() -> None:
 
 async def test_a_handler_that_failed_is_counted_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(Agenda):
-        async def call(self, partition: int, op: str, args: dict[str, Any]) -> dict[str, Any]:
-            reply = await super().call(partition, op, args)
-            return {**reply, "errors": ["x 0-1: no such field"]} if len(self.calls) == 1 else reply
+        async def run(self, op: Due, at: int) -> DueDone:
+            done = await super().run(op, at)
+            if len(self.calls) == 1:
+                done.errors = ["x 0-1: no such field"]
+            return done
 
     agenda = Failing()
     loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)

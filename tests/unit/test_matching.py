@@ -6,12 +6,21 @@ from typing import Any
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
+from penstock.machine.ops.scheduler import Given, Granted, HandOut, Task
 from penstock.messages.executions import WorkNext
 from penstock_scheduler.handing_out.work import Work
 
 DEADLINE_S = 10.0
-TASK = {"execution_id": "0-1"}
-NOTHING = {"tasks": [], "grants": []}
+TASK = Task(
+    execution_id="0-1",
+    kind="t",
+    lane="default",
+    attempt_index=1,
+    attempt_id="a",
+    lease_id="l",
+    lease_epoch=1,
+    lease_expires_at=0,
+)
 
 
 class Answers:
@@ -22,9 +31,9 @@ class Answers:
         self.asked = 0
         self.reply = reply
 
-    async def call_many(self, calls: list[Any]) -> list[Any]:
+    async def run_many(self, ops: list[HandOut], at: list[int]) -> list[Any]:
         self.asked += 1
-        return await self.reply([args for _, _, args in calls])
+        return await self.reply(ops)
 
 
 class Admission:
@@ -52,9 +61,7 @@ async def ask(work: Work, worker: str = "w1", wait_ms: int = 30_000) -> Any:
 
 
 def empty(orders: list[Any]) -> list[Any]:
-    return [
-        {"tasks": [[] for _ in each["takers"]], "grants": [[] for _ in each["takers"]]} for each in orders
-    ]
+    return [Given([[] for _ in each.takers], [[] for _ in each.takers]) for each in orders]
 
 
 async def test_a_bug_in_a_round_answers_those_it_was_for_and_the_next_are_served() -> None:
@@ -63,7 +70,7 @@ async def test_a_bug_in_a_round_answers_those_it_was_for_and_the_next_are_served
     async def reply(orders: list[Any]) -> list[Any]:
         if broken:
             raise RuntimeError("a bug")
-        return [{"tasks": [[TASK]], "grants": [[]]} for _ in orders]
+        return [Given([[TASK]], [[]]) for _ in orders]
 
     matching = work(Answers(reply))
     async with asyncio.timeout(DEADLINE_S):
@@ -102,17 +109,15 @@ async def test_news_beside_a_sweep_are_not_lost() -> None:
 async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> None:
     async def reply(orders: list[Any]) -> list[Any]:
         [order] = orders
-        grants = [[["grant", taker["worker_id"]]] for taker in order["takers"]]
-        if "verb" in order:
-            return [TASK]
-        return [{"tasks": [[] for _ in grants], "grants": grants}]
+        grants = [[Granted("grant", taker.worker_id, False, False, 0)] for taker in order.takers]
+        return [Given([[] for _ in grants], grants)]
 
     served = asyncio.Event()
     admission = Admission()
 
     async def gate(grants: list[Any]) -> None:
         """The first waits until the second was admitted."""
-        if grants[0][1] == "first":
+        if grants[0].execution_id == "first":
             await served.wait()
         else:
             served.set()
@@ -122,7 +127,7 @@ async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> 
     matching = work(store, admission)
     claimed: list[Any] = []
 
-    async def claim(partition: int, request: WorkNext, grants: list[Any]) -> list[Any]:
+    async def claim(request: WorkNext, grants: list[Any]) -> list[Any]:
         claimed.append(request.worker_id)
         return [TASK]
 

@@ -1,18 +1,24 @@
 """The best work of several partitions, chosen from what each of them shows."""
 
-from penstock_scheduler.handing_out.shares import Choice, share
+from penstock.machine.ops.scheduler import Head
+from penstock_scheduler.handing_out.shares import Choice, Share, share
 
 Heads = dict[int, list[list[tuple[str, str, int, int]]]]
 
 
+def shared(heads: Heads, lanes: tuple[str, ...], most: int) -> Share:
+    typed = {partition: [[Head(*each) for each in of] for of in found] for partition, found in heads.items()}
+    return share(typed, lanes, most)
+
+
 def ids(heads: Heads, most: int = 10, lanes: tuple[str, ...] = ("a",)) -> list[str]:
-    return [choice.execution_id for choice in share(heads, lanes, most).choices]
+    return [choice.execution_id for choice in shared(heads, lanes, most).choices]
 
 
 def test_the_score_decides_and_among_equals_the_time_of_making() -> None:
     heads: Heads = {0: [[("0-5", "", 3, 0), ("0-9", "", 7, 0)]], 1: [[("1-4", "", 3, 0), ("1-2", "", 9, 0)]]}
     assert ids(heads) == ["1-4", "0-5", "0-9", "1-2"]
-    assert share(heads, ("a",), 1).choices == [Choice(1, "1-4")]
+    assert shared(heads, ("a",), 1).choices == [Choice(1, "1-4")]
 
 
 def test_lanes_come_in_the_order_of_the_worker() -> None:
@@ -26,7 +32,7 @@ def test_a_key_with_a_backlog_in_every_partition_has_one_share() -> None:
         partition: [[(f"{partition}-{n}", "big", n, 0) for n in range(5)]] for partition in range(3)
     }
     heads[3] = [[("3-8", "small", 8, 0), ("3-9", "small", 9, 0)]]
-    chosen = share(heads, ("a",), 4)
+    chosen = shared(heads, ("a",), 4)
     assert [choice.execution_id for choice in chosen.choices] == ["0-0", "3-8", "1-0", "3-9"]
     assert chosen.turns == {"a": [("big", 2), ("small", 2)]}
 
@@ -49,5 +55,5 @@ def test_a_newcomer_where_nobody_else_was_does_not_own_the_lane() -> None:
 
 
 def test_one_key_alone_shares_with_nobody() -> None:
-    assert share({0: [[("0-1", "k", 1, 3)]], 1: [[("1-1", "k", 2, 0)]]}, ("a",), 2).turns == {}
-    assert share({}, ("a",), 2).choices == []
+    assert shared({0: [[("0-1", "k", 1, 3)]], 1: [[("1-1", "k", 2, 0)]]}, ("a",), 2).turns == {}
+    assert shared({}, ("a",), 2).choices == []

@@ -20,7 +20,7 @@ function ops.usage_fence(a)
 end
 
 -- usage: second step, where the budget is: the report counts. args: budget_id, execution_id, lease_id, dimensions, dedup_key,
--- over, worker. reply: {status, dimensions, breach, dimension}, see Budgets.use.
+-- over. reply: {status, dimensions, breach, dimension}, see Budgets.use.
 -- errors: budget_not_found, invalid_request, budget_exceeded. events: budget usage, soft_breach or hard_breach (and reset).
 function ops.usage(a)
   local b = Budgets.edit(a.budget_id)
@@ -36,16 +36,12 @@ function ops.budget_breach(a)
   return { state = state, suspended = suspended }
 end
 
--- budget_resume: there is room again. args: execution_id, lease_id, budget_id. reply: {}. errors: none. events: resumed.
+-- budget_resume: there is room again. args: execution_id, lease_id, budget_id. errors: none. events: resumed.
 function ops.budget_resume(a)
   local x = Records.edit('x', a.execution_id)
   if x then Breaches.resume(x, a.budget_id, a.lease_id) end
-  return {}
 end
 
--- budget_settle: last step, where the budget is. args: budget_id, stopped [[member, suspended]], resumed [member]. reply: {}.
+-- budget_settle: last step, where the budget is. args: budget_id, stopped [[member, suspended]], resumed [member].
 -- errors, events: none.
-function ops.budget_settle(a)
-  Budgets.settle(a.budget_id, a.stopped, a.resumed)
-  return {}
-end
+function ops.budget_settle(a) Budgets.settle(a.budget_id, a.stopped, a.resumed) end

@@ -53,7 +53,7 @@ end
 -- so many ms: the last of them is told when that time is over, or the execution moves on.
 function ops.progress(a)
   local x = Fences.hold(a)
-  x.progress = { pct = a.pct, message = a.message or '', at = Call.now }
+  x.progress = { pct = a.pct, message = a.message, at = Call.now }
   x.updated_at = Call.now
   local actor, told_at = 'worker:' .. x.worker_id, x.progress_told_at
   local may_tell_at = told_at and told_at + (Call.limits.progress_events_ms or 0) or 0

@@ -36,7 +36,7 @@ function ops.fail(a)
   local actor = 'worker:' .. x.worker_id
   local reply = { outcome = 'terminal_failed' }
   if not Executions.cancel_if_asked(x, actor) then
-    reply = Leases.fail(x, a.reason, a.category or 'error', a.retryable ~= false, a.retry_after_ms, actor)
+    reply = Leases.fail(x, a.reason, a.category, a.retryable, a.retry_after_ms, actor)
   end
   return Fences.consume(x, a, 'fail', reply)
 end

@@ -13,7 +13,7 @@ function ops.worker_register(a)
 end
 
 -- worker_heartbeat: it is still there; one that is not known (any more) is registered by it.
--- args: as worker_register, and status (active | draining | stopped: what it says of itself).
+-- args: worker_id, lanes, capabilities, version, heartbeat_ms, status (active | draining | stopped: what it says of itself).
 -- reply: the worker; status draining means that it is to drain. events: registered, draining, stopped.
 function ops.worker_heartbeat(a)
   local w, known = Workers.seen(a)
@@ -41,7 +41,7 @@ function ops.worker_drain(a)
   return Workers.view(w)
 end
 
--- worker_list: a page of this partition's workers. args, reply: see Workers.page.
+-- worker_list: a page of this partition's workers. args: cursor, limit, budget, lane, status. reply: see Workers.page.
 function ops.worker_list(a) return Workers.page(a) end
 
 -- worker_held: how many leases they hold here. args: ids. reply: {held (in their order)}.

@@ -22,13 +22,13 @@ local MEMBER_STATUS = {
 local ENDINGS = { succeeded = 'finished', failed = 'failed', cancelled = 'cancelled' }
 
 -- create_mirrored: a flow that somebody else runs, running from birth. args: id, digest, idempotency_key, completion
--- (manual | all_steps | on_task), completion_task and the fields of flow.create. reply: the flow.
--- errors: idempotency_conflict. events: flow created.
+-- (manual | all_steps | on_task), completion_task, controller_id, goal, owner, requester_origin, current_step, state, namespace.
+-- reply: the flow. errors: idempotency_conflict. events: flow created.
 function ops.create_mirrored(a)
   local existing = Records.read('f', a.id)
   -- The command came twice: the caller's connection broke before our answer arrived.
   if existing then return Flows.view(existing) end
-  local namespace = a.namespace or 'default'
+  local namespace = a.namespace
   return Idempotency.once('flow_mirrored', namespace, a, function()
     a.namespace = namespace ~= 'default' and namespace or nil
     return Flows.view(Flows.create(a.id, a, 'mirrored', 'running'))
@@ -93,12 +93,10 @@ local function complete(f, step)
   if ending then Flows.conclude(f, ending, { reason = why, actor = 'flow:' .. f.id }) end
 end
 
--- observe: one step of a mirrored flow, as its runner saw it. args: flow_id, run_id, task, status, result (JSON text),
--- child_session_key, observed_at, message_id, published_at (by JetStream's clock, where there is no observed_at), quiet
--- (true: the reply is only {applied}).
--- reply: the step, with applied (false: nothing changed). errors: flow_not_found, invalid_request (a managed flow),
--- already_terminal. events: flow observed; observation_dropped with why; what ends the flow.
-function ops.observe(a)
+-- One step of a mirrored flow, as its runner saw it. a: fields of flow.observe, and for what was published message_id and
+-- published_at (by JetStream's clock, where there is no observed_at). Returns the flow, the step and whether anything
+-- changed; or nil: the flow is over. Errors: flow_not_found, invalid_request (a managed flow).
+local function observe(a)
   local f = Flows.edit(a.flow_id)
   if f.kind ~= 'mirrored' then Errors.invalid('flow_id', 'a managed flow has members instead of observed steps') end
   local steps = Keys.of('ft', f.id)
@@ -111,10 +109,9 @@ function ops.observe(a)
     Events.emit('flow', f, 'observation_dropped', {
       reason = verdict or 'flow_terminal', data = { run_id = a.run_id, task = a.task, status = a.status, observed_at = at },
     })
-    -- Answered, not raised: the event is kept.
-    if over then return { error = { code = 'already_terminal', detail = { status = f.status } } } end
+    if over then return nil end
   end
-  if verdict then return a.quiet and { applied = false } or view(f, a.run_id, step, false) end
+  if verdict then return f, step, false end
   if not step then
     step = { created_at = Call.now }
     f.total = f.total + 1
@@ -133,15 +130,34 @@ function ops.observe(a)
   Hashes.set(steps, a.run_id, pack(step))
   Flows.mutate(f, 'observed', { data = { run_id = a.run_id, task = a.task, from = from, to = a.status, observed_at = at } })
   if RANK[a.status] == TERMINAL then complete(f, step) end
-  return a.quiet and { applied = true } or view(f, a.run_id, step, true)
+  return f, step, true
 end
 
--- drop: something published to a flow was no observation. args: flow_id, reason. reply: {}. errors: flow_not_found.
+-- The answer that a flow is over: not raised, for the event about it is kept.
+local function over(flow_id)
+  return { error = { code = 'already_terminal', detail = { status = Flows.read(flow_id).status } } }
+end
+
+-- observe: one step of a mirrored flow. args: flow_id, run_id, task, status, result (JSON text), child_session_key,
+-- observed_at. reply: the step, with applied (false: nothing changed). errors: flow_not_found, invalid_request (a managed
+-- flow), already_terminal. events: flow observed; observation_dropped with why; what ends the flow.
+function ops.observe(a)
+  local f, step, changed = observe(a)
+  return f and view(f, a.run_id, step, changed) or over(a.flow_id)
+end
+
+-- apply: as observe, of a published message. args: flow_id, run_id, task, status, result, child_session_key, observed_at,
+-- message_id, published_at. reply: {applied}. errors, events: as observe.
+function ops.apply(a)
+  local f, _, changed = observe(a)
+  return f and { applied = changed } or over(a.flow_id)
+end
+
+-- drop: something published to a flow was no observation. args: flow_id, reason. errors: flow_not_found.
 -- events: flow observation_dropped.
 function ops.drop(a)
   Flows.read(a.flow_id)
   Events.emit('flow', Records.edit('f', a.flow_id), 'observation_dropped', { reason = a.reason })
-  return {}
 end
 
 -- A member of a managed flow as a step.

@@ -106,14 +106,8 @@ function ops.remember(a)
   return { execution_id = a.execution_id }
 end
 
--- settle: what `remember` prepared was made. args: verb, namespace, key, digest, reply. reply: {}.
-function ops.settle(a)
-  Idempotency.keep(a.verb, a.namespace, a.key, a.digest, a.reply)
-  return {}
-end
+-- settle: what `remember` prepared was made. args: verb, namespace, key, digest, reply.
+function ops.settle(a) Idempotency.keep(a.verb, a.namespace, a.key, a.digest, a.reply) end
 
--- forget: what `remember` prepared was refused; the key is free again. args: verb, namespace, key. reply: {}.
-function ops.forget(a)
-  Idempotency.drop(a.verb, a.namespace, a.key)
-  return {}
-end
+-- forget: what `remember` prepared was refused; the key is free again. args: verb, namespace, key.
+function ops.forget(a) Idempotency.drop(a.verb, a.namespace, a.key) end

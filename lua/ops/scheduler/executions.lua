@@ -4,7 +4,8 @@
 local ops = Ops.scheduler
 
 -- create: a new execution.
--- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, again (an earlier request settled the id)
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit, again (an earlier request settled
+-- the id).
 -- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
 -- parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
@@ -13,6 +14,7 @@ function ops.create(a)
   if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
   return Idempotency.once('execution', a.namespace, a, function()
     Executions.check_spec(a.spec)
+    a.spec.limit = a.limit
     Lanes.admit(a.spec.lane or 'default')
     local parent_id = a.spec.parent_id
     local x

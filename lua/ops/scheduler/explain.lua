@@ -85,7 +85,8 @@ end
 -- errors: execution_not_found. events: none.
 function ops.explain(a) return facts_of(Executions.read(a.execution_id)) end
 
--- ahead: how many stand before such a place in a queue here. args: the `queue` of an execution's facts. reply: {ahead}.
+-- ahead: how many stand before such a place in a queue here. args: lane, caps, fairness_key, limit, score (the
+-- `queue` of an execution's facts). reply: {ahead}.
 -- errors, events: none.
 function ops.ahead(a)
   Records.settle()

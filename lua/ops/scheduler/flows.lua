@@ -4,12 +4,13 @@
 local ops = Ops.scheduler
 
 -- flow_create: a flow with its whole graph, in one step. args: id, members, edges, joins (checked for cycles and
--- unknown keys), digest, idempotency_key and the fields of flow.create. reply: the flow.
+-- unknown keys), digest, idempotency_key, controller_id, goal, owner, requester_origin, current_step, state, namespace.
+-- reply: the flow, with the ids of its members.
 -- errors: invalid_request, idempotency_conflict. events: flow created; execution created for each member.
 function ops.flow_create(a)
   local existing = Records.read('f', a.id)
   if existing then return Flows.view(existing) end
-  local namespace = a.namespace or 'default'
+  local namespace = a.namespace
   return Idempotency.once('flow', namespace, a, function()
     for i, m in ipairs(a.members) do
       Executions.check_spec(m, 'members[' .. i - 1 .. '].')

@@ -109,15 +109,15 @@ function ops.grant(a)
   return { grants = grants, more = more }
 end
 
--- held: what holds work of these lanes back from this worker. args: lanes, capabilities. reply: {} or {code (of the error),
--- wait_ms (until it may go on)}.
+-- held: what holds work of these lanes back from this worker. args: lanes, capabilities. reply: nil, or {code (of the
+-- error), wait_ms (until it may go on)}.
 function ops.held(a)
   local has, first = set_of(a.capabilities), nil
   for _, lane in ipairs(a.lanes) do
     local block = not Lanes.paused(lane) and Queues.aside(lane, has)
     if block and (not first or block.until_at < first.until_at) then first = block end
   end
-  return first and { code = first.code, wait_ms = math.max(1, first.until_at - Call.now) } or {}
+  return first and { code = first.code, wait_ms = math.max(1, first.until_at - Call.now) } or nil
 end
 
 -- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
@@ -159,30 +159,28 @@ end
 -- reply: a task. errors: see Leases.claim. events: leased (and started).
 function ops.claim(a) return Leases.claim(a) end
 
--- admit: room in the tokens of a limit that are kept here. args: limit, slot, expires_at, from (the partition that asks).
--- reply: {}, or what has no room, as Limits.take.
-function ops.admit(a) return Limits.take(a.limit, a.slot, a.expires_at, a.from) or {} end
+-- admit: room in the tokens of a limit that are kept here. args: limit, slot, expires_at, asker (the partition that asks).
+-- reply: nil, or what has no room, as Limits.take.
+function ops.admit(a) return Limits.take(a.limit, a.slot, a.expires_at, tostring(a.asker)) end
 
 -- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
--- grant_id, full (of `admit`). reply: {}. errors: execution_not_found.
+-- grant_id, full (of `admit`). errors: execution_not_found.
 function ops.ungrant(a)
   local x = Executions.edit(a.execution_id)
   if x.grant_id == a.grant_id and x.state == 'ready' then
     Leases.ungrant(x)
     Queues.block(x, a.full)
   end
-  return {}
 end
 
 -- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, slot, expires_at, began (whether
--- what held it ever ran). reply: {}.
+-- what held it ever ran).
 function ops.slot(a)
   if a.expires_at == 0 then
     Limits.free_token(a.token, a.slot, a.began)
   else
     Limits.extend_token(a.token, a.slot, a.expires_at)
   end
-  return {}
 end
 
 -- slot_ends: until when an execution of this partition holds a slot; 0: it does not. args: slot. reply: {expires_at}.
@@ -192,11 +190,8 @@ function ops.slot_ends(a) return { expires_at = Limits.ends(a.slot) } end
 -- of whom the token is to be told (`wait_room`).
 function ops.unblock(a) return { left = Blocks.open_token(a.token, a.room) } end
 
--- wait_room: in that partition some still wait for a token kept here. args: token, from (the partition). reply: {}.
-function ops.wait_room(a)
-  Limits.wait(a.token, a.from)
-  return {}
-end
+-- wait_room: in the partition `waiter` some still wait for a token kept here. args: token, waiter.
+function ops.wait_room(a) Limits.wait(a.token, tostring(a.waiter)) end
 
 -- give_back: the worker never got the task: back to the queue, nothing used. args: fence. reply: {state}.
 -- errors: fence errors. events: returned.

@@ -8,8 +8,7 @@ local ops = Ops.scheduler
 function ops.quota_create(a)
   local existing = Records.read('quota', a.id)
   if existing then return Quotas.view(existing) end
-  local namespace = a.namespace or 'default'
-  return Idempotency.once('quota', namespace, a, function() return Quotas.view(Quotas.create(a.id, a)) end)
+  return Idempotency.once('quota', a.namespace, a, function() return Quotas.view(Quotas.create(a.id, a)) end)
 end
 
 -- quota_get: args: quota_id. errors: quota_not_found.

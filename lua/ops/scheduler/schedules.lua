@@ -14,12 +14,8 @@ function ops.schedule_create(a)
   return Idempotency.once('schedule', a.namespace, a, function() return Schedules.view(Schedules.create(a.id, a)) end)
 end
 
--- schedule_get: args: schedule_id. reply: the schedule, and now. errors: schedule_not_found. events: none.
-function ops.schedule_get(a)
-  local view = Schedules.view(Schedules.read(a.schedule_id))
-  view.now = Call.now
-  return view
-end
+-- schedule_get: args: schedule_id. reply: the schedule. errors: schedule_not_found. events: none.
+function ops.schedule_get(a) return Schedules.view(Schedules.read(a.schedule_id)) end
 
 -- schedule_list: newest first. args: namespace, status, cursor (an id), limit, budget. reply: {items, cursor}.
 -- errors, events: none.

@@ -2,5 +2,6 @@
 --
 -- Needs: Workers.
 
--- workers: the scheduler's look at who can do what. args, reply: see Workers.page.
-function Ops.scheduler.workers(a) return Workers.page(a) end
+-- worker_list: the scheduler's look at who can do what. args: cursor, limit, budget, lane,
+-- status. reply: see Workers.page.
+function Ops.scheduler.worker_list(a) return Workers.page(a) end

@@ -93,18 +93,15 @@ function ops.suspend(a)
   return Fences.consume(x, a, 'suspend', with_facts(w, { outcome = 'suspended', suspension_id = suspension_id }))
 end
 
--- peek: the facts of a waitpoint, or nothing. args: waitpoint_id. reply: facts or {}. errors, events: none.
+-- peek: the facts of a waitpoint, or nil. args: waitpoint_id. reply: facts. errors, events: none.
 function ops.peek(a)
   local w = Records.read('w', a.waitpoint_id)
-  return w and facts(w) or {}
+  return w and facts(w) or nil
 end
 
 -- reject: a signal was refused. args: waitpoint_id (optional), event (token_rejected | signal_rejected), reason.
--- reply: {}. errors: none. events: waitpoint token_rejected | signal_rejected.
-function ops.reject(a)
-  Waitpoints.refused(a.waitpoint_id, a.event or 'token_rejected', a.reason)
-  return {}
-end
+-- errors: none. events: waitpoint token_rejected | signal_rejected.
+function ops.reject(a) Waitpoints.refused(a.waitpoint_id, a.event, a.reason) end
 
 -- deliver: one signal, by what its waitpoint is now. Its token was checked.
 -- args: waitpoint_id, signal_id, name, source, payload. reply: {effect, signal_id}; effect: duplicate (this id came

@@ -4,65 +4,57 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, convert
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.idempotency import once
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.specs import merge
 from penstock.messages.control import (
     ExecutionChangePriority,
     ExecutionReplay,
     ExecutionRunNow,
     ExecutionSetTags,
+    Replayed,
 )
-from penstock.store import Store
-from penstock.store.specs import merge
-from penstock_scheduler import views
-from penstock_scheduler.idempotency import digest, once
-
-Steering = ExecutionRunNow | ExecutionChangePriority | ExecutionSetTags
 
 
 class Control:
     """Handlers that change what is there, or run it again as something new."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def run_now(self, call: Call[ExecutionRunNow]) -> Sequence[Any]:
-        return await self._steer("run_now", call.items)
+        return await self._machine.run_many([ops.RunNow.of(item) for item in call.items])
 
     async def change_priority(self, call: Call[ExecutionChangePriority]) -> Sequence[Any]:
-        return await self._steer("change_priority", call.items)
+        return await self._machine.run_many([ops.ChangePriority.of(item) for item in call.items])
 
     async def set_tags(self, call: Call[ExecutionSetTags]) -> Sequence[Any]:
-        return await self._steer("set_tags", call.items)
-
-    async def _steer(self, op: str, items: Sequence[Steering]) -> Sequence[Any]:
-        records = await self._store.call_many([(partition_of(item.execution_id), op, item) for item in items])
-        return [each if isinstance(each, PenstockError) else views.execution(each) for each in records]
+        return await self._machine.run_many([ops.SetTags.of(item) for item in call.items])
 
     async def replay(self, call: Call[ExecutionReplay]) -> Sequence[Any]:
         return await asyncio.gather(*map(self._replay, call.items), return_exceptions=True)
 
-    async def _replay(self, item: ExecutionReplay) -> dict[str, Any]:
-        partition = partition_of(item.execution_id)
-        given: dict[str, Any] = {}
-        if item.input is not UNSET:
-            given = {"override": True, "input": item.input}
-
-        async def make(execution_id: str, again: bool = False) -> dict[str, Any]:
-            args = {"id": execution_id, "execution_id": item.execution_id, "again": again, **given}
-            reply = await self._store.call(partition, "replay", args)
-            if "edge_inputs" in reply:
+    async def _replay(self, item: ExecutionReplay) -> Replayed:
+        async def make(execution_id: str, again: bool = False) -> Replayed:
+            replay = ops.Replay(id=execution_id, execution_id=item.execution_id, again=again)
+            if item.input is not UNSET:
+                # By now a payload is its JSON text, or None for null.
+                replay.override, replay.input = True, None if item.input is None else str(item.input)
+            made = await self._machine.run(replay)
+            if made.edge_inputs is not UNSET:
                 # It ran with what edges handed on to it, and so does its replay.
-                text = merge(reply.get("input"), reply["edge_inputs"])
-                reply = await self._store.call(partition, "replay", args | {"override": True, "input": text})
-            return reply
+                replay.override = True
+                replay.input = merge(None if made.input is UNSET else made.input, made.edge_inputs)
+                made = await self._machine.run(replay)
+            return convert(made, Replayed, from_attributes=True)
 
+        partition = partition_of(item.execution_id)
         if item.idempotency_key is None:
-            return await make(self._store.new_id(partition))
+            return await make(self._machine.new_id(partition))
         # The old execution's namespace is not known here; replays' keys are apart from all others anyway.
-        return await once(
-            self._store, "replay", "default", item.idempotency_key, digest(item), partition, make
-        )
+        return await once(self._machine, "replay", "default", item, partition, make, Replayed)

@@ -1,43 +1,37 @@
 """execution.create, .get, .list and .history."""
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import partition_for, partition_of
+from penstock.ids import partition_of
+from penstock.machine import Machine, pages
+from penstock.machine.idempotency import digest, home_for, once
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.references import References
+from penstock.machine.specs import normalize
+from penstock.machine.tokens import limit_of
 from penstock.messages.executions import (
     ExecutionCreate,
+    ExecutionCreated,
     ExecutionGet,
     ExecutionHistory,
     ExecutionList,
 )
-from penstock.store import Store
-from penstock.store.references import References
-from penstock.store.specs import limit_of, normalize
-from penstock_scheduler import pages, views
 from penstock_scheduler.handing_out.work import Places
-from penstock_scheduler.idempotency import digest, once
-
-
-def _is_keyed_child(item: ExecutionCreate) -> bool:
-    """Whether it lives with its parent or its flow, and its idempotency key where that is remembered."""
-    return item.idempotency_key is not None and (item.parent_id is not None or item.flow_id is not None)
-
 
 _SEQS: Final = 10**6
 """A cursor in a history is its place, in bytes, times this, plus the number of the event before."""
+_EVENT: Final = ("seq", "event", "at", "actor", "from", "to", "reason", "data")
 
 
 class Executions:
     """Handlers about executions; lists of requests in, lists of results out."""
 
-    def __init__(self, store: Store, references: References, expect: Callable[[Places], None]) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, references: References, expect: Callable[[Places], None]) -> None:
+        self._machine = machine
         self._references = references
         self._expect = expect
 
@@ -61,85 +55,78 @@ class Executions:
         first, rest = iter(made), iter(created)
         return [next(first if _is_keyed_child(item) else rest) for item in items]
 
-    async def _make(self, items: Sequence[ExecutionCreate]) -> list[dict[str, Any] | PenstockError]:
+    async def _make(self, items: Sequence[ExecutionCreate]) -> list[ExecutionCreated | PenstockError]:
         creates = [self._create(item) for item in items]
         # Who waits for such work asks in the next step of the loop: behind these commands, and in the same call.
-        self._expect({(create[0], item.lane) for create, item in zip(creates, items, strict=True)})
-        return await self._store.call_many(creates)
+        self._expect({(create.home(), item.lane) for create, item in zip(creates, items, strict=True)})
+        return await self._machine.run_many(creates)
 
-    async def _create_keyed_child(self, item: ExecutionCreate) -> dict[str, Any]:
+    async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:
         """Its parent or its flow says where it lives, its idempotency key where that is remembered."""
-        partition, op, args = self._create(item)
-        key, body = args.pop("idempotency_key"), args.pop("digest")
+        create = self._create(item)
+        create.idempotency_key = create.digest = None
 
-        async def make(execution_id: str, again: bool) -> dict[str, Any]:
-            return await self._store.call(partition, op, args | {"id": execution_id, "again": again})
+        async def make(execution_id: str, again: bool) -> ExecutionCreated:
+            create.id, create.again = execution_id, again
+            return await self._machine.run(create)
 
-        return await once(self._store, "execution", item.namespace, key, body, partition, make)
+        return await once(
+            self._machine, "execution", item.namespace, item, create.home(), make, ExecutionCreated
+        )
 
-    def _create(self, item: ExecutionCreate) -> tuple[int, str, dict[str, Any]]:
+    def _create(self, item: ExecutionCreate) -> ops.Create:
         normalize(item)
-        spec: Any = item
-        if limit := limit_of(item, item.namespace, self._store.partitions):
-            spec = {**msgspec.structs.asdict(item), "limit": limit}
-        args: dict[str, Any] = {"namespace": item.namespace, "spec": spec}
-        if item.idempotency_key is None:
-            partitions = self._store.partitions
-            partition = random.randrange(partitions) if partitions > 1 else 0
+        machine = self._machine
+        if owner := item.flow_id or item.parent_id:
+            partition = partition_of(owner)
         else:
-            # The same key must meet the same memory of keys.
-            partition = partition_for(f"{item.namespace}:{item.idempotency_key}", self._store.partitions)
-            args["digest"] = digest(item)
-            args["idempotency_key"] = item.idempotency_key
-        if item.parent_id is not None:
-            partition = partition_of(item.parent_id)
-        if item.flow_id is not None:
-            partition = partition_of(item.flow_id)
-        args["id"] = self._store.new_id(partition)
-        return partition, "create", args
+            partition = home_for(item.namespace, item.idempotency_key, machine.partitions)
+        return ops.Create(
+            id=machine.new_id(partition),
+            namespace=item.namespace,
+            spec=item,
+            limit=limit_of(item, item.namespace, machine.partitions),
+            idempotency_key=item.idempotency_key,
+            digest=digest(item),
+        )
 
     async def get(self, call: Call[ExecutionGet]) -> Sequence[Any]:
-        records = await self._store.call_many(
-            [(partition_of(item.execution_id), "get", item) for item in call.items]
-        )
-        return [each if isinstance(each, PenstockError) else views.execution(each) for each in records]
+        return await self._machine.run_many([ops.Get.of(item) for item in call.items])
 
     async def list(self, call: Call[ExecutionList]) -> Sequence[Any]:
         return await asyncio.gather(*map(self._list, call.items), return_exceptions=True)
 
     async def _list(self, item: ExecutionList) -> dict[str, Any]:
-        filters = {
-            name: value
-            for name in ("namespace", "lane", "kind", "state", "flow_id", "tag")
-            if (value := getattr(item, name)) is not None
-        }
         if item.flow_id is not None:
-            partition = partition_of(item.flow_id)
-            records, cursor = await pages.one(
-                self._store, partition, "list", filters, "execution_id", item.cursor, item.limit
-            )
-        else:
-            records, cursor = await pages.newest(
-                self._store, "list", filters, "execution_id", item.cursor, item.limit
-            )
-        return {"items": [views.execution(record) for record in records], "cursor": cursor}
+            return await pages.one(self._machine, ops.List, item, "execution_id", partition_of(item.flow_id))
+        return await pages.newest(self._machine, ops.List, item, "execution_id")
 
     async def history(self, call: Call[ExecutionHistory]) -> Sequence[Any]:
         return await asyncio.gather(*map(self._history, call.items), return_exceptions=True)
 
     async def _history(self, item: ExecutionHistory) -> dict[str, Any]:
-        offset, seq = divmod(int(item.cursor or 0), _SEQS)
+        begun, seq = divmod(int(item.cursor or 0), _SEQS)
+        offset, more = begun, True
         items: list[list[Any]] = []
-        size, more = 0, True
-        while more and len(items) < item.limit and size < pages.PAGE_BYTES:
-            args = {"execution_id": item.execution_id, "seq": seq, "offset": offset}
-            args["limit"] = item.limit - len(items)
-            packed = await self._store.call_raw(partition_of(item.execution_id), "history", args)
-            offset, more, *events = msgspec.msgpack.decode(packed)
+        while more and len(items) < item.limit and offset - begun < pages.PAGE_BYTES:
+            asked = item.limit - len(items)
+            reply = await self._machine.run(
+                ops.History(execution_id=item.execution_id, seq=seq, offset=offset, limit=asked)
+            )
+            offset, more, *events = reply
             items += events
             seq += len(events)
-            size += len(packed)
         return {
-            "items": [views.event(event) for event in items],
+            "items": [_event(event) for event in items],
             "cursor": str(offset * _SEQS + seq) if more else None,
         }
+
+
+def _is_keyed_child(item: ExecutionCreate) -> bool:
+    """Whether it lives with its parent or its flow, and its idempotency key where that is remembered."""
+    return item.idempotency_key is not None and (item.parent_id is not None or item.flow_id is not None)
+
+
+def _event(kept: Sequence[Any]) -> dict[str, Any]:
+    """One event of a history, which keeps "" where there is nothing."""
+    return {name: None if value == "" else value for name, value in zip(_EVENT, kept, strict=True)}

@@ -6,24 +6,27 @@ ended execution itself, or its id where it is large. A hint may be lost, so a pa
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
-from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.replies import inside
+from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionWait
 from penstock.states import TERMINAL
-from penstock.store import Store
-from penstock_scheduler import views
 
-Record = dict[str, Any]
+_ended: Final = inside(Record)
 
 
 class Waits:
     """Who waits for which execution, in this process."""
 
-    def __init__(self, store: Store, sweep_s: float) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, sweep_s: float) -> None:
+        self._machine = machine
         self._sweep_s = sweep_s
         self._waiting: dict[str, set[asyncio.Future[Record | None]]] = {}
         self._stopping = False
@@ -40,7 +43,7 @@ class Waits:
             if isinstance(each, str):
                 self._tell(each, None)
             else:
-                self._tell(each["execution_id"], each)
+                self._tell(each["execution_id"], msgspec.convert(each, _ended))
 
     async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any]:
         if len(call.items) == 1:
@@ -52,24 +55,23 @@ class Waits:
             if not future.done():
                 future.set_result(record)
 
-    async def _wait(self, item: ExecutionWait) -> dict[str, Any] | PenstockError:
+    async def _wait(self, item: ExecutionWait) -> Record | PenstockError:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + item.wait_ms / 1000
-        partition = partition_of(item.execution_id)
         while True:
             waiting = self._waiting.setdefault(item.execution_id, set())
             # Listening begins before the look: an end in between is not missed.
             told: asyncio.Future[Record | None] = loop.create_future()
             waiting.add(told)
             try:
-                record = await self._store.call(partition, "wait", item)
+                record = await self._machine.run(ops.Wait(execution_id=item.execution_id))
                 left = deadline - loop.time()
-                if record["state"] in TERMINAL or left <= 0 or self._stopping:
-                    return views.execution(record)
+                if record.state in TERMINAL or left <= 0 or self._stopping:
+                    return record
                 async with asyncio.timeout(min(left, self._sweep_s)):
                     ended = await told
                 if ended is not None:
-                    return views.execution(dict(ended))
+                    return ended
             except TimeoutError:
                 pass
             finally:

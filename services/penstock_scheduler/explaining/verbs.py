@@ -7,8 +7,10 @@ from typing import Any
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.tokens import home_of
 from penstock.messages.control import ExecutionExplain
-from penstock.store import Store
 from penstock_scheduler.explaining.ready import Worker
 from penstock_scheduler.explaining.sentences import explain
 
@@ -22,8 +24,8 @@ async def _no_registry() -> None:
 class Explanations:
     """Handlers that say why. `registry` gives the registered workers, or None where nobody registers."""
 
-    def __init__(self, store: Store, registry: Registry = _no_registry) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, registry: Registry = _no_registry) -> None:
+        self._machine = machine
         self._registry = registry
 
     async def explain(self, call: Call[ExecutionExplain]) -> Sequence[Any]:
@@ -31,18 +33,18 @@ class Explanations:
 
     async def _explain(self, item: ExecutionExplain) -> dict[str, Any]:
         home = partition_of(item.execution_id)
-        facts = await self._store.call(home, "explain", item)
+        facts = await self._machine.run(ops.Explain(execution_id=item.execution_id))
         if remote := facts.pop("remote", None):
-            found = await self._store.call_many(
-                [(int(token.split("/")[1].split("-")[0]), "limit_use", {"token": token}) for token in remote]
+            found = await self._machine.run_many(
+                [ops.LimitUse(token=token) for token in remote], [home_of(token) for token in remote]
             )
             limits = [each for each in found if not isinstance(each, PenstockError)]
             facts["limits"] = [*(facts.get("limits") or ()), *limits]
         if queue := facts.pop("queue", None):
-            others = [p for p in range(self._store.partitions) if p != home]
-            found = await self._store.call_many([(p, "ahead", queue) for p in others])
+            others = [p for p in range(self._machine.partitions) if p != home]
+            counts = await self._machine.run_many([ops.Ahead(**queue)] * len(others), others)
             facts["ahead"] = (facts.get("ahead") or 0) + sum(
-                each["ahead"] for each in found if not isinstance(each, PenstockError)
+                each.ahead for each in counts if not isinstance(each, PenstockError)
             )
         workers = await self._registry() if facts["state"] == "ready" else None
         return explain(facts, workers)

@@ -13,7 +13,13 @@ from msgspec import UNSET
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
 from penstock.ids import partition_of
+from penstock.machine import Machine
+from penstock.machine.idempotency import digest
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.references import References
+from penstock.machine.specs import new_member
 from penstock.messages.flows import (
+    Flow,
     FlowAddDependency,
     FlowAddExecution,
     FlowFail,
@@ -21,14 +27,8 @@ from penstock.messages.flows import (
     FlowSetJoin,
     FlowUpdateState,
 )
-from penstock.store import Store
-from penstock.store.caller import Args
-from penstock.store.references import References
-from penstock.store.specs import normalize
-from penstock_scheduler import views
 from penstock_scheduler.flows import graphs
-from penstock_scheduler.flows.verbs import member_args, whole_graph
-from penstock_scheduler.idempotency import created, digest
+from penstock_scheduler.flows.verbs import whole_graph
 
 TRIES: Final = 2
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -50,58 +50,53 @@ def merge(state: str, patch: str) -> str:
 class FlowChanges:
     """Handlers that change a flow which exists; their verbs take no batches."""
 
-    def __init__(self, store: Store, references: References, payload_limit: int) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, references: References, payload_limit: int) -> None:
+        self._machine = machine
         self._references = references
         self._limit = payload_limit
 
     # -- its state ----------------------------------------------------------------------------------
 
     async def update_state(self, call: Call[FlowUpdateState]) -> Sequence[Any]:
-        return [await self._change("flow_update_state", call.items[0], {})]
+        item = call.items[0]
+        return [await self._change(item, ops.FlowUpdateState.of(item))]
 
     async def finish(self, call: Call[FlowFinish]) -> Sequence[Any]:
-        return [await self._change("flow_end", call.items[0], {"to": "finished"})]
+        item = call.items[0]
+        return [await self._change(item, ops.FlowEnd.of(item, to="finished"))]
 
     async def fail(self, call: Call[FlowFail]) -> Sequence[Any]:
         item = call.items[0]
-        return [await self._change("flow_end", item, {"to": "failed", "reason": item.reason}, item.reason)]
+        return [await self._change(item, ops.FlowEnd.of(item, to="failed"), item.reason)]
 
     async def _change(
-        self, op: str, item: FlowUpdateState, args: dict[str, Any], failure: str | None = None
-    ) -> dict[str, Any]:
-        """The op, with the state that it leads to. Without a patch, there is nothing to read."""
-        partition = partition_of(item.flow_id)
-        args = {
-            "flow_id": item.flow_id,
-            "expected_revision": item.expected_revision,
-            "next_step": item.next_step,
-            **args,
-        }
+        self, item: FlowUpdateState, op: ops.FlowUpdateState | ops.FlowEnd, failure: str | None = None
+    ) -> Flow:
+        """The operation, with the state that it leads to. Without a patch, there is nothing to read."""
         if item.state_patch is UNSET and failure is None:
-            return views.flow(await self._store.call(partition, op, args))
+            return await self._machine.run(op)
         tries = TRIES if item.expected_revision is None else 1
         while True:
-            seen = await self._store.call(partition, "flow_state", {"flow_id": item.flow_id})
-            state = self._merged(seen, item, failure)
+            seen = await self._machine.run(ops.FlowState(flow_id=item.flow_id))
+            op.state = self._merged(seen, item, failure)
             if item.expected_revision is None:
-                args["expected_revision"] = seen["revision"]
-            elif item.expected_revision != seen["revision"]:
-                state = None  # not what the caller knows: the op says so
+                op.expected_revision = seen.revision
+            elif item.expected_revision != seen.revision:
+                op.state = None  # not what the caller knows: the operation says so
             try:
-                return views.flow(await self._store.call(partition, op, {**args, "state": state}))
+                return await self._machine.run(op)
             except PenstockError as error:
                 tries -= 1
                 if error.code != "revision_mismatch" or not tries:
                     raise
 
-    def _merged(self, seen: dict[str, Any], item: FlowUpdateState, failure: str | None) -> str:
-        state: str = seen["state"]
+    def _merged(self, seen: ops.StateSeen, item: FlowUpdateState, failure: str | None) -> str:
+        state = seen.state
         if item.state_patch is not UNSET:
             # By now a payload is its JSON text, or None for null.
             state = merge(state, "null" if item.state_patch is None else str(item.state_patch))
         if failure is not None:
-            state = merge(state, _encode({"failure": {"reason": failure, "at": seen["now"]}}).decode())
+            state = merge(state, _encode({"failure": {"reason": failure, "at": seen.now}}).decode())
         size = len(state.encode())
         if size > self._limit:
             raise make(
@@ -114,30 +109,25 @@ class FlowChanges:
     # -- its graph ----------------------------------------------------------------------------------
 
     async def add_execution(self, call: Call[FlowAddExecution]) -> Sequence[Any]:
-        item = call.items[0]
+        item, machine = call.items[0], self._machine
         graphs.check(item.members, item.edges, item.joins, more=True)
-        args = {**msgspec.structs.asdict(item), "digest": item.idempotency_key and digest(item)}
-        for member in item.members:
-            normalize(member)
-        for error in (await self._references.missing(item.members)).values():
-            raise error
+        await self._references.check(item.members)
+        flow = await machine.run(ops.FlowGet(flow_id=item.flow_id))
         partition = partition_of(item.flow_id)
-        flow = await self._store.call(partition, "flow_get", {"flow_id": item.flow_id})
-        args["members"] = member_args(self._store, item.members, partition, flow["namespace"])
-        return [created(views.flow(await self._store.call(partition, "flow_add", args)))]
+        members = [
+            new_member(member, machine.new_id(partition), flow.namespace, machine.partitions)
+            for member in item.members
+        ]
+        return [await machine.run(ops.FlowAdd.of(item, members=members, digest=digest(item)))]
 
     async def add_dependency(self, call: Call[FlowAddDependency]) -> Sequence[Any]:
         item = call.items[0]
-        graph = await whole_graph(self._store, item.flow_id)
+        graph = await whole_graph(self._machine, item.flow_id)
         if graph["graph_revision"] == item.graph_revision:
             graphs.check_edge(graph["edges"], item.from_, item.to)
-        return [await self._change_graph("flow_connect", item.flow_id, item)]
+        return [await self._machine.run(ops.FlowConnect.of(item))]
 
     async def set_join(self, call: Call[FlowSetJoin]) -> Sequence[Any]:
         item = call.items[0]
         graphs.check_policy(item.policy, item.k)
-        # Requests leave their defaults off the wire; here they replace what was.
-        return [await self._change_graph("flow_set_join", item.flow_id, msgspec.structs.asdict(item))]
-
-    async def _change_graph(self, op: str, flow_id: str, args: Args) -> dict[str, Any]:
-        return views.flow(await self._store.call(partition_of(flow_id), op, args))
+        return [await self._machine.run(ops.FlowSetJoin.of(item))]

@@ -7,88 +7,70 @@ themselves when one is lost.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from itertools import groupby
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.tokens import by_home, home_of
 
 
 class Admission:
     """The second step of a reservation that crosses partitions, and its upkeep."""
 
-    def __init__(self, store: Store, spawn: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, spawn: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._machine = machine
         self._spawn = spawn
 
-    async def admit(self, partition: int, grants: list[list[Any]]) -> list[list[Any]]:
-        """The grants that may be used; the others are taken back.
-
-        A grant is [grant_id, execution_id, resumed, reclaim, expires_at, remote, slot].
-        """
-        if all(len(grant) < 6 or not grant[5] for grant in grants):
+    async def admit(self, partition: int, grants: list[ops.Granted]) -> list[ops.Granted]:
+        """The grants that may be used; the others are taken back."""
+        if not any(grant.remote for grant in grants):
             return grants
         admitted = await asyncio.gather(*(self._admit(partition, grant) for grant in grants))
         return [grant for grant, yes in zip(grants, admitted, strict=True) if yes]
 
-    async def _admit(self, partition: int, grant: list[Any]) -> bool:
-        grant_id, execution_id, _, _, expires_at, *rest = grant
-        remote, slot = rest or (None, None)
-        for home, tokens in groupby(sorted(remote or (), key=_home), key=_home):
-            question = {"limit": "&".join(tokens), "slot": slot, "expires_at": expires_at, "from": partition}
-            if full := await self._store.call(home, "admit", question):
-                taken_back = {"execution_id": execution_id, "grant_id": grant_id, "full": full}
-                await self._store.call(partition, "ungrant", taken_back)
+    async def _admit(self, partition: int, grant: ops.Granted) -> bool:
+        for home, limit in by_home(grant.remote or []):
+            ask = ops.Admit(limit=limit, slot=grant.slot, expires_at=grant.expires_at, asker=partition)
+            if full := await self._machine.run(ask, at=home):
+                await self._machine.run(
+                    ops.Ungrant(execution_id=grant.execution_id, grant_id=grant.grant_id, full=full)
+                )
                 return False
         return True
 
     def slot(self, _partition: int, slots: Any) -> None:
         """The `slot` hint: [partition, token, slot, expires_at or 0 when it is free, began] each."""
-        self._later(
-            [
-                (partition, "slot", _slot(token, slot, expires_at, *began))
-                for partition, token, slot, expires_at, *began in slots
-            ]
-        )
+        told = [
+            ops.Slot(token=token, slot=slot, expires_at=expires_at, began=began[0] if began else True)
+            for _, token, slot, expires_at, *began in slots
+        ]
+        self._spawn(self._machine.run_many(told, [partition for partition, *_ in slots]))
 
     def slot_check(self, _partition: int, slots: Any) -> None:
         """The `slot_check` hint: [partition of its execution, token, slot] each."""
         self._spawn(self._ask_after(slots))
 
     async def _ask_after(self, slots: list[tuple[int, str, str]]) -> None:
-        asked = [(partition, "slot_ends", {"slot": slot}) for partition, _, slot in slots]
-        answers = zip(slots, await self._store.call_many(asked), strict=True)
-        await self._store.call_many(
-            [
-                (_home(token), "slot", _slot(token, slot, answer["expires_at"]))
-                for (_, token, slot), answer in answers
-                if not isinstance(answer, PenstockError)
-            ]
-        )
+        asked = [ops.SlotEnds(slot=slot) for _, _, slot in slots]
+        answers = await self._machine.run_many(asked, [partition for partition, _, _ in slots])
+        told = [
+            ops.Slot(token=token, slot=slot, expires_at=answer.expires_at, began=True)
+            for (_, token, slot), answer in zip(slots, answers, strict=True)
+            if not isinstance(answer, PenstockError)
+        ]
+        await self._machine.run_many(told, [home_of(each.token) for each in told])
 
     def unblock(self, _partition: int, tokens: Any) -> None:
         """The `unblock` hint: [partition, token, for how many there is room] each."""
         self._spawn(self._unblock(tokens))
 
     async def _unblock(self, tokens: list[tuple[int, str, int]]) -> None:
-        asked = [(partition, "unblock", {"token": token, "room": room}) for partition, token, room in tokens]
-        answers = zip(tokens, await self._store.call_many(asked), strict=True)
-        await self._store.call_many(
-            [
-                (_home(token), "wait_room", {"token": token, "from": str(partition)})
-                for (partition, token, _), answer in answers
-                if not isinstance(answer, PenstockError) and answer["left"]
-            ]
-        )
-
-    def _later(self, calls: list[tuple[int, str, dict[str, Any]]]) -> None:
-        self._spawn(self._store.call_many(calls))
-
-
-def _home(token: str) -> int:
-    """The partition that keeps a token's books."""
-    return int(token.split("/")[1].split("-")[0])
-
-
-def _slot(token: str, slot: str, expires_at: int, began: bool = True) -> dict[str, Any]:
-    return {"token": token, "slot": slot, "expires_at": expires_at, "began": began}
+        asked = [ops.Unblock(token=token, room=room) for _, token, room in tokens]
+        answers = await self._machine.run_many(asked, [partition for partition, _, _ in tokens])
+        told = [
+            ops.WaitRoom(token=token, waiter=partition)
+            for (partition, token, _), answer in zip(tokens, answers, strict=True)
+            if not isinstance(answer, PenstockError) and answer.left
+        ]
+        await self._machine.run_many(told, [home_of(each.token) for each in told])

@@ -20,9 +20,9 @@ from penstock import verbs
 from penstock.bus.codec import codec_of
 from penstock.bus.endpoints import unsubscribe
 from penstock.errors import PenstockError
-from penstock.ids import partition_of
-from penstock.store import Store
-from penstock.store.tasks import sendable
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.tasks import sendable
 
 log: Final = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ class Handover:
 
     def __init__(
         self,
-        store: Store,
+        machine: Machine,
         nats: Client,
         payload_limit: int,
         spawn: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
-        self._store = store
+        self._machine = machine
         self._nats = nats
         self._limit = payload_limit
         self._spawn = spawn
@@ -66,22 +66,22 @@ class Handover:
         if self._returns is not None:
             await unsubscribe(self._nats, [self._returns])
 
-    async def answer(self, reply_to: str, replies: Sequence[dict[str, Any]]) -> bool:
+    async def answer(self, reply_to: str, found: Sequence[ops.Task]) -> bool:
         """Sends the state machine's tasks, as many as one message carries; the others go back to their queue.
 
         False when none of them can be sent, and the worker still waits.
         """
-        fitting: list[dict[str, Any]] = []
+        fitting: list[ops.Task] = []
         sent: list[Fence] = []
         back: list[Fence] = []
         room = self._nats.max_payload - 4096
-        for reply in replies:
-            fence = _fence(reply)
-            task = sendable(reply, self._limit)
+        for each in found:
+            fence = _fence(each)
+            task = sendable(each, self._limit)
             if isinstance(task, PenstockError):
                 await self._refuse(fence, task)
                 continue
-            room -= len(task["input"] or "") + 1024
+            room -= len(task.input or "") + 1024
             if fitting and room < 0:
                 back.append(fence)
             else:
@@ -93,7 +93,7 @@ class Handover:
             await self._give_back(back)
         return bool(fitting)
 
-    async def _send(self, reply_to: str, tasks: list[dict[str, Any]], fences: list[Fence]) -> None:
+    async def _send(self, reply_to: str, tasks: list[ops.Task], fences: list[Fence]) -> None:
         token = str(next(self._numbers))
         self._sent[token] = fences
         asyncio.get_running_loop().call_later(KEEP_S, self._sent.pop, token, None)
@@ -107,10 +107,10 @@ class Handover:
 
     async def _refuse(self, fence: Fence, error: PenstockError) -> None:
         """An input that no worker can be sent: the execution fails, retrying would not help."""
-        command = {**fence._asdict(), "reason": error.message, "category": error.code}
-        [reply] = await self._store.call_many([(partition_of(fence.execution_id), "refuse", command)])
-        if isinstance(reply, PenstockError):
-            log.warning("%s could not be failed: %s", fence.execution_id, reply)
+        try:
+            await self._machine.run(ops.Refuse(**fence._asdict(), reason=error.message, category=error.code))
+        except PenstockError as refusal:
+            log.warning("%s could not be failed: %s", fence.execution_id, refusal)
 
     async def _returned(self, msg: Msg) -> None:
         """The worker is gone: no responders on its inbox."""
@@ -120,13 +120,11 @@ class Handover:
                 self._spawn(self._give_back(fences))
 
     async def _give_back(self, fences: list[Fence]) -> None:
-        replies = await self._store.call_many(
-            [(partition_of(fence.execution_id), "give_back", fence._asdict()) for fence in fences]
-        )
+        replies = await self._machine.run_many([ops.GiveBack(**fence._asdict()) for fence in fences])
         lost = [reply for reply in replies if isinstance(reply, PenstockError)]
         if lost:
             log.warning("%d leases could not be given back, they will expire: %s", len(lost), lost[0])
 
 
-def _fence(task: dict[str, Any]) -> Fence:
-    return Fence(task["execution_id"], task["attempt_index"], task["lease_id"], task["lease_epoch"])
+def _fence(task: ops.Task) -> Fence:
+    return Fence(task.execution_id, task.attempt_index, task.lease_id, task.lease_epoch)

@@ -6,12 +6,12 @@ Where one partition may have work it is asked to hand it out. Where several may,
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
 from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile
 from penstock_scheduler.handing_out.shares import Choice, Share, share
 
@@ -19,8 +19,8 @@ from penstock_scheduler.handing_out.shares import Choice, Share, share
 class Given(msgspec.Struct):
     """What one who waits got."""
 
-    tasks: list[dict[str, Any]] = []
-    grants: dict[int, list[list[Any]]] = {}
+    tasks: list[ops.Task] = []
+    grants: dict[int, list[ops.Granted]] = {}
     """By partition: what other partitions must admit before it may be claimed."""
 
 
@@ -45,14 +45,14 @@ class _Order(msgspec.Struct):
     takers: list[int]
     lanes: Sequence[str]
     """Those that turn out exhausted by its reply."""
-    arguments: dict[str, Any]
+    op: ops.HandOut
 
 
 class HandOut:
     """What the scheduler asks the state machine for."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
         """Hands out to all of them: one pipeline, or two."""
@@ -61,22 +61,22 @@ class HandOut:
         several: list[tuple[Ask, Answer]] = []
         for ask, answer in zip(asks, answers, strict=True):
             if len(ask.partitions) == 1:
-                arguments = {**ask.profile.search(ask.wanted), "takers": _described(ask.takers)}
+                op = ops.HandOut(takers=_described(ask.takers), **ask.profile.search(ask.wanted))
                 takers = list(range(len(ask.takers)))
-                orders.append(_Order(answer, ask.partitions[0], takers, ask.profile.lanes, arguments))
+                orders.append(_Order(answer, ask.partitions[0], takers, ask.profile.lanes, op))
             else:
                 several.append((ask, answer))
         if several:
             orders += await self._chosen(several)
-        replies = await self._store.call_many(
-            [(order.partition, "hand_out", order.arguments) for order in orders]
+        replies = await self._machine.run_many(
+            [order.op for order in orders], [order.partition for order in orders]
         )
         for order, reply in zip(orders, replies, strict=True):
             _settle(order, reply)
         for answer in answers:
             if answer.order:
                 for given in answer.given:
-                    given.tasks.sort(key=lambda task: answer.order[task["execution_id"]])
+                    given.tasks.sort(key=lambda task: answer.order[task.execution_id])
         return answers
 
     async def _chosen(self, several: Sequence[tuple[Ask, Answer]]) -> list[_Order]:
@@ -95,13 +95,13 @@ class HandOut:
                 if not picks and not chosen.turns:
                     continue
                 takers = sorted({taker for _, taker in picks})
-                arguments = {
-                    "takers": _described([ask.takers[taker] for taker in takers]),
-                    "ids": [execution_id for execution_id, _ in picks],
-                    "to": [takers.index(taker) + 1 for _, taker in picks],
-                    "turns": chosen.turns,
-                }
-                orders.append(_Order(answer, partition, takers, (), arguments))
+                op = ops.HandOut(
+                    takers=_described([ask.takers[taker] for taker in takers]),
+                    ids=[execution_id for execution_id, _ in picks],
+                    to=[takers.index(taker) + 1 for _, taker in picks],
+                    turns=chosen.turns,
+                )
+                orders.append(_Order(answer, partition, takers, (), op))
         return orders
 
     async def _best(
@@ -109,14 +109,15 @@ class HandOut:
     ) -> list[tuple[Share, list[tuple[int, str]], PenstockError | None]]:
         """For each search what is best, where there is nothing at all, and what could not be asked."""
         questions = [
-            (partition, "heads", profile.search(most))
+            (partition, ops.Heads(**profile.search(most)))
             for profile, partitions, most in searches
             for partition in partitions
         ]
-        replies = iter(await self._store.call_many(questions))
+        asked = [question for _, question in questions]
+        replies = iter(await self._machine.run_many(asked, [partition for partition, _ in questions]))
         found: list[tuple[Share, list[tuple[int, str]], PenstockError | None]] = []
         for profile, partitions, most in searches:
-            heads: dict[int, list[Any]] = {}
+            heads: dict[int, list[list[ops.Head]]] = {}
             exhausted: list[tuple[int, str]] = []
             error = None
             for partition in partitions:
@@ -124,56 +125,45 @@ class HandOut:
                 if isinstance(reply, PenstockError):
                     error = reply
                     continue
-                heads[partition] = reply["lanes"]
-                more = reply.get("more", {})
+                heads[partition] = reply.lanes
                 exhausted += [
                     (partition, lane)
-                    for lane, of in zip(profile.lanes, reply["lanes"], strict=True)
-                    if not of and lane not in more
+                    for lane, of in zip(profile.lanes, reply.lanes, strict=True)
+                    if not of and lane not in reply.more
                 ]
             found.append((share(heads, profile.lanes, min(most, MAX_TASKS)), exhausted, error))
         return found
 
     async def grants(
         self, profile: Profile, partitions: Sequence[int], worker_id: str, most: int
-    ) -> tuple[list[tuple[int, list[Any]]], list[int]]:
+    ) -> tuple[list[tuple[int, ops.Granted]], list[int]]:
         """Grants with their partitions, best first, and the partitions that may have more. Raises PenstockError."""
         if len(partitions) == 1:
             [partition] = partitions
-            reply = await self._store.call(
-                partition, "grant", {"worker_id": worker_id, **profile.search(most)}
+            reply = await self._machine.run(
+                ops.Grant(worker_id=worker_id, **profile.search(most)), at=partition
             )
-            return [(partition, each) for each in reply["grants"]], [partition] if "more" in reply else []
+            return [(partition, each) for each in reply.grants], [partition] if reply.more else []
         [(chosen, exhausted, error)] = await self._best([(profile, partitions, most)])
         if error is not None:
             raise error
-        orders: list[tuple[int, str, dict[str, Any]]] = []
+        orders: dict[int, ops.Grant] = {}
         for partition in partitions:
             ids = [choice.execution_id for choice in chosen.choices if choice.partition == partition]
             if ids or chosen.turns:
-                orders.append(
-                    (partition, "grant", {"worker_id": worker_id, "ids": ids, "turns": chosen.turns})
-                )
-        granted: dict[Choice, list[Any]] = {}
-        for (partition, _, _), reply in zip(orders, await self._store.call_many(orders), strict=True):
-            if isinstance(reply, PenstockError):
-                raise reply
-            granted |= {Choice(partition, each[1]): each for each in reply["grants"]}
+                orders[partition] = ops.Grant(worker_id=worker_id, ids=ids, turns=chosen.turns)
+        granted: dict[Choice, ops.Granted] = {}
+        replies = await self._machine.all_of(list(orders.values()), list(orders))
+        for partition, reply in zip(orders, replies, strict=True):
+            granted |= {Choice(partition, each.execution_id): each for each in reply.grants}
         grants = [(choice.partition, granted[choice]) for choice in chosen.choices if choice in granted]
         empty = {p for p in partitions if all((p, lane) in exhausted for lane in profile.lanes)}
         return grants, [p for p in partitions if p not in empty]
 
 
-def _described(takers: Sequence[Parked]) -> list[dict[str, Any]]:
-    return [
-        {
-            "worker_id": parked.request.worker_id,
-            "max": parked.request.max,
-            "lease_ttl_ms": parked.request.lease_ttl_ms,
-            "start": parked.request.start,
-        }
-        for parked in takers
-    ]
+def _described(takers: Sequence[Parked]) -> list[ops.Taker]:
+    requests = [parked.request for parked in takers]
+    return [ops.Taker(each.worker_id, each.max, each.lease_ttl_ms, each.start) for each in requests]
 
 
 def _rounds(rooms: Sequence[int]) -> "itertools.chain[int]":
@@ -183,13 +173,12 @@ def _rounds(rooms: Sequence[int]) -> "itertools.chain[int]":
     )
 
 
-def _settle(order: _Order, reply: dict[str, Any] | PenstockError) -> None:
+def _settle(order: _Order, reply: ops.Given | PenstockError) -> None:
     if isinstance(reply, PenstockError):
         order.answer.error = reply
         return
-    more = reply.get("more", {})
-    order.answer.exhausted += [(order.partition, lane) for lane in order.lanes if lane not in more]
-    for taker, tasks, grants in zip(order.takers, reply["tasks"], reply["grants"], strict=True):
+    order.answer.exhausted += [(order.partition, lane) for lane in order.lanes if lane not in reply.more]
+    for taker, tasks, grants in zip(order.takers, reply.tasks, reply.grants, strict=True):
         given = order.answer.given[taker]
         given.tasks += tasks
         if grants:

@@ -2,7 +2,9 @@
 
 import heapq
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from penstock.machine.ops.scheduler import Head
 
 BEHIND: Final = 8
 """So many turns a fairness key may make up for."""
@@ -23,7 +25,7 @@ class Share(NamedTuple):
     """What every partition has to know, where there is somebody to share with."""
 
 
-def share(heads: Mapping[int, Sequence[Sequence[Sequence[Any]]]], lanes: Sequence[str], most: int) -> Share:
+def share(heads: Mapping[int, Sequence[Sequence[Head]]], lanes: Sequence[str], most: int) -> Share:
     """Chooses at most `most` of the heads that partitions answered to the op `heads`, lane by lane.
 
     Stride scheduling as within a partition (lua/queue/turns.lua): the fairness key with the fewest turns is
@@ -40,19 +42,18 @@ def share(heads: Mapping[int, Sequence[Sequence[Sequence[Any]]]], lanes: Sequenc
     return Share(choices, turns)
 
 
-def _by_turns(
-    found: Mapping[int, Sequence[Sequence[Any]]], most: int, choices: list[Choice]
-) -> dict[str, int]:
+def _by_turns(found: Mapping[int, Sequence[Head]], most: int, choices: list[Choice]) -> dict[str, int]:
     """Appends what is chosen in one lane. Returns the fairness keys' turns."""
     turns: dict[str, int] = {}
     work: dict[str, list[tuple[float, str, Choice]]] = {}
     for partition, heads in found.items():
         first: dict[str, int] = {}
-        for execution_id, key, score, had in heads:
-            first.setdefault(key, int(had))
+        for head in heads:
+            key = head.fairness_key
+            first.setdefault(key, head.turns)
             # Of the same age: in the order of their ids, apart from the partition that these begin with.
-            made = execution_id.partition("-")[2]
-            work.setdefault(key, []).append((score, made, Choice(partition, execution_id)))
+            made = head.execution_id.partition("-")[2]
+            work.setdefault(key, []).append((head.score, made, Choice(partition, head.execution_id)))
         for key, had in first.items():
             turns[key] = max(turns.get(key, 0), had)
     floor = max(turns.values(), default=0) - BEHIND

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, make
-from penstock.messages.executions import WorkGrant, WorkNext
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.messages.executions import Grant, WorkGrant, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.orders import Given, HandOut
@@ -39,9 +40,9 @@ Places = Set[tuple[int, str]]
 class Work:
     """Who waits for work, and which lanes may have some."""
 
-    def __init__(self, store: Store, admission: Admission, handover: Handover) -> None:
-        self._store = store
-        self._hand_out = HandOut(store)
+    def __init__(self, machine: Machine, admission: Admission, handover: Handover) -> None:
+        self._machine = machine
+        self._hand_out = HandOut(machine)
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
@@ -74,23 +75,23 @@ class Work:
     async def grant(self, call: Call[WorkGrant]) -> Sequence[Any]:
         item = call.items[0]
         profile = profile_of(item)
-        items: list[dict[str, Any]] = []
-        partitions: Sequence[int] = range(self._store.partitions)
+        items: list[Grant] = []
+        partitions: Sequence[int] = range(self._machine.partitions)
         while partitions and len(items) < item.max:
             wanted = item.max - len(items)
             found, partitions = await self._hand_out.grants(profile, partitions, item.worker_id, wanted)
             admitted = await asyncio.gather(*(self._admission.admit(p, [grant]) for p, grant in found))
             # What had no room stands aside by now: behind it there may be work that another limit is for.
             items += [
-                {
-                    "grant_id": grant_id,
-                    "execution_id": execution_id,
-                    "resumed": resumed,
-                    "reclaim": reclaim,
-                    "expires_at": expires_at,
-                }
+                Grant(
+                    grant_id=grant.grant_id,
+                    execution_id=grant.execution_id,
+                    resumed=grant.resumed,
+                    reclaim=grant.reclaim,
+                    expires_at=grant.expires_at,
+                )
                 for grants in admitted
-                for grant_id, execution_id, resumed, reclaim, expires_at, *_ in grants
+                for grant in grants
             ]
         if not items:
             raise await self._nothing(profile)
@@ -98,12 +99,15 @@ class Work:
 
     async def _nothing(self, profile: Profile) -> PenstockError:
         """Why there is no grant: the limit that is the first to be looked at again, or there is no work."""
-        question = {"lanes": profile.lanes, "capabilities": profile.capabilities}
-        replies = await self._store.call_many([(p, "held", question) for p in range(self._store.partitions)])
-        held = [each for each in replies if not isinstance(each, PenstockError) and each]
-        first = min(held, key=lambda each: each["wait_ms"], default={})
-        code = first.get("code", "no_eligible_execution")
-        return make(code, detail={"lanes": profile.lanes}, retry_after_ms=first.get("wait_ms"))
+        question = ops.Held(lanes=profile.lanes, capabilities=profile.capabilities)
+        partitions = range(self._machine.partitions)
+        replies = await self._machine.run_many([question] * len(partitions), partitions)
+        held = [each for each in replies if each is not None and not isinstance(each, PenstockError)]
+        first = min(held, key=lambda each: each.wait_ms, default=None)
+        detail = {"lanes": profile.lanes}
+        if first is None:
+            return make("no_eligible_execution", detail=detail)
+        return make(first.code, detail=detail, retry_after_ms=first.wait_ms)
 
     # -- wake-ups ---------------------------------------------------------------------------------
 
@@ -165,7 +169,7 @@ class Work:
 
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
         """Whether there is a place left to look: even who does not wait gets what is there."""
-        partitions = range(self._store.partitions)
+        partitions = range(self._machine.partitions)
         return parked.asked < ROUNDS and any(self._may_have_work(p, profile) for p in partitions)
 
     def _wake(self) -> None:
@@ -196,7 +200,7 @@ class Work:
             if not line:
                 del self._lines[profile]
                 continue
-            partitions = [p for p in range(self._store.partitions) if self._may_have_work(p, profile)]
+            partitions = [p for p in range(self._machine.partitions) if self._may_have_work(p, profile)]
             if not partitions:
                 continue
             takers: list[Parked] = []
@@ -268,26 +272,25 @@ class Work:
         tasks = given.tasks
         for partition, grants in given.grants.items():
             admitted = await self._admission.admit(partition, grants)
-            tasks = tasks + await self._claim(partition, parked.request, admitted)
+            tasks = tasks + await self._claim(parked.request, admitted)
         if not tasks or not await self._handover.answer(parked.reply_to, tasks):
             return False
         parked.settle(None)
         return True
 
-    async def _claim(
-        self, partition: int, request: WorkNext, grants: list[list[Any]]
-    ) -> list[dict[str, Any]]:
+    async def _claim(self, request: WorkNext, grants: list[ops.Granted]) -> list[ops.Task]:
         """The leases of grants that had to be admitted elsewhere first."""
-        claim = {
-            "worker_id": request.worker_id,
-            "lease_ttl_ms": request.lease_ttl_ms,
-            "start": request.start,
-            "verb": "any",
-        }
-        replies = await self._store.call_many(
+        replies = await self._machine.run_many(
             [
-                (partition, "claim", {**claim, "grant_id": grant_id, "execution_id": execution_id})
-                for grant_id, execution_id, *_ in grants
+                ops.Claim(
+                    execution_id=grant.execution_id,
+                    grant_id=grant.grant_id,
+                    worker_id=request.worker_id,
+                    lease_ttl_ms=request.lease_ttl_ms,
+                    start=request.start,
+                    verb="any",
+                )
+                for grant in grants
             ]
         )
         # What was refused was cancelled or expired in between; whatever it is, the execution knows best.

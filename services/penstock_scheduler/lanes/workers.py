@@ -1,9 +1,11 @@
 """The registered workers, as far as it matters for who may do what: for execution.explain."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-from penstock.store import Store
+from penstock.machine import Machine
+from penstock.machine.ops import scheduler as ops
+from penstock.messages.workers import WorkerInfo
 from penstock_scheduler.explaining.ready import Worker
 
 PAGE: Final = 500
@@ -14,30 +16,31 @@ MOST: Final = 5000
 class Registry:
     """Reads the workers of all partitions, but for the lost ones."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     async def __call__(self) -> list[Worker]:
-        parts = await asyncio.gather(*map(self._of, range(self._store.partitions)))
+        parts = await asyncio.gather(*map(self._of, range(self._machine.partitions)))
         return [worker for part in parts for worker in part]
 
     async def _of(self, partition: int) -> list[Worker]:
         workers: list[Worker] = []
         cursor: str | None = None
         while len(workers) < MOST:
-            args = {"cursor": cursor, "limit": PAGE, "budget": PAGE}
-            reply = await self._store.call(partition, "workers", args)
-            workers += [_worker(item) for item in reply["items"] if item["status"] != "lost"]
-            cursor = reply.get("last")
+            page = await self._machine.run(
+                ops.WorkerList(cursor=cursor, limit=PAGE, budget=PAGE), at=partition
+            )
+            workers += [_worker(each) for each in page.items if each.status != "lost"]
+            cursor = page.last
             if cursor is None:
                 break
         return workers
 
 
-def _worker(item: dict[str, Any]) -> Worker:
+def _worker(info: WorkerInfo) -> Worker:
     return Worker(
-        item["worker_id"],
-        frozenset(item["lanes"]),
-        frozenset(item["capabilities"]),
-        draining=item["status"] == "draining",
+        info.worker_id,
+        frozenset(info.lanes),
+        frozenset(info.capabilities),
+        draining=info.status == "draining",
     )

@@ -3,61 +3,42 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from penstock.bus.endpoints import Call
-from penstock.errors import make
-from penstock.ids import partition_for, partition_of, uuid7
+from penstock.errors import invalid
+from penstock.machine import Machine
+from penstock.machine.idempotency import digest, home_for
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.references import References
 from penstock.messages.limits import BudgetCreate, BudgetGet, BudgetReplenish
-from penstock.store import Store
-from penstock.store.references import References
-from penstock_scheduler.idempotency import created, digest
 
 
 class Budgets:
     """Handlers about budgets; their verbs take no batches."""
 
-    def __init__(self, store: Store, references: References) -> None:
-        self._store = store
+    def __init__(self, machine: Machine, references: References) -> None:
+        self._machine = machine
         self._references = references
 
     async def create(self, call: Call[BudgetCreate]) -> Sequence[Any]:
         item = call.items[0]
         for name, limits in item.dimensions.items():
             if limits.soft is not None and limits.soft > limits.hard:
-                field = f"dimensions.{name}.soft"
-                raise make("invalid_request", f"{field}: is above the hard limit", detail={"field": field})
-        key = item.idempotency_key
-        partition = partition_for(f"{item.namespace}:{key}" if key else uuid7(), self._store.partitions)
-        args = {
-            **msgspec.structs.asdict(item),
-            "id": self._store.new_id(partition),
-            "digest": key and digest(item),
-        }
-        return [created(_view(await self._store.call(partition, "budget_create", args)))]
+                raise invalid(f"dimensions.{name}.soft", "is above the hard limit")
+        partition = home_for(item.namespace, item.idempotency_key, self._machine.partitions)
+        create = ops.BudgetCreate.of(item, id=self._machine.new_id(partition), digest=digest(item))
+        return [await self._machine.run(create)]
 
     async def get(self, call: Call[BudgetGet]) -> Sequence[Any]:
-        return await self._ask("budget_get", call)
+        return [await self._machine.run(ops.BudgetGet.of(call.items[0]))]
 
     async def replenish(self, call: Call[BudgetReplenish]) -> Sequence[Any]:
         item = call.items[0]
-        args = {**msgspec.structs.asdict(item), "digest": item.idempotency_key and digest(item)}
-        budget = await self._store.call(partition_of(item.budget_id), "budget_replenish", args)
-        return [created(_view(budget))]
+        return [await self._machine.run(ops.BudgetReplenish.of(item, digest=digest(item)))]
 
     async def reset(self, call: Call[BudgetGet]) -> Sequence[Any]:
-        return await self._ask("budget_reset", call)
+        return [await self._machine.run(ops.BudgetReset.of(call.items[0]))]
 
     async def delete(self, call: Call[BudgetGet]) -> Sequence[Any]:
-        self._references.forget("budget", call.items[0].budget_id)
-        return await self._ask("budget_delete", call)
-
-    async def _ask(self, op: str, call: Call[BudgetGet]) -> Sequence[Any]:
         item = call.items[0]
-        return [_view(await self._store.call(partition_of(item.budget_id), op, item))]
-
-
-def _view(budget: dict[str, Any]) -> dict[str, Any]:
-    """All fields, null where there is nothing."""
-    dimensions = {name: {"soft": None, **use} for name, use in budget["dimensions"].items()}
-    return {"reset_every_ms": None, "reset_at": None, **budget, "dimensions": dimensions}
+        self._references.forget(item.budget_id)
+        return [await self._machine.run(ops.BudgetDelete.of(item))]

@@ -5,7 +5,6 @@ execution is created in the step that moves the schedule on, so that it is once 
 """
 
 import logging
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -13,133 +12,111 @@ import msgspec
 
 from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, invalid
-from penstock.ids import partition_for, partition_of
-from penstock.messages.schedules import ScheduleCreate, ScheduleGet, ScheduleList
-from penstock.store import Store
-from penstock.store.references import References
-from penstock.store.specs import limit_of, normalize
-from penstock_scheduler import pages
-from penstock_scheduler.idempotency import created, digest
+from penstock.ids import partition_of
+from penstock.machine import Machine, pages
+from penstock.machine.idempotency import digest, home_for
+from penstock.machine.ops import scheduler as ops
+from penstock.machine.references import References
+from penstock.machine.specs import normalize
+from penstock.machine.tokens import limit_of
+from penstock.messages.schedules import Schedule, ScheduleCreate, ScheduleGet, ScheduleList
 from penstock_scheduler.schedules import timetable
 from penstock_scheduler.schedules.timetable import Rule
 
 log: Final = logging.getLogger(__name__)
-
-_VIEW: Final[dict[str, Any]] = {
-    "at": None,
-    "every_ms": None,
-    "count": None,
-    "cron": None,
-    "next_at": None,
-    "last_due_at": None,
-    "last_execution_id": None,
-}
 
 
 class Schedules:
     """Handlers about schedules (no batches), and what is done when one is due."""
 
     def __init__(
-        self, store: Store, references: References, spawn: Callable[[Coroutine[Any, Any, Any]], Any]
+        self, machine: Machine, references: References, spawn: Callable[[Coroutine[Any, Any, Any]], Any]
     ) -> None:
-        self._store = store
+        self._machine = machine
         self._references = references
         self._spawn = spawn
 
     # -- verbs ------------------------------------------------------------------------------------
 
     async def create(self, call: Call[ScheduleCreate]) -> Sequence[Any]:
-        item = call.items[0]
+        item, machine = call.items[0], self._machine
         _check(item)
         execution = item.execution
         normalize(execution)
-        for error in (await self._references.missing([execution])).values():
-            raise error
-        partitions = self._store.partitions
-        key, namespace = item.idempotency_key, execution.namespace
-        partition = partition_for(f"{namespace}:{key}", partitions) if key else random.randrange(partitions)
-        spec: dict[str, Any] = msgspec.to_builtins(execution)
-        args: dict[str, Any] = {
-            "id": self._store.new_id(partition),
-            "input": spec.pop("input", None),
-            "spec": spec,
-            "limit": limit_of(execution, namespace, partitions),
-            "namespace": namespace,
-            "idempotency_key": key,
-            "digest": key and digest(item),
-        }
-        args |= {name: getattr(item, name) for name in ("at", "every_ms", "count", "timezone", "misfire")}
+        await self._references.check([execution])
+        partition = home_for(execution.namespace, item.idempotency_key, machine.partitions)
+        next_at = None
         if item.cron is not None:
-            now = (await self._store.call(partition, "clock", {}))["now"]
-            args["cron"] = item.cron
-            args["next_at"] = timetable.following(Rule(cron=item.cron, timezone=item.timezone), now)
-        return [created(_view(await self._store.call(partition, "schedule_create", args)))]
+            now = (await machine.run(ops.Clock(), at=partition)).now
+            next_at = timetable.following(Rule(cron=item.cron, timezone=item.timezone), now)
+        create = ops.ScheduleCreate.of(
+            item,
+            id=machine.new_id(partition),
+            next_at=next_at,
+            # By now a payload is its JSON text, or None for null.
+            input=None if execution.input is None else str(execution.input),
+            spec=execution,
+            limit=limit_of(execution, execution.namespace, machine.partitions),
+            namespace=execution.namespace,
+            digest=digest(item),
+        )
+        return [await machine.run(create)]
 
     async def get(self, call: Call[ScheduleGet]) -> Sequence[Any]:
-        return [_view(await self._ask("schedule_get", call.items[0]))]
+        return [await self._machine.run(ops.ScheduleGet.of(call.items[0]))]
 
     async def list(self, call: Call[ScheduleList]) -> Sequence[Any]:
-        item = call.items[0]
-        filters = {
-            name: value for name in ("namespace", "status") if (value := getattr(item, name)) is not None
-        }
-        schedules, cursor = await pages.newest(
-            self._store, "schedule_list", filters, "schedule_id", item.cursor, item.limit
-        )
-        return [{"items": [_view(schedule) for schedule in schedules], "cursor": cursor}]
+        return [await pages.newest(self._machine, ops.ScheduleList, call.items[0], "schedule_id")]
 
     async def delete(self, call: Call[ScheduleGet]) -> Sequence[Any]:
-        return [_view(await self._ask("schedule_delete", call.items[0]))]
+        return [await self._machine.run(ops.ScheduleDelete.of(call.items[0]))]
 
     async def pause(self, call: Call[ScheduleGet]) -> Sequence[Any]:
-        return [_view(await self._ask("schedule_pause", call.items[0]))]
+        return [await self._machine.run(ops.SchedulePause.of(call.items[0]))]
 
     async def resume(self, call: Call[ScheduleGet]) -> Sequence[Any]:
-        item = call.items[0]
-        schedule = await self._ask("schedule_get", item)
-        args: dict[str, Any] = {"schedule_id": item.schedule_id}
-        if schedule["status"] == "paused":
-            was = schedule["next_at"]
-            args |= {"was": was, "next_at": timetable.resumed(_rule(schedule), was, schedule["now"])}
-        return [_view(await self._store.call(partition_of(item.schedule_id), "schedule_resume", args))]
-
-    async def _ask(self, op: str, item: ScheduleGet) -> dict[str, Any]:
-        return await self._store.call(partition_of(item.schedule_id), op, item)
+        schedule_id = call.items[0].schedule_id
+        schedule = await self._machine.run(ops.ScheduleGet(schedule_id=schedule_id))
+        resume = ops.ScheduleResume(schedule_id=schedule_id)
+        if schedule.status == "paused" and schedule.next_at is not None:
+            now = (await self._machine.run(ops.Clock(), at=partition_of(schedule_id))).now
+            resume.was = schedule.next_at
+            resume.next_at = timetable.resumed(_rule(schedule), schedule.next_at, now)
+        return [await self._machine.run(resume)]
 
     # -- due times --------------------------------------------------------------------------------
 
-    def due(self, partition: int, reply: dict[str, Any]) -> None:
-        """Schedules that the `due` op has handed out."""
-        if schedules := reply.get("outside"):
-            self._spawn(self._fire(partition, schedules, reply["now"]))
+    def due(self, partition: int, done: ops.DueDone) -> None:
+        """Schedules that were handed out because they are due."""
+        if done.outside:
+            self._spawn(self._fire(partition, msgspec.convert(done.outside, list[ops.DueSchedule]), done.now))
 
-    async def _fire(self, partition: int, schedules: Sequence[dict[str, Any]], now: int) -> None:
-        calls: list[tuple[int, str, dict[str, Any]]] = []
+    async def _fire(self, partition: int, schedules: Sequence[ops.DueSchedule], now: int) -> None:
+        fires: list[ops.ScheduleFire] = []
         for schedule in schedules:
             try:
-                calls.append((partition, "schedule_fire", _fires(self._store, partition, schedule, now)))
+                fires.append(_fires(self._machine, partition, schedule, now))
             except PenstockError as error:  # the time zones of this machine are other ones
-                log.error("schedule %s cannot go on here: %s", schedule["schedule_id"], error)
-        for (_, _, args), reply in zip(calls, await self._store.call_many(calls), strict=True):
+                log.error("schedule %s cannot go on here: %s", schedule.schedule_id, error)
+        for fire, reply in zip(fires, await self._machine.run_many(fires), strict=True):
             if isinstance(reply, PenstockError):
-                log.info("schedule %s will be tried again: %s", args["schedule_id"], reply)
+                log.info("schedule %s will be tried again: %s", fire.schedule_id, reply)
 
 
-def _fires(store: Store, partition: int, schedule: dict[str, Any], now: int) -> dict[str, Any]:
-    due_at, count = schedule["due_at"], schedule.get("count")
-    left = None if count is None else count - schedule["fired"]
-    step = timetable.step(_rule(schedule), due_at, now, misfire=schedule["misfire"], left=left)
-    return {
-        "schedule_id": schedule["schedule_id"],
-        "due_at": due_at,
-        "fires": [[at, store.new_id(partition)] for at in step.fires],
-        "skipped": step.skipped,
-        "next_at": step.next_at,
-    }
+def _fires(machine: Machine, partition: int, schedule: ops.DueSchedule, now: int) -> ops.ScheduleFire:
+    left = None if schedule.count is None else schedule.count - schedule.fired
+    step = timetable.step(_rule(schedule), schedule.due_at, now, misfire=schedule.misfire, left=left)
+    return ops.ScheduleFire(
+        schedule_id=schedule.schedule_id,
+        due_at=schedule.due_at,
+        fires=[(at, machine.new_id(partition)) for at in step.fires],
+        skipped=step.skipped,
+        next_at=step.next_at,
+    )
 
 
-def _rule(schedule: dict[str, Any]) -> Rule:
-    return Rule(schedule.get("every_ms"), schedule.get("cron"), schedule["timezone"])
+def _rule(schedule: ops.DueSchedule | Schedule) -> Rule:
+    return Rule(schedule.every_ms, schedule.cron, schedule.timezone)
 
 
 def _check(item: ScheduleCreate) -> None:
@@ -154,10 +131,3 @@ def _check(item: ScheduleCreate) -> None:
     for name in ("run_at", "deadline_at"):
         if getattr(item.execution, name) is not None:
             raise invalid(f"execution.{name}", "the schedule says when")
-
-
-def _view(record: dict[str, Any]) -> dict[str, Any]:
-    """The contract's record, null where there is nothing."""
-    text = record.pop("input", None)
-    record.pop("now", None)
-    return {**_VIEW, **record, "execution": {**record["execution"], "input": text}}

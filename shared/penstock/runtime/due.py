@@ -9,11 +9,12 @@ import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from penstock.backoff import Backoff
 from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
+from penstock.machine.ops.common import Due, DueDone
 from penstock.runtime.logging import Log
 from penstock.throttle import Throttle
 
@@ -25,10 +26,10 @@ EARLY: Final = 0.0005
 """Timers have a resolution of a millisecond: one that fires this early is on time."""
 
 
-class DueStore(Protocol):
-    """What the loop needs of `penstock.store.Store`."""
+class DueMachine(Protocol):
+    """What the loop needs of `penstock.machine.Machine`."""
 
-    async def call(self, partition: int, op: str, args: dict[str, Any]) -> Any: ...
+    async def run(self, op: Due, at: int) -> DueDone: ...
 
 
 class _Partition:
@@ -45,13 +46,13 @@ class _Partition:
 class DueLoop:
     """Handles a service's due work in the partitions that this instance owns.
 
-    `on_result(partition, reply)`, where set, gets every reply of the `due` command, for the work that a
+    `on_result(partition, done)`, where set, gets every reply of the `due` operation, for the work that a
     service has to do outside Valkey; it may be a coroutine function.
     """
 
     def __init__(
         self,
-        store: DueStore,
+        machine: DueMachine,
         partitions: int,
         log: Log,
         *,
@@ -60,13 +61,13 @@ class DueLoop:
         owned: Callable[[], frozenset[int]] | None = None,
         clock: ValkeyClock | None = None,
     ) -> None:
-        self.on_result: Callable[[int, dict[str, Any]], Awaitable[None] | None] | None = None
+        self.on_result: Callable[[int, DueDone], Awaitable[None] | None] | None = None
         self.clock = clock or ValkeyClock()
         self.handled = 0
         self.slices = 0
         self.errors = 0
         self.lag_ms = 0.0
-        self._store = store
+        self._machine = machine
         self._log = log
         self._sweep = sweep_ms / 1000
         self._limit = limit
@@ -160,29 +161,29 @@ class DueLoop:
         planned, state.next_at = state.next_at, math.inf  # wake-ups from here on count anew
         sent = time.monotonic()
         try:
-            reply: dict[str, Any] = await self._store.call(number, "due", {"limit": self._limit})
+            reply = await self._machine.run(Due(limit=self._limit), at=number)
         except BaseException:
             state.next_at = min(state.next_at, planned)
             raise
-        self.clock.learn(reply["now"], sent, time.monotonic())
-        handled = int(reply["handled"])
+        self.clock.learn(reply.now, sent, time.monotonic())
+        handled = reply.handled
         self.slices += 1
         self.handled += handled
         if handled and planned and planned < math.inf:
-            self.lag_ms = max(0.0, reply["now"] - planned)
+            self.lag_ms = max(0.0, reply.now - planned)
         if state.failing:
             state.failing = False
             state.backoff.reset()
             self._log.info("due work goes on", partition=number)
-        state.next_at = min(state.next_at, reply.get("next_at") or math.inf)
-        if failed := reply.get("errors"):
-            self._failed_handlers(number, failed)
+        state.next_at = min(state.next_at, reply.next_at or math.inf)
+        if reply.errors:
+            self._failed_handlers(number, reply.errors)
         await self._tell(number, reply)
-        if reply["more"] and not handled:
+        if reply.more and not handled:
             state.next_at = 0  # it only cleaned up: go on, but after the gap, lest this spins
-        return bool(reply["more"]) and handled > 0
+        return reply.more and handled > 0
 
-    async def _tell(self, number: int, reply: dict[str, Any]) -> None:
+    async def _tell(self, number: int, reply: DueDone) -> None:
         if self.on_result is None:
             return
         try:

@@ -15,12 +15,13 @@ from nats.errors import Error as NatsError
 
 from penstock import PenstockError, __version__
 from penstock.files import write_whole
+from penstock.machine import DeploymentError
 from penstock.runtime import logging
 from penstock.runtime.logging import Log
 from penstock.runtime.running import Running, start
 from penstock.runtime.service import Build
 from penstock.runtime.settings import Settings, SettingsError, help_text, misspelled
-from penstock.store import DeploymentError, LibraryError
+from penstock.store import LibraryError
 from penstock.throttle import Throttle
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"

@@ -15,6 +15,7 @@ from penstock.backoff import Backoff
 from penstock.bus import connection, streams
 from penstock.bus.endpoints import Endpoints
 from penstock.bus.hints import Hints
+from penstock.machine import Machine
 from penstock.runtime import logging
 from penstock.runtime.due import DueLoop
 from penstock.runtime.health import Health
@@ -26,7 +27,6 @@ from penstock.runtime.retrying import retrying
 from penstock.runtime.service import Build, Context, Service, Tasks
 from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Wakes
-from penstock.store import Store
 
 LISTEN_S: Final = 0.2
 """A newcomer has heard of the others by then: they answer its first beat at once."""
@@ -83,15 +83,15 @@ class Running:
         self._undo("disconnecting from NATS", lambda: connection.leave(nats))
         health.set("nats", True)
 
-        wakes: Wakes | None = None  # needs the due loop, which needs the store
+        wakes: Wakes | None = None  # needs the due loop, which needs the state machine
 
         def on_hints(partition: int, hints: dict[str, Any]) -> None:
             if wakes is not None:
                 wakes.route(partition, hints)
 
-        store = await retrying(
+        machine = await retrying(
             "Valkey",
-            lambda: Store.connect(
+            lambda: Machine.connect(
                 re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_url),
                 service=name,
                 root=settings.root,
@@ -105,7 +105,7 @@ class Running:
             log,
             passing=lambda error: isinstance(error, PenstockError) and error.retryable,
         )
-        self._undo("disconnecting from Valkey", store.close)
+        self._undo("disconnecting from Valkey", machine.close)
         health.set("valkey", True)
         health.set("library", True)
 
@@ -137,12 +137,12 @@ class Running:
 
         health.on_change.append(on_condition)
         due = DueLoop(
-            store,
+            machine,
             settings.partitions,
             log,
             sweep_ms=settings.sweep_ms,
             owned=membership.owned,
-            clock=store.clock,
+            clock=machine.clock,
         )
         wakes = Wakes(name, settings.root, nats, hints, membership, due, settings.sweep_ms, log)
         tasks = Tasks(log)
@@ -151,7 +151,7 @@ class Running:
             settings=settings,
             nats=nats,
             js=js,
-            store=store,
+            machine=machine,
             hints=hints,
             due=due,
             log=log,
@@ -166,7 +166,7 @@ class Running:
         if service.close is not None:
             self._undo("closing the service", service.close, patient=True)
         await self._serve(service)
-        tasks.spawn(health.watch(nats, store.ping))
+        tasks.spawn(health.watch(nats, machine.ping))
 
     async def _serve(self, service: Service) -> None:
         """From here on the service does its work."""

@@ -11,6 +11,7 @@ from penstock.bus.connection import Connection
 from penstock.bus.consumer import Consumer
 from penstock.bus.endpoints import Handler
 from penstock.bus.hints import Hints
+from penstock.machine import Machine
 from penstock.runtime.due import DueLoop
 from penstock.runtime.health import Health
 from penstock.runtime.logging import Log
@@ -18,7 +19,6 @@ from penstock.runtime.membership import Membership
 from penstock.runtime.metrics import Metrics
 from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Listener, Wakes
-from penstock.store import Store
 from penstock.verbs import Verb
 
 
@@ -58,7 +58,7 @@ class Context:
     settings: Settings
     nats: Connection
     js: JetStreamContext
-    store: Store
+    machine: Machine
     hints: Hints
     due: DueLoop
     log: Log

@@ -50,4 +50,4 @@ class Clock:
         return ahead
 
     async def _valkey(self, *command: object) -> list[bytes]:
-        return await next(iter(self._services.values())).context.store.execute(*command)
+        return await next(iter(self._services.values())).context.machine.store.execute(*command)

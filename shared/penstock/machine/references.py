@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.errors import PenstockError
-from penstock.ids import partition_of
+from penstock.machine.machine import Machine
+from penstock.machine.op import Op
+from penstock.machine.ops.common import BudgetGet, QuotaGet
 from penstock.messages.executions import ExecutionSpec
-from penstock.store.caller import Store
 
 KNOWN_S: Final = 5.0
 """How long one that was seen counts as there."""
@@ -17,24 +18,29 @@ MOST: Final = 10_000
 class References:
     """Looks quotas and budgets up, and remembers for a moment those that exist."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._seen: dict[tuple[str, str], float] = {}
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._seen: dict[str, float] = {}
+
+    async def check(self, specs: Sequence[ExecutionSpec]) -> None:
+        """Raises the error of the first spec that names something that does not exist."""
+        for error in (await self.missing(specs)).values():
+            raise error
 
     async def missing(self, specs: Sequence[ExecutionSpec]) -> dict[int, PenstockError]:
         """Which of the specs name something that does not exist, by their place, each with its error."""
         named = {
-            index: refs
+            index: _questions(spec)
             for index, spec in enumerate(specs)
-            if (spec.quota_id is not None or spec.budget_ids) and (refs := _refs(spec))
+            if spec.quota_id is not None or spec.budget_ids
         }
         if not named:
             return {}
         now = time.monotonic()
-        wanted = {ref for refs in named.values() for ref in refs}
+        wanted = {ref: question for questions in named.values() for ref, question in questions.items()}
         unknown = [ref for ref in wanted if self._seen.get(ref, 0.0) < now]
-        replies = await self._store.call_many([_question(*ref) for ref in unknown])
-        errors: dict[tuple[str, str], PenstockError] = {}
+        replies = await self._machine.run_many([wanted[ref] for ref in unknown])
+        errors: dict[str, PenstockError] = {}
         if len(self._seen) > MOST:
             self._seen = {ref: until for ref, until in self._seen.items() if until >= now}
         for ref, reply in zip(unknown, replies, strict=True):
@@ -44,17 +50,14 @@ class References:
                 self._seen[ref] = now + KNOWN_S
         return {index: errors[ref] for index, refs in named.items() for ref in refs if ref in errors}
 
-    def forget(self, kind: str, entity_id: str) -> None:
+    def forget(self, entity_id: str) -> None:
         """It was deleted."""
-        self._seen.pop((kind, entity_id), None)
+        self._seen.pop(entity_id, None)
 
 
-def _refs(spec: ExecutionSpec) -> list[tuple[str, str]]:
-    refs = [("budget", budget_id) for budget_id in spec.budget_ids]
+def _questions(spec: ExecutionSpec) -> dict[str, Op[Any]]:
+    """By the id that is asked for."""
+    questions: dict[str, Op[Any]] = {each: BudgetGet(budget_id=each) for each in spec.budget_ids}
     if spec.quota_id is not None:
-        refs.append(("quota", spec.quota_id))
-    return refs
-
-
-def _question(kind: str, entity_id: str) -> tuple[int, str, dict[str, Any]]:
-    return partition_of(entity_id), f"{kind}_get", {f"{kind}_id": entity_id}
+        questions[spec.quota_id] = QuotaGet(quota_id=spec.quota_id)
+    return questions

@@ -1,0 +1,80 @@
+"""A flow that exists changes: its state, its end, its graph."""
+
+from msgspec import Struct
+
+from penstock.machine.op import Op, op
+from penstock.machine.specs import NewMember
+from penstock.messages.flows import Edge, Flow, Join
+from penstock.store.caller import MOST
+
+
+class StateSeen(Struct):
+    """What a patch is merged into (JSON text), the revision that it is of, and Valkey's clock."""
+
+    state: str
+    revision: int
+    now: int
+
+
+@op("scheduler", by="flow_id")
+class FlowState(Op[StateSeen], kw_only=True):
+    flow_id: str
+
+
+@op("scheduler", by="flow_id")
+class FlowUpdateState(Op[Flow], kw_only=True):
+    """state: JSON text, merged already; None leaves it as it is."""
+
+    flow_id: str
+    expected_revision: int | None = None
+    state: str | None = None
+    next_step: str | None = None
+
+
+@op("scheduler", by="flow_id")
+class FlowEnd(Op[Flow], kw_only=True):
+    """Its controller ends it. to: finished or failed."""
+
+    flow_id: str
+    expected_revision: int | None = None
+    state: str | None = None
+    next_step: str | None = None
+    to: str
+    reason: str | None = None
+
+
+@op("scheduler", by="flow_id", weight=MOST)
+class FlowAdd(Op[Flow], kw_only=True):
+    """More members, in one step; edges and joins were checked."""
+
+    flow_id: str
+    graph_revision: int
+    expected_revision: int | None = None
+    members: list[NewMember]
+    edges: list[Edge]
+    joins: dict[str, Join]
+    idempotency_key: str | None = None
+    digest: str | None = None
+
+
+@op("scheduler", by="flow_id")
+class FlowConnect(Op[Flow], kw_only=True, rename={"from_": "from"}):
+    """One more edge, which closes no cycle in the graph of this revision."""
+
+    flow_id: str
+    graph_revision: int
+    expected_revision: int | None = None
+    from_: str
+    to: str
+    data: str | None = None
+
+
+@op("scheduler", by="flow_id")
+class FlowSetJoin(Op[Flow], kw_only=True):
+    flow_id: str
+    graph_revision: int
+    expected_revision: int | None = None
+    key: str
+    policy: str
+    k: int | None = None
+    on_satisfied: str
