@@ -46,6 +46,12 @@ USUAL: Final[dict[str, Any]] = {
 """What tests may leave out of an op's arguments."""
 
 
+def taken_of(service: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that this op takes."""
+    fields = {field.encode_name for field in msgspec.structs.fields(OPS[service.replace("-", "_"), name])}
+    return {field: value for field, value in args.items() if field in fields}
+
+
 class NamedOps:
     """One service's ops by name: arguments and replies are dicts, held against the types that services use."""
 

@@ -21,7 +21,7 @@ from redis import Redis
 import servers
 from penstock.errors import PenstockError
 from penstock.ids import new_id, partition_of
-from state_machine import StateMachine
+from state_machine import StateMachine, taken_of
 
 HALF = 30_000
 MINUTE = 2 * HALF
@@ -166,7 +166,8 @@ class Limits(RuleBasedStateMachine):
         """What goes to one partition leaves in one FCALL; news that come of it are mail."""
 
         async def call() -> list[Any]:
-            return await self.machine.stores[service].call_many(calls)
+            taken = [(home, op, taken_of(service, op, args)) for home, op, args in calls]
+            return await self.machine.stores[service].call_many(taken)
 
         self.calls += len(calls)
         replies = self.runner.run(call())
