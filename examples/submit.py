@@ -17,7 +17,7 @@ async def main(addresses: list[str]) -> None:
         ]
         for run in runs:
             try:
-                print(run.id, await run.result(timeout=30))
+                print(run.execution_id, await run.result(timeout=30))
             except ExecutionFailed as error:
                 print(error)
 

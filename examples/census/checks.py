@@ -90,7 +90,7 @@ async def check_trail(
         trail.gaps(everything),
     )
     checks.expect_none("each completed one has exactly one completed event", trail.wrong_endings(everything))
-    checks.expect_none("nothing was begun after the cancellation", trail.begun_late(second.id, stopped))
+    checks.expect_none("nothing was begun after the cancellation", trail.begun_late(second.flow_id, stopped))
     checks.expect_equal(
         "nothing was completed after its answer",
         trail.completed(stopped),
@@ -100,4 +100,4 @@ async def check_trail(
 
 async def members_of(client: Client, flow: FlowRun) -> dict[str, Record]:
     """The records of a flow's members, by execution id."""
-    return {record.execution_id: record async for record in client.list(flow_id=flow.id, page=500)}
+    return {record.execution_id: record async for record in client.list(flow_id=flow.flow_id, page=500)}

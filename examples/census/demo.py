@@ -103,7 +103,7 @@ class Demo:
         )
 
     async def create_census(self, goal: str) -> FlowRun:
-        return await self.client.create_flow(
+        return await self.client.flows.create(
             goal,
             members=members(self.paths, str(self.report_file)),
             edges=edges(self.paths),
@@ -167,7 +167,7 @@ class Demo:
         told = await program.stdout.readline()
         if not told:
             raise RuntimeError(f"the compiling program ended:\n{self.processes.log_tail('mirror')}")
-        flow = self.client.flow(json.loads(told)["flow_id"])
+        flow = self.client.flows.run(json.loads(told)["flow_id"])
         await self.follow(flow, "byte-compiler, mirrored", len(self.paths) + 1)
         return flow, json.loads(await program.stdout.readline())
 

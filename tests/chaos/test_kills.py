@@ -56,7 +56,7 @@ async def submit_wave(client: Client, wave: int, deadline: float) -> list[str]:
             ),
             deadline,
         )
-        return run.id
+        return run.execution_id
 
     return await asyncio.gather(*map(one, range(PER_WAVE)))
 

@@ -396,7 +396,7 @@ class TestSdk:
     async def test_a_task_reports_and_goes_on_after_a_replenishment(self, penstock: RunningPenstock) -> None:
         seen: list[str] = []
         async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
-            budget = await client.create_budget({"tokens": {"soft": 5, "hard": 10}})
+            budget = await client.budgets.create({"tokens": {"soft": 5, "hard": 10}})
             worker = Worker(penstock.settings.nats_url, root=penstock.root, concurrency=2)
 
             @worker.handler("spend")
@@ -408,13 +408,13 @@ class TestSdk:
             running = asyncio.create_task(worker.run(handle_signals=False))
             try:
                 run = await client.submit("spend", budget_ids=[budget.budget_id])
-                await penstock.reaches(run.id, "suspended")
-                assert (await client.get_budget(budget.budget_id)).suspended == 1
-                await client.replenish_budget(budget.budget_id, {"tokens": 100})
+                await penstock.reaches(run.execution_id, "suspended")
+                assert (await client.budgets.get(budget.budget_id)).suspended == 1
+                await client.budgets.replenish(budget.budget_id, {"tokens": 100})
                 assert await run.result(timeout=20) == "done"
             finally:
                 worker.stop()
                 await asyncio.wait_for(running, 20)
             assert seen == ["hard_breach", "ok"]
-            assert (await client.reset_budget(budget.budget_id)).dimensions["tokens"].used == 0
-            await client.delete_budget(budget.budget_id)
+            assert (await client.budgets.reset(budget.budget_id)).dimensions["tokens"].used == 0
+            await client.budgets.delete(budget.budget_id)

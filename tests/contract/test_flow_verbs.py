@@ -601,13 +601,13 @@ async def test_a_list_by_owner_and_status(penstock: RunningPenstock) -> None:
 
 async def test_the_sdk(penstock: RunningPenstock) -> None:
     client = await penstock.client()
-    flow = await client.create_flow("g", members=[], state={"a": 1})
+    flow = await client.flows.create("g", members=[], state={"a": 1})
     await flow.start()
     after = await flow.update_state({"b": [2**63]}, next_step="second")
     assert (msgspec.json.decode(after.state), after.current_step) == ({"a": 1, "b": [2**63]}, "second")
     assert (await flow.update_state(next_step="third")).state == after.state
     failed = await flow.fail("no more")
     assert msgspec.json.decode(failed.state)["failure"]["reason"] == "no more"
-    other = await client.create_flow("g", members=[])
+    other = await client.flows.create("g", members=[])
     await other.start()
     assert (await other.finish()).status == "finished"

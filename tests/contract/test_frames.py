@@ -181,12 +181,12 @@ class TestSdk:
             await asyncio.wait_for(halfway.wait(), 20)
             seen: list[int] = []
             async with asyncio.timeout(20):
-                async for frame in client.frames(run.id, follow=True):
+                async for frame in client.frames(run.execution_id, follow=True):
                     seen.append(msgspec.json.decode(frame.payload))
                     go_on.set()
             assert seen == list(range(300))
             assert await run.result(timeout=20) == "done"
-            assert [frame.index async for frame in client.frames(run.id, after=298)] == [299, 300]
+            assert [frame.index async for frame in client.frames(run.execution_id, after=298)] == [299, 300]
 
     async def test_one_that_is_too_large_does_not_hurt_the_rest(self, client: Client, worker: Worker) -> None:
         @worker.handler("talk")
@@ -199,7 +199,7 @@ class TestSdk:
         async with working(worker):
             run = await client.submit("talk")
             assert await run.result(timeout=20) == ["1", "payload_too_large", "2", "3"]
-            frames = [msgspec.json.decode(frame.payload) async for frame in client.frames(run.id)]
+            frames = [msgspec.json.decode(frame.payload) async for frame in client.frames(run.execution_id)]
             assert frames == ["a", "b", "c"]
 
     async def test_a_keeper_that_restarts_loses_and_doubles_none(
@@ -212,9 +212,11 @@ class TestSdk:
 
         async with working(worker):
             run = await client.submit("talk")
-            await penstock.until(lambda: read(penstock, run.id, limit=1), lambda page: page["items"])
+            await penstock.until(
+                lambda: read(penstock, run.execution_id, limit=1), lambda page: page["items"]
+            )
             await penstock.running["lease-keeper"].stop()
             await penstock.start_again("lease-keeper")
             await run.result(timeout=20)
-            seen = [msgspec.json.decode(frame.payload) async for frame in client.frames(run.id)]
+            seen = [msgspec.json.decode(frame.payload) async for frame in client.frames(run.execution_id)]
             assert seen == list(range(200))

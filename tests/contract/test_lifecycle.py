@@ -775,7 +775,7 @@ async def test_handlers_with_children(penstock: RunningPenstock) -> None:
             return [record async for record in client.list(kind="child", state="completed")]
 
         children = await penstock.until(ended, lambda found: len(found) == 5, "five ended children")
-        assert {each.parent_id for each in children} == {run.id}
+        assert {each.parent_id for each in children} == {run.execution_id}
 
 
 async def test_handlers_that_delay_and_cancel(penstock: RunningPenstock) -> None:
@@ -792,8 +792,8 @@ async def test_handlers_that_delay_and_cancel(penstock: RunningPenstock) -> None
     penstock.move_clock(-500 * 24 * HOUR_MS)  # the worker's own clock is of no account
     async with working(penstock, later=later, never=never) as client:
         run = await client.submit("later")
-        record = await penstock.reaches(run.id, "suspended")
-        explanation = await client.explain(run.id)
+        record = await penstock.reaches(run.execution_id, "suspended")
+        explanation = await client.explain(run.execution_id)
         left = explanation.waiting_for["at"] - record["updated_at"]
         assert abs(left - 72 * HOUR_MS) < 10_000
         penstock.move_clock(72 * HOUR_MS + 10_000)
@@ -808,14 +808,14 @@ async def test_client_verbs(penstock: RunningPenstock) -> None:
 
     async with working(penstock, echo=echo) as client:
         run = await client.submit("echo", [1], run_at=2**47)
-        assert (await client.change_priority(run.id, 7)).priority == 7
-        assert (await client.set_tags(run.id, {"a": "b"})).tags == {"a": "b"}
-        assert [record.execution_id async for record in client.list(tag="a=b")] == [run.id]
-        await client.run_now(run.id)
+        assert (await client.change_priority(run.execution_id, 7)).priority == 7
+        assert (await client.set_tags(run.execution_id, {"a": "b"})).tags == {"a": "b"}
+        assert [record.execution_id async for record in client.list(tag="a=b")] == [run.execution_id]
+        await client.run_now(run.execution_id)
         assert await run.result(timeout=WAIT_S) == [1]
-        again = await client.replay(run.id)
+        again = await client.replay(run.execution_id)
         assert await again.result(timeout=WAIT_S) == [1]
-        keyed = [await client.replay(run.id, input=None, idempotency_key="k") for _ in range(2)]
+        keyed = [await client.replay(run.execution_id, input=None, idempotency_key="k") for _ in range(2)]
         assert [each.duplicate for each in keyed] == [False, True]
         assert await keyed[0].result(timeout=WAIT_S) is None
-        assert (await client.get(keyed[0].id)).replay_of == run.id
+        assert (await client.get(keyed[0].execution_id)).replay_of == run.execution_id

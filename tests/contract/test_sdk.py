@@ -53,9 +53,9 @@ async def test_the_first_example_of_the_contract(client: Client, worker: Worker)
         run = await client.submit("mail.send", mail, max_attempts=5, tags={"team": "a"})
         assert await run.result(timeout=WAIT_S, type=Receipt) == Receipt("a@example.com", 2**60 + 1)
         assert await run.result(timeout=WAIT_S) == {"to": "a@example.com", "number": 2**60 + 1}
-    record = await client.get(run.id)
+    record = await client.get(run.execution_id)
     assert (record.state, record.attempt_index) == ("completed", 1)
-    events = [event.event async for event in client.history(run.id)]
+    events = [event.event async for event in client.history(run.execution_id)]
     assert events[0] == "created" and events[-1] == "completed"
 
 
@@ -98,21 +98,21 @@ async def test_many_at_once(client: Client, worker: Worker) -> None:
         results = await asyncio.gather(*(run.result(timeout=WAIT_S) for run in runs))
     assert results == [2 * n for n in range(300)]
     listed = {record.execution_id async for record in client.list(kind="double", page=100)}
-    assert listed == {run.id for run in runs}
+    assert listed == {run.execution_id for run in runs}
 
 
 async def test_lists_of_large_items(client: Client) -> None:
     large = "x" * 1_000_000  # ten of them are more than a message can hold
     runs = await client.submit_many([("large", large)] * 10)
     listed = [record.execution_id async for record in client.list(kind="large")]
-    assert sorted(listed) == sorted(run.id for run in runs)
+    assert sorted(listed) == sorted(run.execution_id for run in runs)
 
 
 async def test_one_bad_item_of_many(client: Client) -> None:
     items = [("good.one", 1), {"kind": "bad one"}, {"kind": "good.two", "lane": "other"}]
     first, bad, last = await client.submit_many(items, return_errors=True)
     assert isinstance(bad, errors.InvalidRequest) and "kind" in bad.message
-    assert (await client.get(first.id)).lane == "default"
+    assert (await client.get(first.execution_id)).lane == "default"
     assert (await client.get(last.id)).lane == "other"
     with pytest.raises(errors.InvalidRequest):
         await client.submit_many(items)
@@ -121,7 +121,7 @@ async def test_one_bad_item_of_many(client: Client) -> None:
 async def test_idempotency(client: Client) -> None:
     first = await client.submit("once", 1, idempotency_key="k")
     again = await client.submit("once", 1, idempotency_key="k")
-    assert (again.id, first.duplicate, again.duplicate) == (first.id, False, True)
+    assert (again.execution_id, first.duplicate, again.duplicate) == (first.execution_id, False, True)
     with pytest.raises(errors.IdempotencyConflict):
         await client.submit("once", 2, idempotency_key="k")
 
@@ -135,15 +135,15 @@ async def test_waiting_ends_in_time(client: Client) -> None:
 
 async def test_any_verb_by_name(client: Client) -> None:
     run = await client.submit("kind")
-    record = await client.call("execution.get", {"execution_id": run.id})
+    record = await client.call("execution.get", {"execution_id": run.execution_id})
     assert record.kind == "kind"
     with pytest.raises(errors.InvalidRequest, match="execution_id"):
         await client.call("execution.get", {"execution_id": "x"})
     with pytest.raises(errors.InvalidRequest, match="no verb"):
         await client.call("execution.fly")
     with pytest.raises(errors.ExecutionNotFound):
-        await client.get(run.id[:-12] + "0" * 12)
-    assert [lane.lane async for lane in client.lanes()] == ["default"]
+        await client.get(run.execution_id[:-12] + "0" * 12)
+    assert [lane.lane async for lane in client.lanes.list()] == ["default"]
 
 
 async def test_a_flow_with_a_fan_in(client: Client, worker: Worker) -> None:
@@ -157,7 +157,7 @@ async def test_a_flow_with_a_fan_in(client: Client, worker: Worker) -> None:
 
     members: list[dict[str, Any]] = [{"key": f"p{n}", "kind": "part", "input": {"n": n}} for n in range(5)]
     edges = [{"from": f"p{n}", "to": "total", "data": f"p{n}"} for n in range(5)]
-    flow = await client.create_flow(
+    flow = await client.flows.create(
         "add up", members=[*members, {"key": "total", "kind": "sum"}], edges=edges
     )
     async with working(worker):
@@ -166,7 +166,7 @@ async def test_a_flow_with_a_fan_in(client: Client, worker: Worker) -> None:
         assert await flow.members["total"].result(timeout=WAIT_S) == 10
     graph = await flow.graph()
     assert {member["state"] for member in graph.members} == {"completed"}
-    assert [f.flow_id async for f in client.list_flows(status="finished")] == [flow.id]
+    assert [f.flow_id async for f in client.flows.list(status="finished")] == [flow.flow_id]
 
 
 @pytest.mark.parametrize("how", ["requested", "published"])
@@ -216,7 +216,7 @@ async def test_cancelling(client: Client, worker: Worker) -> None:
 
 
 async def test_a_mirrored_flow(client: Client) -> None:
-    flow = await client.create_mirrored("follow a build", completion="on_task", completion_task="link")
+    flow = await client.flows.create_mirrored("follow a build", completion="on_task", completion_task="link")
     step = await flow.observe("run1", "compile", "running")
     assert (step.status, step.runtime) == ("running", "mirrored")
     await flow.publish_observation("run1", "compile", "succeeded", {"files": 3})
@@ -284,7 +284,7 @@ worker.main()
         run = await client.submit("stubborn")
 
         async def begun() -> bool:
-            return (await client.get(run.id)).progress is not None
+            return (await client.get(run.execution_id)).progress is not None
 
         await penstock.until(begun, bool, "it runs")
         process.send_signal(signal.SIGTERM)
@@ -299,4 +299,4 @@ async def test_events_as_they_happen(client: Client) -> None:
     async with client.events(entity="execution") as events:
         run = await client.submit("watched")
         event = await events.next(WAIT_S)
-    assert (event.id, event.event, event.seq) == (run.id, "created", 1)
+    assert (event.id, event.event, event.seq) == (run.execution_id, "created", 1)

@@ -42,7 +42,7 @@ async def watch(id: str, /, *, shell: ShellArgument) -> None:
         try:
             record = await client.get(id)
         except errors.NotFoundError:
-            flow = await client.flow(id).get()
+            flow = await client.flows.run(id).get()
             _end_of_flow(shell, await _follow_flow(shell, client, flow))
         else:
             _end_of_execution(shell, await _follow_execution(shell, client, record))
@@ -95,7 +95,7 @@ def _end_of_execution(shell: Shell, record: Record) -> None:
 
 
 async def _follow_flow(shell: Shell, client: Client, flow: Flow) -> Flow:
-    handle = client.flow(flow.flow_id)
+    handle = client.flows.run(flow.flow_id)
     with _bar(shell) as progress:
         bar = progress.add_task("", total=None)
         async with client.events(entity="flow", id=flow.flow_id) as events:

@@ -12,9 +12,10 @@ from penstock.bus.connection import connect, leave
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
 from penstock.client import _frames as frames
+from penstock.client._budgets import Budgets
 from penstock.client._events import EventStream
-from penstock.client._flows import FlowCalls
-from penstock.client._limits import LimitCalls
+from penstock.client._flows import Flows
+from penstock.client._lanes import Lanes, Workers
 from penstock.client._options import (
     ExecutionOptions,
     create_request,
@@ -23,8 +24,9 @@ from penstock.client._options import (
 )
 from penstock.client._pages import each
 from penstock.client._publishing import Publisher
+from penstock.client._quotas import Quotas
 from penstock.client._run import Run
-from penstock.client._schedules import ScheduleCalls
+from penstock.client._schedules import Schedules
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (
@@ -41,8 +43,6 @@ from penstock.messages.executions import (
     ExecutionGet,
     ExecutionHistory,
     ExecutionList,
-    Lane,
-    LaneList,
 )
 from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver
@@ -51,8 +51,11 @@ from penstock.subjects import signal_subject
 from penstock.verbs import Verb
 
 
-class Client(FlowCalls, LimitCalls, ScheduleCalls):
+class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
+
+    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`, `lanes` and
+    `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
@@ -65,6 +68,12 @@ class Client(FlowCalls, LimitCalls, ScheduleCalls):
         self.root = root
         self._requester = Requester(nats, root, timeout=timeout)
         self._publisher = Publisher(nats, timeout)
+        self.flows = Flows(nats, self._requester, self._publisher)
+        self.schedules = Schedules(self._requester)
+        self.quotas = Quotas(self._requester)
+        self.budgets = Budgets(self._requester)
+        self.lanes = Lanes(self._requester)
+        self.workers = Workers(self._requester)
 
     @classmethod
     async def connect(
@@ -247,10 +256,6 @@ class Client(FlowCalls, LimitCalls, ScheduleCalls):
         """Why an execution does not run now, and what to do about it."""
         request = ExecutionExplain(execution_id=execution_id)
         return await self._requester.call(verbs.EXECUTION_EXPLAIN, request)
-
-    def lanes(self) -> AsyncIterator[Lane]:
-        """Every lane, with its depth per state."""
-        return each(self._requester, verbs.LANE_LIST, lambda cursor: LaneList(cursor=cursor))
 
     # Signals.
 

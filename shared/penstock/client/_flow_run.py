@@ -43,9 +43,9 @@ PAUSE_S: Final = 0.2
 
 
 class FlowRun:
-    """One flow: `flow.id`; of a managed one that was just created `flow.members[key]` is a `Run`."""
+    """One flow: `flow.flow_id`; of a managed one that was just created `flow.members[key]` is a `Run`."""
 
-    __slots__ = ("_nats", "_publisher", "_requester", "created", "id", "members")
+    __slots__ = ("_nats", "_publisher", "_requester", "created", "flow_id", "members")
 
     def __init__(
         self,
@@ -58,24 +58,24 @@ class FlowRun:
         self._nats = nats
         self._requester = requester
         self._publisher = publisher
-        self.id = flow_id
+        self.flow_id = flow_id
         self.created = created
         keys = (created.members if created else None) or {}
         self.members = {key: Run(requester, execution_id) for key, execution_id in keys.items()}
 
     def __repr__(self) -> str:
-        return f"FlowRun({self.id!r})"
+        return f"FlowRun({self.flow_id!r})"
 
     async def start(self) -> Flow:
         """Make its roots ready."""
-        return await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=self.id))
+        return await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=self.flow_id))
 
     async def update_state(
         self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
     ) -> Flow:
         """Merge `patch` into its state, shallowly (anything but an object replaces it), and name the step it is at."""
         request = FlowUpdateState(
-            flow_id=self.id,
+            flow_id=self.flow_id,
             state_patch=patch if patch is UNSET else raw_of(patch),
             next_step=next_step,
             expected_revision=expected_revision,
@@ -84,29 +84,29 @@ class FlowRun:
 
     async def finish(self) -> Flow:
         """End it well; members that have not begun are skipped."""
-        return await self._requester.call(verbs.FLOW_FINISH, FlowFinish(flow_id=self.id))
+        return await self._requester.call(verbs.FLOW_FINISH, FlowFinish(flow_id=self.flow_id))
 
     async def fail(self, reason: str) -> Flow:
         """End it as failed; its state says why under `failure`."""
-        return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.id, reason=reason))
+        return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.flow_id, reason=reason))
 
     async def get(self) -> Flow:
         """Its record now."""
-        return await self._requester.call(verbs.FLOW_GET, FlowGet(flow_id=self.id))
+        return await self._requester.call(verbs.FLOW_GET, FlowGet(flow_id=self.flow_id))
 
     async def graph(self) -> Graph:
         """Its members, edges and joins."""
-        return await self._requester.call(verbs.FLOW_GRAPH, FlowGraph(flow_id=self.id), timeout=30.0)
+        return await self._requester.call(verbs.FLOW_GRAPH, FlowGraph(flow_id=self.flow_id), timeout=30.0)
 
     def steps(self) -> AsyncIterator[Step]:
         """Its steps, oldest first."""
         return each(
-            self._requester, verbs.FLOW_STEPS, lambda cursor: FlowSteps(flow_id=self.id, cursor=cursor)
+            self._requester, verbs.FLOW_STEPS, lambda cursor: FlowSteps(flow_id=self.flow_id, cursor=cursor)
         )
 
     async def request_cancel(self) -> Flow:
         """Leave a sticky intent to cancel: from now on the flow moves only to cancelled."""
-        return await self._requester.call(verbs.FLOW_REQUEST_CANCEL, FlowRequestCancel(flow_id=self.id))
+        return await self._requester.call(verbs.FLOW_REQUEST_CANCEL, FlowRequestCancel(flow_id=self.flow_id))
 
     async def cancel(
         self,
@@ -118,7 +118,7 @@ class FlowRun:
     ) -> FlowCancelled:
         """Cancel it at once; `wait` for its members to have stopped, at most `wait_s` seconds."""
         request = FlowCancel(
-            flow_id=self.id, policy=policy, reason=reason, wait=wait, wait_ms=round(wait_s * 1000)
+            flow_id=self.flow_id, policy=policy, reason=reason, wait=wait, wait_ms=round(wait_s * 1000)
         )
         timeout = (wait_s if wait else 0.0) + MARGIN_S
         return await self._requester.call(verbs.FLOW_CANCEL, request, timeout=timeout)
@@ -135,7 +135,7 @@ class FlowRun:
     ) -> Step:
         """Tell how a step of this mirrored flow is, and wait until that is applied."""
         request = Observe(
-            flow_id=self.id,
+            flow_id=self.flow_id,
             run_id=run_id,
             task=task,
             status=status,
@@ -165,14 +165,14 @@ class FlowRun:
             body["child_session_key"] = child_session_key
         body["observed_at"] = int(time.time() * 1000) if observed_at is None else observed_at
         message_id = message_id or uuid7()
-        subject = observation_subject(self._requester.root, self.id)
+        subject = observation_subject(self._requester.root, self.flow_id)
         await self._publisher.publish(subject, encode(body), {"Nats-Msg-Id": message_id})
         return message_id
 
     async def wait(self, timeout: float | None = None) -> Flow:
         """Wait until it is finished, failed or cancelled. Raises `TimeoutError`."""
         end = None if timeout is None else time.monotonic() + timeout
-        events = EventStream(self._nats, f"{self._requester.root}.audit.*.flow.*.{self.id}")
+        events = EventStream(self._nats, f"{self._requester.root}.audit.*.flow.*.{self.flow_id}")
         async with events:
             while True:
                 try:
@@ -186,6 +186,6 @@ class FlowRun:
                     return flow
                 left = LOOK_AGAIN_S if end is None else min(LOOK_AGAIN_S, end - time.monotonic())
                 if left <= 0:
-                    raise TimeoutError(f"flow {self.id} is {flow.status} after {timeout:g} s")
+                    raise TimeoutError(f"flow {self.flow_id} is {flow.status} after {timeout:g} s")
                 with contextlib.suppress(TimeoutError):
                     await events.next(left)

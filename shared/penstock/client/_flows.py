@@ -1,4 +1,4 @@
-"""The client's calls about flows; what can be done with one is in `flow_run.py`."""
+"""`client.flows`: flows are made and found; what can be done with one is in `_flow_run.py`."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Literal, Unpack, cast
@@ -16,14 +16,15 @@ from penstock.messages.flows import Flow, FlowCreate, FlowCreateMirrored, FlowLi
 from penstock.states import FlowStatus
 
 
-class FlowCalls:
-    """How `Client` makes and finds flows. Each call raises the typed error that the service answers."""
+class Flows:
+    """Makes and finds flows. Each call raises the typed error that the service answers."""
 
-    nats: Nats
-    _requester: Requester
-    _publisher: Publisher
+    def __init__(self, nats: Nats, requester: Requester, publisher: Publisher) -> None:
+        self._nats = nats
+        self._requester = requester
+        self._publisher = publisher
 
-    async def create_flow(
+    async def create(
         self,
         goal: str,
         *,
@@ -40,7 +41,7 @@ class FlowCalls:
         """
         request = _create_request(controller_id, goal, owner, members, edges, joins or {}, options)
         flow = await self._requester.call(verbs.FLOW_CREATE, request, timeout=30.0)
-        return self.flow(flow.flow_id, flow)
+        return self._handle(flow)
 
     async def create_mirrored(
         self,
@@ -65,13 +66,16 @@ class FlowCalls:
             **cast(Any, fields),
         )
         flow = await self._requester.call(verbs.FLOW_CREATE_MIRRORED, request)
-        return self.flow(flow.flow_id, flow)
+        return self._handle(flow)
 
-    def flow(self, flow_id: str, created: Flow | None = None) -> FlowRun:
+    def run(self, flow_id: str) -> FlowRun:
         """A handle on a flow that exists."""
-        return FlowRun(self.nats, self._requester, self._publisher, flow_id, created)
+        return FlowRun(self._nats, self._requester, self._publisher, flow_id)
 
-    def list_flows(
+    def _handle(self, created: Flow) -> FlowRun:
+        return FlowRun(self._nats, self._requester, self._publisher, created.flow_id, created)
+
+    def list(
         self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100
     ) -> AsyncIterator[Flow]:
         """Flows for which all filters hold, newest first."""

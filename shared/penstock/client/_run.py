@@ -25,18 +25,18 @@ PAUSE_S: Final = 0.2
 
 
 class Run:
-    """One execution, wherever it is: `run.id`, `await run.result()`."""
+    """One execution, wherever it is: `run.execution_id`, `await run.result()`."""
 
-    __slots__ = ("_requester", "duplicate", "id")
+    __slots__ = ("_requester", "duplicate", "execution_id")
 
     def __init__(self, requester: Requester, execution_id: str, *, duplicate: bool = False) -> None:
         self._requester = requester
-        self.id = execution_id
+        self.execution_id = execution_id
         # Whether its idempotency key had made it before.
         self.duplicate = duplicate
 
     def __repr__(self) -> str:
-        return f"Run({self.id!r})"
+        return f"Run({self.execution_id!r})"
 
     @overload
     async def result(self, timeout: float | None = None) -> Any: ...
@@ -63,7 +63,7 @@ class Run:
         while True:
             left = PARK_S if end is None else min(PARK_S, end - now)
             wait_ms = max(0, round(left * 1000))
-            request = ExecutionWait(execution_id=self.id, wait_ms=wait_ms)
+            request = ExecutionWait(execution_id=self.execution_id, wait_ms=wait_ms)
             try:
                 record = await self._requester.call(
                     verbs.EXECUTION_WAIT, request, timeout=max(left, 0.0) + MARGIN_S
@@ -79,11 +79,11 @@ class Run:
                 return record
             now = answered = time.monotonic()
             if end is not None and now >= end:
-                raise TimeoutError(f"{record.kind} {self.id} is {record.state} after {timeout:g} s")
+                raise TimeoutError(f"{record.kind} {self.execution_id} is {record.state} after {timeout:g} s")
 
     async def get(self) -> Record:
         """Its record now."""
-        return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=self.id))
+        return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=self.execution_id))
 
     async def status(self) -> str:
         """Its state now."""
@@ -91,5 +91,5 @@ class Run:
 
     async def cancel(self, reason: str = "", *, grace_ms: int = 10_000) -> str:
         """Ask for its end; a running handler has `grace_ms` to stop. Answers the state."""
-        request = ExecutionCancel(execution_id=self.id, reason=reason, grace_ms=grace_ms)
+        request = ExecutionCancel(execution_id=self.execution_id, reason=reason, grace_ms=grace_ms)
         return (await self._requester.call(verbs.EXECUTION_CANCEL, request)).state

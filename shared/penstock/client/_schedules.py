@@ -1,4 +1,4 @@
-"""The client's calls about schedules."""
+"""`client.schedules`: what creates executions at due times."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal, Unpack, cast
@@ -19,12 +19,13 @@ from penstock.messages.schedules import (
 )
 
 
-class ScheduleCalls:
-    """What `Client` can do with schedules. Each raises the typed error that the service answers."""
+class Schedules:
+    """Makes, finds and steers schedules. Each call raises the typed error that the service answers."""
 
-    _requester: Requester
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
 
-    async def create_schedule(
+    async def create(
         self,
         kind: str,
         input: Any = NULL,
@@ -55,22 +56,22 @@ class ScheduleCalls:
         )
         return await self._requester.call(verbs.SCHEDULE_CREATE, request)
 
-    async def get_schedule(self, schedule_id: str) -> Schedule:
+    async def get(self, schedule_id: str) -> Schedule:
         return await self._requester.call(verbs.SCHEDULE_GET, ScheduleGet(schedule_id=schedule_id))
 
-    async def pause_schedule(self, schedule_id: str) -> Schedule:
+    async def pause(self, schedule_id: str) -> Schedule:
         """Due times pass without effect until it is resumed."""
         return await self._requester.call(verbs.SCHEDULE_PAUSE, ScheduleGet(schedule_id=schedule_id))
 
-    async def resume_schedule(self, schedule_id: str) -> Schedule:
+    async def resume(self, schedule_id: str) -> Schedule:
         """Go on with the next due time; a single one (`at`) that has passed meanwhile is made up for."""
         return await self._requester.call(verbs.SCHEDULE_RESUME, ScheduleGet(schedule_id=schedule_id))
 
-    async def delete_schedule(self, schedule_id: str) -> Schedule:
+    async def delete(self, schedule_id: str) -> Schedule:
         """What it has created goes on."""
         return await self._requester.call(verbs.SCHEDULE_DELETE, ScheduleGet(schedule_id=schedule_id))
 
-    def list_schedules(
+    def list(
         self, *, namespace: str | None = None, status: ScheduleStatus | None = None, page: int = 100
     ) -> AsyncIterator[Schedule]:
         """Schedules for which all filters hold, newest first."""

@@ -90,7 +90,7 @@ class Penstock:
 
     async def wait_for(self, run: Run | str, *states: str) -> Record:
         """An execution's record, once it is in one of these states. Raises `TimeoutError` after 20 s."""
-        execution_id = run if isinstance(run, str) else run.id
+        execution_id = run if isinstance(run, str) else run.execution_id
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE_S
         while True:

@@ -1,54 +1,20 @@
-"""The client's calls about quotas and budgets."""
+"""`client.budgets`: so much of each dimension, for all executions that list the budget."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 from penstock import verbs
 from penstock.bus.requester import Requester
-from penstock.messages.limits import (
-    Budget,
-    BudgetCreate,
-    BudgetGet,
-    BudgetLimits,
-    BudgetReplenish,
-    Quota,
-    QuotaCreate,
-    QuotaGet,
-)
+from penstock.messages.limits import Budget, BudgetCreate, BudgetGet, BudgetLimits, BudgetReplenish
 
 
-class LimitCalls:
-    """What `Client` can do with quotas and budgets. Each raises the typed error that the service answers."""
+class Budgets:
+    """Makes, looks at and changes budgets. Each call raises the typed error that the service answers."""
 
-    _requester: Requester
+    def __init__(self, requester: Requester) -> None:
+        self._requester = requester
 
-    async def create_quota(
-        self,
-        *,
-        max_per_window: int | None = None,
-        window_ms: int | None = None,
-        max_concurrent: int | None = None,
-        namespace: str = "default",
-        idempotency_key: str | None = None,
-    ) -> Quota:
-        """At most so many starts in any window, at most so many at once; executions name it as `quota_id`."""
-        request = QuotaCreate(
-            max_per_window=max_per_window,
-            window_ms=window_ms,
-            max_concurrent=max_concurrent,
-            namespace=namespace,
-            idempotency_key=idempotency_key,
-        )
-        return await self._requester.call(verbs.QUOTA_CREATE, request)
-
-    async def get_quota(self, quota_id: str) -> Quota:
-        return await self._requester.call(verbs.QUOTA_GET, QuotaGet(quota_id=quota_id))
-
-    async def delete_quota(self, quota_id: str) -> Quota:
-        """It limits nothing from now on."""
-        return await self._requester.call(verbs.QUOTA_DELETE, QuotaGet(quota_id=quota_id))
-
-    async def create_budget(
+    async def create(
         self,
         dimensions: Mapping[str, BudgetLimits | Mapping[str, int] | int],
         *,
@@ -71,10 +37,10 @@ class LimitCalls:
         )
         return await self._requester.call(verbs.BUDGET_CREATE, request)
 
-    async def get_budget(self, budget_id: str) -> Budget:
+    async def get(self, budget_id: str) -> Budget:
         return await self._requester.call(verbs.BUDGET_GET, BudgetGet(budget_id=budget_id))
 
-    async def replenish_budget(
+    async def replenish(
         self, budget_id: str, dimensions: Mapping[str, int], *, idempotency_key: str | None = None
     ) -> Budget:
         """Raise the limits; what the budget had suspended or held back goes on."""
@@ -83,11 +49,11 @@ class LimitCalls:
         )
         return await self._requester.call(verbs.BUDGET_REPLENISH, request)
 
-    async def reset_budget(self, budget_id: str) -> Budget:
+    async def reset(self, budget_id: str) -> Budget:
         """Nothing counts as used any more; what the budget had suspended or held back goes on."""
         return await self._requester.call(verbs.BUDGET_RESET, BudgetGet(budget_id=budget_id))
 
-    async def delete_budget(self, budget_id: str) -> Budget:
+    async def delete(self, budget_id: str) -> Budget:
         """It limits nothing from now on; what it had suspended or held back goes on."""
         return await self._requester.call(verbs.BUDGET_DELETE, BudgetGet(budget_id=budget_id))
 
