@@ -54,8 +54,8 @@ from penstock.verbs import Verb
 class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
-    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`, `lanes` and
-    `workers`.
+    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`, `lanes`
+    and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
