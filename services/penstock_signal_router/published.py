@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Raw
 from nats.aio.msg import Msg
 
-from penstock.bus.consumer import ACK, Dead, Outcome, Retry
+from penstock.bus.consumer import Outcome
 from penstock.bus.payloads import plan_of
+from penstock.bus.published import outcome, read
 from penstock.errors import PenstockError, make
 from penstock.ids import ID_PATTERN
 from penstock.messages.signals import SignalDeliver
@@ -17,8 +18,6 @@ from penstock_signal_router.signals import Delivery, Refusal, Signals
 
 TOKEN_HEADER: Final = "penstock-token"  # noqa: S105 - a header's name
 SOURCE_HEADER: Final = "penstock-source"
-ID_HEADER: Final = "nats-msg-id"
-RETRY_S: Final = 1.0
 NO_TOKEN: Final = "-"  # noqa: S105 - it is none
 
 _is_id = re.compile(ID_PATTERN).match
@@ -35,29 +34,29 @@ class Published:
         self._limit = max_payload_bytes
 
     async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
-        read = [self._read(message) for message in messages]
-        delivered = iter(await self._signals.deliver([each for each in read if isinstance(each, Delivery)]))
-        refused = iter(await self._signals.refuse([each for each in read if isinstance(each, Refusal)]))
-        return [_outcome(next(delivered if isinstance(each, Delivery) else refused)) for each in read]
+        asked = [self._read(message) for message in messages]
+        delivered = iter(await self._signals.deliver([each for each in asked if isinstance(each, Delivery)]))
+        refused = iter(await self._signals.refuse([each for each in asked if isinstance(each, Refusal)]))
+        return [outcome(next(delivered if isinstance(each, Delivery) else refused)) for each in asked]
 
     def _read(self, message: Msg) -> Delivery | Refusal:
         """The signal in a message, checked as a request would be, or why there is none."""
-        waitpoint_id, _, name = message.subject.removeprefix(self._prefix).partition(".")
+        published = read(message, self._prefix)
+        waitpoint_id, _, name = published.subject.partition(".")
         if not _is_id(waitpoint_id):
             return Refusal(make("invalid_request", "the subject names no waitpoint"))
-        headers = {key.lower(): value for key, value in (message.headers or {}).items()}
-        token = headers.get(TOKEN_HEADER, NO_TOKEN)
+        token = published.headers.get(TOKEN_HEADER, NO_TOKEN)
         fields: dict[str, Any] = {
             # What cannot be a token is refused, and told of, like a wrong one.
             "token": token if 0 < len(token) <= 512 else NO_TOKEN,
             "name": name,
-            "source": headers.get(SOURCE_HEADER),
-            "signal_id": headers.get(ID_HEADER) or _position(message),
+            "source": published.headers.get(SOURCE_HEADER),
+            "signal_id": published.message_id,
         }
         try:
             signal = msgspec.convert(fields, SignalDeliver)
-            if message.data.strip():
-                signal.payload = _payload(message.data)
+            if published.body.strip():
+                signal.payload = _payload(published.body)
             if _plan is not None:
                 _plan.to_text(signal, self._limit)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -65,14 +64,3 @@ class Published:
         except PenstockError as error:
             return Refusal(error, waitpoint_id)
         return Delivery(signal, waitpoint_id)
-
-
-def _position(message: Msg) -> str:
-    """The id of a signal that came without one: its place in the stream, the same at every delivery."""
-    return f"{message.metadata.stream}-{message.metadata.sequence.stream}"
-
-
-def _outcome(result: object) -> Outcome:
-    if not isinstance(result, PenstockError):
-        return ACK
-    return Retry(RETRY_S) if result.retryable else Dead(f"{result.code}: {result.message}")

@@ -1,0 +1,36 @@
+"""The audit trail: what an event looks like, how to prove that all are there, and how the stream is read."""
+
+from penstock.audit.form import (
+    CURSOR_HEADER,
+    GENESIS,
+    SCHEMA_VERSION,
+    Event,
+    Facts,
+    canonical,
+    decode,
+    seal,
+    tokens,
+    unseal,
+)
+from penstock.audit.stream import PAGE, pages, verify
+from penstock.audit.verifier import Problem, Report, Verifier, verify_messages
+
+__all__ = [
+    "CURSOR_HEADER",
+    "GENESIS",
+    "PAGE",
+    "SCHEMA_VERSION",
+    "Event",
+    "Facts",
+    "Problem",
+    "Report",
+    "Verifier",
+    "canonical",
+    "decode",
+    "pages",
+    "seal",
+    "tokens",
+    "unseal",
+    "verify",
+    "verify_messages",
+]
