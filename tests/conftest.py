@@ -10,7 +10,16 @@ import servers
 from running_penstock import RunningPenstock
 
 UNDER_BOTH_LOOPS = frozenset(
-    {"test_bus", "test_due", "test_link", "test_matching", "test_runtime", "test_store"}
+    {
+        "test_bus",
+        "test_consumer",
+        "test_due",
+        "test_endpoints",
+        "test_link",
+        "test_matching",
+        "test_runtime",
+        "test_store",
+    }
 )
 """Modules whose tests run under asyncio's own event loop, which workers use, and under the services' uvloop."""
 

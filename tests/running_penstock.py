@@ -13,6 +13,8 @@ from penstock.verbs import VERBS
 
 WAIT_S = 20.0
 """A deadline for things that take milliseconds: machines are noisy."""
+NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+"""An id of nothing."""
 
 
 class RunningPenstock(Penstock):
@@ -35,6 +37,11 @@ class RunningPenstock(Penstock):
     async def start_again(self, name: str) -> None:
         """A service that the test has stopped."""
         await self.start_service(name)
+
+    async def loses_its_lease(self, execution_id: str) -> None:
+        """A minute passes; its lease runs out, and it is back in its queue."""
+        self.move_clock(60_000)
+        await self.reaches(execution_id, "ready")
 
     # -- the contract -----------------------------------------------------------------------------
 

@@ -9,9 +9,7 @@ import pytest
 
 from penstock import Client, Task, Worker
 from penstock.machine.ops import lease_keeper as ops
-from running_penstock import RunningPenstock, fence
-
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 
 async def make_budget(

@@ -6,9 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from running_penstock import RunningPenstock, fence
-
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 
 async def make_flow(

@@ -11,10 +11,9 @@ from redis.asyncio import Redis
 
 from penstock.errors import TABLE
 from penstock.verbs import MAX_BATCH, SERVICES, VERBS, Verb
-from running_penstock import RunningPenstock, fence
+from running_penstock import NOWHERE, RunningPenstock, fence
 from servers import ValkeyServer
 
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 CONTENTION = {
     "use_claim_resumed_execution", "not_a_resumed_execution", "execution_not_leaseable", "lease_conflict",
     "invalid_claim_grant", "claim_grant_expired", "no_eligible_execution", "waitpoint_not_found",

@@ -5,9 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from running_penstock import RunningPenstock, fence
+from running_penstock import NOWHERE, RunningPenstock, fence
 
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 FLOW = {"controller_id": "c", "goal": "g", "owner": "o"}
 
 

@@ -15,9 +15,8 @@ from penstock.machine import Machine
 from penstock.machine.ops.common import Due
 from penstock.machine.ops.scheduler import ScheduleFire
 from penstock.runtime import start
-from running_penstock import RunningPenstock, fence
+from running_penstock import NOWHERE, RunningPenstock, fence
 
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 

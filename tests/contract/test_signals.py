@@ -9,9 +9,8 @@ from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
 from penstock import audit
-from running_penstock import WAIT_S, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 APPROVED = {"name": "approved"}
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from running_penstock import NOWHERE
 from state_machine import StateMachine
 
 RECONCILER = "cancel-reconciler"
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture

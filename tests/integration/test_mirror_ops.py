@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from penstock.ids import new_id
+from running_penstock import NOWHERE
 from state_machine import StateMachine
 
 OBSERVER = "mirror-observer"
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture

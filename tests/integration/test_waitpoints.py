@@ -10,10 +10,10 @@ from penstock.errors import PenstockError
 from penstock.ids import new_id
 from penstock.messages.signals import Condition
 from penstock_signal_router.conditions import MAX_DEPTH, MAX_NODES, compiled
+from running_penstock import NOWHERE
 from state_machine import StateMachine
 
 ROUTER = "signal-router"
-NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 DAY_MS = 86_400_000
 APPROVED = {"name": "approved"}
 
