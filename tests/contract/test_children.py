@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lifecycles import HOUR_MS, NOWHERE, names, now, outcome, running, working
+from lifecycles import HOUR_MS, names, now, outcome, running, working
 from penstock import Task
-from running_penstock import WAIT_S, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def test_await_children(penstock: RunningPenstock) -> None:

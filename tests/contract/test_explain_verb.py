@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lifecycles import HOUR_MS, NOWHERE, now, outcome, running
-from running_penstock import RunningPenstock, fence
+from lifecycles import HOUR_MS, now, outcome, running
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 
 async def explain(penstock: RunningPenstock, execution_id: str) -> tuple[str, dict[str, Any]]:

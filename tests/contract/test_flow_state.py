@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from flows_by_verb import NOWHERE, change, get, make_flow, refused_change
-from running_penstock import RunningPenstock, fence
+from flows_by_verb import change, get, make_flow, refused_change
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 GRAPH = {"flow.add_execution", "flow.add_dependency", "flow.set_join"}
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from flows_by_verb import NOWHERE, change, edge_of, get, make_flow, refused_change
-from running_penstock import RunningPenstock, fence
+from flows_by_verb import change, edge_of, get, make_flow, refused_change
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 
 async def graph(penstock: RunningPenstock, flow: dict[str, Any]) -> dict[str, Any]:

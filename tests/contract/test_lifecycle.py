@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from lifecycles import HOUR_MS, NOWHERE, working
+from lifecycles import HOUR_MS, working
 from penstock import ExecutionCanceled, Task
-from running_penstock import WAIT_S, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def test_batches(penstock: RunningPenstock) -> None:

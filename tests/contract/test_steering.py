@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from lifecycles import HOUR_MS, NOWHERE, last, names, now, outcome, running, working
+from lifecycles import HOUR_MS, last, names, now, outcome, running, working
 from penstock import Task
-from running_penstock import WAIT_S, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def test_revoke(penstock: RunningPenstock) -> None:
