@@ -64,7 +64,8 @@ async def whole_graph(machine: Machine, flow_id: str) -> dict[str, Any]:
         "members": [member for part in parts for member in part.members],
         "edges": [edge for part in parts for edge in part.edges],
         "joins": {
-            join.key: {"policy": join.policy, "k": join.k, "on_satisfied": join.on_satisfied}
+            join.key: {"policy": join.policy, "on_satisfied": join.on_satisfied}
+            | ({} if join.k is None else {"k": join.k})
             for part in parts
             for join in part.joins
         },

@@ -20,7 +20,7 @@ class LeaseFrame(Fence, kw_only=True):
     position: Annotated[int, Meta(ge=1, le=MAX_INT)] | None = None
 
 
-class FrameStored(Reply, kw_only=True):
+class FrameStored(Reply, kw_only=True, omit_defaults=True):
     """Its place among the execution's frames, from 1, and how many there are."""
 
     index: int

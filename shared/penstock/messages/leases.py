@@ -75,8 +75,8 @@ class LeaseComplete(Fence, kw_only=True):
     children: Annotated[list[ExecutionSpec], Meta(max_length=1000)] = []
 
 
-class Completed(StateReply, kw_only=True):
-    """`children`: the ids of the executions that were created with it."""
+class Completed(StateReply, kw_only=True, omit_defaults=True):
+    """`children`, where there are any: the ids of the executions that were created with it."""
 
     children: list[str] = []
 
@@ -111,7 +111,7 @@ class LeaseFail(Fence, kw_only=True):
     retryable: bool = True
 
 
-class Failed(Reply, kw_only=True):
+class Failed(Reply, kw_only=True, omit_defaults=True):
     """`retry_scheduled` (with ready_at and next_attempt) or `terminal_failed`."""
 
     outcome: str

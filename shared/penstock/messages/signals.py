@@ -61,7 +61,7 @@ class LeaseSuspend(Fence, kw_only=True):
     waitpoint_key: Token | None = None
 
 
-class Suspended(Reply, kw_only=True):
+class Suspended(Reply, kw_only=True, omit_defaults=True):
     """`suspended`, `already_satisfied` with the signals (the lease is kept), or `canceled` where that was
     asked for."""
 
