@@ -16,7 +16,7 @@ function Call.on_end(f) ends[#ends + 1] = f end
 function Call.on_write(f) writes[#writes + 1] = f end
 
 -- Header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for jitter),
--- limits (settings that rules need: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms).
+-- limits (settings that rules need: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms, event_ttl_ms).
 function Call.begin(root, header)
   Call.root = root
   Call.nonce = header.nonce

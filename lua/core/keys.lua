@@ -67,6 +67,14 @@ function Keys.waiting(token) return Call.root .. ':waiting:' .. token end
 function Keys.blocked(token) return Call.root .. ':blocked:' .. token end
 function Keys.budget(part, id) return Call.root .. ':budget-' .. part .. ':' .. id end
 
+-- Waitpoints: of a namespace, by what is shown as their status; of an execution.
+function Keys.waitpoints(namespace, status) return Call.root .. ':ws:' .. namespace .. '|' .. status end
+function Keys.waitpoints_of(execution_id) return Call.root .. ':wx:' .. execution_id end
+
+-- Events that flows wait for: who waits, and what came.
+function Keys.event_waiters(topic, correlation_id) return Call.root .. ':ew:' .. topic .. '|' .. correlation_id end
+function Keys.events(topic, correlation_id) return Call.root .. ':ev:' .. topic .. '|' .. correlation_id end
+
 function Keys.flows(status) return Call.root .. ':fs:' .. status end
 function Keys.flows_of(owner, status) return Call.root .. ':fb:' .. owner .. ':' .. status end
 function Keys.schedules(status) return Call.root .. ':schedules:' .. status end

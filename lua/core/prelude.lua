@@ -7,7 +7,7 @@ local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- One folder for each thing, its record and its rules.
 local Blocks, Queues, Lanes, Limits, Quotas, Budgets, Workers = {}, {}, {}, {}, {}, {}, {}
 local Executions, States, Children, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}
-local Flows, Graph, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}
+local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -5,7 +5,7 @@
 -- nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last (the outcome
 -- that consumed the last lease, for repeats), lost (the lease that was taken away), member (key in its flow),
 -- waited (somebody waits for its end), children_open (execution/children.lua), progress_told_at (when the last event about its
--- progress was), progress_untold {actor, at} (what has come since waits for that time).
+-- progress was), aside (its flow waits, flow/waits.lua), progress_untold {actor, at} (what has come since waits for that time).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
 
@@ -29,7 +29,7 @@ Records.define('x', function(x)
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end
     return placement
   end
-  if x.state == 'ready' and not x.grant_id then placement[Queues.key(x)] = Queues.score(x) end
+  if x.state == 'ready' and not x.grant_id and not x.aside then placement[Queues.key(x)] = Queues.score(x) end
   local scheduler = earliest(x.deadline_at, x.grant_expires_at)
   if x.state == 'scheduled' then scheduler = earliest(scheduler, x.wake_at) end
   if scheduler then placement[Due.key('scheduler', 'x')] = scheduler end

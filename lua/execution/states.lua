@@ -37,6 +37,7 @@ function States.transition(x, to, about)
   x.reason = about.reason
   x.updated_at = Call.now
   x.grant_id, x.grant_expires_at, x.grant_worker = nil, nil, nil
+  x.aside = nil
   if to == 'ready' then
     x.ready_at = Call.now
     x.wake_at, x.wake_by = nil, nil

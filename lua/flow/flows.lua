@@ -23,6 +23,11 @@ local function all_ended(f)
   return f.kind == 'mirrored' or (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0) >= f.total
 end
 
+local also   -- where else a flow stands (flow/waits.lua)
+
+-- f(flow, placement) adds to where a flow stands.
+function Flows.also_placed(f) also = f end
+
 Records.define('f', function(f)
   local placement = { [Keys.flows(f.status)] = 0, [Keys.flows_of(f.owner, f.status)] = 0 }
   if f.work_at then
@@ -33,6 +38,7 @@ Records.define('f', function(f)
     placement[Due.key('scheduler', 'f')] = f.updated_at + Call.retention_ms()
   end
   if f.cancel_at then placement[Due.key('cancel_reconciler', 'f')] = f.cancel_at end
+  also(f, placement)
   return placement
 end)
 
@@ -105,6 +111,19 @@ function Flows.create(id, a, kind, status)
   Payloads.put('state', id, a.state)
   Flows.mutate(f, 'created', { to = status, data = { kind = kind, owner = a.owner }, actor = a.actor })
   return f
+end
+
+-- What a patch is merged into; JSON is merged in Python. Errors: flow_not_found, already_terminal, cancel_pending.
+function Flows.state_of(id)
+  local f = Flows.read(id)
+  Flows.check_open(f)
+  return { state = Payloads.get('state', id) or 'null', revision = f.revision, now = Call.now }
+end
+
+-- Writes what a caller changes: a: {state (JSON text, merged already; nil: as it is), next_step}.
+function Flows.put_state(f, a)
+  if a.state then Payloads.put('state', f.id, a.state) end
+  if a.next_step then f.current_step = a.next_step end
 end
 
 -- The record as a reply.

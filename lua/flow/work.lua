@@ -32,6 +32,19 @@ function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
 -- A member has ended: those behind it must hear of it.
 function Graph.ended(f, x) push(f, { kind = 'ended', id = x.id }) end
 
+-- A flow waits no more: the members that it held back begin.
+function Graph.go_on(f)
+  if not f.held then return end
+  f.held = nil
+  push(f, { kind = 'held', offset = 0 })
+end
+
+-- A ready member that was found while its flow waits: it leaves its queue until the flow goes on.
+function Graph.set_aside(x)
+  x.aside = true
+  Records.edit('f', x.flow_id).held = true
+end
+
 -- A flow that ends before its members: nothing more begins, what runs already may end.
 function Graph.stop(f, why) push(f, { kind = 'sweep', offset = 0, why = why }) end
 
@@ -69,6 +82,11 @@ local function impossible(j)
   return j.dead > 0
 end
 
+-- A member waits for nobody any more. While its flow waits it stays where it is.
+local function release(f, x)
+  if f.status == 'waiting' then f.held = true else Executions.release(x, 'flow:' .. f.id) end
+end
+
 -- What a join's count means for its member.
 local function settle(f, key, j)
   if j.done then return end
@@ -77,7 +95,7 @@ local function settle(f, key, j)
     j.done = 'run'
     local child = Records.edit('x', id)
     if child and child.state == 'scheduled' and child.reason == 'dependencies' then
-      Executions.release(child, 'flow:' .. f.id)
+      release(f, child)
     end
     if j.on == 'cancel_remaining' then push(f, { kind = 'siblings', member = key, offset = 0 }) end
   elseif impossible(j) then
@@ -106,7 +124,23 @@ function kinds.roots(f, item, steps)
       -- Cancelled before the flow began: its children must hear of it.
       Graph.ended(f, x)
     elseif x and x.reason == 'dependencies' and not Graph.read_join(f, x.member) then
-      Executions.release(x, 'flow:' .. f.id)
+      release(f, x)
+    end
+  end
+  item.offset = item.offset + #ids
+  return #ids, #ids < steps
+end
+
+-- The flow does not wait any more: what it held back begins.
+function kinds.held(f, item, steps)
+  local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
+  for _, id in ipairs(ids) do
+    local x = Records.read('x', id)
+    if x and x.aside then
+      Records.edit('x', id).aside = nil
+    elseif x and x.state == 'scheduled' and x.reason == 'dependencies' then
+      local j = Graph.read_join(f, x.member)
+      if not j or j.done == 'run' then release(f, Records.edit('x', id)) end
     end
   end
   item.offset = item.offset + #ids

@@ -43,6 +43,7 @@ function Leases.claim(a)
   check_verb(x, a.verb)
   local f = x.flow_id and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then Errors.raise('execution_not_leaseable', { state = x.state, flow_status = f.status }) end
+  if f and f.status == 'waiting' then Errors.raise('execution_not_in_eligible_set', { reason = 'flow_waiting' }) end
   if Lanes.paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end
   Leases.take(x, a.worker_id, a.lease_ttl_ms, a.start)
   return Leases.task(x)

@@ -2,7 +2,7 @@
 -- execution is suspended on it) → satisfied; either → closed (the execution moved on without it); pending → expired.
 --
 -- Fields: execution_id, attempt (that made it), key, state, created_at, expires_at (pending), condition (open), tally, n
--- and bytes (of its signals), matched (names that satisfied it), lease_id (that was kept: already satisfied), retire_at
+-- and bytes (of its signals), matched (names that satisfied it), dead (an operator closed it), lease_id (that was kept: already satisfied), retire_at
 -- (ended), rejects (token rejections of this window), namespace, seq. Its signals stand in the hash sg:<id>,
 -- {signal_id: [name, source, at, n, payload]}.
 --
@@ -25,10 +25,21 @@ local MOVES = {
 }
 local ENDED = { satisfied = true, closed = true, expired = true }
 
+-- What waitpoints are shown as.
+local STATUS = { pending = 'pending', open = 'active', satisfied = 'closed', closed = 'closed', expired = 'closed' }
+Waitpoints.STATUSES = { 'pending', 'active', 'closed' }
+
+function Waitpoints.status(w) return STATUS[w.state] end
+
 Records.define('w', function(w)
   local at
   if w.state == 'pending' then at = w.expires_at elseif ENDED[w.state] then at = w.retire_at end
-  return at and { [Due.key('signal_router', 'w')] = at } or {}
+  local placement = at and { [Due.key('signal_router', 'w')] = at } or {}
+  if w.execution_id then
+    placement[Keys.waitpoints_of(w.execution_id)] = 0
+    placement[Keys.waitpoints(w.namespace or 'default', STATUS[w.state])] = 0
+  end
+  return placement
 end)
 
 local function tell(w, name, about) Events.emit('waitpoint', w, name, about) end
@@ -95,6 +106,12 @@ function Waitpoints.satisfy(x, w, names, actor)
   x.woken_by = w.id
 end
 
+-- An operator wants no signals for a pending one: its token is dead from then on.
+function Waitpoints.close(w, reason)
+  w.dead = true
+  finish(Records.edit('x', w.execution_id), w, 'closed', { actor = 'operator', reason = reason })
+end
+
 -- Nobody came in time.
 function Waitpoints.expire(w)
   finish(Records.edit('x', w.execution_id), w, 'expired', { actor = 'signal-router' })
@@ -136,9 +153,9 @@ function Waitpoints.keep(w, s)
   Hashes.set(Keys.of('sg', w.id), s.signal_id, pack({ s.name, s.source or false, Call.now, w.n, s.payload or false }))
 end
 
--- What happened to a signal, for the audit trail: never its payload.
-function Waitpoints.tell_signal(w, event, s)
-  tell(w, event, { data = { signal_id = s.signal_id, name = s.name, source = s.source } })
+-- What happened to a signal, for the audit trail: never its payload. by: who sent it without a token, and why; or nil.
+function Waitpoints.tell_signal(w, event, s, by)
+  tell(w, event, { actor = by and by.actor, reason = by and by.reason, data = { signal_id = s.signal_id, name = s.name, source = s.source } })
 end
 
 -- The signals that satisfied it, in the order in which they came, after the first `skip` ones, at most `limit`.

@@ -112,14 +112,15 @@ class Outbox:
             partitions,
         )
         self._announced -= takes  # what is announced from here on counts anew
-        for partition, trimmed in zip(acks, await trimming, strict=True):
+        all_trimmed, all_taken = await asyncio.gather(trimming, taking)
+        for partition, trimmed in zip(acks, all_trimmed, strict=True):
             if isinstance(trimmed, PenstockError):
                 self._rest(partition, trimmed)
                 continue
             self._look(partition, trimmed)
             if self._confirmed.get(partition) == acks[partition]:
                 del self._confirmed[partition]
-        for partition, taken in zip(partitions, await taking, strict=True):
+        for partition, taken in zip(partitions, all_taken, strict=True):
             if isinstance(taken, PenstockError):
                 self._rest(partition, taken)
                 self._announced.add(partition)

@@ -25,8 +25,12 @@ from penstock.machine.ops.signal_router import Facts
 
 _ID: Final = ID_PATTERN.removeprefix("^").removesuffix(r"(?!\n)$")
 _TOKEN: Final = re.compile(rf"([0-9a-f]{{8}})\.({_ID})\.([A-Za-z0-9_-]{{43}})")
-_REREAD_S: Final = 1.0
+_FRESH_S: Final = 0.9
+"""A ring that was read so long ago is read again: another router may have rotated it, and its hint got lost."""
+_REREAD_S: Final = 0.1
 """Tokens with made-up key ids must not become reads of the ring."""
+KEPT: Final = 16
+"""Past keys of the ring."""
 
 
 # A token for a waitpoint that does not exist takes the same way as a wrong one.
@@ -74,6 +78,16 @@ class Ring(Struct):
         mac = _mac(self.keys[self.active].secret, facts)
         return f"{self.active}.{facts.waitpoint_id}.{mac}"
 
+    def rotated(self, now: int, grace_ms: int) -> "Ring":
+        """A ring that signs with a new key. Past keys are kept, so that their tokens are told from made-up ones."""
+        fresh = Ring.new()
+        past = {
+            key_id: Key(key.secret, now + grace_ms if key.expires_at is None else key.expires_at)
+            for key_id, key in self.keys.items()
+        }
+        kept = sorted(past.items(), key=lambda each: each[1].expires_at or 0)[-KEPT:]
+        return Ring(active=fresh.active, keys={**dict(kept), **fresh.keys})
+
     def refusal(self, token: Token, facts: Facts | None, now: float) -> str | None:
         """Why this token is not this waitpoint's: `wrong`, or `expired` for a true one of a past key."""
         key = self.keys.get(token.key_id)
@@ -100,26 +114,56 @@ class Tokens:
         self._machine = machine
         self._now = now
         self._ring: Ring | None = None
-        self._read_at = 0.0
+        self._text = ""
+        self._read_at = -_FRESH_S
         self._lock = asyncio.Lock()
 
+    def forget(self, _partition: int = 0, _value: object = None) -> None:
+        """The `ring` hint: it was rotated."""
+        self._read_at = -_FRESH_S
+
     async def ring(self, key_ids: Iterable[str] = ()) -> Ring:
-        """The ring, read again if it lacks one of these keys: another router may have rotated.
+        """The ring, as it was a moment ago, or now if it lacks one of these keys.
 
         Raises PenstockError("valkey_unavailable").
         """
-        ring = self._ring
-        if ring is not None and all(key_id in ring.keys for key_id in key_ids):
+        if (ring := self._known(key_ids)) is not None:
             return ring
         async with self._lock:
-            if self._ring is None or time.monotonic() - self._read_at >= _REREAD_S:
-                offer = _encode(Ring.new()).decode() if self._ring is None else None
-                kept = await self._machine.run(ops.Secrets(offer=offer), at=0)
-                if not kept.ring:
-                    raise make("internal", "the ring of signing keys is gone")
-                self._ring = _decode(kept.ring)
-                self._read_at = time.monotonic()
-            return self._ring
+            if (ring := self._known(key_ids)) is not None:
+                return ring
+            offer = _encode(Ring.new()).decode() if self._ring is None else None
+            return self._read(await self._machine.run(ops.Secrets(offer=offer), at=0))
+
+    def _known(self, key_ids: Iterable[str]) -> Ring | None:
+        age = time.monotonic() - self._read_at
+        ring = self._ring
+        if ring is None or age >= _FRESH_S:
+            return None
+        lacks = any(key_id not in ring.keys for key_id in key_ids)
+        return None if lacks and age >= _REREAD_S else ring
+
+    def _read(self, kept: ops.RingKept) -> Ring:
+        if not kept.ring:
+            raise make("internal", "the ring of signing keys is gone")
+        self._text, self._ring, self._read_at = kept.ring, _decode(kept.ring), time.monotonic()
+        return self._ring
+
+    async def rotate(self, grace_ms: int) -> tuple[str, str, int]:
+        """Signs with a new key from now on. Returns its id, the past one's, and until when (ms) that is valid.
+
+        Raises PenstockError("valkey_unavailable").
+        """
+        async with self._lock:
+            offer = _encode(Ring.new()).decode()
+            ring = self._read(await self._machine.run(ops.Secrets(offer=offer), at=0))
+            while True:
+                until = int(self._now()) + grace_ms
+                wanted = _encode(ring.rotated(int(self._now()), grace_ms)).decode()
+                past, was = ring.active, self._text
+                ring = self._read(await self._machine.run(ops.SecretsRotate(was=was, ring=wanted), at=0))
+                if self._text == wanted:
+                    return ring.active, past, until
 
     def refusal(self, ring: Ring, token: Token, facts: Facts | None) -> str | None:
         """Why this token does not hold now, or None (`Ring.refusal`)."""

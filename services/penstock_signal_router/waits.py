@@ -7,11 +7,11 @@ from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.machine import Machine
+from penstock.machine.conditions import compiled
 from penstock.machine.ops import signal_router as ops
 from penstock.machine.ops.signal_router import Facts
 from penstock.messages.common import Fence
 from penstock.messages.signals import LeaseSuspend, ResumedBy, Suspended, WaitpointCreate, WaitpointCreated
-from penstock_signal_router.conditions import compiled
 from penstock_signal_router.tokens import Ring, Tokens
 
 DEFAULT_KEY = "default"

@@ -132,6 +132,18 @@ LEASE_SUSPEND = Verb("lease.suspend", SIGNAL_ROUTER, s.LeaseSuspend, s.Suspended
 SIGNAL_DELIVER = Verb("signal.deliver", SIGNAL_ROUTER, s.SignalDeliver, s.Delivered, True)
 SIGNAL_RESUMED_BY = Verb("signal.resumed_by", SIGNAL_ROUTER, s.ResumedBy, Page[s.Signal], True)
 
+SIGNAL_SEND = Verb("signal.send", SIGNAL_ROUTER, s.SignalSend, s.Delivered, True)
+WAITPOINT_GET = Verb("waitpoint.get", SIGNAL_ROUTER, s.WaitpointGet, s.Waitpoint, True)
+WAITPOINT_LIST = Verb("waitpoint.list", SIGNAL_ROUTER, s.WaitpointList, Page[s.Waitpoint])
+WAITPOINT_CLOSE = Verb("waitpoint.close", SIGNAL_ROUTER, s.WaitpointClose, s.Waitpoint)
+WAITPOINT_ROTATE_SECRET = Verb(
+    "waitpoint.rotate_secret", SIGNAL_ROUTER, s.WaitpointRotateSecret, s.SecretRotated
+)
+EXECUTION_SUSPEND = Verb("execution.suspend", SIGNAL_ROUTER, c.ExecutionSuspend, StateReply, True)
+EXECUTION_RESUME = Verb("execution.resume", SIGNAL_ROUTER, c.ExecutionResume, StateReply, True)
+FLOW_SET_WAITING = Verb("flow.set_waiting", SIGNAL_ROUTER, f.FlowSetWaiting, f.Flow)
+FLOW_RESUME = Verb("flow.resume", SIGNAL_ROUTER, f.FlowResume, f.Flow)
+
 FLOW_CREATE_MIRRORED = Verb("flow.create_mirrored", MIRROR_OBSERVER, f.FlowCreateMirrored, f.Flow)
 FLOW_OBSERVE = Verb("flow.observe", MIRROR_OBSERVER, f.Observe, f.Step, True)
 FLOW_STEPS = Verb("flow.steps", MIRROR_OBSERVER, f.FlowSteps, Page[f.Step])

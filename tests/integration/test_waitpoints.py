@@ -8,8 +8,8 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.ids import new_id
+from penstock.machine.conditions import MAX_DEPTH, MAX_NODES, compiled
 from penstock.messages.signals import Condition
-from penstock_signal_router.conditions import MAX_DEPTH, MAX_NODES, compiled
 from running_penstock import NOWHERE
 from state_machine import StateMachine
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock_scheduler.explaining.missing import missing_signals
+from penstock.machine.conditions import missing_signals
 from penstock_scheduler.explaining.ready import Worker
 from penstock_scheduler.explaining.sentences import explain
 

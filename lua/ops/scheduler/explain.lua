@@ -31,11 +31,11 @@ local function queue(x, facts)
   facts.lane_status = Lanes.status(x.lane)
   facts.caps = x.caps
   local f = x.flow_id and Records.read('f', x.flow_id)
-  if f and f.status == 'cancelled' then facts.flow_status = f.status end
+  if f and (f.status == 'cancelled' or f.status == 'waiting') then facts.flow_status, facts.flow_wait = f.status, f.wait end
   if x.grant_id then
     facts.grant = { worker_id = x.grant_worker, expires_at = x.grant_expires_at }
   else
-    facts.ahead = redis.call('ZRANK', Queues.key(x), x.id) or nil
+    facts.ahead = not x.aside and redis.call('ZRANK', Queues.key(x), x.id) or nil
     facts.queue = { lane = x.lane, caps = x.caps, fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x) }
   end
   if not x.limit then return end

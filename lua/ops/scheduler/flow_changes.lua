@@ -1,20 +1,11 @@
 -- The scheduler's ops that change a flow which exists: its state, its end, its graph.
 --
--- Needs: Call, Executions, Flows, Graph, Idempotency, Lanes, Payloads.
+-- Needs: Executions, Flows, Graph, Idempotency, Lanes.
 local ops = Ops.scheduler
 
 -- flow_state: what a patch is merged into; JSON is merged in Python. args: flow_id. reply: {state, revision, now}.
 -- errors: flow_not_found, already_terminal, cancel_pending.
-function ops.flow_state(a)
-  local f = Flows.read(a.flow_id)
-  Flows.check_open(f)
-  return { state = Payloads.get('state', f.id) or 'null', revision = f.revision, now = Call.now }
-end
-
-local function put_state(f, a)
-  if a.state then Payloads.put('state', f.id, a.state) end
-  if a.next_step then f.current_step = a.next_step end
-end
+function ops.flow_state(a) return Flows.state_of(a.flow_id) end
 
 -- flow_update_state: args: flow_id, expected_revision, state (JSON text, merged already; nil: as it is), next_step.
 -- reply: the flow. errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending.
@@ -22,7 +13,7 @@ end
 function ops.flow_update_state(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
   Flows.check_open(f)
-  put_state(f, a)
+  Flows.put_state(f, a)
   Flows.mutate(f, 'state_updated', { data = { current_step = f.current_step, state = a.state ~= nil } })
   return Flows.view(f)
 end
@@ -34,7 +25,7 @@ end
 function ops.flow_end(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
   Flows.check(f, a.to)
-  put_state(f, a)
+  Flows.put_state(f, a)
   Flows.move(f, a.to, { reason = a.reason })
   if f.total > 0 and f.kind == 'managed' then
     Graph.stop(f, 'flow_' .. a.to)

@@ -1,6 +1,6 @@
 -- The scheduler's ops that hand work out: who gets what, under which limits, and what comes back undelivered.
 --
--- Needs: Blocks, Call, Executions, Fences, Lanes, Leases, Limits, Queues, Records, States.
+-- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Queues, Records, States.
 local ops = Ops.scheduler
 
 local function set_of(names)
@@ -18,12 +18,15 @@ local function refused(x)
   return full ~= nil
 end
 
--- One ready execution that was found: give(x, i) if it may run now. A cancelled flow's member ends here instead.
+-- One ready execution that was found: give(x, i) if it may run now. A cancelled flow's member ends here instead, that of a
+-- flow that waits is set aside.
 -- Returns whether it was given, and whether it has no room.
 local function offer(x, i, give)
   local f = x.flow_id and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then
     Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
+  elseif f and f.status == 'waiting' then
+    Graph.set_aside(x)
   elseif x.limit and refused(x) then
     return false, true
   else

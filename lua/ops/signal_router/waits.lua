@@ -1,6 +1,6 @@
 -- The signal-router's ops: waits and wakes. Tokens never come here: they are made and checked outside.
 --
--- Needs: Call, Conditions, Dispatch, Due, Errors, Executions, Fences, Keys, Records, States, Waitpoints.
+-- Needs: Call, Conditions, Errors, Executions, Fences, Records, States, Waitpoints.
 local ops = Ops.signal_router
 
 local ACTOR = 'signal-router'
@@ -12,14 +12,6 @@ local function facts(w) return { waitpoint_id = w.id, execution_id = w.execution
 local function with_facts(w, reply)
   for name, value in pairs(facts(w)) do reply[name] = value end
   return reply
-end
-
--- secrets: the ring of signing keys (partition 0), made of `offer` if there is none yet. args: offer (packed ring).
--- reply: {ring}. errors, events: none.
-function ops.secrets(a)
-  local key = Keys.secrets()
-  if a.offer then redis.call('SET', key, a.offer, 'NX') end
-  return { ring = redis.call('GET', key) or nil }
 end
 
 -- create: a pending waitpoint; signals to it are buffered. The same key again, while it is pending, answers the same.
@@ -103,35 +95,61 @@ end
 -- errors: none. events: waitpoint token_rejected | signal_rejected.
 function ops.reject(a) Waitpoints.refused(a.waitpoint_id, a.event, a.reason) end
 
--- deliver: one signal, by what its waitpoint is now. Its token was checked.
--- args: waitpoint_id, signal_id, name, source, payload. reply: {effect, signal_id}; effect: duplicate (this id came
--- before), ignored (the waitpoint has ended), buffered (pending), recorded (open, condition not met yet) or resumed.
--- errors: invalid_token (the waitpoint has retired meanwhile), payload_too_large (it is full).
--- events: waitpoint signal_ignored | signal_buffered | signal_recorded, satisfied; resumed.
-function ops.deliver(a)
-  local w = Records.read('w', a.waitpoint_id)
-  if not w then Errors.raise('invalid_token') end
+-- One signal, by what its waitpoint is now. by: as in Waitpoints.tell_signal. Returns the reply of signal.deliver.
+local function deliver(w, a, by)
   local function answer(effect) return { effect = effect, signal_id = a.signal_id } end
   -- A repeat is a repeat, whatever the limits say.
   if Waitpoints.knows(w, a.signal_id) then return answer('duplicate') end
-  w = Records.edit('w', a.waitpoint_id)
+  w = Records.edit('w', w.id)
   if w.state == 'pending' and not Waitpoints.pending(w) then Waitpoints.expire(w) end
   if w.state ~= 'pending' and w.state ~= 'open' then
-    Waitpoints.tell_signal(w, 'signal_ignored', a)
+    Waitpoints.tell_signal(w, 'signal_ignored', a, by)
     return answer('ignored')
   end
   Waitpoints.keep(w, a)
   if w.state == 'pending' then
-    Waitpoints.tell_signal(w, 'signal_buffered', a)
+    Waitpoints.tell_signal(w, 'signal_buffered', a, by)
     return answer('buffered')
   end
-  Waitpoints.tell_signal(w, 'signal_recorded', a)
+  Waitpoints.tell_signal(w, 'signal_recorded', a, by)
   local names = Conditions.met(w.condition, w.tally)
   if not names then return answer('recorded') end
   local x = Records.edit('x', w.execution_id)
-  Waitpoints.satisfy(x, w, names, ACTOR)
-  Executions.resume(x, 'signal', ACTOR, { waitpoint_id = w.id, signal_id = a.signal_id })
+  local actor = by and by.actor or ACTOR
+  Waitpoints.satisfy(x, w, names, actor)
+  Executions.resume(x, 'signal', actor, { waitpoint_id = w.id, signal_id = a.signal_id })
   return answer('resumed')
+end
+
+-- deliver: one signal. Its token was checked.
+-- args: waitpoint_id, signal_id, name, source, payload. reply: {effect, signal_id}; effect: duplicate (this id came
+-- before), ignored (the waitpoint has ended), buffered (pending), recorded (open, condition not met yet) or resumed.
+-- errors: invalid_token (the waitpoint has retired meanwhile, or an operator closed it), payload_too_large (it is full).
+-- events: waitpoint signal_ignored | signal_buffered | signal_recorded, satisfied; resumed.
+function ops.deliver(a)
+  local w = Records.read('w', a.waitpoint_id)
+  if not w or w.dead then Errors.raise('invalid_token') end
+  return deliver(w, a)
+end
+
+-- The waitpoint that an operator's signal means. Errors: waitpoint_not_found.
+local function meant(x, key)
+  local only, n = nil, 0
+  for id, its in pairs(x.waitpoints or {}) do
+    local w = (not key or its == key) and Records.read('w', id)
+    if w and id == x.waiting_on then return w end
+    if w and Waitpoints.pending(w) then only, n = w, n + 1 end
+  end
+  if n == 1 then return only end
+  Errors.raise('waitpoint_not_found', { execution_id = x.id, waitpoint_key = key },
+    n > 1 and 'the execution has several pending waitpoints: name one by its waitpoint_key' or nil)
+end
+
+-- send: an operator's signal, which needs no token. args: execution_id, waitpoint_key, signal_id, name, payload, reason.
+-- reply: as deliver. errors: execution_not_found, waitpoint_not_found, payload_too_large. events: as deliver.
+function ops.send(a)
+  local w = meant(Executions.read(a.execution_id), a.waitpoint_key)
+  return deliver(w, a, { actor = 'operator', reason = a.reason ~= '' and a.reason or nil })
 end
 
 -- resumed_by: the signals that the execution was resumed by; none after a timeout, an operator or in a new attempt.
@@ -143,38 +161,3 @@ function ops.resumed_by(a)
   local items, more = Waitpoints.items(w, a.skip, a.limit)
   return { items = items, more = more }
 end
-
--- A suspension lasted too long.
-local TIMEOUT = {}
-
-function TIMEOUT.fail(x)
-  Executions.expire(x, 'the suspension timed out', 'suspension_timeout')
-end
-
-function TIMEOUT.cancel(x) Executions.cancel(x, 'suspension_timeout', 'canceled', ACTOR) end
-
-function TIMEOUT.resume(x) Executions.resume(x, 'timeout', ACTOR) end
-
--- Somebody should look: told once, and the wait goes on without a limit.
-function TIMEOUT.escalate(x)
-  x.wake_at, x.on_timeout = nil, nil
-  x.updated_at = Call.now
-  Executions.tell(x, 'escalated', { reason = 'suspension_timeout', actor = ACTOR, data = { waitpoint_id = x.waiting_on } })
-end
-
-local function due_execution(x)
-  if x.state == 'suspended' and x.on_timeout and x.wake_at and x.wake_at <= Call.now then TIMEOUT[x.on_timeout](x) end
-end
-
-local function due_waitpoint(w)
-  if w.state == 'pending' then
-    if w.expires_at <= Call.now then Waitpoints.expire(w) end
-  elseif w.retire_at and w.retire_at <= Call.now then
-    Waitpoints.retire(w)
-  end
-end
-
--- due: suspensions time out, pending waitpoints expire, ended ones retire. args: limit. See Due.run.
-function ops.due(a) return Due.run('signal_router', { x = due_execution, w = due_waitpoint }, a.limit) end
-
-Dispatch.serve('signal_router')

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
+
+from penstock.machine.words import some
 
 Facts = Mapping[str, Any]
-NAMED: Final = 10
-"""As many workers, parents or signals are named; the rest is counted."""
 
 
 class Reason(NamedTuple):
@@ -50,9 +50,3 @@ def failure_of(facts: Facts) -> str:
 
 def quoted(names: Sequence[str]) -> str:
     return some([repr(name) for name in names], len(names))
-
-
-def some(phrases: Sequence[str], count: int, glue: str = ", ") -> str:
-    shown = glue.join(phrases[:NAMED])
-    more = count - min(len(phrases), NAMED)
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, some, span, when
+from penstock.machine.words import some
+from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, span, when
 
 
 class Worker(NamedTuple):
@@ -22,6 +23,13 @@ def ready(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
             "Its flow is cancelled; it will be canceled, not run.",
             "Nothing is to be done.",
             {"kind": "cancellation", "flow_id": facts.get("flow_id")},
+        )
+    if facts.get("flow_status") == "waiting":
+        wait = facts.get("flow_wait") or {}
+        return Reason(
+            f"Its flow waits ({wait.get('kind', 'manual')}): none of its members begins meanwhile.",
+            "It begins when the flow goes on; flow.resume ends the wait at once.",
+            {"kind": "flow", "flow_id": facts.get("flow_id"), "wait": wait},
         )
     if status == "paused":
         return Reason(

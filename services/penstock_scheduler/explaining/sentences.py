@@ -6,8 +6,9 @@ The facts are lua/ops/scheduler/explain.lua's, with `limits` completed and `work
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from penstock_scheduler.explaining.missing import missing_signals
-from penstock_scheduler.explaining.phrases import Facts, Reason, failure_of, some, state_of, when
+from penstock.machine.conditions import missing_signals
+from penstock.machine.words import some
+from penstock_scheduler.explaining.phrases import Facts, Reason, failure_of, state_of, when
 from penstock_scheduler.explaining.ready import Worker, ready
 
 

@@ -1,19 +1,16 @@
 """flow.update_state, .finish, .fail: a flow's controller moves it on; .add_execution, .add_dependency, .set_join:
 its graph grows while it runs.
-
-JSON is merged here, never in the state machine: what was read is written back only at the revision it was read at.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError, make
 from penstock.ids import partition_of
 from penstock.machine import Machine
+from penstock.machine.flow_states import change, checked, merge, patch_of
 from penstock.machine.idempotency import digest
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
@@ -29,22 +26,6 @@ from penstock.messages.flows import (
 )
 from penstock_scheduler.flows import graphs
 from penstock_scheduler.flows.verbs import whole_graph
-
-TRIES: Final = 2
-_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode: Final = msgspec.json.encode
-
-
-def merge(state: str, patch: str) -> str:
-    """A shallow merge; a patch that is not an object replaces, one that is replaces what is none.
-
-    Values pass byte for byte, and keys keep their order.
-    """
-    if not patch.lstrip().startswith("{"):
-        return patch
-    merged = _object(state) if state.lstrip().startswith("{") else {}
-    merged.update(_object(patch))
-    return _encode(merged).decode()
 
 
 class FlowChanges:
@@ -72,39 +53,22 @@ class FlowChanges:
     async def _change(
         self, item: FlowUpdateState, op: ops.FlowUpdateState | ops.FlowEnd, failure: str | None = None
     ) -> Flow:
-        """The operation, with the state that it leads to. Without a patch, there is nothing to read."""
-        if item.state_patch is UNSET and failure is None:
-            return await self._machine.run(op)
-        tries = TRIES if item.expected_revision is None else 1
-        while True:
-            seen = await self._machine.run(ops.FlowState(flow_id=item.flow_id))
-            op.state = self._merged(seen, item, failure)
-            if item.expected_revision is None:
-                op.expected_revision = seen.revision
-            elif item.expected_revision != seen.revision:
-                op.state = None  # not what the caller knows: the operation says so
-            try:
-                return await self._machine.run(op)
-            except PenstockError as error:
-                tries -= 1
-                if error.code != "revision_mismatch" or not tries:
-                    raise
+        """The operation, with the state that it leads to."""
+        patch = patch_of(item)
 
-    def _merged(self, seen: ops.StateSeen, item: FlowUpdateState, failure: str | None) -> str:
-        state = seen.state
-        if item.state_patch is not UNSET:
-            # By now a payload is its JSON text, or None for null.
-            state = merge(state, "null" if item.state_patch is None else str(item.state_patch))
-        if failure is not None:
-            state = merge(state, _encode({"failure": {"reason": failure, "at": seen.now}}).decode())
-        size = len(state.encode())
-        if size > self._limit:
-            raise make(
-                "payload_too_large",
-                f"state would have {size} bytes; the limit is {self._limit}",
-                detail={"field": "state", "limit": self._limit, "size": size},
-            )
-        return state
+        def merged(seen: ops.StateSeen) -> str:
+            state = seen.state if patch is None else merge(seen.state, patch)
+            if failure is not None:
+                failed = {"failure": {"reason": failure, "at": seen.now}}
+                state = merge(state, msgspec.json.encode(failed).decode())
+            return checked(state, self._limit)
+
+        async def write(state: str | None, revision: int | None) -> Flow:
+            op.state, op.expected_revision = state, revision
+            return await self._machine.run(op)
+
+        untouched = patch is None and failure is None
+        return await change(self._machine, item, None if untouched else merged, write)
 
     # -- its graph ----------------------------------------------------------------------------------
 

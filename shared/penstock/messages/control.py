@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from penstock.messages.common import Id, IdempotencyKey, Priority, Reply, Request, Tags
+from penstock.messages.common import Id, IdempotencyKey, Priority, Reply, Request, Tags, Text
 from penstock.messages.executions import ExecutionCreated
 
 
@@ -12,6 +12,20 @@ class ExecutionRunNow(Request, kw_only=True):
     """What waits for a time (run_at, a backoff, a delay) becomes ready; what is ready stays so."""
 
     execution_id: Id
+
+
+class ExecutionSuspend(Request, kw_only=True):
+    """An operator holds what runs: its lease ends, its worker is told, nothing is counted against it."""
+
+    execution_id: Id
+    reason: Text = ""
+
+
+class ExecutionResume(Request, kw_only=True):
+    """What is suspended, for whatever reason, goes on with the same attempt."""
+
+    execution_id: Id
+    reason: Text = ""
 
 
 class ExecutionChangePriority(Request, kw_only=True):

@@ -10,6 +10,7 @@ from penstock.messages.common import (
     IdCursor,
     IdempotencyKey,
     Instant,
+    Kind,
     Limit,
     PlaceCursor,
     Reply,
@@ -140,6 +141,36 @@ class FlowUpdateState(Request, kw_only=True):
 
 class FlowFinish(FlowUpdateState, kw_only=True):
     """Members that have not begun are skipped, running ones may end."""
+
+
+class TimerWait(Request, kw_only=True, tag_field="kind", tag="timer"):
+    """Until an instant; one that has passed resumes the flow at once."""
+
+    at: Instant
+
+
+class EventWait(Request, kw_only=True, tag_field="kind", tag="external_event"):
+    """Until an event of this topic and correlation id is published, or `timeout_at` has come."""
+
+    topic: Kind
+    correlation_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    timeout_at: Instant | None = None
+
+
+class ManualWait(Request, kw_only=True, tag_field="kind", tag="manual"):
+    """Until flow.resume."""
+
+
+class FlowSetWaiting(Request, kw_only=True):
+    """running → waiting: members that run go on, none is started. flow.resume ends any wait."""
+
+    flow_id: Id
+    wait: TimerWait | EventWait | ManualWait
+    expected_revision: Revision | None = None
+
+
+class FlowResume(FlowUpdateState, kw_only=True):
+    """waiting → running: `wait` is cleared, `state_patch` is merged as in flow.update_state."""
 
 
 class FlowFail(FlowUpdateState, kw_only=True):

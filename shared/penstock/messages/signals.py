@@ -1,18 +1,21 @@
 """Waits and wakes: what the signal-router answers."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Raw
 
 from penstock.messages.common import (
+    DurationMs,
     Fence,
     Id,
+    IdCursor,
     Kind,
     Limit,
     PlaceCursor,
     PositiveMs,
     Reply,
     Request,
+    Text,
     Token,
     raw,
 )
@@ -101,6 +104,76 @@ class Signal(Reply, kw_only=True):
     payload: Raw = raw()
     source: str | None = None
     at: int
+
+
+class SignalSend(Request, kw_only=True):
+    """A signal without a token: for operators. NATS permissions say who may use this subject.
+
+    It goes to the waitpoint with this key, or to the one that the execution waits on, or to its only pending one.
+    """
+
+    payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
+
+    execution_id: Id
+    name: Kind
+    payload: Raw = raw()
+    waitpoint_key: Token | None = None
+    reason: Text = ""
+    signal_id: SignalId | None = None
+
+
+class WaitpointGet(Request, kw_only=True):
+    waitpoint_id: Id
+
+
+class WaitpointClose(Request, kw_only=True):
+    """A pending one: signals to it are refused from then on."""
+
+    waitpoint_id: Id
+    reason: Text = ""
+
+
+WaitpointStatus = Literal["pending", "active", "closed"]
+
+
+class WaitpointList(Request, kw_only=True):
+    """Newest first. Those of one execution, or of a namespace; `status` must hold too."""
+
+    execution_id: Id | None = None
+    namespace: Token = "default"
+    status: WaitpointStatus | None = None
+    cursor: IdCursor | None = None
+    limit: Limit = 100
+
+
+class Waitpoint(Reply, kw_only=True):
+    """A waitpoint, without its token.
+
+    pending: nobody waits yet, signals are buffered; active: its execution is suspended on it; closed: it has ended.
+    received: signals by name; missing: what the condition still needs, in words.
+    """
+
+    waitpoint_id: str
+    execution_id: str
+    waitpoint_key: str
+    status: WaitpointStatus
+    condition: dict[str, Any] | None = None
+    received: dict[str, int] = {}
+    missing: list[str] = []
+    created_at: int
+    expires_at: int | None = None
+
+
+class WaitpointRotateSecret(Request, kw_only=True):
+    """Tokens are signed with a new key; those of the old one are valid for `grace_ms` more."""
+
+    grace_ms: DurationMs = 86_400_000
+
+
+class SecretRotated(Reply, kw_only=True):
+    key_id: str
+    previous_key_id: str
+    previous_valid_until: int
 
 
 class ResumedBy(Fence, kw_only=True):

@@ -77,6 +77,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention_ms: Annotated[
         int, Meta(ge=1, description="how long finished executions are kept unless they say otherwise")
     ] = 7 * 24 * 3_600_000
+    event_ttl_ms: Annotated[
+        int,
+        Meta(ge=1000, description="how long a published event is kept for flows that begin to wait for it"),
+    ] = 3_600_000
     progress_events_ms: Annotated[
         int,
         Meta(
@@ -148,6 +152,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "grant_ttl_ms": self.grant_ttl_ms,
             "retention_ms": self.retention_ms,
             "progress_events_ms": self.progress_events_ms,
+            "event_ttl_ms": self.event_ttl_ms,
         }
 
     def shown(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, Final, Generic, TypeVar
 from msgspec import UNSET, Struct, UnsetType
 
 from penstock.machine.op import Op, op
+from penstock.messages.flows import Flow
 from penstock.messages.leases import TaskMessage
 from penstock.messages.limits import Budget, Quota
 from penstock.messages.workers import WorkerInfo
@@ -99,6 +100,24 @@ class QuotaGet(Op[Quota], kw_only=True):
 @op("scheduler", "lease_keeper", by="budget_id")
 class BudgetGet(Op[Budget], kw_only=True):
     budget_id: str
+
+
+class StateSeen(Struct):
+    """What a patch is merged into (JSON text), the revision that it is of, and Valkey's clock."""
+
+    state: str
+    revision: int
+    now: int
+
+
+@op("scheduler", "signal_router", by="flow_id")
+class FlowState(Op[StateSeen], kw_only=True):
+    flow_id: str
+
+
+@op("scheduler", "signal_router", by="flow_id")
+class FlowGet(Op[Flow], kw_only=True):
+    flow_id: str
 
 
 class WorkerPage(Struct):

@@ -1,6 +1,17 @@
 """The scheduler's operations."""
 
-from penstock.machine.ops.common import BudgetGet, Claim, Due, DueDone, QuotaGet, Task, WorkerList
+from penstock.machine.ops.common import (
+    BudgetGet,
+    Claim,
+    Due,
+    DueDone,
+    FlowGet,
+    FlowState,
+    QuotaGet,
+    StateSeen,
+    Task,
+    WorkerList,
+)
 from penstock.machine.ops.scheduler.budgets import BudgetCreate, BudgetDelete, BudgetReplenish, BudgetReset
 from penstock.machine.ops.scheduler.control import (
     ChangePriority,
@@ -18,13 +29,10 @@ from penstock.machine.ops.scheduler.flow_changes import (
     FlowConnect,
     FlowEnd,
     FlowSetJoin,
-    FlowState,
     FlowUpdateState,
-    StateSeen,
 )
 from penstock.machine.ops.scheduler.flows import (
     FlowCreate,
-    FlowGet,
     FlowGraph,
     FlowList,
     FlowStart,

@@ -1,24 +1,9 @@
 """A flow that exists changes: its state, its end, its graph."""
 
-from msgspec import Struct
-
 from penstock.machine.op import Op, op
 from penstock.machine.specs import NewMember
 from penstock.messages.flows import Edge, Flow, Join
 from penstock.store.caller import MOST
-
-
-class StateSeen(Struct):
-    """What a patch is merged into (JSON text), the revision that it is of, and Valkey's clock."""
-
-    state: str
-    revision: int
-    now: int
-
-
-@op("scheduler", by="flow_id")
-class FlowState(Op[StateSeen], kw_only=True):
-    flow_id: str
 
 
 @op("scheduler", by="flow_id")

@@ -36,11 +36,6 @@ class FlowStart(Op[Flow], kw_only=True):
     expected_revision: int | None = None
 
 
-@op("scheduler", by="flow_id")
-class FlowGet(Op[Flow], kw_only=True):
-    flow_id: str
-
-
 @op("scheduler", weight=PAGE)
 class FlowList(Op[Slice[Flow]], kw_only=True):
     """A page, newest first, looking at no more than `budget` flows."""

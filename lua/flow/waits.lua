@@ -1,0 +1,110 @@
+-- Flows that wait: for an instant, for an event from outside, or for somebody's word. While a flow waits its running members go
+-- on, and none is begun: what is found ready is set aside (x.aside), what becomes free stays as it is, and all of that
+-- begins when the flow goes on.
+--
+-- Of a flow: wait (as the contract has it), wait_id, wake_at (when it goes on by itself), awaits {topic, correlation_id}, look_at
+-- (an event that it waits for came before; should its router die, it is told again), woken (ids of events that woke it).
+-- Key ev:<topic>|<correlation id>: a list of what came, [event id, at, body], newest first.
+--
+-- Needs: Call, Due, Flows, Graph, Keys.
+
+local KEPT = 32           -- events of one topic and correlation id
+local REMEMBERED = 64     -- events that woke a flow
+local AGAIN_MS = 2000
+local ACTOR = 'signal-router'
+
+local function ttl_ms() return Call.limits.event_ttl_ms or 3600000 end
+
+-- Where a flow stands while it waits: by its time, and for whoever brings its event.
+Flows.also_placed(function(f, placement)
+  if f.status ~= 'waiting' then return end
+  local at = f.wake_at
+  if f.look_at and (not at or f.look_at < at) then at = f.look_at end
+  if at then placement[Due.key('signal_router', 'f')] = at end
+  if f.awaits then placement[Keys.event_waiters(f.awaits.topic, f.awaits.correlation_id)] = 0 end
+end)
+
+local function contains(list, value)
+  for _, item in ipairs(list or {}) do
+    if item == value then return true end
+  end
+  return false
+end
+
+-- The first event of those that came before which has not woken this flow, oldest first; or nil.
+local function came_before(f)
+  local found = redis.call('LRANGE', Keys.events(f.awaits.topic, f.awaits.correlation_id), 0, -1)
+  for i = #found, 1, -1 do
+    local e = unpack_msg(found[i])
+    if e[2] > Call.now - ttl_ms() and not contains(f.woken, e[1]) then return { event_id = e[1], body = e[3] } end
+  end
+end
+
+-- running → waiting. a: fields of flow.set_waiting, and at (when it ends by itself), topic and correlation_id (of an event).
+-- Returns an event that came before, or nil. Errors: those of Flows.check.
+function FlowWaits.begin(f, a)
+  Flows.check(f, 'waiting')
+  f.wait, f.wait_id = a.wait, Call.unique()
+  f.wake_at = a.at
+  f.awaits = a.topic and { topic = a.topic, correlation_id = a.correlation_id } or nil
+  Flows.move(f, 'waiting', { data = { wait = a.wait } })
+  if f.wake_at and f.wake_at <= Call.now then
+    FlowWaits.resume(f, 'timer', ACTOR)
+    return nil
+  end
+  local event = f.awaits and came_before(f)
+  if event then f.look_at = Call.now + AGAIN_MS end
+  return event
+end
+
+-- waiting → running. about: {reason, actor, data}. Errors: those of Flows.check.
+function FlowWaits.resume(f, reason, actor, data)
+  Flows.check(f, 'running')
+  f.wait, f.wait_id, f.wake_at, f.awaits, f.look_at = nil, nil, nil, nil, nil
+  Flows.move(f, 'running', { event = 'resumed', reason = reason, actor = actor, data = data })
+  if f.kind == 'managed' and f.total > 0 then
+    Graph.go_on(f)
+    Graph.work()
+  end
+end
+
+-- Keeps an event. Returns whether it is new here.
+function FlowWaits.keep_event(topic, correlation_id, event_id, body)
+  local key = Keys.events(topic, correlation_id)
+  for _, packed in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    if unpack_msg(packed)[1] == event_id then return false end
+  end
+  redis.call('LPUSH', key, pack({ event_id, Call.now, body }))
+  redis.call('LTRIM', key, 0, KEPT - 1)
+  redis.call('PEXPIRE', key, ttl_ms())
+  return true
+end
+
+-- An event wakes a flow that waits for it, unless it did so before. body: for the audit trail.
+function FlowWaits.wake(f, event_id, topic, body)
+  f.woken = f.woken or {}
+  table.insert(f.woken, event_id)
+  if #f.woken > REMEMBERED then table.remove(f.woken, 1) end
+  FlowWaits.resume(f, 'external_event', ACTOR, { event_id = event_id, topic = topic, body = body })
+end
+
+function FlowWaits.woken_by(f, event_id) return contains(f.woken, event_id) end
+
+-- The due loop's share: a timer has run out, a wait lasted too long, or an event came that nobody has brought.
+function FlowWaits.due(f)
+  if f.status ~= 'waiting' then return end
+  if f.wake_at and f.wake_at <= Call.now then
+    -- Cancellation was asked for: it moves only to cancelled.
+    if f.cancel_requested then
+      f.wake_at, f.look_at = nil, nil
+    else
+      FlowWaits.resume(f, f.wait.kind == 'timer' and 'timer' or 'timeout', ACTOR)
+    end
+    return
+  end
+  if f.look_at and f.look_at <= Call.now then
+    local event = not f.cancel_requested and f.awaits and came_before(f)
+    f.look_at = event and Call.now + AGAIN_MS or nil
+    if event then Due.outside({ flow_id = f.id, wait_id = f.wait_id, event = event, topic = f.awaits.topic }) end
+  end
+end

@@ -1,0 +1,65 @@
+-- The signal-router's ops about flows that wait. The rules stand in flow/waits.lua.
+--
+-- Needs: Errors, FlowWaits, Flows, Keys, Payloads, Records.
+local ops = Ops.signal_router
+
+local WAITERS = 20   -- flows of one look
+
+-- flow_state: what a patch is merged into; JSON is merged in Python. args: flow_id. reply: {state, revision, now}.
+-- errors: flow_not_found, already_terminal, cancel_pending.
+function ops.flow_state(a) return Flows.state_of(a.flow_id) end
+
+-- flow_get: args: flow_id. reply: the flow. errors: flow_not_found.
+function ops.flow_get(a) return Flows.view(Flows.read(a.flow_id)) end
+
+-- flow_set_waiting: args: flow_id, wait, at (when it ends by itself), topic, correlation_id (of an event), expected_revision.
+-- reply: {flow, wait_id, event {event_id, body}: one that came before}. errors: flow_not_found, revision_mismatch, already_terminal,
+-- cancel_pending, illegal_transition. events: flow waiting, resumed (a time that has passed).
+function ops.flow_set_waiting(a)
+  local f = Flows.edit(a.flow_id, a.expected_revision)
+  local event = FlowWaits.begin(f, a)
+  return { flow = Flows.view(f), wait_id = f.wait_id or '', event = event }
+end
+
+-- flow_resume: args: flow_id, expected_revision, state (JSON text, merged already; nil: as it is), next_step. reply: the flow.
+-- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition. events: flow resumed.
+function ops.flow_resume(a)
+  local f = Flows.edit(a.flow_id, a.expected_revision)
+  Flows.check(f, 'running')
+  if f.status ~= 'waiting' then Errors.raise('illegal_transition', { from = f.status, to = 'running' }) end
+  Flows.put_state(f, a)
+  FlowWaits.resume(f, 'requested')
+  return Flows.view(f)
+end
+
+-- event_come: an event is kept for a while, and who waits for it is named. args: topic, correlation_id, event_id, body.
+-- reply: {waiters [{flow_id, wait_id, state, revision}], more}. errors, events: none.
+function ops.event_come(a)
+  FlowWaits.keep_event(a.topic, a.correlation_id, a.event_id, a.body)
+  Records.settle()
+  local ids = redis.call('ZRANGE', Keys.event_waiters(a.topic, a.correlation_id), 0, -1)
+  local waiters = {}
+  for _, id in ipairs(ids) do
+    local f = Records.read('f', id)
+    if f and not f.cancel_requested and not FlowWaits.woken_by(f, a.event_id) then
+      if #waiters == WAITERS then return { waiters = waiters, more = true } end
+      waiters[#waiters + 1] = {
+        flow_id = id, wait_id = f.wait_id, state = Payloads.get('state', id) or 'null', revision = f.revision,
+      }
+    end
+  end
+  return { waiters = waiters }
+end
+
+-- flow_wake: args: flow_id, wait_id, event_id, topic, body (for the audit trail), state (as in flow_resume), revision (at which it was
+-- read). reply: {done}: false when it has another revision by now. errors: none. events: flow resumed.
+function ops.flow_wake(a)
+  local f = Records.read('f', a.flow_id)
+  local waits = f and f.status == 'waiting' and f.wait_id == a.wait_id and not f.cancel_requested
+  if not waits or FlowWaits.woken_by(f, a.event_id) then return { done = true } end
+  if f.revision ~= a.revision then return { done = false } end
+  f = Records.edit('f', a.flow_id)
+  Flows.put_state(f, a)
+  FlowWaits.wake(f, a.event_id, a.topic, a.body)
+  return { done = true }
+end
