@@ -19,3 +19,8 @@ def signal_subject(root: str, waitpoint_id: str, name: str) -> str:
 def observation_subject(root: str, flow_id: str) -> str:
     """A published observation of a mirrored flow's step."""
     return f"{root}.observation.{flow_id}"
+
+
+def event_subject(root: str, topic: str) -> str:
+    """Where an event that flows may wait for is published."""
+    return f"{root}.event.{topic}"

@@ -1,4 +1,4 @@
-"""`penstock why, replay, run-now, priority, tag, revoke`: what is done to an execution that exists."""
+"""`penstock why, replay, run-now, suspend, resume, send, …`: what is done to an execution that exists."""
 
 from typing import cast
 
@@ -11,12 +11,16 @@ from penstock.cli.shell import ShellArgument, json_argument
 from penstock.cli.spec import JsonText, tags
 from penstock.messages.common import Record, StateReply
 from penstock.messages.control import Explanation, Replayed
+from penstock.messages.signals import Delivered
 
 
 def add_to(app: App) -> None:
     app.command(why)
     app.command(replay)
     app.command(run_now)
+    app.command(suspend)
+    app.command(resume)
+    app.command(send)
     app.command(priority)
     app.command(tag)
     app.command(revoke)
@@ -72,6 +76,72 @@ async def run_now(execution_id: str, /, *, shell: ShellArgument) -> None:
         Which one.
     """
     _state(shell, cast(Record, await shell.ask("execution.run_now", {"execution_id": execution_id})))
+
+
+async def suspend(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Hold an execution that runs, until `penstock resume`; its worker is told to stop.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    reason
+        Why; it is kept with the execution.
+    """
+    request = {"execution_id": execution_id, "reason": reason}
+    reply = cast(StateReply, await shell.ask("execution.suspend", request))
+    shell.show(reply, styled(reply.state, "operator" if reply.state == "suspended" else None))
+
+
+async def resume(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
+    """Let a suspended execution go on, whatever it waits for.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    reason
+        Why; it is kept with the execution.
+    """
+    request = {"execution_id": execution_id, "reason": reason}
+    reply = cast(StateReply, await shell.ask("execution.resume", request))
+    shell.show(reply, styled(reply.state))
+
+
+async def send(
+    execution_id: str,
+    name: str,
+    payload: JsonText = None,
+    /,
+    *,
+    key: str | None = None,
+    reason: str = "",
+    shell: ShellArgument,
+) -> None:
+    """Send a signal to an execution, as an operator: it needs no token.
+
+    Parameters
+    ----------
+    execution_id
+        Which one.
+    name
+        The signal's name.
+    payload
+        What it brings, as JSON; @FILE reads it from a file, - from standard input.
+    key
+        The waitpoint's key, where the execution has several.
+    reason
+        Why; it is kept in the audit trail.
+    """
+    request = {
+        "execution_id": execution_id,
+        "name": name,
+        "payload": json_argument(payload, "PAYLOAD"),
+        "waitpoint_key": key,
+        "reason": reason,
+    }
+    delivered = cast(Delivered, await shell.ask("signal.send", request))
+    shell.show(delivered, f"{delivered.effect} {delivered.signal_id}")
 
 
 async def priority(execution_id: str, priority: int, /, *, shell: ShellArgument) -> None:

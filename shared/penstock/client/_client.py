@@ -27,14 +27,17 @@ from penstock.client._publishing import Publisher
 from penstock.client._quotas import Quotas
 from penstock.client._run import Run
 from penstock.client._schedules import Schedules
+from penstock.client._waitpoints import Waitpoints
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (
     ExecutionChangePriority,
     ExecutionExplain,
     ExecutionReplay,
+    ExecutionResume,
     ExecutionRunNow,
     ExecutionSetTags,
+    ExecutionSuspend,
     Explanation,
 )
 from penstock.messages.executions import (
@@ -45,17 +48,17 @@ from penstock.messages.executions import (
     ExecutionList,
 )
 from penstock.messages.frames import Frame
-from penstock.messages.signals import Delivered, SignalDeliver
+from penstock.messages.signals import Delivered, SignalDeliver, SignalSend
 from penstock.states import ExecutionState
-from penstock.subjects import signal_subject
+from penstock.subjects import event_subject, signal_subject
 from penstock.verbs import Verb
 
 
 class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
-    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`, `lanes`
-    and `workers`.
+    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`,
+    `waitpoints`, `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
@@ -72,6 +75,7 @@ class Client:
         self.schedules = Schedules(self._requester)
         self.quotas = Quotas(self._requester)
         self.budgets = Budgets(self._requester)
+        self.waitpoints = Waitpoints(self._requester)
         self.lanes = Lanes(self._requester)
         self.workers = Workers(self._requester)
 
@@ -242,6 +246,16 @@ class Client:
         request = ExecutionRunNow(execution_id=execution_id)
         return await self._requester.call(verbs.EXECUTION_RUN_NOW, request)
 
+    async def suspend(self, execution_id: str, reason: str = "") -> str:
+        """Hold what runs, until `resume`; its worker is told. Answers its state."""
+        request = ExecutionSuspend(execution_id=execution_id, reason=reason)
+        return (await self._requester.call(verbs.EXECUTION_SUSPEND, request)).state
+
+    async def resume(self, execution_id: str, reason: str = "") -> str:
+        """Let what is suspended, for whatever reason, go on with the same attempt. Answers its state."""
+        request = ExecutionResume(execution_id=execution_id, reason=reason)
+        return (await self._requester.call(verbs.EXECUTION_RESUME, request)).state
+
     async def change_priority(self, execution_id: str, priority: int) -> Record:
         """Order an execution anew: -128 to 127, higher is sooner."""
         request = ExecutionChangePriority(execution_id=execution_id, priority=priority)
@@ -273,6 +287,42 @@ class Client:
             token=token, name=name, payload=raw_of(payload), source=source, signal_id=signal_id or uuid7()
         )
         return await self._requester.call(verbs.SIGNAL_DELIVER, request)
+
+    async def send_signal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: Any = NULL,
+        *,
+        waitpoint_key: str | None = None,
+        reason: str = "",
+        signal_id: str | None = None,
+    ) -> Delivered:
+        """Deliver a signal without a token, as an operator; answers its effect.
+
+        It goes to the waitpoint with this key, or to the one that the execution waits on, or to its only pending one.
+        """
+        request = SignalSend(
+            execution_id=execution_id,
+            name=name,
+            payload=raw_of(payload),
+            waitpoint_key=waitpoint_key,
+            reason=reason,
+            signal_id=signal_id or uuid7(),
+        )
+        return await self._requester.call(verbs.SIGNAL_SEND, request)
+
+    async def publish_event(
+        self, topic: str, correlation_id: str, body: Any = NULL, *, event_id: str | None = None
+    ) -> str:
+        """Publish an event that flows wait for; JetStream keeps it until applied. Answers its id.
+
+        Published again with the same id, it wakes nobody twice.
+        """
+        event_id = event_id or uuid7()
+        headers = {"Nats-Msg-Id": event_id, "Penstock-Correlation-Id": correlation_id}
+        await self._publisher.publish(event_subject(self.root, topic), encode(raw_of(body)), headers)
+        return event_id
 
     async def publish_signal(
         self, waitpoint_id: str, name: str, token: str, payload: Any = NULL, *, signal_id: str | None = None

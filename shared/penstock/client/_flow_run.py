@@ -21,17 +21,22 @@ from penstock.ids import uuid7
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
 from penstock.messages.common import NULL
 from penstock.messages.flows import (
+    EventWait,
     Flow,
     FlowFail,
     FlowFinish,
     FlowGet,
     FlowGraph,
+    FlowResume,
+    FlowSetWaiting,
     FlowStart,
     FlowSteps,
     FlowUpdateState,
     Graph,
+    ManualWait,
     Observe,
     Step,
+    TimerWait,
 )
 from penstock.states import FLOW_TERMINAL
 from penstock.subjects import observation_subject
@@ -81,6 +86,40 @@ class FlowRun:
             expected_revision=expected_revision,
         )
         return await self._requester.call(verbs.FLOW_UPDATE_STATE, request)
+
+    async def wait_until(self, at: int) -> Flow:
+        """Let it wait until an instant (ms since the Unix epoch): its running members go on, none is started."""
+        return await self._set_waiting(TimerWait(at=at))
+
+    async def wait_for_event(self, topic: str, correlation_id: str, *, timeout_at: int | None = None) -> Flow:
+        """Let it wait for an event of this topic and id (`client.publish_event`), also one that came a while ago.
+
+        The event is in its state as `event` when it goes on.
+        """
+        return await self._set_waiting(
+            EventWait(topic=topic, correlation_id=correlation_id, timeout_at=timeout_at)
+        )
+
+    async def wait_for_resume(self) -> Flow:
+        """Let it wait until `resume`."""
+        return await self._set_waiting(ManualWait())
+
+    async def _set_waiting(self, wait: TimerWait | EventWait | ManualWait) -> Flow:
+        return await self._requester.call(
+            verbs.FLOW_SET_WAITING, FlowSetWaiting(flow_id=self.flow_id, wait=wait)
+        )
+
+    async def resume(
+        self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
+    ) -> Flow:
+        """End its wait, whatever that is for; `patch` is merged into its state as in `update_state`."""
+        request = FlowResume(
+            flow_id=self.flow_id,
+            state_patch=patch if patch is UNSET else raw_of(patch),
+            next_step=next_step,
+            expected_revision=expected_revision,
+        )
+        return await self._requester.call(verbs.FLOW_RESUME, request)
 
     async def finish(self) -> Flow:
         """End it well; members that have not begun are skipped."""
