@@ -113,7 +113,7 @@ async def test_one_bad_item_of_many(client: Client) -> None:
     first, bad, last = await client.submit_many(items, return_errors=True)
     assert isinstance(bad, errors.InvalidRequest) and "kind" in bad.message
     assert (await client.get(first.execution_id)).lane == "default"
-    assert (await client.get(last.id)).lane == "other"
+    assert (await client.get(last.execution_id)).lane == "other"
     with pytest.raises(errors.InvalidRequest):
         await client.submit_many(items)
 
@@ -247,7 +247,7 @@ worker.main()
         running, waiting = await client.submit_many([("slow", None), ("slow", None)])
 
         async def begun() -> bool:
-            return (await client.get(running.id)).progress is not None
+            return (await client.get(running.execution_id)).progress is not None
 
         await penstock.until(begun, bool, "the first one runs")
         process.send_signal(signal.SIGTERM)
