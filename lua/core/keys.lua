@@ -43,6 +43,9 @@ function Keys.state(lane, state)
   return key
 end
 function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
+-- The children of an execution that end with it; the execution that has a unique key.
+function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
+function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end
 function Keys.lanes() return Call.root .. ':lanes' end
 
 -- Ready work, and what leads to it (queue/queues.lua).

@@ -6,7 +6,7 @@ local Errors, Undo, Call, Keys, Zsets, Hashes, Records, Payloads, Events, Due = 
 local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- One folder for each thing, its record and its rules.
 local Blocks, Queues, Lanes, Limits, Quotas, Budgets, Workers = {}, {}, {}, {}, {}, {}, {}
-local Executions, States, Children, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}
+local Executions, States, Children, Unique, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}
 local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).
 local Ops = {

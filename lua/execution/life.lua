@@ -3,7 +3,7 @@
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
 -- Makes an execution. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id, replay_of,
--- namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells
+-- parent_close, unique_key, namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells
 -- its first state.
 function Executions.create(id, spec, extra)
   local x = {
@@ -11,7 +11,7 @@ function Executions.create(id, spec, extra)
     max_attempts = spec.max_attempts, backoff = spec.backoff, retry_on = spec.retry_on, fail_on = spec.fail_on,
     attempt_timeout_ms = spec.attempt_timeout_ms, deadline_at = spec.deadline_at, tags = spec.tags,
     fairness_key = spec.fairness_key, max_reclaims = spec.max_reclaims, retention_ms = spec.retention_ms,
-    limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
+    parent_close = extra.parent_close, unique_key = extra.unique_key, limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
     flow_id = extra.flow_id, member = extra.member, parent_id = extra.parent_id, replay_of = extra.replay_of,
     fresh = true, created_at = Call.now, updated_at = Call.now,
   }

@@ -4,7 +4,8 @@
 -- capabilities, sorted, comma-joined), fresh (the next claim begins a new attempt), via (which verb claims it:
 -- nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last (the outcome
 -- that consumed the last lease, for repeats), lost (the lease that was taken away), member (key in its flow),
--- waited (somebody waits for its end), children_open (execution/children.lua), progress_told_at (when the last event about its
+-- parent_close, closing {at, after}: its children are still to be stopped (execution/children.lua), unique_key, followed_by
+-- (execution/unique.lua), waited (somebody waits for its end), children_open (execution/children.lua), progress_told_at (when the last event about its
 -- progress was), aside (its flow waits, flow/waits.lua), progress_untold {actor, at} (what has come since waits for that time).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
@@ -27,8 +28,10 @@ Records.define('x', function(x)
   if Executions.TERMINAL[x.state] then
     -- A flow's members leave with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end
+    if x.closing then placement[Due.key('cancel_reconciler', 'x')] = x.closing.at end
     return placement
   end
+  if x.parent_id and x.parent_close ~= 'let_run' then placement[Keys.children(x.parent_id)] = 0 end
   if x.state == 'ready' and not x.grant_id and not x.aside then placement[Queues.key(x)] = Queues.score(x) end
   local scheduler = earliest(x.deadline_at, x.grant_expires_at)
   if x.state == 'scheduled' then scheduler = earliest(scheduler, x.wake_at) end

@@ -7,7 +7,7 @@
 -- f.cancel_next (position in fl) says how far; key ct lists the members that were to be stopped; f.unstopped counts
 -- those of them that go on (each marked x.counted; Graph.member_moved counts down).
 --
--- Needs: Call, Dispatch, Due, Errors, Events, Executions, Flows, Keys, Records, States.
+-- Needs: Call, Children, Dispatch, Due, Errors, Events, Executions, Flows, Keys, Records, States.
 local ops = Ops.cancel_reconciler
 
 local ACTOR = 'cancel-reconciler'
@@ -17,6 +17,7 @@ local HANDOVER_MS = 1000
 -- Members of one step, and of one due call: about 1 ms of Valkey.
 local SLICE = 25
 local RETRY_IDS = 1000
+local CHILD_GRACE_MS = 10000   -- for children of a parent that ended
 
 local function why(reason) return reason and reason ~= '' and reason or 'canceled' end
 
@@ -215,6 +216,15 @@ end
 
 -- One that was asked to stop and has not: asked again; past its grace its lease is revoked.
 local function due_execution(x)
+  if x.closing then
+    for _, id in ipairs(Children.next_closing(x, SLICE)) do
+      local child = Records.read('x', id)
+      if child and not States.TERMINAL[child.state] then
+        stop(Records.edit('x', id), 'parent_' .. x.state, CHILD_GRACE_MS, 'execution:' .. x.id)
+      end
+    end
+    return
+  end
   if not x.cancel_at or x.cancel_at > Call.now then return end
   if x.stopping.until_at > Call.now then
     Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })

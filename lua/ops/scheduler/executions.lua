@@ -1,12 +1,12 @@
 -- The scheduler's ops by which executions come in and are looked at.
 --
--- Needs: Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States.
+-- Needs: Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
 -- create: a new execution.
--- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit, again (an earlier request settled
--- the id).
--- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict, execution_not_found (the
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit, parent_close, unique_key, on_conflict,
+-- again (an earlier request settled the id).
+-- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict (also of a unique_key), execution_not_found (the
 -- parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
   local existing = Records.read('x', a.id)
@@ -23,12 +23,18 @@ function ops.create(a)
       x = Graph.join(a.spec.flow_id, a.id, a.spec, a.namespace)
     else
       if parent_id then Executions.read(parent_id) end
+      local answer, begun
+      if a.unique_key then
+        answer, begun = Unique.settle(a.namespace, a.unique_key, a.on_conflict, a.spec)
+        if answer then return answer end
+      end
       x = Executions.create(a.id, a.spec, {
-        namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id,
+        namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id, parent_close = a.parent_close,
+        unique_key = a.unique_key, held = begun ~= nil,
       })
+      if a.unique_key then Unique.hold(x, begun) end
     end
-    local reply = { execution_id = a.id, state = x.state, duplicate = false }
-    return reply
+    return { execution_id = a.id, state = x.state, duplicate = false }
   end)
 end
 

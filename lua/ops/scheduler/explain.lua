@@ -68,6 +68,8 @@ local function facts_of(x)
   }
   if x.state == 'scheduled' and x.reason == 'dependencies' and x.flow_id then
     dependencies(x, facts)
+  elseif x.state == 'scheduled' and x.reason == 'dependencies' then
+    facts.unique_key = x.unique_key
   elseif x.state == 'scheduled' or x.state == 'retry_wait' then
     facts.wake_at = x.wake_at
   elseif x.state == 'ready' then

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError
-from penstock.ids import partition_of
+from penstock.errors import PenstockError, invalid
+from penstock.ids import partition_for, partition_of
 from penstock.machine import Machine, pages
 from penstock.machine.idempotency import digest, home_for, once
 from penstock.machine.ops import scheduler as ops
@@ -36,12 +36,13 @@ class Executions:
         self._expect = expect
 
     async def create(self, call: Call[ExecutionCreate]) -> Sequence[Any]:
-        missing = await self._references.missing(call.items)
-        if not missing:
+        wrong = await self._references.missing(call.items)
+        wrong |= {index: error for index, item in enumerate(call.items) if (error := _check(item))}
+        if not wrong:
             return await self._create_all(call.items)
-        good = [item for index, item in enumerate(call.items) if index not in missing]
+        good = [item for index, item in enumerate(call.items) if index not in wrong]
         created = iter(await self._create_all(good))
-        return [missing.get(index) or next(created) for index in range(len(call.items))]
+        return [wrong.get(index) or next(created) for index in range(len(call.items))]
 
     async def _create_all(self, items: Sequence[ExecutionCreate]) -> Sequence[Any]:
         keyed = [item for item in items if _is_keyed_child(item)]
@@ -79,6 +80,8 @@ class Executions:
         machine = self._machine
         if owner := item.flow_id or item.parent_id:
             partition = partition_of(owner)
+        elif item.unique_key is not None:
+            partition = partition_for(f"{item.namespace}:{item.unique_key}", machine.partitions)
         else:
             partition = home_for(item.namespace, item.idempotency_key, machine.partitions)
         return ops.Create(
@@ -86,6 +89,9 @@ class Executions:
             namespace=item.namespace,
             spec=item,
             limit=limit_of(item, item.namespace, machine.partitions),
+            parent_close=None if item.parent_close == "cancel" else item.parent_close,
+            unique_key=item.unique_key,
+            on_conflict=None if item.unique_key is None else item.on_conflict,
             idempotency_key=item.idempotency_key,
             digest=digest(item),
         )
@@ -123,8 +129,21 @@ class Executions:
 
 
 def _is_keyed_child(item: ExecutionCreate) -> bool:
-    """Whether it lives with its parent or its flow, and its idempotency key where that is remembered."""
-    return item.idempotency_key is not None and (item.parent_id is not None or item.flow_id is not None)
+    """Whether something else than its idempotency key says where it lives."""
+    return (
+        item.idempotency_key is not None and (item.parent_id or item.flow_id or item.unique_key) is not None
+    )
+
+
+def _check(item: ExecutionCreate) -> PenstockError | None:
+    """Why the fields do not fit together."""
+    if item.unique_key is not None and (item.parent_id or item.flow_id) is not None:
+        return invalid("unique_key", "goes neither with parent_id nor with flow_id: these say where it lives")
+    if item.unique_key is None and item.on_conflict != "existing":
+        return invalid("on_conflict", "goes with unique_key only")
+    if item.parent_id is None and item.parent_close != "cancel":
+        return invalid("parent_close", "goes with parent_id only")
+    return None
 
 
 def _event(kept: Sequence[Any]) -> dict[str, Any]:

@@ -40,6 +40,12 @@ def _scheduled(facts: Facts) -> Reason:
             "Wait until then, or start it with execution.run_now.",
             {"kind": "time", "at": facts.get("wake_at")},
         )
+    if (unique_key := facts.get("unique_key")) is not None:
+        return Reason(
+            f"It waits for the execution that has its unique_key {unique_key!r} and has begun.",
+            "It starts by itself when that one has ended.",
+            {"kind": "dependencies", "unique_key": unique_key},
+        )
     waiting_for = {
         "kind": "dependencies",
         "flow_id": facts.get("flow_id"),

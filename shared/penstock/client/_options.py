@@ -33,6 +33,9 @@ class ExecutionOptions(TypedDict, total=False):
     concurrency_key: str
     concurrency_limit: int
     parent_id: str
+    parent_close: Literal["cancel", "let_run"]
+    unique_key: str
+    on_conflict: Literal["existing", "reject", "replace"]
     flow_id: str
     max_reclaims: int
     retention_ms: int

@@ -75,10 +75,18 @@ class ExecutionCreate(ExecutionSpec, kw_only=True):
     """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's.
 
     With `flow_id` it is one more member of that flow: it depends on no other, and its key is its id.
+
+    parent_close: what becomes of it when its parent ends as failed or canceled. unique_key: of those of a namespace
+    with this key at most one has not ended. Is there one, on_conflict says what is done. existing: it is the answer;
+    reject: `idempotency_conflict`; replace: one that has not begun takes the new input and run_at, after one that has
+    begun a new one starts when that has ended.
     """
 
     parent_id: Id | None = None
+    parent_close: Literal["cancel", "let_run"] = "cancel"
     flow_id: Id | None = None
+    unique_key: IdempotencyKey | None = None
+    on_conflict: Literal["existing", "reject", "replace"] = "existing"
     namespace: Token = "default"
     idempotency_key: IdempotencyKey | None = None
 

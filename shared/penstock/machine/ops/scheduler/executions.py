@@ -10,15 +10,26 @@ from penstock.messages.executions import ExecutionCreated, ExecutionSpec
 
 @op("scheduler", by="id")
 class Create(Op[ExecutionCreated], kw_only=True):
-    """A new execution. again: an earlier request settled its id, so one that exists is a duplicate."""
+    """A new execution. again: an earlier request settled its id, so one that exists is a duplicate.
+
+    parent_close: None is cancel. on_conflict: existing, reject or replace, where there is a unique_key.
+    """
 
     id: str
     namespace: str
     spec: ExecutionSpec
     limit: str | None = None
+    parent_close: str | None = None
+    unique_key: str | None = None
+    on_conflict: str | None = None
     digest: str | None = None
     idempotency_key: str | None = None
     again: bool = False
+
+    def cost(self) -> int:
+        return (
+            1 + (len(self.spec.capabilities) + 2) // 3
+        )  # a set that is new is put where workers look for it
 
 
 @op("scheduler", by="execution_id")
