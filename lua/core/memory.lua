@@ -5,7 +5,7 @@
 -- The ops, of any service, that make what stays: only these are refused.
 local GROWS = {
   create = true, create_mirrored = true, replay = true, remember = true, schedule_create = true, schedule_fire = true,
-  flow_create = true, flow_add = true, quota_create = true, budget_create = true, frame = true, observe = true,
+  flow_create = true, flow_add = true, quota_create = true, budget_create = true, frame = true, observe = true, apply = true, rule_put = true, rule_flow = true, event_come = true,
 }
 -- Asking Valkey costs some 20 µs, so its answer counts for so long.
 local LOOK_MS = 100

@@ -3,7 +3,7 @@
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
 -- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,
 -- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), retire_at (members leave, slice by slice),
--- namespace, seq.
+-- rule {name, key} (the mirror rule that made it), namespace, seq.
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.
 
@@ -165,6 +165,7 @@ function Flows.retire(f, slice)
     return slice
   end
   Payloads.drop('state', f.id)
+  if f.rule then Records.unlink(Keys.rule_flow(f.rule.name, f.rule.key)) end
   for _, part in ipairs({ 'fm', 'fl', 'fo', 'fi', 'fj', 'fw', 'ft', 'fr', 'ct' }) do Records.unlink(Keys.of(part, f.id)) end
   Records.delete('f', f.id)
   return #ids / 2 + 1

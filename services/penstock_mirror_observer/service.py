@@ -6,6 +6,8 @@ from penstock.bus.consumer import Consumer
 from penstock.runtime import Context, Service
 from penstock_mirror_observer.flows import Flows
 from penstock_mirror_observer.observations import Observations
+from penstock_mirror_observer.rules.following import Following
+from penstock_mirror_observer.rules.verbs import Rules
 from penstock_mirror_observer.steps import Steps
 
 
@@ -15,16 +17,25 @@ def build(context: Context) -> Service:
     observations = Observations(
         context.machine, root=context.settings.root, max_payload_bytes=context.settings.max_payload_bytes
     )
+    rules = Rules(context.machine, context.js, context.settings.root)
+    following = Following(context.machine, context.nats, context.settings.root, context.log)
+    context.listen("rules", following.changed)
     return Service(
         name=verbs.MIRROR_OBSERVER,
         endpoints={
             verbs.FLOW_CREATE_MIRRORED: flows.create_mirrored,
             verbs.FLOW_OBSERVE: steps.observe,
             verbs.FLOW_STEPS: steps.list,
+            verbs.MIRROR_RULE_PUT: rules.put,
+            verbs.MIRROR_RULE_GET: rules.get,
+            verbs.MIRROR_RULE_LIST: rules.list,
+            verbs.MIRROR_RULE_DELETE: rules.delete,
+            verbs.MIRROR_RULE_TEST: rules.test,
         },
         # A flow that ends with its last known step must know of the steps that were announced before.
         consumers=[
             Consumer(streams.OBSERVATIONS, "mirror-observer", observations.apply, in_order=True),
         ],
+        background=[following.run],
         due=False,
     )

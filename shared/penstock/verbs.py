@@ -16,6 +16,7 @@ from penstock.messages import frames as fr
 from penstock.messages import lanes as la
 from penstock.messages import leases as le
 from penstock.messages import limits as li
+from penstock.messages import mirror_rules as mr
 from penstock.messages import schedules as sc
 from penstock.messages import signals as s
 from penstock.messages import workers as w
@@ -147,6 +148,12 @@ FLOW_RESUME = Verb("flow.resume", SIGNAL_ROUTER, f.FlowResume, f.Flow)
 FLOW_CREATE_MIRRORED = Verb("flow.create_mirrored", MIRROR_OBSERVER, f.FlowCreateMirrored, f.Flow)
 FLOW_OBSERVE = Verb("flow.observe", MIRROR_OBSERVER, f.Observe, f.Step, True)
 FLOW_STEPS = Verb("flow.steps", MIRROR_OBSERVER, f.FlowSteps, Page[f.Step])
+
+MIRROR_RULE_PUT = Verb("mirror_rule.put", MIRROR_OBSERVER, mr.MirrorRulePut, mr.MirrorRule)
+MIRROR_RULE_GET = Verb("mirror_rule.get", MIRROR_OBSERVER, mr.MirrorRuleGet, mr.MirrorRule)
+MIRROR_RULE_LIST = Verb("mirror_rule.list", MIRROR_OBSERVER, mr.MirrorRuleList, Page[mr.MirrorRule])
+MIRROR_RULE_DELETE = Verb("mirror_rule.delete", MIRROR_OBSERVER, mr.MirrorRuleGet, mr.MirrorRule)
+MIRROR_RULE_TEST = Verb("mirror_rule.test", MIRROR_OBSERVER, mr.MirrorRuleTest, mr.MirrorRuleTested)
 
 EXECUTION_CANCEL = Verb("execution.cancel", CANCEL_RECONCILER, ca.ExecutionCancel, StateReply, True)
 FLOW_REQUEST_CANCEL = Verb("flow.request_cancel", CANCEL_RECONCILER, ca.FlowRequestCancel, f.Flow)

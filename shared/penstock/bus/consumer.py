@@ -79,6 +79,9 @@ class Consumer:
     `in_order`: messages are handled in the order of the stream. One instance of all takes them (`share` says which),
     what cannot be handled yet holds up what comes later, and what an instance had in hand when it died is handled
     before what came later, by the one that takes its place.
+
+    `subject`: the stream is somebody else's, with this very name, and only its messages of this subject are taken. It
+    is not made where it is missing, and nothing is acknowledged for others.
     """
 
     def __init__(
@@ -91,7 +94,9 @@ class Consumer:
         ack_wait: float = 5.0,
         heartbeat: float = 2.0,
         in_order: bool = False,
+        subject: str | None = None,
     ) -> None:
+        self._subject = subject
         self.stream = stream
         self.durable = durable
         self.acked = self.retried = self.dead = 0  # for the metrics
@@ -119,7 +124,7 @@ class Consumer:
         self._js = nats.jetstream()
         self._root = root
         self._replicas = replicas
-        self._name = streams.stream_name(root, self.stream)
+        self._name = self.stream if self._subject else streams.stream_name(root, self.stream)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._reconnects = nats.stats["reconnects"]
@@ -283,10 +288,13 @@ class Consumer:
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._ack_wait,
             max_ack_pending=_MAX_ACK_PENDING,
+            filter_subject=self._subject,
         )
         try:
             await self._js.add_consumer(self._name, config)
         except NotFoundError:
+            if self._subject:
+                raise
             await streams.ensure(self._js, self._root, self._replicas)
             await self._js.add_consumer(self._name, config)
 

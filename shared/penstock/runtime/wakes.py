@@ -18,7 +18,7 @@ from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
 from penstock.subjects import worker_subject
-from penstock.verbs import AUDIT_RELAY, CANCEL_RECONCILER, SCHEDULER, SIGNAL_ROUTER
+from penstock.verbs import AUDIT_RELAY, CANCEL_RECONCILER, MIRROR_OBSERVER, SCHEDULER, SIGNAL_ROUTER
 
 Listener = Callable[[int, Any], None]
 """Gets the partition, and the hint's value as the table in docs/architecture.md has it."""
@@ -31,6 +31,7 @@ AUDIENCE: Final = {
     "unblock": SCHEDULER,
     "flow_done": CANCEL_RECONCILER,
     "ring": SIGNAL_ROUTER,
+    "rules": MIRROR_OBSERVER,
     "audit": AUDIT_RELAY,
 }
 """The topics, and the service whose instances listen to each."""

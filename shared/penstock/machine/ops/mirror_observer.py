@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from penstock.machine.op import Op, op
+from penstock.machine.ops.common import PAGE, Slice
 from penstock.messages.flows import Flow, Step
 
 
@@ -82,3 +83,88 @@ class Steps(Op[StepsRead], kw_only=True):
     after: int
     limit: int
     bytes: int
+
+
+class RuleKept(Struct, kw_only=True):
+    """A rule: body is JSON text."""
+
+    name: str
+    body: str
+    revision: int
+    seen: int
+    applied: int
+    dropped: int
+    last_error: str | None = None
+    last_at: int | None = None
+
+
+@op("mirror_observer")
+class RulePut(Op[RuleKept], kw_only=True):
+    """In partition 0, as everything about rules but their flows."""
+
+    name: str
+    body: str
+
+
+@op("mirror_observer")
+class RuleGet(Op[RuleKept], kw_only=True):
+    name: str
+
+
+@op("mirror_observer", weight=PAGE)
+class RuleList(Op[Slice[RuleKept]], kw_only=True):
+    cursor: str | None = None
+    limit: int
+
+
+@op("mirror_observer")
+class RuleDelete(Op[RuleKept], kw_only=True):
+    """Answers the rule as it was."""
+
+    name: str
+
+
+class Version(Struct):
+    version: int
+
+
+@op("mirror_observer")
+class RulesVersion(Op[Version], kw_only=True):
+    """How often rules have changed."""
+
+
+@op("mirror_observer")
+class RuleCount(Op[None], kw_only=True):
+    """What an observer has done by a rule since it told last."""
+
+    name: str
+    seen: int
+    applied: int
+    dropped: int
+    last_error: str | None = None
+
+
+class NewFlow(Struct, kw_only=True):
+    """The flow that a key makes. state: JSON text."""
+
+    controller_id: str
+    owner: str
+    goal: str
+    namespace: str
+    completion: str
+    completion_task: str | None = None
+    state: str = "{}"
+
+
+class KeysFlow(Struct):
+    flow_id: str
+
+
+@op("mirror_observer", by="id")
+class RuleFlow(Op[KeysFlow | None], kw_only=True):
+    """The flow of a rule's key, in the partition of `id`, which it gets if it is made here."""
+
+    rule: str
+    key: str
+    id: str
+    create: NewFlow | None = None

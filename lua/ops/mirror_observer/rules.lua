@@ -1,0 +1,100 @@
+-- The mirror-observer's ops about rules, in partition 0, and about the flows of their keys, in the partition of each. What a
+-- rule says, Python knows: here it is JSON text.
+--
+-- A rule: body (JSON text), revision, seen, applied, dropped, last_error, last_at, told_at (when a drop was told of last), seq.
+--
+-- Needs: Call, Errors, Events, Flows, Keys, Records.
+local ops = Ops.mirror_observer
+
+local MOST = 500        -- rules: each observer keeps all of them
+local TELL_MS = 10000   -- between two events about messages that a rule dropped
+
+Records.define('rule', function() return { [Keys.rules()] = 0 } end)
+
+local function view(r)
+  return {
+    name = r.id, body = r.body, revision = r.revision, seen = r.seen, applied = r.applied, dropped = r.dropped,
+    last_error = r.last_error, last_at = r.last_at,
+  }
+end
+
+-- Errors: mirror_rule_not_found.
+local function read(name)
+  local r = Records.read('rule', name)
+  if not r then Errors.raise('mirror_rule_not_found', { name = name }) end
+  return r
+end
+
+-- Every observer is to look again.
+local function changed()
+  redis.call('INCR', Keys.rules_version())
+  Call.hints.rules = 1
+end
+
+-- rule_put: args: name, body. reply: the rule. errors: invalid_request (there are too many). events: mirror_rule put.
+function ops.rule_put(a)
+  local r = Records.edit('rule', a.name)
+  if not r then
+    if redis.call('ZCARD', Keys.rules()) >= MOST then Errors.invalid('name', 'there are ' .. MOST .. ' rules already') end
+    r = Records.create('rule', a.name, { revision = 0, seen = 0, applied = 0, dropped = 0 })
+  end
+  r.body, r.revision, r.last_error = a.body, r.revision + 1, nil
+  Events.emit('mirror_rule', r, 'put', { data = { revision = r.revision } })
+  changed()
+  return view(r)
+end
+
+-- rule_get: args: name. reply: the rule. errors: mirror_rule_not_found.
+function ops.rule_get(a) return view(read(a.name)) end
+
+-- rule_list: in the order of their names. args: cursor (a name), limit. reply: {items, cursor}.
+function ops.rule_list(a)
+  Records.settle()
+  local from = a.cursor and '(' .. a.cursor or '-'
+  local names = redis.call('ZRANGE', Keys.rules(), from, '+', 'BYLEX', 'LIMIT', 0, a.limit)
+  local items = {}
+  for i, name in ipairs(names) do items[i] = view(Records.read('rule', name)) end
+  return { items = items, cursor = #names == a.limit and names[#names] or nil }
+end
+
+-- rule_delete: args: name. reply: the rule as it was. errors: mirror_rule_not_found. events: mirror_rule deleted.
+function ops.rule_delete(a)
+  read(a.name)
+  local r = Records.edit('rule', a.name)
+  local was = view(r)
+  Events.emit('mirror_rule', r, 'deleted', {})
+  Records.delete('rule', a.name)
+  changed()
+  return was
+end
+
+-- rules_version: how often rules have changed. args: none. reply: {version}.
+function ops.rules_version() return { version = tonumber(redis.call('GET', Keys.rules_version()) or 0) } end
+
+-- rule_count: what an observer has done by a rule since it told last. args: name, seen, applied, dropped, last_error.
+-- events: mirror_rule dropped, at most one in ten seconds.
+function ops.rule_count(a)
+  local r = Records.edit('rule', a.name)
+  if not r then return end
+  r.seen, r.applied, r.dropped = r.seen + a.seen, r.applied + a.applied, r.dropped + a.dropped
+  r.last_at = Call.now
+  if a.last_error then r.last_error = a.last_error end
+  if a.dropped > 0 and (not r.told_at or Call.now - r.told_at >= TELL_MS) then
+    r.told_at = Call.now
+    Events.emit('mirror_rule', r, 'dropped', { reason = a.last_error, data = { dropped = r.dropped } })
+  end
+end
+
+-- rule_flow: the flow of a rule's key, made where there is none and `create` says how. args: rule, key, id, create (fields of
+-- create_mirrored). reply: {flow_id}, or nil: there is none. events: flow created.
+function ops.rule_flow(a)
+  local key = Keys.rule_flow(a.rule, a.key)
+  local flow_id = redis.call('GET', key)
+  if flow_id then return { flow_id = flow_id } end
+  if not a.create then return nil end
+  if a.create.namespace == 'default' then a.create.namespace = nil end
+  local f = Flows.create(a.id, a.create, 'mirrored', 'running')
+  f.rule = { name = a.rule, key = a.key }
+  redis.call('SET', key, a.id)
+  return { flow_id = a.id }
+end

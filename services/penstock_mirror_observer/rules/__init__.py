@@ -1,0 +1,1 @@
+"""Mirror rules: what other systems publish becomes observations."""

@@ -1,0 +1,206 @@
+"""Mirror rules: messages of other systems become observations, without code and without touching those systems."""
+
+import asyncio
+import importlib
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.runtime import start
+from running_penstock import RunningPenstock
+
+
+def rule(prefix: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "ci",
+        "subject": f"{prefix}.build.*.>",
+        "flow": {
+            "key": {"token": 3},
+            "create": {
+                "controller_id": "ci",
+                "owner": "ci",
+                "goal": "build {key}",
+                "completion": "on_task",
+                "completion_task": "deploy",
+            },
+        },
+        "run_id": {"jmespath": "job.id"},
+        "task": {"jmespath": "job.name"},
+        "status": {
+            "jmespath": "state",
+            "map": {"queued": "pending", "started": "running", "ok": "succeeded", "error": "failed"},
+        },
+        "result": {"jmespath": "artifacts"},
+        "observed_at": {"header": "X-At"},
+        "child_session_key": {"const": "x"},
+        **more,
+    }
+
+
+def job(name: str, state: str, **more: Any) -> bytes:
+    return msgspec.json.encode({"job": {"id": f"id-{name}", "name": name}, "state": state, **more})
+
+
+@pytest.fixture
+def prefix(penstock: RunningPenstock) -> str:
+    """The other system's own subjects."""
+    return f"other-{penstock.root}"
+
+
+async def put(penstock: RunningPenstock, body: dict[str, Any]) -> dict[str, Any]:
+    return await penstock.request("mirror_rule.put", body)
+
+
+async def seen(penstock: RunningPenstock, count: int) -> dict[str, Any]:
+    return await penstock.until(
+        lambda: penstock.request("mirror_rule.get", {"name": "ci"}), lambda found: found["seen"] >= count
+    )
+
+
+async def mirrored(penstock: RunningPenstock) -> list[dict[str, Any]]:
+    flows = (await penstock.request("flow.list", {"owner": "ci"}))["items"]
+    return sorted(flows, key=lambda flow: flow["goal"])
+
+
+async def followed(penstock: RunningPenstock, prefix: str) -> None:
+    """Until the rule is followed: core NATS keeps nothing for later."""
+    await penstock.until(
+        lambda: probe(penstock, prefix), lambda found: found["dropped"] > 0, "the rule is followed"
+    )
+
+
+async def probe(penstock: RunningPenstock, prefix: str) -> dict[str, Any]:
+    await penstock.nats.publish(f"{prefix}.build.probe.x", b"{}")
+    await asyncio.sleep(0.05)
+    return await penstock.request("mirror_rule.get", {"name": "ci"})
+
+
+async def test_messages_become_observations(penstock: RunningPenstock, prefix: str) -> None:
+    made = await put(penstock, rule(prefix))
+    assert (made["revision"], made["seen"], made["flow"]["key"]) == (1, 0, {"token": 3})
+    await followed(penstock, prefix)
+    for state, at in (("queued", "10"), ("started", "2026-11-28T00:00:00Z"), ("ok", "1800000000000")):
+        await penstock.nats.publish(
+            f"{prefix}.build.42.linux", job("compile", state, artifacts=["a", 2**60]), headers={"X-At": at}
+        )
+    [flow] = await penstock.until(lambda: mirrored(penstock), lambda flows: len(flows) == 1)
+    assert (flow["goal"], flow["status"], flow["kind"]) == ("build 42", "running", "mirrored")
+
+    async def steps() -> list[dict[str, Any]]:
+        return (await penstock.request("flow.steps", {"flow_id": flow["flow_id"]}))["items"]
+
+    [step] = await penstock.until(steps, lambda found: bool(found) and found[0]["status"] == "succeeded")
+    assert (step["run_id"], step["task"], step["child_session_key"]) == ("id-compile", "compile", "x")
+    assert (step["result"], step["observed_at"]) == (["a", 2**60], 1_800_000_000_000)
+    await penstock.nats.publish(f"{prefix}.build.42.linux", job("deploy", "error"))
+    await penstock.until(lambda: mirrored(penstock), lambda flows: flows[0]["status"] == "failed")
+
+
+async def test_many_observers_make_one_flow_for_each_key(penstock: RunningPenstock, prefix: str) -> None:
+    build = importlib.import_module("penstock_mirror_observer.service").build
+    for n in range(2):
+        settings = msgspec.structs.replace(penstock.settings, instance=f"observer-{n}")
+        penstock.running[settings.instance] = await start("mirror-observer", build, settings)
+    await penstock.js.add_stream(name=prefix.upper(), subjects=[f"{prefix}.>"])
+    await put(penstock, rule(prefix, stream=prefix.upper()))
+    for n in range(200):
+        await penstock.js.publish(f"{prefix}.build.k{n % 5}.x", job(f"t{n}", "started"))
+    await seen(penstock, 200)
+    flows = await mirrored(penstock)
+    assert [flow["goal"] for flow in flows] == [f"build k{n}" for n in range(5)]
+    assert [flow["counts"] for flow in flows] == [{"running": 40}] * 5
+    await penstock.js.delete_stream(prefix.upper())
+
+
+async def test_a_stream_is_followed_from_where_it_stopped(penstock: RunningPenstock, prefix: str) -> None:
+    await penstock.js.add_stream(name=prefix.upper(), subjects=[f"{prefix}.>"])
+    await penstock.js.publish(f"{prefix}.build.1.x", job("a", "ok"))  # before there was a rule
+    await put(penstock, rule(prefix, stream=prefix.upper()))
+    await seen(penstock, 1)
+    await penstock.services["mirror-observer"].stop()
+    for name in ("b", "c"):
+        await penstock.js.publish(f"{prefix}.build.1.x", job(name, "ok"))
+    await penstock.start_service("mirror-observer")
+    found = await seen(penstock, 3)
+    assert (found["seen"], found["applied"], found["dropped"]) == (3, 3, 0)
+    assert (await penstock.js.stream_info(prefix.upper())).state.messages == 3
+    await penstock.js.delete_stream(prefix.upper())
+
+
+async def test_what_is_no_observation_is_dropped_and_told(penstock: RunningPenstock, prefix: str) -> None:
+    body = rule(prefix)
+    del body["flow"]["create"]
+    await put(penstock, body)
+    await followed(penstock, prefix)
+    before = (await penstock.request("mirror_rule.get", {"name": "ci"}))["dropped"]
+    await penstock.nats.publish(f"{prefix}.build.9.x", job("a", "exploded"))
+    await penstock.nats.publish(f"{prefix}.build.9.x", job("a", "ok"))
+    found = await penstock.until(
+        lambda: penstock.request("mirror_rule.get", {"name": "ci"}),
+        lambda each: each["dropped"] >= before + 2,
+    )
+    assert found["last_error"] == "flow.key: no flow has '9', and the rule makes none"
+    assert await mirrored(penstock) == []
+
+
+async def test_a_rule_can_be_tried(penstock: RunningPenstock, prefix: str) -> None:
+    sample = {
+        "subject": f"{prefix}.build.7.x",
+        "headers": {"X-At": "5"},
+        "data": {"job": {"id": 1, "name": "n"}, "state": "ok", "artifacts": None},
+    }
+    asked = {"rule": rule(prefix), "sample": sample}
+    found = await penstock.request("mirror_rule.test", asked)
+    assert (found["key"], found["dropped"]) == ("7", None)
+    assert found["observation"] == {
+        "run_id": "1",
+        "task": "n",
+        "status": "succeeded",
+        "result": None,
+        "observed_at": 5,
+        "child_session_key": "x",
+    }
+    sample["data"] = {"state": "ok"}
+    found = await penstock.request("mirror_rule.test", asked)
+    assert (found["observation"], found["dropped"]) == (None, "run_id: there is none")
+    assert await mirrored(penstock) == []
+    assert (await penstock.request("mirror_rule.list"))["items"] == []
+
+
+async def test_rules_are_kept_replaced_listed_and_deleted(penstock: RunningPenstock, prefix: str) -> None:
+    for name in ("b", "a", "c"):
+        await put(penstock, rule(prefix, name=name))
+    assert (await put(penstock, rule(prefix, name="b", subject=f"{prefix}.other")))["revision"] == 2
+    page = await penstock.request("mirror_rule.list", {"limit": 2})
+    rest = await penstock.request("mirror_rule.list", {"limit": 2, "cursor": page["cursor"]})
+    assert [each["name"] for each in page["items"] + rest["items"]] == ["a", "b", "c"]
+    assert (await penstock.request("mirror_rule.delete", {"name": "b"}))["subject"] == f"{prefix}.other"
+    for verb in ("mirror_rule.get", "mirror_rule.delete"):
+        assert (await penstock.refused(verb, {"name": "b"})).code == "mirror_rule_not_found"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"subject": "{root}.audit.>"}, "subject"),
+        ({"subject": ">"}, "subject"),
+        ({"subject": "*.x"}, "subject"),
+        ({"subject": "a.>.b"}, "subject"),
+        ({"stream": "NOT_THERE"}, "stream"),
+        ({"run_id": {"jmespath": "a.[b"}}, "run_id.jmespath"),
+        ({"run_id": {}}, "run_id"),
+        ({"run_id": {"token": 1, "const": "x"}}, "run_id"),
+        ({"status": {"const": "a", "map": {"a": "nothing"}}}, "status.map[...]"),
+        ({"flow": {"id": {"token": 1}, "key": {"token": 1}}}, "flow"),
+        ({"flow": {"id": {"token": 1}, "create": {"controller_id": "c", "owner": "o"}}}, "flow.create"),
+    ],
+)
+async def test_bad_rules(penstock: RunningPenstock, prefix: str, change: dict[str, Any], field: str) -> None:
+    body = rule(prefix, **change)
+    body["subject"] = body["subject"].replace("{root}", penstock.root)
+    error = await penstock.refused("mirror_rule.put", body)
+    assert (error.code, error.detail["field"]) == ("invalid_request", field)
+    if "jmespath" in field:
+        assert "position" in error.message
+    assert (await penstock.request("mirror_rule.list"))["items"] == []
