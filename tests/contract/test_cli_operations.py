@@ -37,6 +37,34 @@ async def test_lanes(penstock: RunningPenstock, cli: Cli) -> None:
     assert unknown.code == 1 and "lane_not_found" in unknown.err
 
 
+async def test_holds_and_signals(penstock: RunningPenstock, cli: Cli) -> None:
+    execution_id = await penstock.create()
+    await penstock.begin()
+    held = await cli("suspend", execution_id, "--reason", "look first")
+    assert (held.code, held.out.strip()) == (0, "suspended (operator)")
+    assert "operator" in (await cli("why", execution_id)).out
+    assert (await cli("resume", execution_id)).out.strip() == "ready"
+    assert "illegal_transition" in (await cli("resume", execution_id)).err
+    task = await penstock.begin()
+    await penstock.request("lease.suspend", fence(task) | {"condition": {"name": "approved"}})
+    assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("resumed")
+
+
+async def test_mirror_rules(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "examples" / "mirror"
+    rule, sample = examples / "taskiq_nats.json", examples / "sample_taskiq.json"
+    tested = await cli("mirror", "test", str(rule), "--sample", str(sample), "--json")
+    assert tested.json["observation"]["task"] == "mail:send"
+    assert "revision 1" in (await cli("mirror", "put", str(rule))).out
+    assert "taskiq_tasks" in (await cli("mirror", "list")).out
+    assert "core NATS" in (await cli("mirror", "get", "taskiq")).out
+    bad = tmp_path / "bad.json"
+    bad.write_text(rule.read_text().replace('"jmespath": "task_id"', '"jmespath": "a.["'))
+    assert "position" in (await cli("mirror", "put", str(bad))).err
+    assert "deleted" in (await cli("mirror", "delete", "taskiq")).out
+    assert (await cli("mirror", "get", "taskiq")).code == 1
+
+
 async def test_steering(penstock: RunningPenstock, cli: Cli) -> None:
     later = await penstock.create(run_at=4_000_000_000_000, tags={"a": "1"})
     why = await cli("why", later, "--json")

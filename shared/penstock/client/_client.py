@@ -16,6 +16,7 @@ from penstock.client._budgets import Budgets
 from penstock.client._events import EventStream
 from penstock.client._flows import Flows
 from penstock.client._lanes import Lanes, Workers
+from penstock.client._mirror_rules import MirrorRules
 from penstock.client._options import (
     ExecutionOptions,
     create_request,
@@ -58,7 +59,7 @@ class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
     Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`,
-    `waitpoints`, `lanes` and `workers`.
+    `waitpoints`, `mirror_rules`, `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
@@ -76,6 +77,7 @@ class Client:
         self.quotas = Quotas(self._requester)
         self.budgets = Budgets(self._requester)
         self.waitpoints = Waitpoints(self._requester)
+        self.mirror_rules = MirrorRules(self._requester)
         self.lanes = Lanes(self._requester)
         self.workers = Workers(self._requester)
 
