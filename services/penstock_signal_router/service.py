@@ -15,7 +15,7 @@ from penstock_signal_router.waits import Waits
 
 def build(context: Context) -> Service:
     settings, machine = context.settings, context.machine
-    tokens = Tokens(machine, now=context.due.clock.now)
+    tokens = Tokens(machine, now=context.due.clock.now, master=settings.signing_key())
     context.listen("ring", tokens.forget)
     waits = Waits(machine, tokens)
     waitpoints = Waitpoints(machine, tokens)

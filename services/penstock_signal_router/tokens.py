@@ -69,18 +69,18 @@ class Ring(Struct):
     keys: dict[str, Key]
 
     @classmethod
-    def new(cls) -> Self:
+    def new(cls, *, derived: bool = False) -> Self:
+        """With a new key. derived: its secret is made of the deployment's own key, and kept nowhere."""
         key_id = secrets.token_hex(4)
-        return cls(active=key_id, keys={key_id: Key(secrets.token_bytes(32))})
+        return cls(active=key_id, keys={key_id: Key(b"" if derived else secrets.token_bytes(32))})
 
     def mint(self, facts: Facts) -> str:
         """The token of this waitpoint."""
         mac = _mac(self.keys[self.active].secret, facts)
         return f"{self.active}.{facts.waitpoint_id}.{mac}"
 
-    def rotated(self, now: int, grace_ms: int) -> "Ring":
-        """A ring that signs with a new key. Past keys are kept, so that their tokens are told from made-up ones."""
-        fresh = Ring.new()
+    def rotated(self, fresh: "Ring", now: int, grace_ms: int) -> "Ring":
+        """A ring that signs with the key of `fresh`. Past keys are kept: their tokens are told from made-up ones."""
         past = {
             key_id: Key(key.secret, now + grace_ms if key.expires_at is None else key.expires_at)
             for key_id, key in self.keys.items()
@@ -110,7 +110,9 @@ _decode = msgspec.json.Decoder(Ring).decode
 class Tokens:
     """Makes and checks tokens with the deployment's ring, which is kept in memory."""
 
-    def __init__(self, machine: Machine, now: Callable[[], float]) -> None:
+    def __init__(self, machine: Machine, now: Callable[[], float], master: bytes | None = None) -> None:
+        """master: what the keys' secrets are derived from, so that Valkey keeps none; None: the ring holds them."""
+        self._master = master
         self._machine = machine
         self._now = now
         self._ring: Ring | None = None
@@ -132,7 +134,7 @@ class Tokens:
         async with self._lock:
             if (ring := self._known(key_ids)) is not None:
                 return ring
-            offer = _encode(Ring.new()).decode() if self._ring is None else None
+            offer = _encode(self._new()).decode() if self._ring is None else None
             return self._read(await self._machine.run(ops.Secrets(offer=offer), at=0))
 
     def _known(self, key_ids: Iterable[str]) -> Ring | None:
@@ -146,8 +148,19 @@ class Tokens:
     def _read(self, kept: ops.RingKept) -> Ring:
         if not kept.ring:
             raise make("internal", "the ring of signing keys is gone")
-        self._text, self._ring, self._read_at = kept.ring, _decode(kept.ring), time.monotonic()
-        return self._ring
+        ring = _decode(kept.ring)
+        for key_id, key in ring.keys.items():
+            if not key.secret and self._master is not None:
+                key.secret = hmac.digest(self._master, key_id.encode(), "sha256")
+            elif not key.secret:
+                raise make(
+                    "internal", "the ring's keys are derived from a PENSTOCK_TOKEN_KEY, which is not set here"
+                )
+        self._text, self._ring, self._read_at = kept.ring, ring, time.monotonic()
+        return ring
+
+    def _new(self) -> Ring:
+        return Ring.new(derived=self._master is not None)
 
     async def rotate(self, grace_ms: int) -> tuple[str, str, int]:
         """Signs with a new key from now on. Returns its id, the past one's, and until when (ms) that is valid.
@@ -155,11 +168,12 @@ class Tokens:
         Raises PenstockError("valkey_unavailable").
         """
         async with self._lock:
-            offer = _encode(Ring.new()).decode()
+            offer = _encode(self._new()).decode()
             ring = self._read(await self._machine.run(ops.Secrets(offer=offer), at=0))
             while True:
                 until = int(self._now()) + grace_ms
-                wanted = _encode(ring.rotated(int(self._now()), grace_ms)).decode()
+                kept = _decode(self._text)
+                wanted = _encode(kept.rotated(self._new(), int(self._now()), grace_ms)).decode()
                 past, was = ring.active, self._text
                 ring = self._read(await self._machine.run(ops.SecretsRotate(was=was, ring=wanted), at=0))
                 if self._text == wanted:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from penstock.errors import PenstockError
 from penstock_signal_router.tokens import Facts, Key, Ring, Token, Tokens
 from state_machine import StateMachine
 
@@ -91,3 +92,18 @@ async def test_an_unknown_key_is_looked_for_once_in_a_while(
     monkeypatch.setattr("penstock_signal_router.tokens._REREAD_S", 0.0)
     assert (await tokens.ring(old.keys)).active == old.active
     assert (await tokens.ring(["00000001"])).active == "00000001"
+
+
+async def test_secrets_that_are_derived_stand_nowhere_in_valkey(machine: StateMachine) -> None:
+    service = machine.stores["signal-router"].machine
+    mine, same, other = (Tokens(service, lambda: 0, master) for master in (b"m" * 32, b"m" * 32, b"o" * 32))
+    ring = await mine.ring()
+    assert (await same.ring()).mint(FACTS) == ring.mint(FACTS) != (await other.ring()).mint(FACTS)
+    key_id, past, _ = await mine.rotate(1000)
+    assert past == ring.active
+    same.forget()  # what the hint does
+    assert (await same.ring()).active == key_id
+    kept = await service.store.execute("GET", f"{machine.root}:{{0}}:secrets")
+    assert all(key["secret"] == "" for key in msgspec.json.decode(kept)["keys"].values())
+    with pytest.raises(PenstockError, match="PENSTOCK_TOKEN_KEY"):
+        await Tokens(service, lambda: 0).ring()

@@ -36,6 +36,9 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_IDEMPOTENCY_TTL_MS": "60000",
         "PENSTOCK_GRANT_TTL_MS": "1000",
         "PENSTOCK_RETENTION_MS": "5",
+        "PENSTOCK_EVENT_TTL_MS": "60000",
+        "PENSTOCK_TOKEN_KEY": "k" * 40,
+        "PENSTOCK_TOKEN_KEY_FILE": "key",
         "PENSTOCK_PROGRESS_EVENTS_MS": "250",
         "PENSTOCK_STREAM_REPLICAS": "3",
         "PENSTOCK_REPLY_PREFIXES": "_INBOX.,mine.",
@@ -63,6 +66,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "idempotency_ttl_ms": 60000,
         "grant_ttl_ms": 1000,
         "progress_events_ms": 250,
+        "event_ttl_ms": 60000,
         "retention_ms": 5,
     }
 

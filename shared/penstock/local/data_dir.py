@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,15 @@ class DataDir:
 
     def remember_ports(self, ports: dict[str, int]) -> None:
         write_json(self._ports_file, {**self.ports(), **ports})
+
+    def token_key(self) -> Path:
+        """The file with what tokens are signed with, made once. Raises OSError."""
+        path = self.path / "token.key"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+        return path
 
     def log(self, name: str) -> Path:
         """Where a process's output goes; a log that has grown large begins anew, the old one is kept."""

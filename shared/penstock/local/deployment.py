@@ -151,6 +151,7 @@ class Deployment:
         env = {
             **checkout_settings(),
             "PENSTOCK_ROOT": self._options.root,
+            **self._token_key(),
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
@@ -160,6 +161,15 @@ class Deployment:
         child = Child(name, command, self._data.log(name), env, on_end=self._ended)
         self._services[name] = child
         await child.start()
+
+    def _token_key(self) -> dict[str, str]:
+        """Tokens are signed with this deployment's own key, unless the environment gives one."""
+        if any(os.environ.get(name) for name in ("PENSTOCK_TOKEN_KEY", "PENSTOCK_TOKEN_KEY_FILE")):
+            return {}
+        try:
+            return {"PENSTOCK_TOKEN_KEY_FILE": str(self._data.token_key())}
+        except OSError as error:
+            raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
 
     def _ready_file(self, name: str) -> Path:
         return self._data.run / f"{name}.json"

@@ -81,7 +81,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     except asyncio.CancelledError:
         log.info("stopped before it was ready")
         return 0
-    except (PenstockError, DeploymentError, LibraryError, OSError, NatsError) as error:
+    except (PenstockError, DeploymentError, LibraryError, SettingsError, OSError, NatsError) as error:
         log.error("cannot start", reason=str(error) or repr(error))
         return 1
     except Exception:

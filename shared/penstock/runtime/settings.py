@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -21,6 +22,10 @@ NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
 """Read by the runtime too, but set by a supervisor for one start, not by people."""
 SECRET: Final = {"secret": True}
 """Marks a field that may hold credentials: it is only ever shown redacted."""
+HIDDEN: Final = {"secret": True, "hidden": True}
+"""Marks a field that is never shown."""
+KEY_CHARS: Final = 32
+"""The least length of a signing key: 128 bits, where each character has but four."""
 
 
 def redact(text: str) -> str:
@@ -90,6 +95,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             " 0: each report makes one",
         ),
     ] = 1000
+    token_key: Annotated[
+        str | None,
+        Meta(
+            description="what waitpoints' tokens are signed with, 32 characters or more, the same for every"
+            " signal-router; not needed with PENSTOCK_DEV",
+            extra=HIDDEN,
+        ),
+    ] = None
+    token_key_file: Annotated[str | None, Meta(description="path of a file that holds it instead")] = None
     stream_replicas: Annotated[
         int, Meta(ge=1, le=5, description="copies of each JetStream stream: 1 on one node, 3 on a cluster")
     ] = 1
@@ -157,16 +171,44 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def shown(self) -> dict[str, Any]:
         """All fields, fit for logs: without secrets."""
-        return {
-            field.name: redact(getattr(self, field.name)) if field.secret else getattr(self, field.name)
-            for field in FIELDS
-        }
+        return {field.name: _shown(field, getattr(self, field.name)) for field in FIELDS}
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
 
     def __rich_repr__(self) -> Any:
         yield from self.shown().items()
+
+    def signing_key(self) -> bytes | None:
+        """What tokens are signed with; None in dev mode, where the deployment makes keys of its own.
+
+        Raises SettingsError for a key that is missing, short or unreadable.
+        """
+        key, variable = self.token_key, "PENSTOCK_TOKEN_KEY"
+        if self.token_key_file is not None:
+            variable = "PENSTOCK_TOKEN_KEY_FILE"
+            try:
+                key = Path(self.token_key_file).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{variable}: cannot be read: {error}") from None
+        if key is None:
+            if self.dev:
+                return None
+            raise SettingsError(
+                "PENSTOCK_TOKEN_KEY is not set, nor is PENSTOCK_TOKEN_KEY_FILE: give every signal-router the same"
+                " 32 characters or more, such as `openssl rand -hex 32` makes"
+            )
+        if len(key) < KEY_CHARS:
+            raise SettingsError(
+                f"{variable}: the key has {len(key)} characters; at least {KEY_CHARS} are needed"
+            )
+        return key.encode()
+
+
+def _shown(field: "Field", value: Any) -> Any:
+    if field.hidden:
+        return "***" if value else value
+    return redact(value) if field.secret else value
 
 
 class Field(NamedTuple):
@@ -178,6 +220,9 @@ class Field(NamedTuple):
     default: str
     description: str
     secret: bool
+    """It may hold a login: shown without it."""
+    hidden: bool = False
+    """It is never shown."""
 
 
 def _fields() -> tuple[Field, ...]:
@@ -195,6 +240,7 @@ def _fields() -> tuple[Field, ...]:
                 default=default,
                 description=meta.description or "",
                 secret=bool((meta.extra or {}).get("secret")),
+                hidden=bool((meta.extra or {}).get("hidden")),
             )
         )
     return tuple(rows)
