@@ -226,6 +226,49 @@ async def test_a_mirrored_flow(client: Client) -> None:
     assert steps == [("compile", "succeeded"), ("link", "succeeded")]
 
 
+async def test_who_suspends_can_hand_the_token_on(client: Client, worker: Worker) -> None:
+    tokens: asyncio.Queue[str | None] = asyncio.Queue()
+
+    @worker.handler("ask")
+    async def ask(task: Task) -> Any:
+        if task.resumed:
+            return [signal.payload for signal in await task.resumed_by()]
+        raise Suspend("approved", on_suspended=lambda reply: tokens.put(reply.token))
+
+    async with working(worker):
+        run = await client.submit("ask")
+        delivered = await client.signal(await tokens.get() or "", "approved", {"by": "me"})
+        assert delivered.effect == "resumed"
+        assert await run.result(timeout=WAIT_S) == [{"by": "me"}]
+
+
+async def test_operators_and_flows_that_wait_by_the_sdk(client: Client, worker: Worker) -> None:
+    @worker.handler("ask")
+    async def ask(task: Task) -> Any:
+        if task.resumed:
+            return len(await task.resumed_by())
+        raise Suspend("approved")
+
+    async with working(worker):
+        run = await client.submit("ask")
+        while await run.status() != "suspended":
+            await run.get()
+        [waitpoint] = [each async for each in client.waitpoints.list(execution_id=run.execution_id)]
+        assert (waitpoint.status, waitpoint.missing) == ("active", ["a signal 'approved'"])
+        assert (await client.send_signal(run.execution_id, "approved")).effect == "resumed"
+        assert await run.result(timeout=WAIT_S) == 1
+    flow = await client.flows.create("g", members=[{"key": "a", "kind": "k"}])
+    await flow.start()
+    assert (await flow.wait_for_event("ci.build", "7")).status == "waiting"
+    await client.publish_event("ci.build", "7", {"ok": True})
+    while (found := await flow.get()).status != "running":
+        pass
+    assert msgspec.json.decode(found.state) == {"event": {"ok": True}}
+    assert (await flow.wait_for_resume()).status == "waiting"
+    assert (await flow.resume({"on": 1})).status == "running"
+    assert (await flow.wait_until(1)).status == "running"
+
+
 async def test_sigterm_drains_a_worker_process(client: Client, penstock: RunningPenstock) -> None:
     program = f"""
 import asyncio

@@ -1,11 +1,12 @@
 """What a handler may raise, and what the SDK raises to a handler."""
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final, Literal
 
 from penstock.errors import PenstockError
-from penstock.messages.signals import Condition, WaitpointCreated
+from penstock.messages.signals import Condition, Suspended, WaitpointCreated
 
 TimeoutBehavior = Literal["fail", "cancel", "resume", "escalate"]
 Duration = float | timedelta
@@ -46,8 +47,17 @@ class Suspend(Exception):
 
     When the condition is met the handler runs again from its start, with `task.resumed` true and the
     signals in `await task.resumed_by()`. `condition`: a signal name (`"approved"`), a prefix
-    (`"review.*"`), the contract's dict, or a `Condition`; None is any signal. `waitpoint`: one that
-    `task.create_waitpoint` made, so that its token could be handed out first.
+    (`"review.*"`), the contract's dict, or a `Condition`; None is any signal.
+
+    Somebody has to learn the token that signals need. Either make the waitpoint first and hand its token on, which is
+    safe when the worker dies at any moment, for the same key again gives the same waitpoint::
+
+        waitpoint = await task.create_waitpoint("approval")
+        await mail(link_with(waitpoint.token))
+        raise Suspend("approved", waitpoint=waitpoint)
+
+    Or give `on_suspended`, which gets the reply, with `token` and `waitpoint_id`, once the execution is suspended (a
+    worker that dies just then never calls it). Operators need no token: `client.send_signal`, `penstock send`.
     """
 
     def __init__(
@@ -58,8 +68,10 @@ class Suspend(Exception):
         timeout: Duration | None = None,
         timeout_behavior: TimeoutBehavior = "fail",
         waitpoint: WaitpointCreated | str | None = None,
+        on_suspended: "Callable[[Suspended], Awaitable[object] | object] | None" = None,
     ) -> None:
         super().__init__(reason_code)
+        self.on_suspended = on_suspended
         self.condition, self.reason_code = condition, reason_code
         self.timeout, self.waitpoint = timeout, waitpoint
         self.timeout_behavior: TimeoutBehavior = timeout_behavior

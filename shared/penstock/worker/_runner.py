@@ -1,6 +1,7 @@
 """Runs handlers, each in a slot, and turns what they return or raise into an outcome."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any, Final
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
+from penstock.messages.signals import Suspended
 from penstock.worker._errors import (
     Fail,
     PossiblySucceeded,
@@ -98,6 +100,17 @@ class Runner:
             if lease.runner is not None:
                 self.running.discard(lease.runner)
 
+    async def _tell(
+        self, callback: Callable[[Suspended], Awaitable[object] | object], reply: Suspended, task: Task
+    ) -> None:
+        """The handler's word about its suspension, which stands whatever becomes of this."""
+        try:
+            told = callback(reply)
+            if inspect.isawaitable(told):
+                await told
+        except Exception:
+            log.exception("%s %s: on_suspended failed", task.kind, task.execution_id)
+
     async def _handle(self, task: Task, lease: Lease) -> Outcome:
         """Run the handler (again, when what it would wait for is there already)."""
         handler = self._handlers.get(task.kind)
@@ -123,6 +136,8 @@ class Runner:
                     )
                 except Exception as error:
                     return self._failed(task, lease, error)
+                if reply.outcome == "suspended" and wait.on_suspended is not None:
+                    await self._tell(wait.on_suspended, reply, task)
                 if reply.outcome != "already_satisfied":
                     return None
             except (
