@@ -99,9 +99,13 @@ class StateDump:
             at = w.get("expires_at") if w["state"] == "pending" else w.get("retire_at")
             if at is not None:
                 expected["due:signal_router:w"][waitpoint_id] = at
+            if "execution_id" in w:
+                status = {"pending": "pending", "open": "active"}.get(w["state"], "closed")
+                expected[f"wx:{w['execution_id']}"][waitpoint_id] = 0.0
+                expected[f"ws:{w.get('namespace', 'default')}|{status}"][waitpoint_id] = 0.0
         if self.executions:
             expected["all"] = dict.fromkeys(self.executions, 0.0)
-        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:")
+        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ws:", "wx:", "ch:")
         assert actual == dict(expected), "indexes disagree with records"
 
     def _sets(self, *prefixes: str) -> Sets:
