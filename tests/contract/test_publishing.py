@@ -1,16 +1,15 @@
 """What people publish without our SDK: the programs of docs/publishing.md, as they stand."""
 
 import asyncio
+import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import publish
+from node import node_folder
 from running_penstock import RunningPenstock, fence
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 async def waiting(penstock: RunningPenstock) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -25,42 +24,17 @@ async def by_python(penstock: RunningPenstock, *args: str) -> None:
 
 
 async def by_javascript(penstock: RunningPenstock, *args: str) -> None:
-    folder = await modules()
+    folder = await node_folder()
     node = await asyncio.create_subprocess_exec(
-        shutil.which("node") or "",
+        "node",
         str(folder / "publish.mjs"),
         penstock.settings.nats_url,
         *args,
-        env={"PENSTOCK_ROOT": penstock.root},
+        env={**os.environ, "PENSTOCK_ROOT": penstock.root},
         stderr=asyncio.subprocess.PIPE,
     )
     _, err = await node.communicate()
     assert node.returncode == 0, err.decode()
-
-
-_installed: list[Path] = []
-
-
-async def modules() -> Path:
-    """A folder with the program and its packages; skips where npm cannot get them."""
-    if not _installed:
-        import tempfile
-
-        folder = Path(tempfile.mkdtemp(prefix="penstock-js-"))
-        shutil.copy(EXAMPLES / "publish.mjs", folder)
-        npm = await asyncio.create_subprocess_exec(
-            shutil.which("npm") or "",
-            "install",
-            "--silent",
-            "@nats-io/transport-node",
-            "@nats-io/jetstream",
-            cwd=folder,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        if await npm.wait():
-            pytest.skip("npm cannot install the packages of nats.js here")
-        _installed.append(folder)
-    return _installed[0]
 
 
 @pytest.fixture(params=["python", "javascript"])
