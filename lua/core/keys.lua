@@ -80,8 +80,8 @@ function Keys.events(topic, correlation_id) return Call.root .. ':ev:' .. topic 
 
 function Keys.flows(status) return Call.root .. ':fs:' .. status end
 function Keys.flows_of(owner, status) return Call.root .. ':fb:' .. owner .. ':' .. status end
--- Mirror rules: their names, how often they changed, and the flow of a rule's key.
-function Keys.rules() return Call.root .. ':rules' end
+-- Mirror rules and triggers: their names, how often they changed, and the flow of a rule's key.
+function Keys.rules(kind) return Call.root .. ':' .. kind .. 's' end
 function Keys.rules_version() return Call.root .. ':rules-version' end
 function Keys.rule_flow(rule, key) return Call.root .. ':rf:' .. rule .. '|' .. key end
 

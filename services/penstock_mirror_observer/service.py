@@ -7,7 +7,8 @@ from penstock.runtime import Context, Service
 from penstock_mirror_observer.flows import Flows
 from penstock_mirror_observer.observations import Observations
 from penstock_mirror_observer.rules.following import Following
-from penstock_mirror_observer.rules.verbs import Rules
+from penstock_mirror_observer.rules.trigger_verbs import Triggers
+from penstock_mirror_observer.rules.verbs import Rules, Subjects
 from penstock_mirror_observer.steps import Steps
 
 
@@ -17,7 +18,9 @@ def build(context: Context) -> Service:
     observations = Observations(
         context.machine, root=context.settings.root, max_payload_bytes=context.settings.max_payload_bytes
     )
-    rules = Rules(context.machine, context.js, context.settings.root)
+    subjects = Subjects(context.js, context.settings.root)
+    rules = Rules(context.machine, subjects)
+    triggers = Triggers(context.machine, subjects)
     following = Following(context.machine, context.nats, context.settings.root, context.log)
     context.listen("rules", following.changed)
     return Service(
@@ -31,6 +34,11 @@ def build(context: Context) -> Service:
             verbs.MIRROR_RULE_LIST: rules.list,
             verbs.MIRROR_RULE_DELETE: rules.delete,
             verbs.MIRROR_RULE_TEST: rules.test,
+            verbs.TRIGGER_PUT: triggers.put,
+            verbs.TRIGGER_GET: triggers.get,
+            verbs.TRIGGER_LIST: triggers.list,
+            verbs.TRIGGER_DELETE: triggers.delete,
+            verbs.TRIGGER_TEST: triggers.test,
         },
         # A flow that ends with its last known step must know of the steps that were announced before.
         consumers=[

@@ -19,6 +19,7 @@ from penstock.messages import limits as li
 from penstock.messages import mirror_rules as mr
 from penstock.messages import schedules as sc
 from penstock.messages import signals as s
+from penstock.messages import triggers as tr
 from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
 
@@ -154,6 +155,12 @@ MIRROR_RULE_GET = Verb("mirror_rule.get", MIRROR_OBSERVER, mr.MirrorRuleGet, mr.
 MIRROR_RULE_LIST = Verb("mirror_rule.list", MIRROR_OBSERVER, mr.MirrorRuleList, Page[mr.MirrorRule])
 MIRROR_RULE_DELETE = Verb("mirror_rule.delete", MIRROR_OBSERVER, mr.MirrorRuleGet, mr.MirrorRule)
 MIRROR_RULE_TEST = Verb("mirror_rule.test", MIRROR_OBSERVER, mr.MirrorRuleTest, mr.MirrorRuleTested)
+
+TRIGGER_PUT = Verb("trigger.put", MIRROR_OBSERVER, tr.TriggerPut, tr.Trigger)
+TRIGGER_GET = Verb("trigger.get", MIRROR_OBSERVER, tr.TriggerGet, tr.Trigger)
+TRIGGER_LIST = Verb("trigger.list", MIRROR_OBSERVER, tr.TriggerList, Page[tr.Trigger])
+TRIGGER_DELETE = Verb("trigger.delete", MIRROR_OBSERVER, tr.TriggerGet, tr.Trigger)
+TRIGGER_TEST = Verb("trigger.test", MIRROR_OBSERVER, tr.TriggerTest, tr.TriggerTested)
 
 EXECUTION_CANCEL = Verb("execution.cancel", CANCEL_RECONCILER, ca.ExecutionCancel, StateReply, True)
 FLOW_REQUEST_CANCEL = Verb("flow.request_cancel", CANCEL_RECONCILER, ca.FlowRequestCancel, f.Flow)

@@ -1,5 +1,5 @@
 -- The mirror-observer's ops about rules, in partition 0, and about the flows of their keys, in the partition of each. What a
--- rule says, Python knows: here it is JSON text.
+-- rule says, Python knows: here it is JSON text. kind: rule (a mirror rule) or trigger.
 --
 -- A rule: body (JSON text), revision, seen, applied, dropped, last_error, last_at, told_at (when a drop was told of last), seq.
 --
@@ -9,7 +9,10 @@ local ops = Ops.mirror_observer
 local MOST = 500        -- rules: each observer keeps all of them
 local TELL_MS = 10000   -- between two events about messages that a rule dropped
 
-Records.define('rule', function() return { [Keys.rules()] = 0 } end)
+local ENTITY = { rule = 'mirror_rule', trigger = 'trigger' }
+
+Records.define('rule', function() return { [Keys.rules('rule')] = 0 } end)
+Records.define('trigger', function() return { [Keys.rules('trigger')] = 0 } end)
 
 local function view(r)
   return {
@@ -18,10 +21,10 @@ local function view(r)
   }
 end
 
--- Errors: mirror_rule_not_found.
-local function read(name)
-  local r = Records.read('rule', name)
-  if not r then Errors.raise('mirror_rule_not_found', { name = name }) end
+-- Errors: mirror_rule_not_found, trigger_not_found.
+local function read(kind, name)
+  local r = Records.read(kind, name)
+  if not r then Errors.raise(ENTITY[kind] .. '_not_found', { name = name }) end
   return r
 end
 
@@ -31,39 +34,39 @@ local function changed()
   Call.hints.rules = 1
 end
 
--- rule_put: args: name, body. reply: the rule. errors: invalid_request (there are too many). events: mirror_rule put.
+-- rule_put: args: kind, name, body. reply: the rule. errors: invalid_request (there are too many). events: put.
 function ops.rule_put(a)
-  local r = Records.edit('rule', a.name)
+  local r = Records.edit(a.kind, a.name)
   if not r then
-    if redis.call('ZCARD', Keys.rules()) >= MOST then Errors.invalid('name', 'there are ' .. MOST .. ' rules already') end
-    r = Records.create('rule', a.name, { revision = 0, seen = 0, applied = 0, dropped = 0 })
+    if redis.call('ZCARD', Keys.rules(a.kind)) >= MOST then Errors.invalid('name', 'there are ' .. MOST .. ' of them already') end
+    r = Records.create(a.kind, a.name, { revision = 0, seen = 0, applied = 0, dropped = 0 })
   end
   r.body, r.revision, r.last_error = a.body, r.revision + 1, nil
-  Events.emit('mirror_rule', r, 'put', { data = { revision = r.revision } })
+  Events.emit(ENTITY[a.kind], r, 'put', { data = { revision = r.revision } })
   changed()
   return view(r)
 end
 
--- rule_get: args: name. reply: the rule. errors: mirror_rule_not_found.
-function ops.rule_get(a) return view(read(a.name)) end
+-- rule_get: args: kind, name. reply: the rule. errors: mirror_rule_not_found, trigger_not_found.
+function ops.rule_get(a) return view(read(a.kind, a.name)) end
 
--- rule_list: in the order of their names. args: cursor (a name), limit. reply: {items, cursor}.
+-- rule_list: in the order of their names. args: kind, cursor (a name), limit. reply: {items, cursor}.
 function ops.rule_list(a)
   Records.settle()
   local from = a.cursor and '(' .. a.cursor or '-'
-  local names = redis.call('ZRANGE', Keys.rules(), from, '+', 'BYLEX', 'LIMIT', 0, a.limit)
+  local names = redis.call('ZRANGE', Keys.rules(a.kind), from, '+', 'BYLEX', 'LIMIT', 0, a.limit)
   local items = {}
-  for i, name in ipairs(names) do items[i] = view(Records.read('rule', name)) end
+  for i, name in ipairs(names) do items[i] = view(Records.read(a.kind, name)) end
   return { items = items, cursor = #names == a.limit and names[#names] or nil }
 end
 
--- rule_delete: args: name. reply: the rule as it was. errors: mirror_rule_not_found. events: mirror_rule deleted.
+-- rule_delete: args: kind, name. reply: the rule as it was. errors: mirror_rule_not_found, trigger_not_found. events: deleted.
 function ops.rule_delete(a)
-  read(a.name)
-  local r = Records.edit('rule', a.name)
+  read(a.kind, a.name)
+  local r = Records.edit(a.kind, a.name)
   local was = view(r)
-  Events.emit('mirror_rule', r, 'deleted', {})
-  Records.delete('rule', a.name)
+  Events.emit(ENTITY[a.kind], r, 'deleted', {})
+  Records.delete(a.kind, a.name)
   changed()
   return was
 end
@@ -71,17 +74,17 @@ end
 -- rules_version: how often rules have changed. args: none. reply: {version}.
 function ops.rules_version() return { version = tonumber(redis.call('GET', Keys.rules_version()) or 0) } end
 
--- rule_count: what an observer has done by a rule since it told last. args: name, seen, applied, dropped, last_error.
--- events: mirror_rule dropped, at most one in ten seconds.
+-- rule_count: what an observer has done by a rule since it told last. args: kind, name, seen, applied, dropped, last_error.
+-- events: dropped, at most one in ten seconds.
 function ops.rule_count(a)
-  local r = Records.edit('rule', a.name)
+  local r = Records.edit(a.kind, a.name)
   if not r then return end
   r.seen, r.applied, r.dropped = r.seen + a.seen, r.applied + a.applied, r.dropped + a.dropped
   r.last_at = Call.now
   if a.last_error then r.last_error = a.last_error end
   if a.dropped > 0 and (not r.told_at or Call.now - r.told_at >= TELL_MS) then
     r.told_at = Call.now
-    Events.emit('mirror_rule', r, 'dropped', { reason = a.last_error, data = { dropped = r.dropped } })
+    Events.emit(ENTITY[a.kind], r, 'dropped', { reason = a.last_error, data = { dropped = r.dropped } })
   end
 end
 

@@ -1,1 +1,1 @@
-"""Mirror rules: what other systems publish becomes observations."""
+"""Mirror rules and triggers: what other systems publish becomes observations, or starts work."""

@@ -60,14 +60,15 @@ def compiled(source: Source, path: str) -> Read:
         name = source.header.lower()
         return lambda message: message.headers.get(name)
     if source.jmespath is not None:
-        return _expression(source.jmespath, f"{path}.jmespath")
+        return expression(source.jmespath, f"{path}.jmespath")
     const = source.const
     return lambda _message: const
 
 
-def _expression(text: str, path: str) -> Read:
+def expression(text: str, path: str) -> Read:
+    """A function from a message to what a JMESPath expression finds. Raises PenstockError("invalid_request")."""
     try:
-        expression: Any = cast("Any", jmespath).compile(text)
+        found: Any = cast("Any", jmespath).compile(text)
     except ParseError as error:
         position = cast("Any", error).lex_position
         raise invalid(path, f"does not parse at position {position}: {text!r}") from None
@@ -76,7 +77,7 @@ def _expression(text: str, path: str) -> Read:
 
     def read(message: Message) -> Any:
         try:
-            return expression.search(message.json)
+            return found.search(message.json)
         except JMESPathError:  # a function that this value does not fit
             return None
 

@@ -1,4 +1,4 @@
-"""mirror_rule.put, .get, .list, .delete and .test."""
+"""mirror_rule.put, .get, .list, .delete and .test; the same of triggers."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -27,33 +27,26 @@ RULES_AT: Final = 0
 """The partition that keeps the rules."""
 
 
-class Rules:
-    """Handlers about rules; their verbs take no batches."""
+class Subjects:
+    """Which subjects and streams may be followed."""
 
-    def __init__(self, machine: Machine, js: JetStreamContext, root: str) -> None:
-        self._machine = machine
+    def __init__(self, js: JetStreamContext, root: str) -> None:
         self._js = js
         self._root = root
 
-    async def put(self, call: Call[MirrorRulePut]) -> Sequence[Any]:
-        item = call.items[0]
-        self._check(item)
-        if item.stream is not None:
-            await self._check_stream(item.stream)
-        body = msgspec.json.encode(item).decode()
-        return [_shown(await self._machine.run(ops.RulePut(name=item.name, body=body), at=RULES_AT))]
-
-    def _check(self, item: MirrorRulePut) -> None:
-        first = item.subject.split(".")[0]
-        if first in (self._root, "*", ">"):
+    def check(self, subject: str) -> None:
+        """Raises PenstockError("invalid_request") for a subject that meets Penstock's own, or is none."""
+        if subject.split(".")[0] in (self._root, "*", ">"):
             raise invalid(
                 "subject", f"meets Penstock's own subjects ({self._root}.>): begin with another token"
             )
-        if ">" in item.subject.removesuffix(".>"):
+        if ">" in subject.removesuffix(".>"):
             raise invalid("subject", "`>` may only be its last token")
-        Rule(item)
 
-    async def _check_stream(self, stream: str) -> None:
+    async def check_stream(self, stream: str | None) -> None:
+        """Raises PenstockError: `invalid_request` for a stream that is not there, `timeout`."""
+        if stream is None:
+            return
         if stream.startswith(f"{self._root.upper()}_"):
             raise invalid("stream", "is one of Penstock's own")
         try:
@@ -63,15 +56,34 @@ class Rules:
         except (NatsError, TimeoutError) as error:
             raise make("timeout", f"JetStream does not answer ({type(error).__name__}); try again") from None
 
+
+class Rules:
+    """Handlers about mirror rules; their verbs take no batches."""
+
+    def __init__(self, machine: Machine, subjects: Subjects) -> None:
+        self._machine = machine
+        self._subjects = subjects
+
+    async def put(self, call: Call[MirrorRulePut]) -> Sequence[Any]:
+        item = call.items[0]
+        self._check(item)
+        await self._subjects.check_stream(item.stream)
+        put = ops.RulePut(kind="rule", name=item.name, body=msgspec.json.encode(item).decode())
+        return [_shown(await self._machine.run(put, at=RULES_AT))]
+
+    def _check(self, item: MirrorRulePut) -> None:
+        self._subjects.check(item.subject)
+        Rule(item)
+
     async def get(self, call: Call[MirrorRuleGet]) -> Sequence[Any]:
-        return [_shown(await self._machine.run(ops.RuleGet.of(call.items[0]), at=RULES_AT))]
+        return [_shown(await self._machine.run(ops.RuleGet.of(call.items[0], kind="rule"), at=RULES_AT))]
 
     async def list(self, call: Call[MirrorRuleList]) -> Sequence[Any]:
-        page = await self._machine.run(ops.RuleList.of(call.items[0]), at=RULES_AT)
+        page = await self._machine.run(ops.RuleList.of(call.items[0], kind="rule"), at=RULES_AT)
         return [{"items": [_shown(each) for each in page.items], "cursor": page.cursor}]
 
     async def delete(self, call: Call[MirrorRuleGet]) -> Sequence[Any]:
-        return [_shown(await self._machine.run(ops.RuleDelete.of(call.items[0]), at=RULES_AT))]
+        return [_shown(await self._machine.run(ops.RuleDelete.of(call.items[0], kind="rule"), at=RULES_AT))]
 
     async def test(self, call: Call[MirrorRuleTest]) -> Sequence[Any]:
         item = call.items[0]

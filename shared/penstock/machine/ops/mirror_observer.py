@@ -100,19 +100,22 @@ class RuleKept(Struct, kw_only=True):
 
 @op("mirror_observer")
 class RulePut(Op[RuleKept], kw_only=True):
-    """In partition 0, as everything about rules but their flows."""
+    """In partition 0, as everything about rules but their flows. kind: rule or trigger."""
 
+    kind: str
     name: str
     body: str
 
 
 @op("mirror_observer")
 class RuleGet(Op[RuleKept], kw_only=True):
+    kind: str
     name: str
 
 
 @op("mirror_observer", weight=PAGE)
 class RuleList(Op[Slice[RuleKept]], kw_only=True):
+    kind: str
     cursor: str | None = None
     limit: int
 
@@ -121,6 +124,7 @@ class RuleList(Op[Slice[RuleKept]], kw_only=True):
 class RuleDelete(Op[RuleKept], kw_only=True):
     """Answers the rule as it was."""
 
+    kind: str
     name: str
 
 
@@ -137,6 +141,7 @@ class RulesVersion(Op[Version], kw_only=True):
 class RuleCount(Op[None], kw_only=True):
     """What an observer has done by a rule since it told last."""
 
+    kind: str
     name: str
     seen: int
     applied: int

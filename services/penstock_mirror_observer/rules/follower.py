@@ -1,0 +1,131 @@
+"""One rule at work: where its messages come from, and what is counted of them. What is done with them, its kind knows.
+
+Instances share the messages of a rule: a queue group on core NATS (best effort), a durable of its own on a stream.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from penstock.bus.consumer import ACK, Consumer, Outcome, Retry
+from penstock.bus.endpoints import unsubscribe
+from penstock.bus.published import read as read_published
+from penstock.errors import PenstockError
+from penstock.ids import uuid7
+from penstock.machine.ops import mirror_observer as ops
+from penstock_mirror_observer.rules.sources import Message
+
+PENDING: Final = 65_536
+"""Messages of a rule on core NATS that may wait here; past that some are lost, as core NATS does."""
+BATCH: Final = 256
+
+
+class Incoming(NamedTuple):
+    """A message that a rule is to read. published_at: microseconds by JetStream's clock; None on core NATS."""
+
+    message: Message
+    message_id: str
+    published_at: int | None
+
+
+class Follower(ABC):
+    """A mirror rule or a trigger, from `start` to `stop`. kind: rule or trigger."""
+
+    kind: str
+
+    def __init__(self, name: str, subject: str, stream: str | None, revision: int) -> None:
+        self.name = name
+        self.revision = revision
+        self._subject = subject
+        self._stream = stream
+        self.seen = self.applied = self.dropped = 0
+        self.last_error: str | None = None
+        self._subscription: Subscription | None = None
+        self._consumer: Consumer | None = None
+        self._waiting: list[Incoming] = []
+        self._working: asyncio.Task[None] | None = None
+
+    # -- where messages come from -----------------------------------------------------------------
+
+    async def start(self, nats: Client, root: str) -> None:
+        name = f"{root}-{self.kind}-{self.name}"
+        self._nats = nats
+        if self._stream is None:
+            self._subscription = await nats.subscribe(
+                self._subject, queue=name, cb=self._arrived, pending_msgs_limit=PENDING
+            )
+        else:
+            # Another subject is another durable: it begins where the stream does.
+            part = hashlib.blake2b(self._subject.encode(), digest_size=4).hexdigest()
+            self._consumer = Consumer(self._stream, f"{name}-{part}", self._handle, subject=self._subject)
+            await self._consumer.start(nats, root)
+
+    async def stop(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError):
+                await unsubscribe(self._nats, [self._subscription])
+        if self._working is not None:
+            await self._working
+
+    async def _arrived(self, msg: Msg) -> None:
+        message = Message(msg.subject, dict(msg.headers or {}), msg.data)
+        message_id = message.headers.get("nats-msg-id") or uuid7()
+        self._waiting.append(Incoming(message, message_id, None))
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        """Applies what has gathered, batch by batch."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                try:
+                    await self.apply(batch)
+                except PenstockError as error:
+                    self.drop(str(error), len(batch))
+        finally:
+            self._working = None
+
+    async def _handle(self, messages: list[Msg]) -> Sequence[Outcome]:
+        incoming: list[Incoming] = []
+        for msg in messages:
+            published = read_published(msg, "")
+            message = Message(msg.subject, dict(msg.headers or {}), msg.data)
+            incoming.append(Incoming(message, published.message_id, published.published_at))
+        return [ACK if done else Retry() for done in await self.apply(incoming)]
+
+    # -- what becomes of them ---------------------------------------------------------------------
+
+    @abstractmethod
+    async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
+        """Whether each is dealt with; what is not is to come again."""
+
+    def drop(self, why: str, count: int = 1) -> None:
+        self.dropped += count
+        self.last_error = why[:512]
+
+    def counted(self) -> ops.RuleCount | None:
+        """What was done since this was asked last; None for nothing."""
+        if not (self.seen or self.applied or self.dropped):
+            return None
+        count = ops.RuleCount(
+            kind=self.kind,
+            name=self.name,
+            seen=self.seen,
+            applied=self.applied,
+            dropped=self.dropped,
+            last_error=self.last_error,
+        )
+        self.seen = self.applied = self.dropped = 0
+        self.last_error = None
+        return count

@@ -1,0 +1,108 @@
+"""What a mirror rule does with messages: each becomes an observation of a step."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from penstock.errors import PenstockError
+from penstock.ids import partition_for, partition_of
+from penstock.machine import Machine, Op
+from penstock.machine.ops import mirror_observer as ops
+from penstock_mirror_observer.rules.follower import Follower, Incoming
+from penstock_mirror_observer.rules.rule import Observed, Rule
+
+KNOWN: Final = 50_000
+"""Keys whose flows are kept in memory."""
+
+
+class Mirroring(Follower):
+    """A mirror rule at work. A step remembers its messages, so each is applied once."""
+
+    kind = "rule"
+
+    def __init__(self, machine: Machine, rule: Rule) -> None:
+        super().__init__(rule.name, rule.subject, rule.stream, rule.revision)
+        self.rule = rule
+        self._machine = machine
+        self._flows: dict[str, str] = {}
+
+    async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
+        """Whether each is dealt with; what is not is to come again: Valkey is away."""
+        self.seen += len(batch)
+        read = [self.rule.read(each.message) for each in batch]
+        flows = await self._find([each.key for each in read if isinstance(each, Observed) and each.key])
+        observations: list[tuple[int, Op[Any]]] = []
+        done = [True] * len(batch)
+        for place, (incoming, observed) in enumerate(zip(batch, read, strict=True)):
+            if isinstance(observed, str):
+                self.drop(observed)
+                continue
+            flow_id = observed.flow_id if observed.key is None else flows.get(observed.key)
+            if isinstance(flow_id, PenstockError):
+                done[place] = not flow_id.retryable
+                if done[place]:
+                    self.drop(str(flow_id))
+            elif flow_id is None:
+                self.drop(f"flow.key: no flow has {observed.key!r}, and the rule makes none")
+            elif partition_of(flow_id) >= self._machine.partitions:
+                self.drop(f"flow.id: there is no flow {flow_id!r}")
+            else:
+                observations.append((place, _apply(flow_id, incoming, observed)))
+        answers = await self._machine.run_many([op for _, op in observations])
+        for (place, _), answer in zip(observations, answers, strict=True):
+            if not isinstance(answer, PenstockError):
+                self.applied += 1
+            elif answer.retryable:
+                done[place] = False
+            else:
+                self.drop(f"{answer.code}: {answer.message}")
+                self._flows.clear()  # a flow may have left
+        self.seen -= done.count(False)
+        return done
+
+    async def _find(self, keys: Sequence[str]) -> dict[str, str | PenstockError | None]:
+        """The flows of these keys, made where the rule says so."""
+        found: dict[str, str | PenstockError | None] = {}
+        missing: list[str] = []
+        for key in dict.fromkeys(keys):
+            if (known := self._flows.get(key)) is not None:
+                found[key] = known
+            else:
+                missing.append(key)
+        replies = await self._machine.run_many([self._flow_of(key) for key in missing])
+        for key, reply in zip(missing, replies, strict=True):
+            if isinstance(reply, PenstockError) or reply is None:
+                found[key] = reply
+            else:
+                found[key] = self._flows[key] = reply.flow_id
+        while len(self._flows) > KNOWN:
+            del self._flows[next(iter(self._flows))]
+        return found
+
+    def _flow_of(self, key: str) -> ops.RuleFlow:
+        partition = partition_for(f"rule:{self.rule.name}:{key}", self._machine.partitions)
+        create = self.rule.create
+        new = None
+        if create is not None:
+            new = ops.NewFlow(
+                controller_id=create.controller_id,
+                owner=create.owner,
+                goal=create.goal.replace("{key}", key),
+                namespace=create.namespace,
+                completion=create.completion,
+                completion_task=create.completion_task,
+            )
+        return ops.RuleFlow(rule=self.rule.name, key=key, id=self._machine.new_id(partition), create=new)
+
+
+def _apply(flow_id: str, incoming: Incoming, observed: Observed) -> ops.Apply:
+    return ops.Apply(
+        flow_id=flow_id,
+        run_id=observed.run_id,
+        task=observed.task,
+        status=observed.status,
+        result=observed.result,
+        observed_at=observed.observed_at,
+        child_session_key=observed.child_session_key,
+        message_id=incoming.message_id,
+        published_at=incoming.published_at if observed.observed_at is None else None,
+    )

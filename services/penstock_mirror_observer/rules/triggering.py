@@ -1,0 +1,60 @@
+"""What a trigger does with messages: each creates an execution, or a flow that is started."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock import verbs
+from penstock.bus.payloads import raw_of
+from penstock.bus.requester import Requester
+from penstock.errors import PenstockError
+from penstock.messages.flows import FlowStart
+from penstock_mirror_observer.rules.follower import Follower, Incoming
+from penstock_mirror_observer.rules.trigger import Trigger
+
+_PAYLOADS: Final = ("input", "state")
+TIMEOUT_S: Final = 10.0
+
+
+class Triggering(Follower):
+    """A trigger at work. It asks the scheduler as anybody would; the idempotency key makes repeating harmless."""
+
+    kind = "trigger"
+
+    def __init__(self, requester: Requester, trigger: Trigger) -> None:
+        super().__init__(trigger.name, trigger.subject, trigger.stream, trigger.revision)
+        self.trigger = trigger
+        self._requester = requester
+
+    async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
+        """Whether each is dealt with; what is not is to come again: no scheduler answers."""
+        # Requests of one tick leave as one message.
+        done = await asyncio.gather(*(self._start(each) for each in batch))
+        self.seen += sum(done)
+        return done
+
+    async def _start(self, incoming: Incoming) -> bool:
+        fields = self.trigger.read(incoming.message, incoming.message_id)
+        if isinstance(fields, str):
+            self.drop(fields)
+            return True
+        for name in _PAYLOADS:
+            if name in fields:
+                fields[name] = raw_of(fields[name])
+        try:
+            request = msgspec.convert(fields, self.trigger.verb.request)
+            made: Any = await self._requester.call(self.trigger.verb, request, timeout=TIMEOUT_S)
+            if self.trigger.verb is verbs.FLOW_CREATE and made.status == "created":
+                await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=made.flow_id))
+        except (PenstockError, msgspec.ValidationError) as error:
+            if isinstance(error, PenstockError) and error.retryable:
+                return False
+            if not (
+                isinstance(error, PenstockError) and error.code == "illegal_transition"
+            ):  # it was started before
+                self.drop(str(error))
+                return True
+        self.applied += 1
+        return True
