@@ -65,6 +65,17 @@ async def test_mirror_rules(penstock: RunningPenstock, cli: Cli, tmp_path: Path)
     assert (await cli("mirror", "get", "taskiq")).code == 1
 
 
+async def test_triggers(penstock: RunningPenstock, cli: Cli) -> None:
+    examples = Path(__file__).parents[2] / "examples" / "mirror"
+    trigger, sample = examples / "orders_trigger.json", examples / "sample_order.json"
+    tested = await cli("trigger", "test", str(trigger), "--sample", str(sample))
+    assert tested.out.startswith("execution.create") and '"order.ship"' in tested.out
+    assert "revision 1" in (await cli("trigger", "put", str(trigger))).out
+    assert "shop.order.*" in (await cli("trigger", "list")).out
+    assert "core NATS" in (await cli("trigger", "get", "orders")).out
+    assert "deleted" in (await cli("trigger", "delete", "orders")).out
+
+
 async def test_steering(penstock: RunningPenstock, cli: Cli) -> None:
     later = await penstock.create(run_at=4_000_000_000_000, tags={"a": "1"})
     why = await cli("why", later, "--json")

@@ -27,6 +27,7 @@ from penstock.cli import (
     schedules,
     steering,
     top,
+    trigger,
     watch,
     workers,
 )
@@ -127,6 +128,7 @@ for group in (
     schedules.app,
     lanes.app,
     mirror.app,
+    trigger.app,
     workers.app,
     limits.budget,
     limits.quota,

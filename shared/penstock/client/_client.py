@@ -28,6 +28,7 @@ from penstock.client._publishing import Publisher
 from penstock.client._quotas import Quotas
 from penstock.client._run import Run
 from penstock.client._schedules import Schedules
+from penstock.client._triggers import Triggers
 from penstock.client._waitpoints import Waitpoints
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
@@ -59,7 +60,8 @@ class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
 
     Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`,
-    `waitpoints`, `mirror_rules`, `lanes` and `workers`.
+    `waitpoints`, `mirror_rules`, `triggers`,
+    `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
@@ -78,6 +80,7 @@ class Client:
         self.budgets = Budgets(self._requester)
         self.waitpoints = Waitpoints(self._requester)
         self.mirror_rules = MirrorRules(self._requester)
+        self.triggers = Triggers(self._requester)
         self.lanes = Lanes(self._requester)
         self.workers = Workers(self._requester)
 
