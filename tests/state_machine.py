@@ -80,7 +80,10 @@ class NamedOps:
         if cls is None:  # one that a test has added to the library
             return self.machine.store.submit(partition, _pack([name, args]), 1)
         fields = {field.encode_name for field in msgspec.structs.fields(cls)}
-        given = {name: value for name, value in USUAL.items() if name in fields} | args
+        wanted = {
+            field.encode_name for field in msgspec.structs.fields(cls) if field.default is msgspec.NODEFAULT
+        }
+        given = {name: value for name, value in USUAL.items() if name in wanted} | args
         assert given.keys() <= fields, f"{name} takes no {given.keys() - fields}"
         op = msgspec.convert(given, inside(cls))
         return self.machine.store.submit(partition, op.packed(), op.cost())
