@@ -19,7 +19,7 @@ BYTES: Final = 256 * 1024
 """Bytes of one round of takes, over all partitions."""
 AT_HAND: Final = 4000
 """Events that may wait here; past that nothing is taken."""
-RETRY: Final = 1.0
+RETRY_S: Final = 1.0
 
 
 class _Seen(NamedTuple):
@@ -165,6 +165,6 @@ class Outbox:
         return entries
 
     def _rest(self, partition: int, error: PenstockError) -> None:
-        self._resting[partition] = time.monotonic() + RETRY
+        self._resting[partition] = time.monotonic() + RETRY_S
         if self._complaints.passes():
             self._log.warning("an outbox is out of reach; trying on", partition=partition, error=str(error))

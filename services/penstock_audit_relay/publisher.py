@@ -11,8 +11,8 @@ from nats.aio.subscription import Subscription
 
 from penstock_audit_relay.batch import Batch
 
-ACK_TIMEOUT: Final = 10.0
-WATCH: Final = 0.25
+ACK_TIMEOUT_S: Final = 10.0
+WATCH_S: Final = 0.25
 _WRONG_LAST_SEQUENCE: Final = 10071
 
 
@@ -63,7 +63,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting = (batch, done)
-        self._watch(batch.token, loop.time() + ACK_TIMEOUT, self._nats.stats["reconnects"])
+        self._watch(batch.token, loop.time() + ACK_TIMEOUT_S, self._nats.stats["reconnects"])
         # What `Client.publish` does with one message, for a whole batch: nats-py has no public way to that.
         await self._nats._send_command(batch.wire)  # pyright: ignore[reportPrivateUsage]
         await self._nats._flush_pending()  # pyright: ignore[reportPrivateUsage]
@@ -79,7 +79,7 @@ class Publisher:
         elif loop.time() > deadline:
             self._settle(token, PublishError("the stream did not answer"))
         else:
-            loop.call_later(WATCH, self._watch, token, deadline, reconnects)
+            loop.call_later(WATCH_S, self._watch, token, deadline, reconnects)
 
     async def _heard(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]

@@ -21,11 +21,11 @@ from penstock_audit_relay.position import recover
 from penstock_audit_relay.publisher import NoStream, Publisher, PublishError, Superseded
 
 SMALL: Final = 900
-LINGER: Final = 0.03
+LINGER_S: Final = 0.03
 """Seconds from the first news, or from a batch of fewer than SMALL events, to the next look: more gather, each
 costs less, and the relay keeps out of the way of what is still going on.
 """
-STAND_BY: Final = 0.25
+STAND_BY_S: Final = 0.25
 
 _EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
 """What passes by itself."""
@@ -83,7 +83,7 @@ class Relay:
                 if self._leads() and self._nats.is_connected:
                     await self._try()
                 else:
-                    await asyncio.sleep(STAND_BY)
+                    await asyncio.sleep(STAND_BY_S)
         finally:
             self.active = False
             await self._publisher.stop()
@@ -130,10 +130,10 @@ class Relay:
                 else:
                     self._outbox.confirm(batch.cursor)
                 if batch.events < SMALL:
-                    await asyncio.sleep(LINGER)
+                    await asyncio.sleep(LINGER_S)
             elif not self._outbox.busy:
                 await self._outbox.wait(self._sweep)
-                await asyncio.sleep(LINGER)
+                await asyncio.sleep(LINGER_S)
         if flying is not None:
             await flying[1]
             self._done(flying[0])

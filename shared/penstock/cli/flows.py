@@ -18,7 +18,7 @@ from penstock.states import FlowStatus
 
 app = App(name="flow", help="Create, start, show and cancel flows: graphs of executions.")
 
-LONG: float = 30.0
+LONG_S: float = 30.0
 """Seconds for calls about a whole graph."""
 
 
@@ -43,10 +43,10 @@ async def create(
         raise UsageProblem(f"{file} does not hold a flow: {error}") from None
     request: dict[str, Any] = {"controller_id": "cli", "owner": _owner(), "goal": "", **fields}
     async with shell.client() as client:
-        flow = cast(Flow, await client.call("flow.create", request, timeout=LONG))
+        flow = cast(Flow, await client.call("flow.create", request, timeout=LONG_S))
         if start:
             members = flow.members
-            flow = cast(Flow, await client.call("flow.start", {"flow_id": flow.flow_id}, timeout=LONG))
+            flow = cast(Flow, await client.call("flow.start", {"flow_id": flow.flow_id}, timeout=LONG_S))
             flow.members = members
     emit_json(flow) if shell.json else emit(flow.flow_id)
 
@@ -60,7 +60,7 @@ async def start(flow_id: str, /, *, shell: ShellArgument) -> None:
     flow_id
         Its id, as `penstock flow create` printed it.
     """
-    flow = cast(Flow, await shell.ask("flow.start", {"flow_id": flow_id}, timeout=LONG))
+    flow = cast(Flow, await shell.ask("flow.start", {"flow_id": flow_id}, timeout=LONG_S))
     shell.show(flow, styled(flow.status))
 
 
@@ -86,7 +86,7 @@ async def graph(flow_id: str, /, *, shell: ShellArgument) -> None:
     flow_id
         Which one.
     """
-    graph = cast(Graph, await shell.ask("flow.graph", {"flow_id": flow_id}, timeout=LONG))
+    graph = cast(Graph, await shell.ask("flow.graph", {"flow_id": flow_id}, timeout=LONG_S))
     after: dict[str, list[str]] = {}
     for edge in graph.edges:
         after.setdefault(edge["to"], []).append(edge["from"])
@@ -169,7 +169,7 @@ async def cancel(
         shell.show(flow, f"{styled(flow.status)} [dim](cancel requested)[/]")
         return
     request = {"flow_id": flow_id, "policy": policy, "reason": reason, "wait": wait, "wait_ms": wait_ms}
-    timeout = LONG + (wait_ms / 1000 if wait else 0)
+    timeout = LONG_S + (wait_ms / 1000 if wait else 0)
     reply = cast(FlowCancelled, await shell.ask("flow.cancel", request, timeout=timeout))
     count = len(reply.member_execution_ids)
     shell.show(reply, f"{styled(reply.result)} [dim]{count} member{'' if count == 1 else 's'}[/]")
@@ -193,7 +193,7 @@ async def steps(
         Goes on where an earlier list ended.
     """
     request = {"flow_id": flow_id, "limit": limit, "cursor": cursor}
-    page = cast(Page[Step], await shell.ask("flow.steps", request, timeout=LONG))
+    page = cast(Page[Step], await shell.ask("flow.steps", request, timeout=LONG_S))
     rows = (
         (escape(step.run_id), escape(step.task), styled(step.status), step.runtime, clock(step.updated_at))
         for step in page.items

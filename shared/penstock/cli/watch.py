@@ -21,9 +21,9 @@ from penstock.messages.executions import ExecutionEvent
 from penstock.messages.flows import Flow
 from penstock.states import FLOW_TERMINAL, TERMINAL
 
-LOOK_AGAIN: Final = 0.5
+LOOK_AGAIN_S: Final = 0.5
 """Seconds between looks at the record: progress is no event, and an event may get lost."""
-LAST_FRAMES: Final = 5.0
+LAST_FRAMES_S: Final = 5.0
 """Seconds for the last frames to arrive after the end."""
 
 
@@ -70,7 +70,7 @@ async def _follow_execution(shell: Shell, client: Client, record: Record) -> Rec
                 if record.state in TERMINAL:
                     break
         with contextlib.suppress(errors.PenstockError, TimeoutError):  # without them all else is still true
-            await asyncio.wait_for(frames, LAST_FRAMES)
+            await asyncio.wait_for(frames, LAST_FRAMES_S)
     return record
 
 
@@ -130,7 +130,7 @@ async def _moments(events: EventStream) -> AsyncIterator[AuditEvent | None]:
     while True:
         event: AuditEvent | None = None
         with contextlib.suppress(TimeoutError):
-            event = await events.next(LOOK_AGAIN)
+            event = await events.next(LOOK_AGAIN_S)
         yield event
 
 

@@ -20,13 +20,13 @@ from penstock.runtime.settings import Settings, redact
 from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
-SERVER_PATIENCE: Final = 20.0
+SERVER_PATIENCE_S: Final = 20.0
 """Seconds for a server to answer; a Valkey with a large log file to read says so and takes longer."""
 TRIES: Final = 3
-LOOK: Final = 0.03
-WATCH: Final = 0.2
-SLOW: Final = 10.0
-DRAIN: Final = 15.0
+LOOK_S: Final = 0.03
+WATCH_S: Final = 0.2
+SLOW_S: Final = 10.0
+DRAIN_S: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,18 @@ class Deployment:
                 self._status.good(server.name, f"{server.version:<12} {server.url}")
                 return server.url
             self._servers.remove(child)
-            await child.stop(DRAIN)
+            await child.stop(DRAIN_S)
             if attempt == TRIES:
                 words = "\n  ".join(child.last_words())
                 raise Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
         raise AssertionError("unreachable")
 
     async def _answering(self, server: Server, child: Child) -> bool:
-        deadline = time.monotonic() + SERVER_PATIENCE
+        deadline = time.monotonic() + SERVER_PATIENCE_S
         while child.exit_code is None and time.monotonic() < deadline:
             if await servers.answers(server):
                 return child.exit_code is None
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_S)
         return False
 
     # --- services
@@ -185,7 +185,7 @@ class Deployment:
         }
 
     async def _all_ready(self) -> dict[str, Any]:
-        slow = time.monotonic() + SLOW
+        slow = time.monotonic() + SLOW_S
         while True:
             ready = self._ready_facts()
             waiting = [name for name in self._services if name not in ready]
@@ -194,11 +194,11 @@ class Deployment:
             others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
             self._status.doing(f"waiting for {waiting[0]}{others}")
             if time.monotonic() > slow:
-                slow = time.monotonic() + SLOW * 3
+                slow = time.monotonic() + SLOW_S * 3
                 for name in waiting:
                     said = self._services[name].last_word() or "it has said nothing yet"
                     self._status.bad(name, f"is not ready yet: {said}")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_S)
 
     def _facts(self, ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -216,7 +216,7 @@ class Deployment:
         """Keeps what was published true while processes come and go; what cannot be written now is tried again."""
         complaints = Throttle()
         while True:
-            await asyncio.sleep(WATCH)
+            await asyncio.sleep(WATCH_S)
             ready = self._ready_facts()
             now = self._facts(ready)
             for key in ("metrics_urls", "pids"):  # one that is being restarted keeps its old entry
@@ -275,8 +275,8 @@ class Deployment:
         if self._options.ready_file and self._ready:
             self._options.ready_file.unlink(missing_ok=True)
         self._data.up_file.unlink(missing_ok=True)
-        await asyncio.gather(*(child.stop(DRAIN) for child in self._services.values()))
-        await asyncio.gather(*(child.stop(DRAIN) for child in self._servers))
+        await asyncio.gather(*(child.stop(DRAIN_S) for child in self._services.values()))
+        await asyncio.gather(*(child.stop(DRAIN_S) for child in self._servers))
         with contextlib.suppress(OSError):
             self._status.say("Stopped.")
 

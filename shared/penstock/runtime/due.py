@@ -20,9 +20,9 @@ from penstock.throttle import Throttle
 
 LIMIT: Final = 50
 """Items of one slice: few enough that Valkey is never held for more than 2 ms."""
-GAP: Final = 0.002
+GAP_S: Final = 0.002
 """Seconds between two slices of a partition that were not announced as `more`: they gather meanwhile."""
-EARLY: Final = 0.0005
+EARLY_S: Final = 0.0005
 """Timers have a resolution of a millisecond: one that fires this early is on time."""
 
 
@@ -126,7 +126,7 @@ class DueLoop:
     def _fire(self) -> None:
         """Starts a slice in every owned partition that has something due; sleeps until the next one."""
         self._timer, self._armed_for = None, math.inf
-        now = time.monotonic() + EARLY
+        now = time.monotonic() + EARLY_S
         sweep = now >= self._sweep_at
         if sweep:
             self._sweep_at = now + self._sweep
@@ -149,7 +149,7 @@ class DueLoop:
         try:
             while self._running and await self._slice(number, state):
                 pass  # each slice is a round trip, so requests get through in between
-            state.not_before = time.monotonic() + GAP
+            state.not_before = time.monotonic() + GAP_S
         except Exception as error:
             self._failed(number, state, error)
         finally:

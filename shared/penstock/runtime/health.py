@@ -8,8 +8,8 @@ from nats.aio.client import Client
 
 from penstock.runtime.logging import Log
 
-CHECK_EVERY: Final = 1.0
-CHECK_TIMEOUT: Final = 2.0
+CHECK_EVERY_S: Final = 1.0
+CHECK_TIMEOUT_S: Final = 2.0
 
 
 class Health:
@@ -64,9 +64,9 @@ class Health:
         while True:
             self.set("nats", nats.is_connected)
             try:
-                async with asyncio.timeout(CHECK_TIMEOUT):
+                async with asyncio.timeout(CHECK_TIMEOUT_S):
                     await ping()
                 self.set("valkey", True)
             except Exception:  # whatever the reason, it did not answer; the caller's errors say more
                 self.set("valkey", False)
-            await asyncio.sleep(CHECK_EVERY)
+            await asyncio.sleep(CHECK_EVERY_S)

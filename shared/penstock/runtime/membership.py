@@ -21,8 +21,8 @@ from nats.aio.subscription import Subscription
 from penstock.bus.hints import Hints
 from penstock.runtime.logging import Log
 
-BEAT: Final = 0.5
-FORGET: Final = 2.0
+BEAT_S: Final = 0.5
+FORGET_S: Final = 2.0
 
 
 def weight(instance: str, key: str) -> bytes:
@@ -108,7 +108,7 @@ class Membership:
             if self._able:
                 self._say()
             self._forget()
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(BEAT_S)
 
     def _say(self, bye: bool = False) -> None:
         self._hints.send(self._topic, {"instance": self.instance, "bye": bye})
@@ -130,7 +130,7 @@ class Membership:
             self._changed()
 
     def _forget(self) -> None:
-        deadline = time.monotonic() - FORGET
+        deadline = time.monotonic() - FORGET_S
         silent = [instance for instance, heard in self._heard.items() if heard < deadline]
         for instance in silent:
             del self._heard[instance]

@@ -12,7 +12,7 @@ from penstock.runtime.metrics import Metrics
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
-PATIENCE: Final = 5.0
+PATIENCE_S: Final = 5.0
 LONGEST: Final = 16_384
 
 _REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Unready"}
@@ -41,7 +41,7 @@ class Port:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, kind, body = self._answer(head.split(b"\r\n", 1)[0].split(b" "))
                 writer.write(

@@ -10,8 +10,8 @@ from penstock.runtime.logging import Log
 T = TypeVar("T")
 
 PAUSE: Final = (0.1, 2.0)
-SAY_AFTER: Final = 1.0
-SAY_EVERY: Final = 10.0
+SAY_AFTER_S: Final = 1.0
+SAY_EVERY_S: Final = 10.0
 
 
 async def retrying(
@@ -27,11 +27,11 @@ async def retrying(
 
     async def grumble() -> None:
         nonlocal waited
-        await asyncio.sleep(SAY_AFTER)
+        await asyncio.sleep(SAY_AFTER_S)
         waited = True
         while True:
             log.warning(f"waiting for {what}", reason=None if last is None else str(last) or repr(last))
-            await asyncio.sleep(SAY_EVERY)
+            await asyncio.sleep(SAY_EVERY_S)
 
     grumbling = asyncio.create_task(grumble())
     backoff = Backoff(*PAUSE)

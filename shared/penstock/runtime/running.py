@@ -30,7 +30,7 @@ from penstock.runtime.wakes import Wakes
 
 LISTEN_S: Final = 0.2
 """A newcomer has heard of the others by then: they answer its first beat at once."""
-CLOSING: Final = 3.0
+CLOSING_S: Final = 3.0
 """Seconds for each of the small steps at the end: flushing, disconnecting."""
 
 
@@ -263,7 +263,7 @@ class Running:
 
         async def undo() -> None:
             left = self._deadline - time.monotonic() if patient else 0.0
-            seconds = max(left, 0.0) + CLOSING
+            seconds = max(left, 0.0) + CLOSING_S
             try:
                 async with asyncio.timeout(seconds):
                     await step()

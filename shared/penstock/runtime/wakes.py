@@ -35,7 +35,7 @@ AUDIENCE: Final = {
     "audit": AUDIT_RELAY,
 }
 """The topics, and the service whose instances listen to each."""
-AUDIT_GAP: Final = 0.02
+AUDIT_GAP_S: Final = 0.02
 """Seconds between two audit hints: nearly every call has one, and one wakes the relay for all before it."""
 
 
@@ -158,7 +158,7 @@ class Wakes:
             for partition, value in self._audit.items():
                 self._hints.send("audit", (self._instance, partition, value))
             self._audit.clear()
-            self._audit_timer = asyncio.get_running_loop().call_later(AUDIT_GAP, self._send_audit)
+            self._audit_timer = asyncio.get_running_loop().call_later(AUDIT_GAP_S, self._send_audit)
 
     # -- workers ------------------------------------------------------------------------------------
 
