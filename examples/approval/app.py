@@ -4,7 +4,7 @@ penstock up
 pip install starlette uvicorn
 python examples/approval/app.py                     # the web page and the worker, on http://127.0.0.1:8000
 penstock submit expense.pay '{"who": "ada", "amount": 120}'
-penstock frames <execution id>                      # shows the link
+penstock watch <execution id>                      # shows the link
 """
 
 import asyncio
