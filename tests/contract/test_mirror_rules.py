@@ -128,6 +128,35 @@ async def test_a_stream_is_followed_from_where_it_stopped(penstock: RunningPenst
     await penstock.js.delete_stream(prefix.upper())
 
 
+async def test_a_deleted_rule_leaves_nothing_on_the_stream(penstock: RunningPenstock, prefix: str) -> None:
+    name = prefix.upper()
+    await penstock.js.add_stream(name=name, subjects=[f"{prefix}.>"])
+
+    async def durables() -> int:
+        return len(await penstock.js.consumers_info(name))
+
+    await put(penstock, rule(prefix, stream=name))
+    await penstock.until(durables, lambda count: count == 1)
+    await put(penstock, rule(prefix, stream=name, subject=f"{prefix}.other"))  # another durable
+    await penstock.until(durables, lambda count: count == 1)
+    await penstock.request("mirror_rule.delete", {"name": "ci"})
+    await penstock.until(durables, lambda count: count == 0)
+    await penstock.js.delete_stream(name)
+
+
+async def test_a_stream_that_is_gone_keeps_no_other_rule_waiting(
+    penstock: RunningPenstock, prefix: str
+) -> None:
+    name = prefix.upper()
+    await penstock.js.add_stream(name=name, subjects=[f"{prefix}.stream.>"])
+    await put(penstock, rule(prefix, name="a-first", subject=f"{prefix}.stream.>", stream=name))
+    await penstock.services["mirror-observer"].stop()
+    await penstock.js.delete_stream(name)
+    await penstock.start_service("mirror-observer")
+    await put(penstock, rule(prefix))
+    await followed(penstock, prefix)
+
+
 async def test_what_is_no_observation_is_dropped_and_told(penstock: RunningPenstock, prefix: str) -> None:
     body = rule(prefix)
     del body["flow"]["create"]

@@ -23,8 +23,8 @@ from penstock.ids import uuid7
 from penstock.machine.ops import mirror_observer as ops
 from penstock_mirror_observer.rules.sources import Message
 
-PENDING: Final = 65_536
-"""Messages of a rule on core NATS that may wait here; past that some are lost, as core NATS does."""
+WAITING: Final = 50_000
+"""Messages of a rule on core NATS that may wait here."""
 BATCH: Final = 256
 
 
@@ -45,30 +45,42 @@ class Follower(ABC):
         self.name = name
         self.revision = revision
         self._subject = subject
-        self._stream = stream
+        self.stream = stream
         self.seen = self.applied = self.dropped = 0
         self.last_error: str | None = None
         self._subscription: Subscription | None = None
         self._consumer: Consumer | None = None
         self._waiting: list[Incoming] = []
         self._working: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
 
     # -- where messages come from -----------------------------------------------------------------
 
-    async def start(self, nats: Client, root: str) -> None:
-        name = f"{root}-{self.kind}-{self.name}"
+    def durable(self, root: str) -> str | None:
+        """Its durable's name. Another subject is another durable: it begins where the stream does."""
+        if self.stream is None:
+            return None
+        part = hashlib.blake2b(self._subject.encode(), digest_size=4).hexdigest()
+        return f"{root}-{self.kind}-{self.name}-{part}"
+
+    def start(self, nats: Client, root: str) -> None:
+        """Begins, as soon as its stream is there: one that is missing keeps nobody else waiting."""
         self._nats = nats
-        if self._stream is None:
-            self._subscription = await nats.subscribe(
-                self._subject, queue=name, cb=self._arrived, pending_msgs_limit=PENDING
-            )
+        self._starting = asyncio.get_running_loop().create_task(self._start(root))
+
+    async def _start(self, root: str) -> None:
+        if self.stream is None or (durable := self.durable(root)) is None:
+            queue = f"{root}-{self.kind}-{self.name}"
+            self._subscription = await self._nats.subscribe(self._subject, queue=queue, cb=self._arrived)
         else:
-            # Another subject is another durable: it begins where the stream does.
-            part = hashlib.blake2b(self._subject.encode(), digest_size=4).hexdigest()
-            self._consumer = Consumer(self._stream, f"{name}-{part}", self._handle, subject=self._subject)
-            await self._consumer.start(nats, root)
+            self._consumer = Consumer(self.stream, durable, self._handle, subject=self._subject)
+            await self._consumer.start(self._nats, root)
 
     async def stop(self) -> None:
+        """Takes no more, and finishes what is here."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         if self._consumer is not None:
             await self._consumer.stop()
         if self._subscription is not None:
@@ -78,6 +90,10 @@ class Follower(ABC):
             await self._working
 
     async def _arrived(self, msg: Msg) -> None:
+        if len(self._waiting) >= WAITING:
+            self.seen += 1
+            self.drop("too many messages at once: some are lost, as core NATS does")
+            return
         message = Message(msg.subject, dict(msg.headers or {}), msg.data)
         message_id = message.headers.get("nats-msg-id") or uuid7()
         self._waiting.append(Incoming(message, message_id, None))
@@ -85,14 +101,17 @@ class Follower(ABC):
             self._working = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        """Applies what has gathered, batch by batch."""
+        """Applies what has gathered, batch by batch; nobody sends it again."""
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 try:
-                    await self.apply(batch)
-                except PenstockError as error:
-                    self.drop(str(error), len(batch))
+                    missed = (await self.apply(batch)).count(False)
+                except PenstockError:
+                    missed = len(batch)
+                if missed:
+                    self.seen += missed
+                    self.drop("Penstock's services or Valkey were away", missed)
         finally:
             self._working = None
 

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 
 from penstock.bus.requester import Requester
 from penstock.errors import PenstockError
@@ -32,6 +34,7 @@ class Following:
     def __init__(self, machine: Machine, nats: Client, root: str, log: Log) -> None:
         self._machine = machine
         self._nats = nats
+        self._js: JetStreamContext = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
         self._root = root
         self._log = log
         self._version = -1
@@ -88,22 +91,31 @@ class Following:
                     break
         for key, follower in list(self._followers.items()):
             if key not in kept or kept[key].revision != follower.revision:
-                await self._tell([follower])
                 await follower.stop()
+                await self._tell([follower])
                 del self._followers[key]
+                successor = self._made(key, kept[key]) if key in kept else None
+                if successor is None or successor.durable(self._root) != follower.durable(self._root):
+                    await self._delete_durable(follower)
         for key, each in kept.items():
-            if key not in self._followers:
-                await self._follow(key, each)
+            if key not in self._followers and (follower := self._made(key, each)) is not None:
+                self._followers[key] = follower
+                follower.start(self._nats, self._root)
         self._version = version
 
-    async def _follow(self, key: tuple[str, str], kept: ops.RuleKept) -> None:
+    def _made(self, key: tuple[str, str], kept: ops.RuleKept) -> Follower | None:
         try:
-            follower = self._kinds[key[0]](kept)
+            return self._kinds[key[0]](kept)
         except (PenstockError, msgspec.MsgspecError) as error:  # a newer Penstock's
             self._log.error("it cannot be followed here", kind=key[0], name=kept.name, error=str(error))
-            return
-        self._followers[key] = follower
-        await follower.start(self._nats, self._root)
+            return None
+
+    async def _delete_durable(self, follower: Follower) -> None:
+        """Nobody needs it any more, and the stream is not to keep messages for it. The last observer to stop does it
+        for good: until then another one's may make it anew."""
+        if follower.stream is not None and (durable := follower.durable(self._root)) is not None:
+            with contextlib.suppress(NatsError, TimeoutError):
+                await self._js.delete_consumer(follower.stream, durable)
 
     async def _count(self) -> None:
         await self._tell(list(self._followers.values()))

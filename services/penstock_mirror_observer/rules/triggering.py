@@ -31,11 +31,11 @@ class Triggering(Follower):
     async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
         """Whether each is dealt with; what is not is to come again: no scheduler answers."""
         # Requests of one tick leave as one message.
-        done = await asyncio.gather(*(self._start(each) for each in batch))
+        done = await asyncio.gather(*(self._create(each) for each in batch))
         self.seen += sum(done)
         return done
 
-    async def _start(self, incoming: Incoming) -> bool:
+    async def _create(self, incoming: Incoming) -> bool:
         fields = self.trigger.read(incoming.message, incoming.message_id)
         if isinstance(fields, str):
             self.drop(fields)

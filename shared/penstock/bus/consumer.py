@@ -113,6 +113,9 @@ class Consumer:
         self._lost = False
         self._taking = True
         self._stopping = False
+        self._subscription: Subscription | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, nats: Client, root: str, replicas: int = 1, *, taking: bool = True) -> None:
         """Begins to handle messages, as soon as JetStream answers, or, with `taking=False`, once `share` says so.
@@ -129,7 +132,6 @@ class Consumer:
         self._heard = self._loop.time()
         self._reconnects = nats.stats["reconnects"]
         self._inbox = nats.new_inbox()
-        self._subscription: Subscription | None = None
         await self.share(taking)
         await self._mend()
         self._running = self._loop.create_task(self._run())
@@ -158,12 +160,14 @@ class Consumer:
     async def stop(self) -> None:
         """Takes no more; the batch at work is finished, what waits behind it goes back to the stream."""
         self._stopping = True
-        self._watching.cancel()
         await self._unlisten()
         self._wake.set()
-        _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
-        for task in late:
-            task.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._running is not None:  # else it was stopped while it began
+            _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
+            for task in late:
+                task.cancel()
         while self._buffer:
             await self._send(self._buffer.popleft().reply, b"-NAK")
 
