@@ -1,6 +1,6 @@
 -- Unique keys: of the executions of a namespace with one key at most one has not ended. Key uq: its id.
 --
--- Where a begun one is replaced, its follower has the key and waits for its end: x.followed_by.
+-- Where a begun one is replaced, its follower has the key and waits for its end: x.followed_by, and x.follows.
 --
 -- Needs: Call, Errors, Executions, Keys, Payloads, Records, States, Undo.
 
@@ -52,14 +52,21 @@ end
 -- A new execution has its key; it follows `begun`, if that is given.
 function Unique.hold(x, begun)
   Undo.set(held, key_of(x), x.id)
-  if begun then Records.edit('x', begun.id).followed_by = x.id end
+  if begun then
+    x.follows = begun.id
+    Records.edit('x', begun.id).followed_by = x.id
+  end
 end
 
--- It has ended: its key is free, or its follower begins.
+-- It has ended: its follower begins. If it has its key, that is free, or goes back to the one that it followed.
 function Unique.ended(x)
   local key = key_of(x)
   local now = holder(key)
-  if now and now.id == x.id then Undo.set(held, key, false) end
+  if now and now.id == x.id then
+    local before = x.follows and Records.read('x', x.follows)
+    local open = before and not States.TERMINAL[before.state]
+    Undo.set(held, key, open and before.id or false)
+  end
   local follower = x.followed_by and Records.edit('x', x.followed_by)
   if follower and follower.state == 'scheduled' and follower.reason == 'dependencies' then
     Executions.release(follower, 'scheduler')

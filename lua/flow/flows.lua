@@ -85,6 +85,7 @@ function Flows.move(f, to, about)
   Flows.check(f, to)
   local from = f.status
   f.status = to
+  if to ~= 'waiting' then f.wait = nil end
   if Flows.TERMINAL[to] then
     f.finished_at = Call.now
     Call.hint_item('flow_done', f.id)

@@ -21,7 +21,7 @@ Flows.also_placed(function(f, placement)
   local at = f.wake_at
   if f.look_at and (not at or f.look_at < at) then at = f.look_at end
   if at then placement[Due.key('signal_router', 'f')] = at end
-  if f.awaits then placement[Keys.event_waiters(f.awaits.topic, f.awaits.correlation_id)] = 0 end
+  if f.awaits and not f.cancel_requested then placement[Keys.event_waiters(f.awaits.topic, f.awaits.correlation_id)] = 0 end
 end)
 
 local function contains(list, value)
@@ -40,6 +40,9 @@ local function came_before(f)
   end
 end
 
+-- Why a wait ends by itself.
+local function over(f) return f.wait.kind == 'timer' and 'timer' or 'timeout' end
+
 -- running → waiting. a: fields of flow.set_waiting, and at (when it ends by itself), topic and correlation_id (of an event).
 -- Returns an event that came before, or nil. Errors: those of Flows.check.
 function FlowWaits.begin(f, a)
@@ -49,7 +52,7 @@ function FlowWaits.begin(f, a)
   f.awaits = a.topic and { topic = a.topic, correlation_id = a.correlation_id } or nil
   Flows.move(f, 'waiting', { data = { wait = a.wait } })
   if f.wake_at and f.wake_at <= Call.now then
-    FlowWaits.resume(f, 'timer', ACTOR)
+    FlowWaits.resume(f, over(f), ACTOR)
     return nil
   end
   local event = f.awaits and came_before(f)
@@ -98,7 +101,7 @@ function FlowWaits.due(f)
     if f.cancel_requested then
       f.wake_at, f.look_at = nil, nil
     else
-      FlowWaits.resume(f, f.wait.kind == 'timer' and 'timer' or 'timeout', ACTOR)
+      FlowWaits.resume(f, over(f), ACTOR)
     end
     return
   end

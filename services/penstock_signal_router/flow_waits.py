@@ -6,6 +6,7 @@ takes two steps: the state machine names who waits, with their states, and lets 
 as that is of the same revision.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from penstock.messages.flows import EventWait, Flow, FlowResume, FlowSetWaiting,
 
 CORRELATION_HEADER: Final = "penstock-correlation-id"
 SHOWN_BYTES: Final = 64 * 1024
-"""A larger event is not put into `state.event`."""
+"""Of a larger event nothing is kept but that it came."""
 _json: Final = msgspec.json.Decoder().decode
 
 
@@ -83,14 +84,14 @@ class FlowWaits:
 
     async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
         """An outcome for each message; the consumer's handler."""
-        outcomes: list[Outcome] = []
-        for message in messages:
-            try:
-                await self._come(read(message, self._prefix))
-                outcomes.append(outcome(None))
-            except PenstockError as error:
-                outcomes.append(outcome(error))
-        return outcomes
+        return await asyncio.gather(*(self._outcome(message) for message in messages))
+
+    async def _outcome(self, message: Msg) -> Outcome:
+        try:
+            await self._come(read(message, self._prefix))
+        except PenstockError as error:
+            return outcome(error)
+        return outcome(None)
 
     async def _come(self, published: Published) -> None:
         topic, correlation_id, body = _event(published)
@@ -98,13 +99,19 @@ class FlowWaits:
         come = ops.EventCome(
             topic=topic, correlation_id=correlation_id, event_id=event.event_id, body=event.body
         )
-        partitions: Sequence[int] = range(self._machine.partitions)
-        while partitions:
-            found = await self._machine.all_of([come] * len(partitions), partitions)
-            for seen in found:
-                for waiter in seen.waiters:
-                    await self._wake(waiter, topic, event)
-            partitions = [p for p, seen in zip(partitions, found, strict=True) if seen.more]
+        found = await self._machine.everywhere(come)
+        await asyncio.gather(*(self._wake_all(p, seen, come, event) for p, seen in enumerate(found)))
+
+    async def _wake_all(
+        self, partition: int, seen: ops.EventSeen, come: ops.EventCome, event: ops.EventKept
+    ) -> None:
+        """Those of one partition who wait for an event, slice by slice."""
+        while True:
+            await asyncio.gather(*(self._wake(waiter, come.topic, event) for waiter in seen.waiters))
+            if seen.after is None:
+                return
+            rest = msgspec.structs.replace(come, after=seen.after)
+            seen = await self._machine.run(rest, at=partition)
 
     async def _wake(self, waiter: ops.Waiter, topic: str, event: ops.EventKept) -> None:
         """Lets a flow go on; read again as often as somebody else changes its state meanwhile."""
@@ -151,14 +158,15 @@ def _event(published: Published) -> tuple[str, str, str]:
     body = published.body.strip() or b"null"
     try:
         _json(body)
-        return topic, correlation_id, body.decode()
+        text = body.decode()
+        return topic, correlation_id, text if len(body) <= SHOWN_BYTES else "null"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid("body", f"is no JSON: {error}"[:300]) from None
 
 
 def _with_event(state: str, body: str, limit: int) -> str | None:
     """The state with the event in it; None where it is no object, or too large: then the state stays as it is."""
-    if not body.startswith("{") or len(body.encode()) > SHOWN_BYTES:
+    if not body.startswith("{"):
         return None
     merged = merge(state, f'{{"event":{body}}}')
     return merged if len(merged.encode()) <= limit else None

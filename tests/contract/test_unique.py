@@ -63,6 +63,15 @@ class TestUnique:
         await penstock.request("lease.complete", fence(task))
         assert (await create(penstock))["duplicate"] is False
 
+    async def test_a_follower_that_is_canceled_gives_the_key_back(self, penstock: RunningPenstock) -> None:
+        first = await create(penstock, "replace")
+        task = await penstock.begin()
+        second = await create(penstock, "replace")
+        await penstock.request("execution.cancel", {"execution_id": second["execution_id"]})
+        assert (await create(penstock))["execution_id"] == first["execution_id"]
+        await penstock.request("lease.complete", fence(task))
+        assert (await create(penstock))["duplicate"] is False
+
     async def test_with_an_idempotency_key(self, penstock: RunningPenstock) -> None:
         first = await create(penstock, idempotency_key="i")
         await penstock.request("execution.cancel", {"execution_id": first["execution_id"]})

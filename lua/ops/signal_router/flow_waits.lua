@@ -32,23 +32,24 @@ function ops.flow_resume(a)
   return Flows.view(f)
 end
 
--- event_come: an event is kept for a while, and who waits for it is named. args: topic, correlation_id, event_id, body.
--- reply: {waiters [{flow_id, wait_id, state, revision}], more}. errors, events: none.
+-- event_come: an event is kept for a while, and who waits for it is named, a slice at a time. args: topic, correlation_id,
+-- event_id, body, after (the flow behind which this slice begins). reply: {waiters [{flow_id, wait_id, state, revision}], after (nil: that
+-- was the last)}. errors, events: none.
 function ops.event_come(a)
-  FlowWaits.keep_event(a.topic, a.correlation_id, a.event_id, a.body)
+  if not a.after then FlowWaits.keep_event(a.topic, a.correlation_id, a.event_id, a.body) end
   Records.settle()
-  local ids = redis.call('ZRANGE', Keys.event_waiters(a.topic, a.correlation_id), 0, -1)
+  local from = a.after and '(' .. a.after or '-'
+  local ids = redis.call('ZRANGE', Keys.event_waiters(a.topic, a.correlation_id), from, '+', 'BYLEX', 'LIMIT', 0, WAITERS)
   local waiters = {}
   for _, id in ipairs(ids) do
     local f = Records.read('f', id)
-    if f and not f.cancel_requested and not FlowWaits.woken_by(f, a.event_id) then
-      if #waiters == WAITERS then return { waiters = waiters, more = true } end
+    if f and not FlowWaits.woken_by(f, a.event_id) then
       waiters[#waiters + 1] = {
         flow_id = id, wait_id = f.wait_id, state = Payloads.get('state', id) or 'null', revision = f.revision,
       }
     end
   end
-  return { waiters = waiters }
+  return { waiters = waiters, after = #ids == WAITERS and ids[#ids] or nil }
 end
 
 -- flow_wake: args: flow_id, wait_id, event_id, topic, body (for the audit trail), state (as in flow_resume), revision (at which it was

@@ -234,10 +234,10 @@ class Waiter(Struct, kw_only=True):
 
 
 class EventSeen(Struct):
-    """Flows that wait for it. more: there may be further ones."""
+    """Flows that wait for it. after: the one behind which there may be more."""
 
     waiters: list[Waiter]
-    more: bool = False
+    after: str | None = None
 
 
 @op("signal_router", weight=24)
@@ -248,6 +248,7 @@ class EventCome(Op[EventSeen], kw_only=True):
     correlation_id: str
     event_id: str
     body: str
+    after: str | None = None
 
 
 class Woken(Struct):
