@@ -13,11 +13,29 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
+from execution_agreement import Agreement
+from execution_commands import (
+    CANCEL,
+    CLAIM,
+    CREATE,
+    GRANT,
+    HAND_OUT,
+    KEEPER,
+    LARGE,
+    LIMITS,
+    LOOPS,
+    MINUTE,
+    ROUTER,
+    Check,
+    Command,
+    command,
+    fenced,
+)
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
 from redis import Redis
-from reference import GRANT_TTL, HELD, RETENTION, TERMINAL, Fence, Job, Refused
+from reference import RETENTION, Fence, Job, Refused
 from state_dump import StateDump
 
 import servers
@@ -25,120 +43,8 @@ from penstock.errors import PenstockError
 from penstock.ids import new_id
 from state_machine import StateMachine
 
-HALF = 30_000
-MINUTE = 2 * HALF
-LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
-Command = tuple[str, dict[str, Any]]
-Check = Callable[[Any], None]
 
-# Kept in a key of its own; a small one stays in the record.
-LARGE = '"' + 600 * "x" + '"'
-index = st.integers(0, 11)
-worker = st.sampled_from(["w1", "w2"])
-durations = st.sampled_from([HALF, 3 * HALF])
-
-
-def command(name: str, /, **fields: Any) -> st.SearchStrategy[Command]:
-    return st.tuples(st.just(name), st.fixed_dictionaries(fields))
-
-
-def maybe(strategy: Any) -> Any:
-    return st.none() | strategy
-
-
-fenced = {
-    "job": index,
-    "lease": st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2]),
-    "forge": st.sampled_from(["", "", "", "", "", "", "", "", "lease", "epoch", "attempt"]),
-}
-backoff = st.fixed_dictionaries(
-    {
-        "kind": st.sampled_from(["fixed", "exponential"]),
-        "delay_ms": st.just(HALF),
-        "factor": st.just(3),
-        "max_ms": st.sampled_from([HALF, 9 * HALF]),
-    }
-)
-CREATE = command(
-    "create",
-    lane=st.sampled_from(["a", "a", "b"]),
-    priority=st.sampled_from([0, 0, 5, -128, 127]),
-    caps=st.sampled_from([[], [], ["gpu"], ["gpu", "ssd"]]),
-    fair=st.sampled_from([None, None, "t1", "t2", "t3"]),
-    run_at=maybe(durations),
-    deadline=st.sampled_from([None, None, 5 * HALF, 9 * HALF]),
-    max_attempts=st.integers(1, 3),
-    backoff=backoff,
-    timeout=maybe(durations),
-    max_reclaims=st.sampled_from([None, 0, 1, 2]),
-    input=st.sampled_from([None, "[1]", LARGE]),
-    categories=st.sampled_from([{}, {}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
-)
-GRANT = command(
-    "grant",
-    worker=worker,
-    lanes=st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
-    caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
-    max=st.sampled_from([1, 1, 2, 10]),
-)
-CLAIM = command(
-    "claim",
-    grant=st.integers(0, 3),
-    worker=st.sampled_from([None, None, None, "w1", "w2"]),
-    job=maybe(index) | st.none() | st.none(),
-    verb=st.sampled_from(["any", "any", "claim", "claim_resumed", "reclaim"]),
-    start=st.sampled_from([True, True, False]),
-    ttl=durations,
-)
-HAND_OUT = command(
-    "hand_out",
-    workers=st.lists(st.tuples(worker, st.integers(1, 3)), min_size=1, max_size=3),
-    lanes=st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
-    caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
-    max=st.sampled_from([1, 10]),
-    start=st.sampled_from([True, True, False]),
-    ttl=durations,
-)
-FAIL = command(
-    "fail",
-    **fenced,
-    category=st.sampled_from(["error", "bad", "good"]),
-    retryable=st.sampled_from([True, True, True, False]),
-    delay=maybe(durations),
-)
-KEEPER = st.one_of(
-    FAIL,
-    FAIL,
-    command("complete", **fenced),
-    CLAIM,
-    command("start", **fenced),
-    command("start", **fenced),
-    command("renew", **fenced, ttl=maybe(durations)),
-    command("progress", **fenced),
-    command("release", **fenced),
-)
-waitpoint = {"waitpoint": maybe(st.integers(0, 2))}
-ROUTER = st.one_of(
-    command("waitpoint", **fenced, key=st.sampled_from(["k", "l"]), lasts=durations),
-    command(
-        "suspend",
-        **fenced,
-        **waitpoint,
-        condition=st.sampled_from([None, "yes", "yes"]),
-        timeout=maybe(durations),
-        behavior=st.sampled_from(["fail", "cancel", "resume", "escalate"]),
-    ),
-    command(
-        "deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])
-    ),
-)
-CANCEL = command("cancel", job=index, grace=st.sampled_from([3 * HALF, HALF, 0]))
-
-
-LOOPS = ["lease-keeper", "scheduler", "signal-router", "cancel-reconciler"]
-
-
-class Executions(RuleBasedStateMachine):
+class Executions(Agreement, RuleBasedStateMachine):
     """`now` is the model's clock; `jobs` the model; `rooms` what stands in Valkey."""
 
     valkey_url = ""
@@ -240,7 +146,7 @@ class Executions(RuleBasedStateMachine):
         self.rooms.look()
         self.rooms.check()
         for job in self.jobs:
-            self._agrees(job)
+            self.agrees_on(job)
 
     # -- one batch --------------------------------------------------------------------------------
 
@@ -559,65 +465,6 @@ class Executions(RuleBasedStateMachine):
             return None
         args = {"execution_id": target.execution_id, "reason": "enough", "grace_ms": grace}
         return "cancel", args, self._expect(lambda reply: target.cancel(self.now, grace))
-
-    # -- agreement --------------------------------------------------------------------------------
-
-    def _agrees(self, job: Job) -> None:
-        x = self.rooms.executions.get(job.execution_id)
-        if job.gone:
-            assert x is None
-            left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
-            if any(w.get("execution_id") == job.execution_id for w in self.rooms.waitpoints.values()):
-                left.discard(f"wx:{job.execution_id}")  # its waitpoints may stay longer
-            assert left == set(), "what retired leaves nothing"
-            return
-        assert x is not None, "a record is lost"
-        seen = (
-            x["state"],
-            x.get("reason"),
-            x.get("outcome"),
-            x.get("attempt_index", 0),
-            x.get("reclaims", 0),
-        )
-        assert seen == (job.state, job.reason, job.outcome, job.attempt, job.reclaims)
-        assert x.get("failure", {}).get("category") == job.failure
-        assert x.get("grant_id") == (job.grant.grant_id if job.grant else None)
-        assert x.get("via") == job.via
-        self._agrees_on_lease(job, x)
-        self._agrees_on_times(job, x)
-        if job.state == "ready":
-            self.ready_at[job.execution_id] = x["ready_at"]
-        epoch = x.get("lease_epoch", 0)
-        assert epoch >= self.epochs.get(job.execution_id, 0), "the epoch only grows"
-        self.epochs[job.execution_id] = epoch
-        if job.state in TERMINAL:
-            assert self.ended.setdefault(job.execution_id, x) == x, "what is terminal is immutable"
-
-    def _agrees_on_lease(self, job: Job, x: dict[str, Any]) -> None:
-        if job.lease is None:
-            assert "lease_id" not in x
-            return
-        assert job.state in HELD
-        fence = job.lease.fence
-        assert (x["lease_id"], x["lease_epoch"], x["attempt_index"]) == (
-            fence.lease_id,
-            fence.epoch,
-            fence.attempt,
-        )
-        assert x["worker_id"] == job.lease.worker
-        assert self._about(x["lease_expires_at"], job.lease.expires)
-        assert self._about(x.get("attempt_expires_at"), job.lease.attempt_ends)
-
-    def _agrees_on_times(self, job: Job, x: dict[str, Any]) -> None:
-        assert self._about(x.get("wake_at"), job.wake_at)
-        assert self._about(x.get("cancel_at"), job.look_at)
-        assert self._about(x.get("grant_expires_at"), job.grant.expires if job.grant else None)
-
-    def _about(self, real: float | None, model: int | None) -> bool:
-        """The same instant, but for the time that the test itself takes."""
-        if real is None or model is None:
-            return real is model
-        return 0 <= real - self.base - model < HALF
 
 
 @pytest.fixture(scope="module", autouse=True)

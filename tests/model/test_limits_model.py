@@ -8,13 +8,30 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from limit_commands import (
+    ASK,
+    CREATE,
+    EVERYTHING,
+    FENCE,
+    HALF,
+    LIMITS,
+    LONG,
+    MINUTE,
+    NAMES,
+    PARTITIONS,
+    WINDOW,
+    Call,
+    Grant,
+    Job,
+    Token,
+    number,
+)
 from profile_of_models import PROFILE
 from redis import Redis
 
@@ -22,77 +39,6 @@ import servers
 from penstock.errors import PenstockError
 from penstock.ids import new_id, partition_of
 from state_machine import StateMachine, taken_of
-
-HALF = 30_000
-MINUTE = 2 * HALF
-WINDOW = 5 * HALF
-LONG = 10 * MINUTE
-PARTITIONS = (0, 1)
-EVERYTHING: dict[str, Any] = {"lanes": ["a", "b"], "capabilities": ["gpu"], "max": 10}
-LIMITS = {"grant_ttl_ms": HALF, "retention_ms": 1000 * MINUTE}
-Call = tuple[int, str, dict[str, Any]]
-FENCE = ("execution_id", "attempt_index", "lease_id", "lease_epoch")
-
-
-@dataclass
-class Token:
-    """A limit: so many at once, so many begun per window; or a budget, of which so much is left."""
-
-    name: str
-    concurrent: int | None = None
-    per_window: int | None = None
-    left: int | None = None
-
-
-@dataclass
-class Job:
-    execution_id: str
-    spec: dict[str, Any]
-    tokens: list[Token]
-    ended: bool = False
-    admitted: dict[str, int] = field(default_factory=dict)
-    """When each token had room for the hold that it has now, or had last."""
-    lease: dict[str, Any] | None = None
-    lease_ends: int = 0
-    started: bool = False
-
-
-@dataclass
-class Grant:
-    """What a scheduler is at: it asks one partition after the other, then claims."""
-
-    job: Job
-    grant_id: str
-    slot: str
-    remote: list[str]
-    service: str
-    start: bool
-    ttl: int
-
-
-NAMES = ("one", "two", "per_window", "both", "single", "budget")
-CREATE = st.fixed_dictionaries(
-    {
-        "partition": st.sampled_from(PARTITIONS),
-        "tokens": st.sampled_from([(), (0,), (1,), (2,), (0, 1), (0, 1), (1, 2)]),
-        "lane": st.sampled_from(["a", "a", "b"]),
-        "fairness_key": st.sampled_from([None, None, "t"]),
-        "capabilities": st.sampled_from([[], [], ["gpu"]]),
-        "priority": st.sampled_from([0, 0, 5]),
-    }
-)
-ASK = st.fixed_dictionaries(
-    {
-        "partition": st.sampled_from(PARTITIONS),
-        "op": st.sampled_from(["hand_out", "hand_out", "grant"]),
-        "lanes": st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
-        "capabilities": st.sampled_from([[], ["gpu"], ["gpu"]]),
-        "max": st.sampled_from([1, 1, 2, 10]),
-        "start": st.sampled_from([True, True, False]),
-        "ttl": st.sampled_from([HALF, 3 * HALF, 7 * HALF]),
-    }
-)
-number = st.integers(0, 11)
 
 
 class Limits(RuleBasedStateMachine):

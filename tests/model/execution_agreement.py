@@ -1,0 +1,74 @@
+"""What stands in Valkey and what the model of executions says must agree."""
+
+from typing import Any
+
+from execution_commands import HALF
+from reference import HELD, TERMINAL, Job
+from state_dump import StateDump
+
+
+class Agreement:
+    """`rooms`: what stands in Valkey; `base`: when the test began, by Valkey's clock."""
+
+    rooms: StateDump
+    base: int
+    ready_at: dict[str, float]
+    ended: dict[str, dict[str, Any]]
+    epochs: dict[str, int]
+
+    def agrees_on(self, job: Job) -> None:
+        x = self.rooms.executions.get(job.execution_id)
+        if job.gone:
+            assert x is None
+            left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
+            if any(w.get("execution_id") == job.execution_id for w in self.rooms.waitpoints.values()):
+                left.discard(f"wx:{job.execution_id}")  # its waitpoints may stay longer
+            assert left == set(), "what retired leaves nothing"
+            return
+        assert x is not None, "a record is lost"
+        seen = (
+            x["state"],
+            x.get("reason"),
+            x.get("outcome"),
+            x.get("attempt_index", 0),
+            x.get("reclaims", 0),
+        )
+        assert seen == (job.state, job.reason, job.outcome, job.attempt, job.reclaims)
+        assert x.get("failure", {}).get("category") == job.failure
+        assert x.get("grant_id") == (job.grant.grant_id if job.grant else None)
+        assert x.get("via") == job.via
+        self._agrees_on_lease(job, x)
+        self._agrees_on_times(job, x)
+        if job.state == "ready":
+            self.ready_at[job.execution_id] = x["ready_at"]
+        epoch = x.get("lease_epoch", 0)
+        assert epoch >= self.epochs.get(job.execution_id, 0), "the epoch only grows"
+        self.epochs[job.execution_id] = epoch
+        if job.state in TERMINAL:
+            assert self.ended.setdefault(job.execution_id, x) == x, "what is terminal is immutable"
+
+    def _agrees_on_lease(self, job: Job, x: dict[str, Any]) -> None:
+        if job.lease is None:
+            assert "lease_id" not in x
+            return
+        assert job.state in HELD
+        fence = job.lease.fence
+        assert (x["lease_id"], x["lease_epoch"], x["attempt_index"]) == (
+            fence.lease_id,
+            fence.epoch,
+            fence.attempt,
+        )
+        assert x["worker_id"] == job.lease.worker
+        assert self._about(x["lease_expires_at"], job.lease.expires)
+        assert self._about(x.get("attempt_expires_at"), job.lease.attempt_ends)
+
+    def _agrees_on_times(self, job: Job, x: dict[str, Any]) -> None:
+        assert self._about(x.get("wake_at"), job.wake_at)
+        assert self._about(x.get("cancel_at"), job.look_at)
+        assert self._about(x.get("grant_expires_at"), job.grant.expires if job.grant else None)
+
+    def _about(self, real: float | None, model: int | None) -> bool:
+        """The same instant, but for the time that the test itself takes."""
+        if real is None or model is None:
+            return real is model
+        return 0 <= real - self.base - model < HALF
