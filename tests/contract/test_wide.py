@@ -12,8 +12,8 @@ from running_penstock import RunningPenstock, fence
 from servers import valkey_server
 
 LIMIT_US = 5000
-FULL = 40
-"""A full FCALL may take as long as so many that make a flow each."""
+FULL = 64
+"""A full FCALL hands out so many tasks, and each may take as long as making a flow."""
 TRIES = 5
 LANES = 5000
 LIMITS = 4000

@@ -5,6 +5,9 @@ import time
 from collections import Counter
 from typing import Any
 
+import pytest
+
+from flow_bodies import Graph
 from running_penstock import RunningPenstock, fence
 
 MINUTE = 60_000
@@ -251,3 +254,14 @@ class TestOneBatch:
         async with asyncio.timeout(20):
             await asyncio.gather(*map(source, ("a", "b", "c")), *map(worker, ("v", "w", "x", "y")))
         assert len(set(done)) == 120
+
+    async def test_who_does_not_wait_needs_no_hint(
+        self, penstock: RunningPenstock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What an ending made ready is found right behind it, though the hint is lost."""
+        graph = await Graph.of(penstock, "a b", "a>b")
+        assert await graph.take() == {"a"}
+        hints = penstock.running["lease-keeper"].context.hints
+        monkeypatch.setattr(hints, "send", lambda *_: None)
+        await graph.complete("a")
+        assert await graph.take() == {"b"}

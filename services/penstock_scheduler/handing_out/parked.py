@@ -34,6 +34,11 @@ class Parked(msgspec.Struct, eq=False):
     asked: int = 0
     """In how many rounds it was asked for."""
 
+    @property
+    def unasked(self) -> bool:
+        """Valkey is asked at least once for who does not wait: a hint under way would come too late."""
+        return self.request.wait_ms == 0 and self.asked == 0
+
     def settle(self, answer: Sequence[Any] | None) -> None:
         """The first answer counts."""
         if not self.answer.done():

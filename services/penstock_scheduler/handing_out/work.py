@@ -64,7 +64,10 @@ class Work:
             return [{"tasks": []}]
         profile = profile_of(request)
         line = self._lines.setdefault(profile, deque())
-        line.append(parked)
+        if parked.unasked:
+            line.appendleft(parked)
+        else:
+            line.append(parked)
         self._wake()
         timer = loop.call_later(request.wait_ms / 1000, self._give_up, profile, parked)
         try:
@@ -169,6 +172,8 @@ class Work:
 
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
         """Whether there is a place left to look: even who does not wait gets what is there."""
+        if parked.unasked:
+            return True
         partitions = range(self._machine.partitions)
         return parked.asked < ROUNDS and any(self._may_have_work(p, profile) for p in partitions)
 
@@ -200,7 +205,11 @@ class Work:
             if not line:
                 del self._lines[profile]
                 continue
-            partitions = [p for p in range(self._machine.partitions) if self._may_have_work(p, profile)]
+            partitions = [
+                p
+                for p in range(self._machine.partitions)
+                if line[0].unasked or self._may_have_work(p, profile)
+            ]
             if not partitions:
                 continue
             takers: list[Parked] = []
