@@ -1,1 +1,1 @@
-"""`make bench`: how fast Penstock is, beside its peers, on this machine. Nothing here is a test."""
+"""`make bench`: measures how fast Penstock and its peers are on this machine. Nothing here is a test."""

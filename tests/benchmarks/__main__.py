@@ -1,4 +1,4 @@
-"""`make bench`: every figure, ours and the peers in turn, some rounds; medians at the end.
+"""`make bench`: measure every figure of Penstock and its peers in several rounds; report the medians.
 
 make bench ARGS="--quick"                            one short round, under two minutes
 make bench ARGS="--only life,floor --systems Penstock,BullMQ"
@@ -11,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import install, machine, plan, report
-from benchmarks.figures import depth, floor, latency, life, routing
+from benchmarks.figures import depth, floor, flows, latency, life, observations, routing, signals
 from benchmarks.install import say
 from benchmarks.systems import PEERS, PENSTOCK, System
 
-FIGURES = ("floor", "life", "latency", "routing", "depth")
+FIGURES = ("floor", "life", "latency", "routing", "signals", "flows", "observations", "depth")
+
+_OURS = {"routing": routing, "signals": signals, "flows": flows, "observations": observations}
+"""Figures that are measured of Penstock alone, by name."""
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
         say(f"{figure}: {system.name}")
         try:
             results.add(system.name, measure())
-        except RuntimeError as error:  # a peer that fails is no reason to measure nothing
+        except RuntimeError as error:  # a peer that fails must not end the whole run
             say(f"{figure}: {system.name} failed: {error}")
 
     for turn in range(bounds.rounds):
@@ -41,9 +44,10 @@ def main() -> None:
             if name in options.only:
                 for system in systems:
                     one(name, system, lambda s=system, f=figure: f.measure(s, bounds))
-        if "routing" in options.only and PENSTOCK in systems:
-            one("routing", PENSTOCK, lambda: routing.measure(PENSTOCK, bounds))
-    if "depth" in options.only and PENSTOCK in systems:  # minutes, not seconds: once
+        for name, figure in _OURS.items():
+            if name in options.only and PENSTOCK in systems:
+                one(name, PENSTOCK, lambda f=figure: f.measure(PENSTOCK, bounds))
+    if "depth" in options.only and PENSTOCK in systems:  # only once: depth takes minutes
         one("depth", PENSTOCK, lambda: depth.measure(PENSTOCK, bounds))
 
     print(report.write(options.results, results, about, systems))
@@ -53,7 +57,7 @@ def main() -> None:
 
 
 def _present(wanted: Sequence[str]) -> list[System]:
-    """The wanted systems that are here, peers put in place first."""
+    """Install the wanted peers. Return the wanted systems that are available."""
     chosen = [system for system in (PENSTOCK, *PEERS) if system.name.lower() in wanted or not wanted]
     peers = [system for system in chosen if system is not PENSTOCK]
     python = any(system.name != "BullMQ" for system in peers) and install.python_peers()

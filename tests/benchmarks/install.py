@@ -1,7 +1,7 @@
-"""Puts the peers in place: Python ones in an environment of their own, BullMQ where Node is.
+"""Installs the peers: the Python peers in a separate environment, and BullMQ if Node is available.
 
-Their own, because they pin other versions of what Penstock stands on (arq wants redis < 6). All of it is
-under `.venv/bench`, so that nothing of it is ever committed, and removing `.venv` removes it.
+The environment is separate because peers pin other versions of Penstock's dependencies (arq wants redis < 6).
+Everything is under `.venv/bench`, so it is never committed, and removing `.venv` removes it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 
 def python_peers() -> bool:
-    """Installs pyproject's extra `bench`; whether it is there."""
+    """Install pyproject's extra `bench`. Return whether it is installed."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     wanted: list[str] = project["project"]["optional-dependencies"]["bench"]
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -38,7 +38,7 @@ def python_peers() -> bool:
 
 
 def node_peers() -> bool:
-    """Installs BullMQ; whether it is there."""
+    """Install BullMQ. Return whether it is installed."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         say("no Node here: BullMQ is left out")
@@ -54,7 +54,7 @@ def node_peers() -> bool:
 
 
 def versions(packages: list[str]) -> dict[str, str]:
-    """The installed versions of Python peers, and of BullMQ."""
+    """Return the installed versions of the Python peers and of BullMQ."""
     found: dict[str, str] = {}
     if PYTHON.exists():
         code = "import json, sys, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
@@ -67,7 +67,7 @@ def versions(packages: list[str]) -> dict[str, str]:
 
 
 def _once(stamp: Path, wanted: list[str], commands: list[list[object]], what: str) -> bool:
-    """Runs the commands, unless they ran before for the same; False (and said so) when one fails."""
+    """Run the commands, unless they already ran for the same `wanted`. If one fails, say so and return False."""
     fingerprint = hashlib.sha256(json.dumps([wanted, str(HOME)]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == fingerprint:
         return True

@@ -1,4 +1,4 @@
-"""What the figures were measured on; without it they say nothing."""
+"""The description of the machine that ran the benchmarks; figures mean nothing without it."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _PACKAGES = ["streaq", "saq", "arq", "taskiq-nats"]
 
 
 def describe() -> dict[str, object]:
-    """Nothing that would tell which machine it is."""
+    """Describe hardware, system and versions. Include nothing that identifies the machine."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -45,7 +45,7 @@ def _cpu() -> str:
 
 
 def _sync_us() -> float:
-    """Microseconds of one small write with fdatasync, which `appendfsync always` waits for."""
+    """Return the median microseconds of a small write with fsync; `appendfsync always` waits for such a sync."""
     times: list[float] = []
     with tempfile.TemporaryFile() as file:
         for _ in range(200):

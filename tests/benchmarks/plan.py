@@ -1,4 +1,4 @@
-"""How much is measured, and what for: counts, floors and goals."""
+"""The size of a benchmark run, and the floor and goal of each figure."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,20 +10,20 @@ CONCURRENCY: Final = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """The bounds of a run, so that it ends in minutes."""
+    """The counts of a run, bounded so that a run ends in minutes."""
 
     rounds: int
     divide: int
-    """Executions of a round: `System.executions` divided by this."""
+    """A round has `System.executions` divided by this number."""
     round_trips: int
     round_trip_s: float
-    """A system that takes this long for its round trips is measured with those that it has done."""
+    """Most seconds for the round trips: a slower system is measured by the round trips done by then."""
     deep: int
-    """Executions that are queued for the figure `depth`."""
+    """Executions in the deep queue of the figure `depth`."""
     claims: int
     floor_calls: int
     durability: Literal["disk", "process"] = "disk"
-    """What both servers are asked for, of all systems alike."""
+    """The durability setting of NATS and Valkey, the same for all systems."""
 
 
 FULL: Final = Plan(
@@ -39,7 +39,7 @@ TINY: Final = Plan(
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that has a floor. `goal` None: the best peer's, measured in the same run."""
+    """A figure with a floor and a goal. goal None: the best peer's figure of the same run. higher: more is better."""
 
     title: str
     metric: str
@@ -55,6 +55,15 @@ TARGETS: Final = (
     Target("submit → result, idle: p50", "latency_p50", "ms", 3, 1.5),
     Target("submit → result, idle: p99", "latency_p99", "ms", 10, 4),
     Target("10 capability sets, 100 workers, 1,000 executions: p99 of claim", "routing_p99", "ms", 50, 10),
+    Target("published signal → running again, parked worker: p50", "signal_p50", "ms", 4, 2.5),
+    Target("published signal → running again, parked worker: p99", "signal_p99", "ms", 12, 6),
+    Target("signals over 2,000 waiting executions", "signals", "/s", 2000, 6000, True),
+    Target("100 linear flows of 10 members at once", "flows", "flows/s", 200, 400, True),
+    Target("one such flow alone, start → finished", "flow_alone", "ms", 35, 20),
+    Target("1 → 1,000 → 1 fan", "flow_fan", "ms", 1000, 400),
+    Target("cancel_all of 1,000 members: flipped, the slowest of five", "cancel_flip", "ms", 50, 20),
+    Target("cancel_all of 1,000 members: all stopped", "cancel_stop", "ms", 1000, 400),
+    Target("observations applied, published", "observations", "/s", 5000, 15_000, True),
     Target("claim with very many queued, against 1,000", "depth_ratio", "times", 1.3, 1.1),
     Target("Valkey CPU of one execution: its calls", "valkey_calls", "µs", 130, 70),
     Target("Valkey memory of one queued execution, 100-byte input", "memory", "KiB", 1.5, 0.8),

@@ -1,4 +1,4 @@
-"""Child processes: programs that answer in JSON lines, and what CPU time a process has used."""
+"""Child processes: programs that print JSON lines, and the CPU time of a process."""
 
 import json
 import os
@@ -12,7 +12,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Program:
-    """A running program: `read` gives what it prints, line by line. As a context, it ends with it."""
+    """A running program that prints JSON lines, one per `read`. As a context manager, it kills the program at exit."""
 
     def __init__(
         self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
@@ -35,12 +35,12 @@ class Program:
         return self._process.pid
 
     def read(self, timeout: float) -> dict[str, Any]:
-        """The next line. Raises RuntimeError when the program ends, or takes too long (and is killed)."""
+        """Return the next JSON line. Raise RuntimeError if the program ends, or is killed at the timeout."""
         watchdog = threading.Timer(timeout, self._process.kill)
         watchdog.start()
         try:
             while line := self._process.stdout.readline():  # type: ignore[union-attr]
-                if line.startswith("{"):  # whatever else a peer's library has to say
+                if line.startswith("{"):  # skips other output of a peer's library
                     return json.loads(line)
         finally:
             watchdog.cancel()
@@ -48,7 +48,7 @@ class Program:
         raise RuntimeError(f"{self._name} ended ({code}) before it answered:\n{self._tail()}")
 
     def stop(self) -> None:
-        """Lets it end by itself: SIGTERM."""
+        """Terminate the program with SIGTERM; kill it after 15 s."""
         self._process.terminate()
         try:
             self._process.wait(15)
@@ -70,7 +70,7 @@ class Program:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far of a process and its threads; 0 where there is no /proc."""
+    """Return the user and system CPU time of a process with its threads, so far; 0 if there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

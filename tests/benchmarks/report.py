@@ -1,4 +1,4 @@
-"""From the figures of all rounds to medians, ratios, a Markdown page and a JSON file."""
+"""Turns the figures of all rounds into medians, ratios, a Markdown page and a JSON file."""
 # ruff: noqa: RUF001 - the multiplication sign is meant
 
 import json
@@ -21,7 +21,7 @@ _DURABILITY: Final = {
 
 
 class Results:
-    """All that was measured: {system: {metric: [a number for each round]}}."""
+    """All measured figures: {system: {metric: [a number for each round]}}."""
 
     def __init__(self) -> None:
         self.rounds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -38,7 +38,7 @@ class Results:
 
 
 def write(folder: Path, results: Results, machine: Mapping[str, Any], systems: Sequence[System]) -> str:
-    """Writes results.json and results.md, and answers the page."""
+    """Write results.json and results.md. Return the Markdown page."""
     medians = results.medians()
     page = markdown(medians, machine, systems)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def _best_peer(medians: Medians, metric: str) -> float | None:
 
 
 def _peers(medians: Medians, systems: Sequence[System]) -> str:
-    """Every system beside ours; in brackets its figure as a multiple of ours."""
+    """Make the table of all systems; in brackets a peer's figure as a multiple of Penstock's."""
     columns = {
         "drained /s": "drain",
         "created /s": "create",
@@ -119,7 +119,7 @@ def _peers(medians: Medians, systems: Sequence[System]) -> str:
 
 
 def _cpu(ours: Mapping[str, float]) -> str:
-    """CPU microseconds of each process for one execution: while created, while run."""
+    """Make the table of CPU microseconds per execution and process, while created and while run."""
     rows = [
         [name, number(ours.get(f"cpu_create.{name}", 0)), number(ours[f"cpu_run.{name}"])]
         for name in (*SERVICES, "worker", "valkey-server", "nats-server")
@@ -138,7 +138,7 @@ def _floor(ours: Mapping[str, float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that matter; thousands apart."""
+    """Format a number with about three significant digits and a comma between thousands."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""The systems that are measured, and how one is brought up: fresh servers, its services, its programs."""
+"""The measured systems, and how one is started: fresh servers, its services, its programs."""
 
 import json
 import shutil
@@ -33,13 +33,13 @@ _TESTS: Final = _HERE.parent
 
 @dataclass(frozen=True)
 class System:
-    """One system. `executions`: how many a full round takes, so that each takes seconds, not minutes."""
+    """A measured system. executions: count of a full round, chosen so that a round takes seconds, not minutes."""
 
     name: str
     command: list[str]
     server: Literal["both", "valkey", "nats"]
     keeps: str
-    """What it guarantees, beside what the servers keep."""
+    """The guarantees of the system, beside the durability of its servers."""
     executions: int
     services: tuple[str, ...] = ()
     cwd: Path = _TESTS
@@ -81,7 +81,7 @@ PEERS: Final = (
 
 @dataclass
 class House:
-    """A system that runs."""
+    """A running system: its servers and services."""
 
     system: System
     folder: Path
@@ -94,22 +94,22 @@ class House:
         return redis.Redis.from_url(self.valkey_url, protocol=2)
 
     def program(self, role: str, **options: Any) -> Program:
-        """The system's program in one of its roles."""
+        """Start the system's program in a role: create, work or latency."""
         url = self.valkey_url if self.system.server == "valkey" else self.nats_url
         command = [*self.system.command, role, url, json.dumps(options)]
         return Program(command, self.folder / f"{role}.log", cwd=self.system.cwd)
 
     def ask(self, role: str, *, timeout: float = 240, **options: Any) -> dict[str, Any]:
-        """Runs a program that answers once."""
+        """Run a program that prints one answer. Return the answer."""
         with self.program(role, **options) as program:
             return program.read(timeout)
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds so far of each server and service."""
+        """Return the CPU seconds of each server and service, so far."""
         return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
 
     def settle(self, timeout: float = 240) -> None:
-        """Waits until nothing is left to do in the background: outbox relayed, no rewrite of the log."""
+        """Wait until background work is done: the outbox is relayed and no AOF rewrite runs."""
         valkey = self.valkey
 
         def quiet() -> bool:
@@ -121,7 +121,7 @@ class House:
 
 @contextmanager
 def running(system: System, durability: Durability) -> Iterator[House]:
-    """Fresh servers, and the system's services on them."""
+    """Run fresh servers and the system's services on them."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, ExitStack() as steps:
         house = House(system, Path(name))
         if system.server != "nats":
@@ -139,6 +139,7 @@ def running(system: System, durability: Durability) -> Iterator[House]:
                 "PENSTOCK_NATS_URL": house.nats_url,
                 "PENSTOCK_VALKEY_URL": house.valkey_url,
                 "PENSTOCK_LOG_LEVEL": "warning",
+                "PENSTOCK_TOKEN_KEY": "a key of no secrets, for benchmarks",
                 "PENSTOCK_READY_FILE": str(file),
             }
             command = [sys.executable, "-m", f"penstock_{service.replace('-', '_')}"]

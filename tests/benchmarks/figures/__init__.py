@@ -1,1 +1,1 @@
-"""What is measured: each module has `measure(...)`, which answers {metric: number} of one round."""
+"""The figures: each module has `measure(...)`, which runs one round and returns {metric: number}."""

@@ -1,4 +1,4 @@
-"""A worker that is nothing but `work.next` and `lease.complete`, timed; what routing and depth are made of."""
+"""A minimal timed worker: `work.next` and `lease.complete`, nothing else. The figures routing and depth use it."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _WAIT_MS = 5000
 
 
 class Claimer:
-    """Asks for one task at a time. `samples`: seconds from each `work.next` to its task."""
+    """A worker that claims one task at a time. `samples`: seconds from each `work.next` to its task."""
 
     def __init__(self, client: Client, worker_id: str, capabilities: Sequence[str] = ()) -> None:
         self.samples: list[float] = []
@@ -34,18 +34,18 @@ class Claimer:
         )
 
     async def claim(self) -> bool:
-        """One task, asked for, received (that is what is timed) and completed; False if there was none."""
+        """Request and receive one task (the timed part), and complete it. Return False if there was none."""
         started = time.perf_counter()
         reply = await self._client.nats.request(self._subject, self._ask, timeout=_WAIT_MS / 1000 + 3)
         taken = time.perf_counter() - started
         tasks = _decode(reply.data).tasks
         for task in tasks:
             self.samples.append(taken)
-            await self._client.call("lease.complete", _fence(task))
+            await self._client.call("lease.complete", fence(task))
         return bool(tasks)
 
 
-def _fence(task: Any) -> dict[str, Any]:
+def fence(task: Any) -> dict[str, Any]:
     return {
         name: getattr(task, name) for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")
     }

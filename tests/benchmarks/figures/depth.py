@@ -1,7 +1,7 @@
-"""Claims with 1,000 executions queued against claims with very many.
+"""Claim latency with very many executions queued, against 1,000 queued.
 
-Two houses at once, one shallow, one deep, otherwise quiet: one claim here, one claim there, so that whatever else
-the machine does meets both alike.
+Two Penstocks run at the same time, one with a shallow and one with a deep queue, otherwise idle. Claims alternate
+between the two, so that other load on the machine affects both alike.
 """
 
 import asyncio
@@ -52,5 +52,5 @@ async def _claims(few: str, many: str, count: int) -> list[list[float]]:
 
 
 def _calls_us(house: House) -> float:
-    """Microseconds that Valkey has spent in calls."""
+    """Return the microseconds that Valkey has spent in function calls since the last reset."""
     return float(house.valkey.info("commandstats")["cmdstat_fcall"]["usec"])

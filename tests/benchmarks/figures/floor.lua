@@ -1,5 +1,5 @@
 #!lua name=bench
--- The least that a fenced, audited state machine can do: read a record, change its state, write it, tell of it.
+-- The least work of a fenced, audited state machine: read a record, change its state, write it, append an event.
 server.register_function('bench_move', function(keys, commands)
   local root, events = keys[1], {}
   for i, packed in ipairs(commands) do

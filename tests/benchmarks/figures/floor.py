@@ -1,6 +1,6 @@
-"""The floor: how many minimal transitions (floor.lua) Valkey itself can do, one or many to a call.
+"""The floor: how many minimal transitions (floor.lua) Valkey itself can do, with one or many in a call.
 
-Everything is packed before the clock starts, and 16 calls are under way at a time: it is Valkey that is timed.
+All commands are packed before the clock starts, and 16 calls are in flight, so that only Valkey is timed.
 """
 
 import socket
@@ -67,7 +67,7 @@ def _calls(count: int, size: int) -> Iterator[bytes]:
 
 
 def _drive(port: int, calls: list[bytes]) -> float:
-    """Seconds for all of them."""
+    """Send all calls. Return the seconds until the last reply."""
     reader: Any = hiredis.Reader()
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

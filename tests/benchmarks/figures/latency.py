@@ -1,4 +1,4 @@
-"""Submit → result of one execution at a time, on a system that has nothing else to do."""
+"""Latency from submit to result, of one execution at a time on an idle system."""
 
 from benchmarks.plan import CONCURRENCY, Plan
 from benchmarks.systems import System, running
@@ -25,10 +25,10 @@ _PARTS = (("50", 0.5), ("99", 0.99), ("999", 0.999))
 
 
 def percentile(samples: list[float], part: float) -> float:
-    """Milliseconds; `samples` are sorted seconds."""
+    """Return a percentile in milliseconds. samples: seconds, sorted."""
     return samples[min(len(samples) - 1, int(len(samples) * part))] * 1000
 
 
 def enough(samples: list[float], part: float) -> bool:
-    """Whether at least one sample lies beyond, so that the figure says something."""
+    """Whether at least one sample lies beyond the percentile; with none, the percentile means nothing."""
     return len(samples) * (1 - part) >= 0.99

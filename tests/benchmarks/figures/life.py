@@ -1,4 +1,4 @@
-"""A no-op's whole life: created in batches, queued, drained by one worker process; what that costs on the way."""
+"""The whole life of no-ops: created in batches, queued, drained by one worker process; rates and costs."""
 
 import time
 from typing import Final
@@ -10,7 +10,7 @@ _COMPLETED: Final = "penstock:{0}:s:default:completed"
 
 
 def measure(system: System, plan: Plan) -> dict[str, float]:
-    """Rates of all systems; of ours also CPU of each process, Valkey's time by command, and memory."""
+    """Measure the rates of a system; for Penstock also CPU per process, Valkey's time per command, and memory."""
     count = max(BATCH, system.executions // plan.divide // BATCH * BATCH)
     with running(system, plan.durability) as house:
         return _ours(house, count) if system.services else _peer(house, count)
@@ -54,8 +54,8 @@ def _create(house: House, count: int) -> float:
 
 
 def _drain(house: House, count: int, completed: int) -> tuple[float, float]:
-    """Executions a second from the first handler's start until Valkey has all of them completed, and the
-    worker's CPU seconds.
+    """Return the executions per second, from the first handler's start until all are completed in Valkey, and
+    the worker's CPU seconds.
     """
     valkey = house.valkey
     with house.program("work", concurrency=CONCURRENCY, count=count) as worker:
@@ -72,7 +72,7 @@ def _drain(house: House, count: int, completed: int) -> tuple[float, float]:
 
 
 def _commands(house: House, count: int) -> dict[str, float]:
-    """Microseconds per execution: of the calls, and of what is called inside them."""
+    """Return Valkey's microseconds per execution, for the function calls and for each command inside them."""
     stats = house.valkey.info("commandstats")
     figures = {
         f"valkey_command.{name.removeprefix('cmdstat_')}": one["usec"] / count for name, one in stats.items()

@@ -1,8 +1,8 @@
-"""Capability routing: 1,000 executions that ask for ten different capabilities, a hundred workers, ten of each.
+"""Capability routing: 1,000 executions need one of ten capabilities; of 100 workers, ten have each capability.
 
-All of the work is queued, shuffled, before any worker asks; then all ask at once and go on until their own kind
-is gone. A claim is timed from `work.next` to the task; the workers are coroutines of one process, which also
-completes what it gets.
+All executions are queued in random order before any worker asks. Then all workers ask at once, and each goes on
+until no execution for its capability is left. A claim is timed from `work.next` to the task. The workers are
+coroutines of one process and also complete their tasks.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""One program for each system, all with the same three roles; see `common`."""
+"""One program for each system. All programs have the same three roles; see `common`."""

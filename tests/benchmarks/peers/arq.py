@@ -1,6 +1,6 @@
-"""arq: a sorted set that workers poll; it has no call for a batch.
+"""arq: workers poll a sorted set; arq has no call to enqueue a batch.
 
-Both polls (0.5 s by default) are turned down to 10 ms, for else it would mostly be asleep.
+The poll intervals for jobs and results (0.5 s by default) are set to 10 ms, or else arq would mostly sleep.
 """
 
 import asyncio

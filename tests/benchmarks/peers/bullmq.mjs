@@ -1,4 +1,4 @@
-// BullMQ on ioredis. Speaks like common.py; run in the folder where its packages are installed.
+// BullMQ on ioredis. Same roles and JSON lines as common.py. Run it in the folder where its packages are installed.
 import { createRequire } from "node:module";
 
 const require = createRequire(`${process.cwd()}/`);

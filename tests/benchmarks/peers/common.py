@@ -1,10 +1,10 @@
-"""What every Python program here does, ours included. Standard library only: peers have their own environment.
+"""The roles of every Python program here, Penstock's included. Standard library only, for the peers' environments.
 
     python -m benchmarks.peers.<name> create|work|latency URL '{"count": …}'
 
-`create` makes executions in batches and says how long it took; `work` is a worker that says when its first and
-its last (`count`th) no-op ran, and goes on until killed; `latency` submits one after the other and waits for
-each result. Answers are JSON lines. BullMQ's program (bullmq.mjs) speaks the same.
+`create` creates no-ops in batches and prints how long that took. `work` runs a worker that prints when its first
+and its last (`count`th) no-op ran, and runs until killed. `latency` submits one no-op after the other, waits for
+each result and prints the times. Output is JSON lines. BullMQ's program (bullmq.mjs) has the same interface.
 """
 
 import asyncio
@@ -16,26 +16,26 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 TEXT: Final = "x" * 98
-"""Every no-op's argument: 100 bytes of JSON."""
+"""The argument of every no-op: 100 bytes as JSON."""
 
 
 class Peer(Protocol):
-    """One system, seen through its own client library, used as its documentation does."""
+    """One system, used through its own client library in the way that its documentation shows."""
 
     async def open(self, url: str, producers: int) -> None:
-        """Connects a client."""
+        """Connect a client."""
         ...
 
     async def create(self, producer: int, count: int) -> None:
-        """Creates so many no-ops, in one call if there is one for that."""
+        """Create `count` no-ops, in one call if the library has a batch call."""
         ...
 
     async def round_trip(self) -> None:
-        """Creates one no-op and waits for its result."""
+        """Create one no-op and wait for its result."""
         ...
 
     async def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
-        """Runs a worker until cancelled; `ran` hears of every no-op."""
+        """Run a worker until cancelled. Call `ran` for every no-op."""
         ...
 
 
@@ -75,7 +75,7 @@ async def _work(peer: Peer, url: str, concurrency: int, count: int) -> None:
 async def _latency(peer: Peer, url: str, count: int, seconds: float, warm_up: int) -> None:
     await peer.open(url, 1)
     for _ in range(warm_up):
-        with contextlib.suppress(Exception):  # a worker that has only just come up may drop one (SAQ's does)
+        with contextlib.suppress(Exception):  # a worker that has just started may drop a job (SAQ's does)
             await peer.round_trip()
     samples: list[float] = []
     end = time.monotonic() + seconds
@@ -91,7 +91,7 @@ def _say(**answer: Any) -> None:
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
-    """With uvloop for all, where it is installed."""
+    """Run the coroutine, with uvloop if installed, so that all systems have the same event loop."""
     try:
         from uvloop import run
     except ImportError:

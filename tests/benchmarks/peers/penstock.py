@@ -1,4 +1,4 @@
-"""Penstock, through its own SDK."""
+"""Penstock, through its Python SDK."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from penstock import Client, Worker
 
 class Penstock:
     async def open(self, url: str, producers: int) -> None:
-        # One connection each: what one client is asked in the same tick leaves as one message.
+        # One client per producer: one client would join the requests of one event-loop tick into one message.
         self._clients = [await Client.connect(url) for _ in range(producers)]
 
     async def create(self, producer: int, count: int) -> None:

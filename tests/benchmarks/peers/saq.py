@@ -1,6 +1,6 @@
-"""SAQ: lists and one Lua script to enqueue; it has no call for a batch.
+"""SAQ: lists, and a Lua script that enqueues; SAQ has no call to enqueue a batch.
 
-A result is polled for, every 0.5 s by default; turned down to 10 ms here.
+The client polls for results, every 0.5 s by default; the interval is set to 10 ms here.
 """
 
 import asyncio

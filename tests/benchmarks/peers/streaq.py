@@ -1,4 +1,4 @@
-"""streaQ: Redis streams, one pipeline for a batch; results are waited for over pub/sub."""
+"""streaQ: Redis streams. A pipeline enqueues a batch; clients wait for results over pub/sub."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""taskiq on NATS JetStream: a pull consumer; results in a JetStream object store, which is polled."""
+"""taskiq on NATS JetStream: a pull consumer. Clients poll a JetStream object store for results."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,0 +1,188 @@
+"""Two things that happen to one execution or flow at the same time: in the one order, in the other, and together."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+
+from flows_by_verb import get, make_flow
+from penstock.errors import PenstockError
+from running_penstock import RunningPenstock, fence
+
+TIMES = 10
+"""How often two requests race each other."""
+APPROVED = {"name": "approved"}
+ORDERS = ["first", "second", "together"]
+"""Which of the two requests goes first."""
+
+Step = Callable[[], Coroutine[Any, Any, Any]]
+
+
+async def race(order: str, first: Step, second: Step) -> tuple[Any, Any]:
+    """The replies of both requests. A PenstockError is returned as a reply."""
+
+    async def reply(step: Step) -> Any:
+        try:
+            return await step()
+        except PenstockError as error:
+            return error
+
+    if order == "first":
+        return await reply(first), await reply(second)
+    if order == "second":
+        late = await reply(second)
+        return await reply(first), late
+    one, other = await asyncio.gather(reply(first), reply(second))
+    return one, other
+
+
+def rounds(order: str) -> range:
+    """A forced order needs one round; a race is run many times."""
+    return range(TIMES if order == "together" else 1)
+
+
+async def running(penstock: RunningPenstock, **spec: Any) -> dict[str, Any]:
+    await penstock.create(**spec)
+    return await penstock.begin()
+
+
+def signal(penstock: RunningPenstock, token: str, name: str = "approved") -> Step:
+    return partial(penstock.request, "signal.deliver", {"token": token, "name": name})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+class TestSignal:
+    async def test_and_suspend(self, penstock: RunningPenstock, order: str) -> None:
+        """Buffered and found, or waited for and resumed: the execution goes on with the signal."""
+        for _ in rounds(order):
+            task = await running(penstock)
+            made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "k"})
+            body = fence(task) | {"waitpoint_id": made["waitpoint_id"], "condition": APPROVED}
+            delivered, suspended = await race(
+                order, signal(penstock, made["token"]), partial(penstock.request, "lease.suspend", body)
+            )
+            pair = (delivered["effect"], suspended["outcome"])
+            expected = {"first": ("buffered", "already_satisfied"), "second": ("resumed", "suspended")}
+            assert pair in ([expected[order]] if order in expected else expected.values())
+            if suspended["outcome"] == "suspended":
+                task = await penstock.begin()
+                assert task["resumed"]
+            page = await penstock.request("signal.resumed_by", fence(task))
+            assert [item["name"] for item in page["items"]] == ["approved"]
+            await penstock.request("lease.complete", fence(task))
+
+    async def test_and_timeout(self, penstock: RunningPenstock, order: str) -> None:
+        for _ in rounds(order):
+            task = await running(penstock)
+            wait = {"condition": APPROVED, "timeout_ms": 60_000, "timeout_behavior": "fail"}
+            token = (await penstock.request("lease.suspend", fence(task) | wait))["token"]
+
+            async def time_passes(execution_id: str = task["execution_id"]) -> Any:
+                penstock.move_clock(60_001)
+                return await penstock.reaches(execution_id, "failed", "ready")
+
+            delivered, record = await race(order, signal(penstock, token), time_passes)
+            resumed = not isinstance(delivered, PenstockError) and delivered["effect"] == "resumed"
+            if order != "together":
+                assert resumed == (order == "first")
+            assert record["state"] == ("ready" if resumed else "failed")
+            if resumed:
+                await penstock.request("lease.complete", fence(await penstock.begin()))
+
+    async def test_and_cancel(self, penstock: RunningPenstock, order: str) -> None:
+        """A cancel that was answered holds, whatever else came."""
+        for _ in rounds(order):
+            task = await running(penstock)
+            token = (await penstock.request("lease.suspend", fence(task) | {"condition": APPROVED}))["token"]
+            body = {"execution_id": task["execution_id"]}
+            delivered, cancelled = await race(
+                order, signal(penstock, token), partial(penstock.request, "execution.cancel", body)
+            )
+            assert not isinstance(cancelled, PenstockError)
+            resumed = not isinstance(delivered, PenstockError) and delivered["effect"] == "resumed"
+            if order != "together":
+                assert resumed == (order == "first")
+            await penstock.reaches(task["execution_id"], "canceled")
+            assert await penstock.take(1, wait_ms=0) == []
+
+    async def test_and_lease_expiry(self, penstock: RunningPenstock, order: str) -> None:
+        """A signal that came while the lease was lost is there for who takes the execution up again."""
+        for _ in rounds(order):
+            task = await running(penstock)
+            made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "k"})
+            delivered, _ = await race(
+                order,
+                signal(penstock, made["token"]),
+                partial(penstock.loses_its_lease, task["execution_id"]),
+            )
+            assert delivered["effect"] == "buffered"
+            body = {"waitpoint_id": made["waitpoint_id"], "condition": APPROVED}
+            stale = await penstock.refused("lease.suspend", fence(task) | body)
+            assert stale.code == "lease_expired"
+            again = await penstock.begin()
+            suspended = await penstock.request("lease.suspend", fence(again) | body)
+            assert suspended["outcome"] == "already_satisfied"
+            await penstock.request("lease.complete", fence(again))
+
+    async def test_and_another_for_the_last_place_of_a_count(
+        self, penstock: RunningPenstock, order: str
+    ) -> None:
+        for _ in rounds(order):
+            task = await running(penstock)
+            condition = {"count": 2, "of": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}
+            suspended = await penstock.request("lease.suspend", fence(task) | {"condition": condition})
+            token = suspended["token"]
+            assert (await signal(penstock, token, "a")())["effect"] == "recorded"
+            replies = await race(order, signal(penstock, token, "b"), signal(penstock, token, "c"))
+            assert sorted(reply["effect"] for reply in replies) == ["ignored", "resumed"]
+            again = await penstock.begin()
+            page = await penstock.request("signal.resumed_by", fence(again))
+            assert len(page["items"]) == 2
+            await penstock.request("lease.complete", fence(again))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+class TestEvent:
+    @staticmethod
+    def publish(penstock: RunningPenstock, correlation_id: str) -> Step:
+        return lambda: penstock.js.publish(
+            f"{penstock.root}.event.ci.build",
+            msgspec.json.encode({"n": correlation_id}),
+            headers={"Penstock-Correlation-Id": correlation_id},
+        )
+
+    @staticmethod
+    def wait(correlation_id: str) -> dict[str, Any]:
+        return {"kind": "external_event", "topic": "ci.build", "correlation_id": correlation_id}
+
+    async def test_and_set_waiting(self, penstock: RunningPenstock, order: str) -> None:
+        """The event wakes the flow once: a second wait for it, under the same id, goes on waiting."""
+        for n in rounds(order):
+            flow = await make_flow(penstock, "a")
+            body = {"flow_id": flow["flow_id"], "wait": self.wait(f"c{n}")}
+            await race(
+                order,
+                self.publish(penstock, f"c{n}"),
+                partial(penstock.request, "flow.set_waiting", body),
+            )
+            found = await penstock.until(
+                partial(get, penstock, flow), lambda found: found["status"] == "running"
+            )
+            assert found["state"]["event"] == {"n": f"c{n}"}
+            assert (await penstock.request("flow.set_waiting", body))["status"] == "waiting"
+
+    async def test_and_cancel(self, penstock: RunningPenstock, order: str) -> None:
+        for n in rounds(order):
+            flow = await make_flow(penstock, "a")
+            body = {"flow_id": flow["flow_id"], "wait": self.wait(f"c{n}")}
+            await penstock.request("flow.set_waiting", body)
+            await race(
+                order,
+                self.publish(penstock, f"c{n}"),
+                partial(penstock.request, "flow.cancel", {"flow_id": flow["flow_id"], "wait": True}),
+            )
+            assert (await get(penstock, flow))["status"] == "cancelled"
+            assert await penstock.take(1, wait_ms=0) == []
