@@ -54,7 +54,7 @@ _WORKER: Final = frozenset(
 
 
 def __getattr__(name: str) -> Any:
-    """The SDK loads when it is first used: a service that imports `penstock.errors` does not pay for it."""
+    """Load the SDK on first use, so that a service that imports only `penstock.errors` does not load it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module("penstock.worker" if name in _WORKER else "penstock.client")

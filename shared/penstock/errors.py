@@ -1,4 +1,4 @@
-"""Every error code of the contract (§4), once: class, number, meaning.
+"""All error codes of the contract (§4), each with its class, number and meaning.
 
 The Python exceptions, the wire bodies, the `Nats-Service-Error` headers and the table in
 docs/contract.md all come from `TABLE`. Catch one by its class (`ContentionError`), by its own
@@ -100,7 +100,7 @@ class PenstockError(Exception):
         super().__init__(f"{code}: {self.message}")
 
     def body(self) -> dict[str, Any]:
-        """The contract's wire form, without the outer `{"error": …}`."""
+        """Return the error in the contract's wire form, without the outer `{"error": …}`."""
         body: dict[str, Any] = {
             "code": self.code,
             "class": self.error_class,
@@ -118,23 +118,23 @@ class ContentionError(PenstockError):
 
 
 class NotFoundError(PenstockError):
-    """There is no such thing."""
+    """The named entity does not exist."""
 
 
 class ConflictError(PenstockError):
-    """Not retryable: the state forbids it."""
+    """Not retryable: the current state forbids the request."""
 
 
 class InvalidError(PenstockError):
-    """The request is wrong."""
+    """The request is malformed; not retryable."""
 
 
 class UnauthorizedError(PenstockError):
-    """The token does not allow it."""
+    """The token does not authorize the request."""
 
 
 class UnavailableError(PenstockError):
-    """Valkey or NATS is away; retryable."""
+    """Valkey or NATS cannot be reached; retryable."""
 
 
 class InternalError(PenstockError):
@@ -162,7 +162,7 @@ _BY_NAME: Final = {exception.__name__: exception for exception in EXCEPTIONS.val
 
 
 def __getattr__(name: str) -> type[PenstockError]:
-    """One exception for each code, named after it: `errors.StaleLease` for `stale_lease`."""
+    """Return the exception class of an error code by its name: `errors.StaleLease` for `stale_lease`."""
     try:
         return _BY_NAME[name]
     except KeyError:
@@ -176,18 +176,18 @@ def make(
     detail: dict[str, Any] | None = None,
     retry_after_ms: int | None = None,
 ) -> PenstockError:
-    """The exception of this code, of its own Python type."""
+    """Make the exception for an error code, of that code's own class; an unknown code gives InternalError."""
     exception = EXCEPTIONS.get(code, InternalError)
     return exception(code, message, detail=detail, retry_after_ms=retry_after_ms)
 
 
 def invalid(field: str, message: str) -> PenstockError:
-    """`invalid_request` about one field. `message` says what is wrong with it, without its name."""
+    """Make an `invalid_request` about one field. `message` says what is wrong, without the field's name."""
     return make("invalid_request", f"{field}: {message}", detail={"field": field})
 
 
 def from_body(body: dict[str, Any]) -> PenstockError:
-    """The exception that a wire body (the inside of `{"error": …}`) stands for."""
+    """Make the exception for a wire body (the inside of `{"error": …}`)."""
     detail: dict[str, Any] = body.get("detail") or {}
     return make(
         str(body.get("code", "internal")),

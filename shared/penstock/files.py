@@ -1,4 +1,4 @@
-"""Files that others read while they are written."""
+"""Files that other processes may read while they are written."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Written whole or not at all: a reader never sees half. Raises OSError, and leaves nothing behind then."""
+    """Write a file atomically: a reader never sees half of it. Raise OSError, with the draft removed."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         draft.write_text(text)

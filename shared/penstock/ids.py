@@ -1,4 +1,4 @@
-"""Ids: `<partition>-<uuid7>` (contract §1). The partition makes an id find its own shard."""
+"""Ids: `<partition>-<uuid7>` (contract §1). An id names the partition that keeps its entity."""
 
 import os
 import time
@@ -15,8 +15,8 @@ class Uuid7:
     """Makes version 7 UUIDs (RFC 9562 §5.7), each greater than the one before it.
 
     Method 1 of §6.2: the 12 bits after the timestamp are a counter, so that ids made in one
-    millisecond sort in the order in which they were made; the counter running over borrows the
-    next millisecond.
+    millisecond sort in the order in which they were made; when the counter overflows, the next
+    millisecond is used early.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Uuid7:
         self._counter = 0
 
     def make(self, now_ms: int) -> str:
-        """The next one. `now_ms`: milliseconds since the Unix epoch, by whatever clock the ids are to follow."""
+        """Return the next UUID. `now_ms`: milliseconds since the Unix epoch, by the clock that the ids shall follow."""
         if now_ms > self._last_ms:
             self._last_ms, self._counter = now_ms, 0
         else:
@@ -41,20 +41,20 @@ _local: Final = Uuid7()
 
 
 def uuid7() -> str:
-    """A version 7 UUID by this process's clock. Ids of records are made by `Store.new_id`, from Valkey's."""
+    """Return a version 7 UUID by this process's clock. (`Machine.new_id` makes record ids, by Valkey's clock.)"""
     return _local.make(time.time_ns() // 1_000_000)
 
 
 def new_id(partition: int) -> str:
-    """A new id in this partition, by this process's clock."""
+    """Return a new id in this partition, by this process's clock."""
     return f"{partition}-{uuid7()}"
 
 
 def partition_of(entity_id: str) -> int:
-    """The partition that an id (already checked against ID_PATTERN) names."""
+    """Return the partition that an id (already checked against ID_PATTERN) names."""
     return int(entity_id[: entity_id.index("-")])
 
 
 def partition_for(name: str, partitions: int) -> int:
-    """The partition where something that is found by name (an idempotency key, a lane) lives."""
+    """Return the partition that keeps an entity found by name (an idempotency key, a worker)."""
     return zlib.crc32(name.encode()) % partitions

@@ -1,6 +1,6 @@
 """The states of an execution and of a flow, and the moves between them (contract §2 and §5).
 
-`lua/execution/states.lua` holds the same execution table, because that is where moves happen;
+`lua/execution/states.lua` holds the same execution table, because the moves are made there;
 `tests/unit/test_states.py` keeps the two equal.
 """
 

@@ -1,23 +1,23 @@
-"""The subjects that are not verbs (those are in `penstock.verbs`), each built in one place."""
+"""The NATS subjects other than those of verbs (which are in `penstock.verbs`)."""
 
 
 def worker_subject(root: str, worker_id: str) -> str:
-    """Pushes to one worker: cancellations, and the word to drain."""
+    """Messages pushed to one worker: cancellations, and the request to drain."""
     return f"{root}.worker.{worker_id}"
 
 
 def frame_subject(root: str, execution_id: str) -> str:
-    """An execution's frames, live."""
+    """An execution's frames, published live as they are stored."""
     return f"{root}.frame.{execution_id}"
 
 
 def signal_subject(root: str, waitpoint_id: str, name: str) -> str:
-    """A published signal."""
+    """Where a signal to a waitpoint is published."""
     return f"{root}.signal.{waitpoint_id}.{name}"
 
 
 def observation_subject(root: str, flow_id: str) -> str:
-    """A published observation of a mirrored flow's step."""
+    """Where an observation of a mirrored flow's step is published."""
     return f"{root}.observation.{flow_id}"
 
 

@@ -1,4 +1,4 @@
-"""Saying a thing once in a while: what fails a thousand times a second is one line of a log."""
+"""Rate limit for log lines: a failure that repeats a thousand times a second is logged once in a while."""
 
 import math
 import time
@@ -8,7 +8,7 @@ EVERY_S: Final = 10.0
 
 
 class Throttle:
-    """Lets one through, then none for `every_s` seconds; `held` counts those that were held back meanwhile."""
+    """Lets one line through, then none for `every_s` seconds; `held` counts the lines held back since then."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self.held = 0
@@ -16,7 +16,7 @@ class Throttle:
         self._last = -math.inf
 
     def passes(self) -> bool:
-        """Whether it may be said now. Who asks and may must say it."""
+        """Return whether to log now. True starts the next pause, so the caller must log; False adds to `held`."""
         now = time.monotonic()
         if now - self._last < self._every_s:
             self.held += 1

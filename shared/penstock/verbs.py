@@ -1,4 +1,4 @@
-"""Every verb of the contract that stands: which service answers it, what it takes and gives.
+"""Every verb of the contract: the service that answers it, its request type and its reply type.
 
 The endpoints, their JSON Schemas, the SDK's calls and the table in docs/contract.md come from here.
 A verb's subject is `<root>.v1.<name>`.
@@ -30,7 +30,7 @@ MAX_BATCH: Final = 10_000
 
 
 class Verb(Struct, Generic[Req, Rep], frozen=True):
-    """One endpoint: `name` is `<resource>.<verb>`; `batch` says whether an array is taken."""
+    """One endpoint: `name` is `<resource>.<verb>`; `batch` says whether it also takes an array of requests."""
 
     name: str
     service: str
@@ -40,7 +40,7 @@ class Verb(Struct, Generic[Req, Rep], frozen=True):
 
     @property
     def endpoint(self) -> str:
-        """The endpoint's name in NATS micro (no dots there)."""
+        """The endpoint's name in NATS micro, which allows no dots."""
         return self.name.replace(".", "_")
 
     def subject(self, root: str) -> str:
@@ -61,7 +61,7 @@ DESCRIPTIONS: Final = {
     CANCEL_RECONCILER: "stops executions and flows, until they have stopped",
     AUDIT_RELAY: "carries every change of state from Valkey to the audit stream",
 }
-"""The services, and what service discovery says of each."""
+"""The services, each with its description in service discovery."""
 SERVICES: Final = tuple(DESCRIPTIONS)
 
 EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)

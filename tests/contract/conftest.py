@@ -14,14 +14,14 @@ from running_penstock import RunningPenstock
 async def penstock(
     request: pytest.FixtureRequest, nats_url: str, valkey_url: str
 ) -> AsyncIterator[RunningPenstock]:
-    """All six services in this process, under a root of their own."""
+    """Run all six services in this process, under their own root."""
     async with RunningPenstock.open(nats_url, valkey_url, partitions=request.param) as house:
         yield house
 
 
 @pytest.fixture
 def cli(penstock: RunningPenstock) -> Cli:
-    """Runs one command, told where this test's Penstock is."""
+    """Return a function that runs one command against this test's Penstock."""
 
     async def run(*arguments: str, stdin: str = "", cwd: Path | None = None) -> Said:
         said = await commands.penstock(*arguments, stdin=stdin, cwd=cwd, **commands.told(penstock))

@@ -23,7 +23,7 @@ async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def page(penstock: RunningPenstock, client: Client) -> AsyncIterator[str]:
-    """The address of the web page, with its worker at work."""
+    """Run the web page and its worker; yield the address of the page."""
     listening = socket.create_server(("127.0.0.1", 0))
     base = f"http://127.0.0.1:{listening.getsockname()[1]}"
     worker = Worker(penstock.settings.nats_url, root=penstock.root)

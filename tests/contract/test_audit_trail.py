@@ -1,4 +1,4 @@
-"""The audit trail as anybody sees it: over NATS only."""
+"""The audit trail as any client sees it: over NATS only."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ from running_penstock import WAIT_S, RunningPenstock, fence
 
 
 async def trail(penstock: RunningPenstock) -> list[audit.Event]:
-    """All events in the stream."""
+    """Return all events in the audit stream."""
     stream = streams.stream_name(penstock.root, streams.AUDIT)
     last = (await penstock.js.stream_info(stream)).state.last_seq
     return [
@@ -18,7 +18,7 @@ async def trail(penstock: RunningPenstock) -> list[audit.Event]:
 
 
 async def settled(penstock: RunningPenstock, execution_id: str) -> list[audit.Event]:
-    """The events of one execution, once as many are in the stream as its record counts."""
+    """Return one execution's events, once the stream holds as many of them as the execution's record counts."""
     seq = (await penstock.get(execution_id))["seq"]
 
     async def of_it() -> list[audit.Event]:

@@ -1,4 +1,4 @@
-"""Budgets, spoken to over NATS only; their executions are in other partitions as often as not."""
+"""Budgets, tested over NATS only; a budget is often in another partition than its executions."""
 
 import asyncio
 import secrets
@@ -140,7 +140,7 @@ class TestUsage:
         assert {"dimension": "tokens", "current": 90, "hard": 100}.items() <= error.detail.items()
         assert await used(penstock, budget_id) == 90
         assert (await penstock.get(execution_id))["state"] == "running"
-        # What was refused has not used its key up.
+        # A refused report does not use up its dedup key.
         assert (await report(penstock, task, budget_id, 10, dedup_key="a"))["status"] == "ok"
 
     async def test_the_fence_is_checked(self, penstock: RunningPenstock) -> None:
@@ -197,7 +197,7 @@ class TestUsage:
             tasks += await penstock.take(8, start=True)
 
         async def storm(task: dict[str, Any], seed: int) -> int:
-            """Batches of reports, half of them sent twice."""
+            """Report usage in batches, half of each batch twice. Return the sum of the distinct reports."""
             total = 0
             for turn in range(5):
                 bodies = [
@@ -241,7 +241,7 @@ class TestHardBreach:
         assert (reply["status"], reply["state"]) == ("hard_breach", "suspended")
         record = await penstock.get(execution_id)
         assert (record["state"], record["reason"], record["lease"]) == ("suspended", "budget", None)
-        # The same report again is answered, another one is not.
+        # A repeat of the same report is answered; a new report is refused.
         assert (await report(penstock, task, budget_id, 1, dedup_key="last"))["status"] == "already_applied"
         body = {**fence(task), "budget_id": budget_id, "dimensions": {"tokens": 1}}
         assert (await penstock.refused("lease.usage", body)).code == "stale_lease"
@@ -249,7 +249,7 @@ class TestHardBreach:
         assert (await penstock.request("budget.get", {"budget_id": budget_id}))["suspended"] == 1
 
         await penstock.request("budget.replenish", {"budget_id": budget_id, "dimensions": {"tokens": 1}})
-        assert (await penstock.get(execution_id))["state"] == "suspended"  # 101 of 101: still nothing left
+        assert (await penstock.get(execution_id))["state"] == "suspended"  # 101 of 101 used: nothing left
         await penstock.request("budget.replenish", {"budget_id": budget_id, "dimensions": {"tokens": 50}})
         record = await penstock.reaches(execution_id, "ready")
         again = await penstock.begin()
@@ -303,7 +303,7 @@ class TestHardBreach:
     async def test_a_reporter_that_dies_in_between_is_suspended_by_the_due_loop(
         self, penstock: RunningPenstock
     ) -> None:
-        """The keeper that took the report never gets to end the lease."""
+        """The lease-keeper records the usage but dies before it ends the lease."""
         budget_id = await make_budget(penstock)
         execution_id = await penstock.create(budget_ids=[budget_id])
         task = await penstock.begin(lease_ttl_ms=600_000)
@@ -321,7 +321,7 @@ class TestHardBreach:
         await penstock.nats.flush()
         penstock.move_clock(3000)
         await penstock.reaches(execution_id, "suspended")
-        # Its worker did not know.
+        # The worker got no reply to its report, so a push tells it.
         assert msgspec.json.decode((await pushed.next_msg(timeout=20)).data)["execution_id"] == execution_id
         error = await penstock.refused("lease.renew", fence(task))
         assert error.code == "lease_revoked"

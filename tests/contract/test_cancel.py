@@ -1,4 +1,4 @@
-"""The cancel-reconciler, spoken to over NATS only."""
+"""The cancel-reconciler, tested over NATS only."""
 
 import asyncio
 from typing import Any
@@ -123,7 +123,7 @@ class TestRequestCancel:
 class TestFlowCancel:
     async def test_in_the_background(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a", "b", "c"], [("a", "b")])
-        ids = sorted(flow["members"].values())  # as they were made
+        ids = sorted(flow["members"].values())  # in the order of their creation
         body = {"flow_id": flow["flow_id"], "policy": "cancel_all", "reason": "enough"}
         first = await penstock.request("flow.cancel", body)
         assert first["result"] == "cancellation_scheduled"
@@ -213,7 +213,7 @@ class TestFlowCancel:
 
     async def test_a_wide_flow(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, [f"m{n}" for n in range(1200)])
-        ids = sorted(flow["members"].values())  # as they were made
+        ids = sorted(flow["members"].values())  # in the order of their creation
         body = {"flow_id": flow["flow_id"], "wait": True}
         reply = await penstock.request("flow.cancel", body)
         assert reply["result"] == "cancelled" and reply["member_execution_ids"] == ids

@@ -1,4 +1,4 @@
-"""Executions that make others, and wait for them."""
+"""Executions that create child executions and wait for them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ async def test_await_children(penstock: RunningPenstock) -> None:
     assert await outcome(penstock, "await_children", task) == {"state": "suspended"}
     record = await penstock.get(parent_id)
     assert (record["state"], record["reason"]) == ("suspended", "children")
-    # However a child ends, it counts.
+    # A child counts as ended whether it completes, fails or is canceled.
     child = await penstock.begin(lanes=["c0"])
     assert (await penstock.get(child["execution_id"]))["parent_id"] == parent_id
     await outcome(penstock, "complete", child)
@@ -29,7 +29,7 @@ async def test_await_children(penstock: RunningPenstock) -> None:
 
 
 async def test_children_that_end_by_the_clock_wake_their_parent(penstock: RunningPenstock) -> None:
-    """Deadlines, lost leases, timed out attempts and skips are ends too."""
+    """A passed deadline, a lost lease or an attempt timeout ends a child too."""
     task = await running(penstock)
     parent_id = task["execution_id"]
     deadline = await now(penstock) + 60_000
@@ -72,7 +72,7 @@ async def test_children_created_with_the_completion(penstock: RunningPenstock) -
     [child] = await penstock.take(lanes=["la"])
     assert child["execution_id"] == reply["children"][0]
     page = await penstock.request("execution.list", {"namespace": "n1"})
-    assert len(page["items"]) == 3  # no more than that: a repeat makes none
+    assert len(page["items"]) == 3  # the repeated completion created no more children
 
 
 async def test_a_bad_child_hurts_only_its_own_completion(penstock: RunningPenstock) -> None:
@@ -105,7 +105,7 @@ async def test_an_unknown_parent(penstock: RunningPenstock) -> None:
 
 
 async def test_a_childs_idempotency_key(penstock: RunningPenstock) -> None:
-    """The key is remembered where all keys are, the child lives with its parent."""
+    """The key is stored in the partition that its hash selects, the child in its parent's partition."""
     for n in range(6):  # parents in several partitions
         parent_id = await penstock.create(lane="parents")
         body = {"kind": "k", "parent_id": parent_id, "idempotency_key": f"key{n}"}
@@ -119,7 +119,7 @@ async def test_a_childs_idempotency_key(penstock: RunningPenstock) -> None:
         assert error.code == "idempotency_conflict"
     body = {"kind": "k", "parent_id": NOWHERE, "idempotency_key": "free"}
     assert (await penstock.refused("execution.create", body)).code == "execution_not_found"
-    await penstock.create(idempotency_key="free")  # what was refused keeps no key
+    await penstock.create(idempotency_key="free")  # a refused create does not keep the key
 
 
 async def test_handlers_with_children(penstock: RunningPenstock) -> None:

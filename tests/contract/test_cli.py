@@ -1,4 +1,4 @@
-"""The commands against the real services: what they print, and how they end."""
+"""The commands against the real services: their output and their exit codes."""
 
 import asyncio
 import json

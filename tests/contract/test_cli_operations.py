@@ -1,4 +1,4 @@
-"""The commands of those who operate it: lanes, limits, schedules, workers, many executions at once."""
+"""The commands for operators: lanes, limits, schedules, workers, many executions at once."""
 
 import asyncio
 import json
@@ -175,7 +175,7 @@ async def test_top(penstock: RunningPenstock, cli: Cli) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 async def test_top_on_a_terminal(penstock: RunningPenstock) -> None:
-    """It draws again and again, and Ctrl-C is how it ends well."""
+    """`penstock top` redraws until Ctrl-C, which ends it with exit code 0."""
     await penstock.create(lane="slow")
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -184,7 +184,7 @@ async def test_top_on_a_terminal(penstock: RunningPenstock) -> None:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        # A shell's background job, which these tests may be part of, has it ignored.
+        # A shell starts background jobs with SIGINT ignored, and these tests may run in such a job.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
@@ -194,7 +194,7 @@ async def test_top_on_a_terminal(penstock: RunningPenstock) -> None:
     def read() -> None:
         try:
             drawn.extend(os.read(ours, 65536))
-        except OSError:  # the other side is closed
+        except OSError:  # the process has closed its end
             asyncio.get_running_loop().remove_reader(ours)
             ended.set_result(None)
 

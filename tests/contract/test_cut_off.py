@@ -1,4 +1,4 @@
-"""An instance that lost Valkey but not NATS leaves its share to those that can work, and takes it again afterwards."""
+"""An instance that loses Valkey but not NATS leaves its partitions to other instances until Valkey is back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from running_penstock import RunningPenstock
 
 
 class Proxy:
-    """A way to Valkey that can be cut: what was open breaks, what comes is turned away."""
+    """A proxy to Valkey that can be cut: open connections break, and new ones are refused."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -75,7 +75,7 @@ def owned(running: Running) -> int:
 
 
 async def settled(penstock: RunningPenstock, shares: dict[Running, Any]) -> None:
-    """Waits until each owns what it should: `any` partitions, or just so many."""
+    """Wait until each instance owns its share. shares: instance -> number of partitions."""
 
     async def look() -> bool:
         return all(owned(each) == share for each, share in shares.items())
@@ -84,7 +84,7 @@ async def settled(penstock: RunningPenstock, shares: dict[Running, Any]) -> None
 
 
 async def shared(penstock: RunningPenstock, *running: Running) -> None:
-    """Waits until each partition has one owner, and each instance some of them."""
+    """Wait until each partition has one owner and each instance owns at least one partition."""
 
     async def look() -> bool:
         shares = [owned(each) for each in running]
@@ -108,10 +108,10 @@ async def test_who_cannot_reach_valkey_leaves_its_share_to_others(nats_url: str,
                 lambda taking: not taking,
                 "leaving the queue groups",
             )
-            # Every request is served; what is due is done.
+            # Requests are still served, and due work is still done.
             for _ in range(40):
                 await penstock.create(lane="apart")
-            # Whoever was parked at the instance that was cut off is let go: with nothing, or a reason to ask again.
+            # A worker parked at the instance that was cut off is answered: with a list, or with a retryable error.
             [answer] = await asyncio.gather(parked, return_exceptions=True)
             assert isinstance(answer, list) or (isinstance(answer, PenstockError) and answer.retryable)
             due = await penstock.create(run_at=1, lane="late")

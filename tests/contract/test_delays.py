@@ -1,4 +1,4 @@
-"""A worker gives up, or puts its task off until a time."""
+"""A worker cancels its task, or delays the task until a given time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How errors look on the wire, and what service discovery tells; over NATS only."""
+"""Errors on the wire, and the replies of service discovery, tested over NATS only."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ MANY = [f"c{n}" for n in range(10_000)]
 
 
 def fields_of(verb: Verb[Any, Any]) -> set[str]:
-    """The fields that have a type; a payload may be anything."""
+    """Return the fields that have a type; a payload field may hold any value."""
     names = {field.encode_name for field in msgspec.structs.fields(verb.request)}
     return names - set(verb.request.payload_fields)
 
 
 def rubbish(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Each field with what it cannot be."""
+    """Yield each typed field with each value that the field must refuse."""
     for name in sorted(fields_of(verb)):
         values = {"limit": NO_LIMIT, "cursor": NO_CURSOR}.get(name, [])
         for value in NO_FIELD_TAKES + values:
@@ -43,7 +43,7 @@ def rubbish(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 
 async def errors_to(penstock: RunningPenstock, name: str, bodies: list[Any]) -> list[dict[str, Any]]:
-    """What is wrong with each; in a batch where the verb takes one."""
+    """Return the error of each body. Send the bodies as one batch if the verb takes batches."""
     if VERBS[name].batch:
         answers = msgspec.json.decode((await penstock.ask(name, msgspec.json.encode(bodies))).data)
     else:
@@ -142,7 +142,7 @@ class TestRubbish:
             assert (error.code, error.detail) == ("invalid_request", {"field": "cursor"})
 
     async def test_a_number_is_one(self, penstock: RunningPenstock) -> None:
-        """JSON knows no NaN and no infinity; what is too large for a float is none penstock."""
+        """JSON has no NaN and no infinity, and Penstock refuses a number that is too large for a float."""
         task: dict[str, Any] = {
             "execution_id": NOWHERE,
             "attempt_index": 1,
@@ -181,7 +181,7 @@ class TestRubbish:
         ):
             error = await penstock.refused(verb, body)
             assert (error.code, error.detail) == ("invalid_request", {"field": place}), verb
-        # Nothing came of it.
+        # The refused requests have created and changed nothing.
         assert len((await penstock.request("execution.list"))["items"]) == 1
         assert (await penstock.get(task["execution_id"]))["state"] == "running"
         assert len((await penstock.request("flow.list"))["items"]) == 1
@@ -246,10 +246,10 @@ class TestUnavailable:
         async with RunningPenstock.open(nats_url, valkey.url, drain_timeout_ms=100) as penstock:
             body = msgspec.json.encode({"execution_id": await penstock.create()})
             redis: Redis[bytes] = Redis.from_url(valkey.url)
-            await redis.client_pause(60_000, all=False)  # what may write waits
+            await redis.client_pause(60_000, all=False)  # Valkey holds back commands that may write
             answered = await penstock.nats.subscribe(inbox := penstock.nats.new_inbox())
             await penstock.nats.publish(f"{penstock.root}.v1.execution.get", body, reply=inbox)
-            await penstock.nats.flush()  # the server has passed it on
+            await penstock.nats.flush()  # nats-server has passed the request on
             await penstock.services.pop("scheduler").stop()
             error = msgspec.json.decode((await answered.next_msg(timeout=20)).data)["error"]
             assert (error["code"], error["class"], error["retryable"]) == ("timeout", "unavailable", True)
@@ -265,7 +265,7 @@ class TestTable:
 
 class TestDiscovery:
     async def _ask(self, penstock: RunningPenstock, verb: str) -> list[dict[str, Any]]:
-        """What every service of this house answers."""
+        """Return the answer of every service of this deployment to $SRV.<verb>."""
         inbox = penstock.nats.new_inbox()
         heard = await penstock.nats.subscribe(inbox)
         answers: dict[str, dict[str, Any]] = {}

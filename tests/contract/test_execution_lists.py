@@ -8,7 +8,7 @@ from running_penstock import NOWHERE, RunningPenstock, fence
 
 
 async def every(house: RunningPenstock, verb: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
-    """All items of a list, page by page."""
+    """Read a list page by page and return all its items."""
     items: list[dict[str, Any]] = []
     cursor = None
     for _ in range(1000):
@@ -85,7 +85,7 @@ class TestRead:
         assert error.detail == {"field": "cursor"}
 
     async def test_a_long_history(self, nats_url: str, valkey_url: str) -> None:
-        """Its beginning has moved out of the record."""
+        """The first events have moved out of the execution's record."""
         async with RunningPenstock.open(nats_url, valkey_url, progress_events_ms=0) as penstock:
             await self._a_long_history(penstock)
 

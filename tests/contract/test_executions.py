@@ -1,4 +1,4 @@
-"""execution.create and .wait, their payloads, keys and times."""
+"""execution.create and execution.wait: payloads, idempotency keys and times."""
 
 import asyncio
 import time
@@ -213,7 +213,7 @@ class TestPayloadLimit:
         assert (await penstock.get(execution_id))["result"] == text
 
     async def test_many_large_inputs_do_not_burst_a_message(self, penstock: RunningPenstock) -> None:
-        """NATS carries 8 MiB here: a worker that asks for twenty tasks of 1 MB gets what fits."""
+        """A NATS message holds 8 MiB here: a worker that asks for twenty tasks of 1 MB gets those that fit."""
         await asyncio.gather(*(penstock.create(input="x" * 1_000_000) for _ in range(20)))
         seen: set[str] = set()
         while len(seen) < 20:
@@ -293,7 +293,7 @@ class TestWait:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=30))
-        await penstock.get(execution_id)  # sent after it, answered: it has arrived
+        await penstock.get(execution_id)  # sent after the wait and answered, so the wait has arrived
         started = time.monotonic()
         await penstock.running["scheduler"].stop()
         assert (await waiting)["state"] == "ready"

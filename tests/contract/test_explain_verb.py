@@ -1,4 +1,4 @@
-"""execution.explain: why something does not run."""
+"""execution.explain: why an execution does not run."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ async def test_explain_the_queue(penstock: RunningPenstock) -> None:
 
 
 async def test_explain_limits(penstock: RunningPenstock) -> None:
-    """The limit's books are in another partition more often than not."""
+    """A limit's usage is often kept in another partition than the execution."""
     quota = await penstock.request("quota.create", {"max_per_window": 1, "window_ms": HOUR_MS})
     for spec, kind in (
         ({"concurrency_key": "k"}, "concurrency_key"),

@@ -1,4 +1,4 @@
-"""flow.update_state, .finish and .fail: a controller moves its flow on."""
+"""flow.update_state, flow.finish and flow.fail: a controller updates or ends its flow."""
 
 import asyncio
 from typing import Any
@@ -69,6 +69,12 @@ class TestState:
         assert set(after["state"]) == applied and applied
         assert after["revision"] == before + len(applied)
 
+    async def test_no_flow_has_the_revision_zero(self, penstock: RunningPenstock) -> None:
+        flow = await penstock.request("flow.create", {"controller_id": "c", "owner": "o", "goal": "g"})
+        patch = {"flow_id": flow["flow_id"], "expected_revision": 0, "state_patch": {"a": 1}}
+        assert (await penstock.refused("flow.update_state", patch)).code == "revision_mismatch"
+        assert await get(penstock, flow) == flow | {"members": None}
+
     @pytest.mark.parametrize(
         ("verb", "more"),
         [
@@ -104,7 +110,7 @@ class TestEnding:
         after = await penstock.request("flow.finish", {"flow_id": flow["flow_id"], "state_patch": {"b": 2}})
         assert (after["status"], after["state"]) == ("finished", {"a": 1, "b": 2})
         assert after["finished_at"]
-        # What has not begun is skipped; what runs may end.
+        # A member that has not begun is skipped; a running member may still end.
         record = await penstock.reaches(flow["members"]["b"], "canceled")
         assert record["outcome"] == "skipped"
         assert await penstock.request("lease.complete", fence(task)) == {"state": "completed"}

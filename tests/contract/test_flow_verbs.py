@@ -1,4 +1,4 @@
-"""Flows that grow while they run: members, edges and joins that come later; lists."""
+"""Flows that grow while they run: members, edges and joins that are added later. Also lists of flows."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ async def graph(penstock: RunningPenstock, flow: dict[str, Any]) -> dict[str, An
 
 
 async def work_off(penstock: RunningPenstock, outcome: str = "lease.complete", **fields: Any) -> str:
-    """One task, run to this outcome; its execution's id."""
+    """Take one task and end it with this outcome verb. Return its execution's id."""
     task = await penstock.begin()
     await penstock.request(outcome, {**fence(task), **fields})
     return task["execution_id"]
@@ -73,7 +73,7 @@ class TestAddExecution:
         await ends(penstock, flow, "finished")
 
     async def test_a_late_edge_counts_once(self, penstock: RunningPenstock) -> None:
-        """Of two parents only one has ended: the child waits for the other."""
+        """Only one of the new child's two parents has ended: the child waits for the other."""
         flow = await make_flow(penstock, "a b c", "a>c b>c")
         first = await work_off(penstock)
         key = next(key for key, each in flow["members"].items() if each == first)
@@ -89,7 +89,7 @@ class TestAddExecution:
         await ends(penstock, flow, "finished")
 
     async def test_while_a_wide_ending_is_still_being_told(self, penstock: RunningPenstock) -> None:
-        """Hundreds of children take several calls; an edge that is added meanwhile is told once, like the others."""
+        """An ending reaches 400 children in several calls; an edge added meanwhile is told once, like the others."""
         children = [f"m{n}" for n in range(400)]
         flow = await make_flow(
             penstock, f"a b {' '.join(children)}", " ".join(f"a>{key}" for key in children)
@@ -124,7 +124,7 @@ class TestAddExecution:
         assert {member["key"]: member["state"] for member in rest["members"]}["c"] == "ready"
 
     async def test_behind_an_absorbed_failure_the_flow_fails(self, penstock: RunningPenstock) -> None:
-        """An edge that comes late counts as if it had always been there."""
+        """An edge that is added late counts as if it had been there from the start."""
         flow = await make_flow(penstock, "a b c", "a>c b>c", joins={"c": {"policy": "any_of"}})
         failed = await work_off(penstock, "lease.fail", reason="r", retryable=False)
         key = next(key for key, each in flow["members"].items() if each == failed)
@@ -188,7 +188,7 @@ class TestAddExecution:
         assert error.code == "dependency_cycle" and set(error.detail["path"]) == {"x", "y"}
 
     async def test_many_roots_at_once(self, penstock: RunningPenstock) -> None:
-        """More than one call may do: the rest is left to the due loop, and every one begins."""
+        """One call cannot make so many members ready: the due loop does the rest, and every member begins."""
         flow = await make_flow(penstock, "a")
         members = [{"key": f"m{n}", "kind": "k"} for n in range(400)]
         await change(penstock, "flow.add_execution", flow, members=members)
@@ -199,7 +199,7 @@ class TestAddExecution:
 
 
 class TestCreateIntoAFlow:
-    """execution.create with a flow_id: one more member, without the flow's graph in hand."""
+    """execution.create with a flow_id adds a member without the caller knowing the flow's graph."""
 
     async def test_it_is_a_member_like_the_others(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a", namespace="n")
@@ -212,7 +212,7 @@ class TestCreateIntoAFlow:
         assert (after["revision"], after["graph_revision"], after["counts"]) == (3, 1, {"ready": 2})
         keys = [member["key"] for member in (await graph(penstock, flow))["members"]]
         assert keys == ["a", made["execution_id"]]
-        # The flow is not through before it is.
+        # The flow does not finish before this member has ended.
         await work_off(penstock)
         assert (await get(penstock, flow))["status"] == "running"
         task = await penstock.begin(lanes=["l"])
@@ -233,7 +233,7 @@ class TestCreateIntoAFlow:
 
     async def test_idempotency(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, "a")
-        for n in range(3):  # the key is remembered in this partition or that
+        for n in range(3):  # the keys are stored in different partitions
             body = {"kind": "k", "flow_id": flow["flow_id"], "idempotency_key": f"k{n}"}
             first = await penstock.request("execution.create", body)
             again = await penstock.request("execution.create", body)

@@ -1,4 +1,4 @@
-"""Flows that wait: for an instant, for an event from outside, for somebody's word."""
+"""Flows that wait: for a time, for an external event, or for a resume by hand."""
 
 import asyncio
 from typing import Any
@@ -149,15 +149,15 @@ class TestEvents:
         wait = {"flow_id": flow["flow_id"], "wait": BUILD}
 
         async def begin() -> dict[str, Any]:
-            # Until the event has come in; a wait that is not over yet is ended by hand.
+            # The event may not have arrived yet: then end the wait by hand, so that the next try can wait again.
             found = await penstock.request("flow.set_waiting", wait)
             if found["status"] == "waiting":
                 await penstock.request("flow.resume", {"flow_id": flow["flow_id"]})
             return found
 
         woken = await penstock.until(begin, lambda found: found["status"] == "running")
-        assert woken["state"] == {}  # no object, so it is in the audit trail only
-        # It wakes a given flow once.
+        assert woken["state"] == {}  # the payload is no object, so only the audit trail has it
+        # One event wakes the same flow only once.
         assert (await penstock.request("flow.set_waiting", wait))["status"] == "waiting"
         late = await make_flow(penstock, "a")
         penstock.move_clock(HOUR_MS + 1000)

@@ -1,4 +1,4 @@
-"""Flows are made, started and read."""
+"""Flows are created, started and read."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A worker without our SDK, in JavaScript (docs/writing-a-worker.md), as it stands."""
+"""A worker without our SDK: the JavaScript program of docs/writing-a-worker.md, unchanged."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Frames: stored, read, followed live (contract §3), and the SDK's side of them."""
+"""Frames are stored, read and followed live (contract §3), over NATS and through the SDK."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
-"""Every verb is asked what its own schema allows, and what it does not: no answer is malformed, none is `internal`.
+"""Send every verb requests that its schema allows or forbids: no answer is malformed, and none is `internal`.
 
-Requests are made from the JSON Schemas that `$SRV.INFO` shows. Ids are now and then those of records that are there.
+The requests are generated from the JSON Schemas that `$SRV.INFO` shows. Some ids are those of existing records.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ EDGES = [0, 1, -1, 2**31, 2**53, 2**53 + 1, 253_402_300_799_999, 253_402_300_800
 def value(
     schema: dict[str, Any], defs: dict[str, Any], ids: list[str], pick: random.Random, depth: int = 0
 ) -> Any:
-    """A value of a schema, at its bounds as often as within."""
+    """Return a random value of a schema, about as often at the schema's bounds as within them."""
     if "$ref" in schema:
         schema = defs[schema["$ref"].rpartition("/")[2]]
     if depth > 5:
@@ -75,7 +75,7 @@ def text(schema: dict[str, Any], ids: list[str], pick: random.Random) -> str:
 
 
 def wrong(request: Any, pick: random.Random) -> Any:
-    """Now and then one field is of another kind, or past its bounds."""
+    """Sometimes set one field of the request to a value of another type or out of bounds."""
     if isinstance(request, dict) and request and pick.random() < 0.3:
         name = pick.choice(sorted(request))
         request = {**request, name: pick.choice([None, "", [], {}, True, 1.5, *EDGES])}
@@ -83,7 +83,7 @@ def wrong(request: Any, pick: random.Random) -> Any:
 
 
 def impatient(request: Any, waits: bool) -> Any:
-    """Nobody waits for anything here."""
+    """Set `wait_ms` to 0 if the verb has that field, so that no request waits."""
     if waits and isinstance(request, dict) and isinstance(request.get("wait_ms", 0), int):
         return {**request, "wait_ms": 0}
     return request
@@ -91,7 +91,7 @@ def impatient(request: Any, waits: bool) -> Any:
 
 @pytest.fixture
 async def records(penstock: RunningPenstock) -> list[str]:
-    """Ids of one record of each kind, in states that differ."""
+    """Create records of each kind, in different states. Return their ids, and one id that does not exist."""
     made = [await penstock.create(input=n, max_attempts=3, tags={"a": "b"}) for n in range(6)]
     for task in await penstock.take(3, start=True):
         await penstock.request("lease.progress", {**fence(task), "pct": 1})

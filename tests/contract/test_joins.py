@@ -1,4 +1,4 @@
-"""Joins, the results that edges hand on, and wide flows."""
+"""Joins, results that edges pass on, and wide flows."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ class TestJoins:
         await graph.fail("a")
         flow = await graph.get()
         assert flow["status"] == "failed"
-        # What runs may end; what has not begun is skipped.
+        # A running member may still end; a member that has not begun is skipped.
         assert await graph.states() == {"a": "failed", "b": "running", "c": "skipped", "d": "running"}
         await graph.complete("b", "d")
         assert (await graph.get())["counts"] == {"failed": 1, "completed": 2, "canceled": 1}
@@ -94,7 +94,7 @@ class TestJoins:
         joins: Joins = {"z": {"policy": "any_of"}}
         graph = await Graph.of(penstock, "a b c d e z", "a>b b>c c>d d>z e>z", joins)
         await penstock.request("execution.cancel", {"execution_id": graph.ids["b"]})
-        # Nothing absorbs a canceled member before d, so the flow fails at once.
+        # No join before d absorbs the canceled member b, so the flow fails at once.
         assert (await graph.get())["status"] == "failed"
         absorbed = await Graph.of(
             penstock,
@@ -114,7 +114,7 @@ class TestJoins:
         assert (await absorbed.get())["status"] == "finished"
 
     async def test_a_skipped_branch_is_no_failure(self, penstock: RunningPenstock) -> None:
-        """s is skipped by its join; so are those behind it; an any_of behind them goes on without."""
+        """The join of `fast` skips s, so `behind` and `more` are skipped too; `end` (any_of) goes on without them."""
         joins: Joins = {
             "fast": {"policy": "any_of", "on_satisfied": "cancel_remaining"},
             "end": {"policy": "any_of"},
@@ -193,7 +193,7 @@ class TestData:
 
 class TestWide:
     async def test_a_thousand_children(self, penstock: RunningPenstock) -> None:
-        """More than one call does: the due loop goes on in slices, and the fan-in waits for all."""
+        """One call cannot reach all children: the due loop goes on in slices, and the fan-in waits for all children."""
         children = [f"c{n}" for n in range(1000)]
         edges = " ".join(f"root>{key} {key}>end" for key in children)
         graph = await Graph.of(penstock, f"root end {' '.join(children)}", edges)

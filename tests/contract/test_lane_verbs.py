@@ -1,4 +1,4 @@
-"""Lanes: paused, drained, resumed (contract §3), spoken to over NATS only."""
+"""Lanes are paused, drained and resumed (contract §3); tested over NATS only."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ async def test_a_paused_lane_hands_nothing_out(penstock: RunningPenstock) -> Non
     assert await lane(penstock, "l") | {"oldest_ready_age_ms": 0} == paused | {"oldest_ready_age_ms": 0}
     assert (await penstock.get(held))["reason"] == "lane_paused"
     assert await penstock.take(lanes=["l"], wait_ms=50) == []
-    # Work still comes in, and other lanes go on.
+    # A paused lane still accepts work, and other lanes still hand work out.
     other = await penstock.create(lane="l")
     free = await penstock.create(lane="free")
     assert [task["execution_id"] for task in await penstock.take(lanes=["l", "free"])] == [free]
@@ -46,12 +46,12 @@ async def test_what_runs_goes_on(penstock: RunningPenstock) -> None:
 
 
 async def test_resume_wakes_parked_workers_at_once(nats_url: str, valkey_url: str) -> None:
-    # No sweep would find the work in time: the resume itself has to tell.
+    # The sweep comes too late (every ten minutes), so the resume itself must wake the worker.
     async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
         execution_id = await penstock.create(lane="l")
         await penstock.request("lane.pause", {"lane": "l"})
         parked = asyncio.create_task(penstock.take(lanes=["l"], wait_ms=20_000))
-        # What is asked later is answered later: by now the worker is parked.
+        # Requests are handled in order: when this later one is answered, the first worker is parked.
         assert await penstock.take(lanes=["l"], wait_ms=0) == []
         assert (await penstock.request("lane.resume", {"lane": "l"}))["status"] == "active"
         assert [task["execution_id"] for task in await parked] == [execution_id]
@@ -71,7 +71,7 @@ async def test_a_draining_lane_hands_out_what_it_has_and_takes_no_more(penstock:
         "members": [{"key": "a", "kind": "k", "lane": "l"}],
     }
     assert (await penstock.refused("flow.create", flow)).code == "execution_not_eligible"
-    # What is in it goes its way to the end, retries included.
+    # Executions that are already in the lane run to their end, retries included.
     task = await penstock.begin(lanes=["l"])
     await penstock.request("lease.fail", {**fence(task), "reason": "r"})
     again = await penstock.begin(lanes=["l"])

@@ -1,4 +1,4 @@
-"""lane.list: how deep each lane is; over NATS only."""
+"""lane.list: the depth of each lane, tested over NATS only."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Grants become leases, and leases end by their worker's word."""
+"""Grants become leases, and workers end their leases with an outcome."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MINUTE = 60_000
 
 
 async def granted(house: RunningPenstock, **options: Any) -> dict[str, Any]:
-    """One grant for worker w1, once there is work."""
+    """Wait until there is work; return one grant for worker w1."""
 
     async def ask() -> list[dict[str, Any]]:
         try:
@@ -251,7 +251,7 @@ class TestOutcomes:
         record = await penstock.get(execution_id)
         assert (record["state"], record["outcome"], record["result"]) == ("completed", "completed", {"n": 1})
         assert record["lease"] is None and record["finished_at"] is not None and record["seq"] == 4
-        # Another outcome with the same fence comes too late.
+        # A different outcome with the same fence comes too late.
         error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
         assert error.code == "execution_not_active"
         assert await penstock.get(execution_id) == record
@@ -288,7 +288,7 @@ class TestOutcomes:
             record = await penstock.get(execution_id)
             assert record["state"] == "retry_wait"
             assert answer["ready_at"] - record["updated_at"] == delay
-            # A repeat after a lost reply.
+            # A repeat, as after a lost reply, gets the same answer.
             assert await penstock.request("lease.fail", {**fence(task), "reason": "r"}) == answer
             assert await penstock.take(wait_ms=0) == []
             penstock.move_clock(delay)
@@ -358,7 +358,7 @@ class TestOutcomes:
         assert again["lease_epoch"] == 2
         error = await penstock.refused("lease.release", fence(again))
         assert (error.code, error.detail) == ("illegal_transition", {"from": "running", "to": "ready"})
-        # The first release is still answered as it was.
+        # A repeat of the first release still gets the first answer.
         assert await penstock.request("lease.release", fence(task)) == {"state": "ready"}
 
     async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: RunningPenstock) -> None:

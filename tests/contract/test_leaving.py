@@ -1,4 +1,4 @@
-"""What has ended leaves: flows that nobody started, lanes without executions, and all that led to them."""
+"""Flows that nobody started and lanes without executions are removed, with their index entries and queues."""
 
 from running_penstock import RunningPenstock
 
@@ -53,5 +53,5 @@ async def test_a_lane_without_executions_leaves_the_index_with_its_queues(pensto
         and "kept" not in key
         and "lane-3" not in key
     ]
-    await penstock.create(lane="lane-5")  # and it may come again
+    await penstock.create(lane="lane-5")  # a removed lane can be used again
     assert "lane-5" in await lanes()

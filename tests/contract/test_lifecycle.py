@@ -1,4 +1,4 @@
-"""Verbs about executions in batches, and by the SDK."""
+"""Execution verbs in batches and through the SDK."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def test_batches(penstock: RunningPenstock) -> None:
-    """Every verb here takes them, and one bad item never hurts the rest."""
+    """Each of these verbs takes a batch, and a bad item does not affect the other items."""
     good, bad = await penstock.create(), NOWHERE
     for verb, more in (
         ("execution.run_now", {}),
@@ -48,7 +48,7 @@ async def test_handlers_that_delay_and_cancel(penstock: RunningPenstock) -> None
     async def never(task: Task) -> None:
         await task.cancel("no need")
 
-    penstock.move_clock(-500 * 24 * HOUR_MS)  # the worker's own clock is of no account
+    penstock.move_clock(-500 * 24 * HOUR_MS)  # the worker's own clock must not matter
     async with working(penstock, later=later, never=never) as client:
         run = await client.submit("later")
         record = await penstock.reaches(run.execution_id, "suspended")

@@ -1,4 +1,4 @@
-"""quota.* and concurrency keys: what may run how often and beside how many others; over NATS only."""
+"""Quotas and concurrency keys limit how many executions start in a window and run at once; tested over NATS only."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ async def usage(house: RunningPenstock, quota_id: str) -> dict[str, Any]:
 
 
 async def refused_grant(house: RunningPenstock) -> Any:
-    """What everybody who asks is told of a limit without room: the first, who meets it, and the next."""
+    """Ask twice for work of a full limit. Return the error: the second request finds the queue already blocked."""
     first = await house.refused("work.grant", {"worker_id": "w2"})
     second = await house.refused("work.grant", {"worker_id": "w2"})
     assert first.code == second.code
@@ -53,7 +53,7 @@ class TestQuota:
         assert (await penstock.get(held))["reason"] is None
 
     async def test_all_that_it_holds_back_say_so(self, penstock: RunningPenstock) -> None:
-        """Wherever they are, and the quota: a worker that waits has asked for them."""
+        """A waiting worker asks all partitions, so executions get the reason in the quota's partition and others."""
         quota_id = await make_quota(penstock, max_concurrent=1)
         made = [await penstock.create(quota_id=quota_id) for _ in range(8)]
         running = await penstock.begin()
@@ -72,7 +72,7 @@ class TestQuota:
         for _ in range(3):
             await penstock.create(quota_id=quota_id)
         for _ in range(2):
-            # What has ended still counts: a window is about starts.
+            # An ended execution still counts, because a window counts starts.
             await penstock.request("lease.complete", fence(await penstock.begin()))
         error = await refused_grant(penstock)
         assert (error.code, error.error_class, error.number) == ("rate_limit_exceeded", "contention", 429)
@@ -185,7 +185,7 @@ class TestQueues:
         assert grant["execution_id"] == free
 
     async def test_one_limit_that_ran_dry_hides_no_other(self, penstock: RunningPenstock) -> None:
-        """Work under many limits in one lane, for workers that ask for one at a time."""
+        """One lane holds work under many limits, and each request asks for one task."""
         for n in range(4):
             execution_id = await penstock.create(concurrency_key=f"k{n}")
             assert (await penstock.begin())["execution_id"] == execution_id

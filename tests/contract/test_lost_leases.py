@@ -1,4 +1,4 @@
-"""Progress, leases that are lost, and attempts that take too long."""
+"""Progress reports, lost leases, and attempts that take too long."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ class TestProgress:
     async def test_progress_makes_few_events_and_the_last_is_never_lost(
         self, penstock: RunningPenstock
     ) -> None:
-        """At most one in a second: the first at once, what came meanwhile when the second is over or with the end."""
+        """At most one event a second: the first report at once, the latest after the second or with the ending."""
         execution_id = await penstock.create()
         task = await penstock.begin()
 
@@ -83,7 +83,7 @@ class TestLostLeases:
         assert (await penstock.begin())["attempt_index"] == 2
 
     async def test_many_expire_at_once(self, penstock: RunningPenstock) -> None:
-        """More than one slice of the due loop."""
+        """350 expired leases are more than one slice of the due loop."""
         await penstock.request("execution.create", [{"kind": "t"} for _ in range(350)])
         taken = 0
         while taken < 350:

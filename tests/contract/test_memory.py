@@ -1,4 +1,4 @@
-"""A full Valkey refuses what makes more, goes on with what ends and frees, and so heals without a hand."""
+"""A full Valkey refuses operations that add data but runs those that end or free, so it recovers by itself."""
 
 from collections.abc import AsyncIterator
 
@@ -21,7 +21,7 @@ async def small(nats_url: str) -> AsyncIterator[RunningPenstock]:
 
 
 async def fill(penstock: RunningPenstock) -> PenstockError:
-    """Creates executions until Valkey has no room for more. Returns the refusal."""
+    """Create executions until Valkey has no room for more. Return the refusal."""
     store = penstock.running["scheduler"].context.machine.store
     info = (await store.execute("INFO", "memory")).decode()
     used = int(info.split("used_memory:")[1].split()[0])
@@ -50,7 +50,7 @@ async def test_what_ends_and_frees_runs_when_memory_is_full(small: RunningPensto
         assert (error.code, "memory" in error.message) == ("valkey_unavailable", True), verb
     assert all(service.health.ready for service in small.running.values())
 
-    # A worker goes on: what it holds is renewed and ends, what waits is handed out.
+    # Workers go on: leases are renewed and end, and ready work is handed out.
     await small.request("lease.renew", fence(task))
     await small.request("lease.complete", {**fence(task), "result": 1})
     await small.reaches(running, "completed")
@@ -58,7 +58,7 @@ async def test_what_ends_and_frees_runs_when_memory_is_full(small: RunningPensto
         done = [{**fence(each), "result": None} for each in tasks]
         assert all("ok" in each for each in await small.request("lease.complete", done))
 
-    # Retention frees what has ended, the relay what it has carried away; then there is room again.
+    # Retention frees ended executions, and the relay frees events it has published; then there is room again.
     small.move_clock(8 * DAY_MS)
 
     async def create() -> bool:

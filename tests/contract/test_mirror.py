@@ -1,4 +1,4 @@
-"""The mirror-observer, spoken to over NATS only."""
+"""The mirror-observer, tested over NATS only."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ async def flow(penstock: RunningPenstock, flow_id: str) -> dict[str, Any]:
 
 
 async def dead_reason(penstock: RunningPenstock, subject: str) -> str:
-    """Why the message on this subject became a dead letter."""
+    """Return why the message on this subject became a dead letter."""
     dead = await penstock.js.subscribe(
         f"{penstock.root}.dead.{subject}", stream=f"{penstock.root.upper()}_DEAD", ordered_consumer=True
     )
@@ -44,7 +44,7 @@ async def dead_reason(penstock: RunningPenstock, subject: str) -> str:
 
 
 async def dropped(penstock: RunningPenstock, flow_id: str) -> str:
-    """Why an observation of this flow was dropped, as the audit trail tells it."""
+    """Return why an observation of this flow was dropped, from the audit trail."""
     trail = await penstock.js.subscribe(
         f"{penstock.root}.audit.*.flow.observation_dropped",
         stream=f"{penstock.root.upper()}_AUDIT",
@@ -203,7 +203,7 @@ class TestPublished:
         assert reason in await dead_reason(penstock, f"observation.{flow_id}")
         assert await dropped(penstock, flow_id) == "invalid_request"
         assert await steps(penstock, flow_id) == []
-        await publish(penstock, flow_id, observation(flow_id, "running"))  # and the next one is applied
+        await publish(penstock, flow_id, observation(flow_id, "running"))  # the next observation is applied
         await penstock.until(lambda: steps(penstock, flow_id), lambda found: len(found) == 1)
 
     async def test_so_is_one_for_an_unknown_flow(self, penstock: RunningPenstock) -> None:

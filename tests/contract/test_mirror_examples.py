@@ -16,7 +16,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 async def test_streams_of_nats_are_followed(penstock: RunningPenstock) -> None:
-    """Making, changing and deleting a stream is told by nats-server's own advisories."""
+    """nats-server's own advisories tell when a stream is created, changed or deleted."""
     client = await penstock.client()
     rule = load("jetstream_streams.json")
     await client.mirror_rules.put(rule)

@@ -44,7 +44,7 @@ def job(name: str, state: str, **more: Any) -> bytes:
 
 @pytest.fixture
 def prefix(penstock: RunningPenstock) -> str:
-    """The other system's own subjects."""
+    """Return the subject prefix of the other system."""
     return f"other-{penstock.root}"
 
 
@@ -64,7 +64,7 @@ async def mirrored(penstock: RunningPenstock) -> list[dict[str, Any]]:
 
 
 async def followed(penstock: RunningPenstock, prefix: str) -> None:
-    """Until the rule is followed: core NATS keeps nothing for later."""
+    """Wait until the rule is followed, because core NATS keeps no messages for later."""
     await penstock.until(
         lambda: probe(penstock, prefix), lambda found: found["dropped"] > 0, "the rule is followed"
     )
@@ -115,7 +115,7 @@ async def test_many_observers_make_one_flow_for_each_key(penstock: RunningPensto
 
 async def test_a_stream_is_followed_from_where_it_stopped(penstock: RunningPenstock, prefix: str) -> None:
     await penstock.js.add_stream(name=prefix.upper(), subjects=[f"{prefix}.>"])
-    await penstock.js.publish(f"{prefix}.build.1.x", job("a", "ok"))  # before there was a rule
+    await penstock.js.publish(f"{prefix}.build.1.x", job("a", "ok"))  # published before the rule exists
     await put(penstock, rule(prefix, stream=prefix.upper()))
     await seen(penstock, 1)
     await penstock.services["mirror-observer"].stop()
@@ -137,7 +137,7 @@ async def test_a_deleted_rule_leaves_nothing_on_the_stream(penstock: RunningPens
 
     await put(penstock, rule(prefix, stream=name))
     await penstock.until(durables, lambda count: count == 1)
-    await put(penstock, rule(prefix, stream=name, subject=f"{prefix}.other"))  # another durable
+    await put(penstock, rule(prefix, stream=name, subject=f"{prefix}.other"))  # needs another durable
     await penstock.until(durables, lambda count: count == 1)
     await penstock.request("mirror_rule.delete", {"name": "ci"})
     await penstock.until(durables, lambda count: count == 0)

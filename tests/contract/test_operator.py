@@ -1,4 +1,4 @@
-"""An operator holds executions, lets them go on, signals without a token, and looks at waitpoints."""
+"""An operator suspends and resumes executions, sends signals without a token, and reads waitpoints."""
 
 import asyncio
 import importlib
@@ -208,7 +208,7 @@ class TestRotation:
         penstock.move_clock(61_000)
 
         async def late() -> dict[str, Any]:
-            """Routers learn of another time with their next look at what is due."""
+            """Deliver with the old token. A router learns the moved time only when it next looks at due work."""
             sent = {"token": old["token"], "name": "n"}
             return msgspec.json.decode((await penstock.ask("signal.deliver", msgspec.json.encode(sent))).data)
 
@@ -235,7 +235,7 @@ class TestRotation:
             return {each["token"].partition(".")[0] for each in made}
 
         async with asyncio.timeout(1.0):
-            while await signed() != {rotated["key_id"]}:  # each asks the routers
+            while await signed() != {rotated["key_id"]}:  # each round sends requests to the routers
                 pass
 
     async def test_two_at_once_leave_one_ring(self, penstock: RunningPenstock) -> None:

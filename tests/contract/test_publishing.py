@@ -1,4 +1,4 @@
-"""What people publish without our SDK: the programs of docs/publishing.md, as they stand."""
+"""Publishing without our SDK: the programs of docs/publishing.md, unchanged."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from running_penstock import RunningPenstock, fence
 
 
 async def waiting(penstock: RunningPenstock) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A suspended execution's task, and the reply with its waitpoint."""
+    """Suspend an execution; return its task and the reply with its waitpoint."""
     await penstock.create()
     task = await penstock.begin()
     return task, await penstock.request("lease.suspend", fence(task) | {"condition": {"name": "approved"}})

@@ -1,4 +1,4 @@
-"""What is asked twice, at once or after a crash, is answered as if it had been asked once."""
+"""A request that is sent twice, at once or after a crash, is answered as if it had been sent once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock:
     ask = {"flow_id": flow["flow_id"], "policy": "cancel_all", "wait": True}
     replies = await asyncio.gather(*(penstock.request("flow.cancel", ask) for _ in range(3)))
     counts = sorted(len(reply["member_execution_ids"]) for reply in replies)
-    assert counts == [CAP, CAP, MEMBERS]  # a retry names a thousand at most, the first answer all
+    assert counts == [CAP, CAP, MEMBERS]  # a retry names at most 1000 members, the first reply names all
     assert {reply["result"] for reply in replies} == {"cancelled"}
     for reply in replies:
         assert "member_count" not in reply and "failed_member_execution_ids" not in reply

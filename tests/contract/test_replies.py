@@ -1,4 +1,4 @@
-"""A request cannot make a service write where its sender may not: reply subjects are looked at first."""
+"""A request cannot make a service write where the sender may not: services check reply subjects first."""
 
 import asyncio
 
@@ -67,7 +67,7 @@ async def test_the_audit_trail_stays_whole_beside_a_strangers_message(penstock: 
 
 async def test_a_setting_narrows_replies_to_inboxes(nats_url: str, valkey_url: str) -> None:
     async with RunningPenstock.open(nats_url, valkey_url, reply_prefixes="_INBOX.,mine.") as penstock:
-        await penstock.create()  # an inbox
+        await penstock.create()  # a reply to an inbox is allowed
         heard = asyncio.get_running_loop().create_future()
 
         async def hear(message: object) -> None:

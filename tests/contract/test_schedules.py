@@ -1,4 +1,4 @@
-"""Schedules, spoken to over NATS only; the clock is moved rather than waited for."""
+"""Schedules, tested over NATS only; the tests move the clock instead of waiting."""
 
 import asyncio
 import importlib
@@ -35,7 +35,7 @@ async def get(penstock: RunningPenstock, schedule_id: str) -> dict[str, Any]:
 
 
 async def ticks(penstock: RunningPenstock, **filters: Any) -> list[dict[str, Any]]:
-    """What schedules have created, oldest first."""
+    """Return the executions that schedules have created, oldest first."""
     items: list[dict[str, Any]] = []
     cursor = None
     while True:
@@ -51,7 +51,7 @@ async def until_ticks(penstock: RunningPenstock, count: int) -> list[dict[str, A
 
 
 async def due_times(penstock: RunningPenstock, executions: list[dict[str, Any]]) -> list[int]:
-    """For which due time each was created: its first event says."""
+    """Return the executions' due times in order; the first event of each execution tells its due time."""
     times: list[int] = []
     for execution in executions:
         page = await penstock.request(
@@ -273,7 +273,7 @@ class TestExactlyOnce:
         async with another_scheduler(penstock):
             made = [await schedule(penstock, every_ms=MINUTE, count=20) for _ in range(10)]
             for _ in range(20):
-                # Both look, whoever owns what.
+                # Both schedulers look for due schedules, whichever of them owns the partition.
                 penstock.move_clock(MINUTE)
                 await asyncio.gather(
                     *(
@@ -282,7 +282,7 @@ class TestExactlyOnce:
                         if name.startswith("scheduler")
                     )
                 )
-                penstock.move_clock(2000)  # what was handed out and dropped comes again
+                penstock.move_clock(2000)  # schedules handed out above but not fired are handed out again
             found = await until_ticks(penstock, 200)
             times = await due_times(penstock, found)
             expected = [each["created_at"] + MINUTE * n for each in made for n in range(1, 21)]
@@ -307,7 +307,7 @@ class TestExactlyOnce:
         assert not (await dying.run(Due(limit=100), at=partition)).outside
         async with another_scheduler(penstock):
             [tick] = await until_ticks(penstock, 1)
-            # It was only slow, not dead: too late now.
+            # The first scheduler was slow, not dead: its late fire must do nothing.
             late = ScheduleFire(
                 schedule_id=made["schedule_id"],
                 due_at=made["next_at"],

@@ -1,4 +1,4 @@
-"""The SDK against the real services: what a user writes, end to end."""
+"""The SDK against the real services, end to end, as a user writes it."""
 
 import asyncio
 import signal
@@ -102,7 +102,7 @@ async def test_many_at_once(client: Client, worker: Worker) -> None:
 
 
 async def test_lists_of_large_items(client: Client) -> None:
-    large = "x" * 1_000_000  # ten of them are more than a message can hold
+    large = "x" * 1_000_000  # ten such inputs are more than a message can hold
     runs = await client.submit_many([("large", large)] * 10)
     listed = [record.execution_id async for record in client.list(kind="large")]
     assert sorted(listed) == sorted(run.execution_id for run in runs)

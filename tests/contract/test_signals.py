@@ -1,4 +1,4 @@
-"""Waits and wakes, over NATS only: waitpoints, suspensions, signals that are asked for and published ones."""
+"""Waitpoints, suspensions, and signals that are delivered by request or published; tested over NATS only."""
 
 import asyncio
 from typing import Any
@@ -41,7 +41,7 @@ async def publish(penstock: RunningPenstock, to: str, name: str, body: bytes = b
 
 
 async def letters(penstock: RunningPenstock, count: int) -> list[Msg]:
-    """The dead letters of signals, once there are so many."""
+    """Wait for `count` dead letters of signals and return them."""
     subscription = await penstock.js.subscribe(
         f"{penstock.root}.dead.signal.>", ordered_consumer=True, deliver_policy=DeliverPolicy.ALL
     )
@@ -49,13 +49,13 @@ async def letters(penstock: RunningPenstock, count: int) -> list[Msg]:
 
 
 async def events(penstock: RunningPenstock, name: str, count: int = 1) -> list[dict[str, Any]]:
-    """The audit trail's waitpoint events of this name, once there are so many."""
+    """Wait for `count` waitpoint events of this name in the audit trail and return them."""
     subscription = await trail(penstock, f"*.waitpoint.{name}")
     return [msgspec.json.decode((await subscription.next_msg(WAIT_S)).data) for _ in range(count)]
 
 
 async def trail(penstock: RunningPenstock, subject: str) -> Any:
-    """The audit stream from its beginning."""
+    """Subscribe to these subjects of the audit stream, from its beginning."""
     return await penstock.js.subscribe(
         f"{penstock.root}.audit.{subject}",
         stream=f"{penstock.root.upper()}_AUDIT",
@@ -65,7 +65,7 @@ async def trail(penstock: RunningPenstock, subject: str) -> Any:
 
 
 def wrong(token: str) -> str:
-    """The same token with another MAC."""
+    """Return the same token with another MAC."""
     return token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
 
 
@@ -108,7 +108,7 @@ async def test_buffered_before_the_suspension(penstock: RunningPenstock) -> None
     reply = await suspend(penstock, task, waitpoint_id=made["waitpoint_id"], condition=APPROVED)
     assert reply["outcome"] == "already_satisfied"
     assert [item["payload"] for item in reply["items"]] == [1]
-    await penstock.request("lease.complete", fence(task))  # the lease was kept
+    await penstock.request("lease.complete", fence(task))  # the worker has kept its lease
 
 
 async def test_batches(penstock: RunningPenstock) -> None:
@@ -282,7 +282,7 @@ class TestPublished:
         task = await running(penstock)
         made = await waitpoint(penstock, task)
         headers = {"Penstock_Token": made["token"], "Penstock_Source": "jo"}
-        for _ in range(2):  # the stream drops the second one; the waitpoint would too
+        for _ in range(2):  # the stream drops the second message; the waitpoint would too
             await publish(
                 penstock, made["waitpoint_id"], "review.one", b' {"a": []} ', Nats_Msg_Id="s1", **headers
             )
@@ -333,7 +333,7 @@ class TestPublished:
         assert sorted(told) == sorted(
             [("0-unknown", "invalid_request"), (to, "payload_too_large")] + [(to, "invalid_request")] * 2
         )
-        # Bad ones never stand in the way of a good one.
+        # Bad signals do not block a good signal.
         await publish(penstock, to, "good", b"1", Penstock_Token=token)
         await events(penstock, "signal_buffered")
 

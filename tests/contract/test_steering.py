@@ -1,4 +1,4 @@
-"""An operator steers executions: revoke, run now, priority, tags, replay."""
+"""An operator controls executions: revoke, run now, priority, tags, replay."""
 
 import asyncio
 from typing import Any

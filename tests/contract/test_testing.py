@@ -1,4 +1,4 @@
-"""`penstock.testing`: what users test their own handlers with."""
+"""`penstock.testing`, with which users test their own handlers."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ DAYS = timedelta(days=3)
 
 
 async def test_the_example_of_the_docs() -> None:
-    """In a pytest of its own, as a user has it."""
+    """Run the example in its own pytest process, as a user does."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "examples/test_late_report.py"),
         cwd=REPOSITORY,
@@ -106,7 +106,7 @@ async def test_time_limits_pass(penstock: RunningPenstock) -> None:
 
 
 async def test_no_server_outlives_the_session(tmp_path: Path) -> None:
-    """Killed outright, pytest takes its servers along."""
+    """When pytest is killed with SIGKILL, its servers end too."""
     if sys.platform != "linux":
         pytest.skip("needs the kernel's parent-death signal")
     script = (

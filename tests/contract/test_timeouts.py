@@ -1,4 +1,4 @@
-"""Attempts that take too long, deadlines, categories of failures, backoff."""
+"""Attempt timeouts, deadlines, failure categories and backoff."""
 
 from typing import Any
 

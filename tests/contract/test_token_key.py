@@ -1,4 +1,4 @@
-"""A signal-router without a key to sign tokens with does not start, outside dev mode."""
+"""Outside dev mode, a signal-router without a key to sign tokens does not start."""
 
 import os
 import subprocess

@@ -26,7 +26,7 @@ def trigger(prefix: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def prefix(penstock: RunningPenstock) -> Any:
-    """The other system's subjects, which a stream of its own keeps."""
+    """Create a stream for the other system's subjects; yield their prefix."""
     prefix = f"shop-{penstock.root}"
     await penstock.js.add_stream(name=prefix.upper(), subjects=[f"{prefix}.>"])
     yield prefix
@@ -48,7 +48,7 @@ async def test_a_message_makes_exactly_one_execution(penstock: RunningPenstock, 
     await penstock.request("trigger.put", trigger(prefix))
     for n in range(20):
         await order(penstock, prefix, n, 20 if n % 2 else 5)
-        if n == 10:  # the next one goes on where this one stopped
+        if n == 10:  # the restarted observer goes on where the stopped one ended
             await penstock.services["mirror-observer"].stop()
             await penstock.start_service("mirror-observer")
     await seen(penstock, 20)

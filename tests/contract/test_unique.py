@@ -1,4 +1,4 @@
-"""unique_key: at most one execution with a key has not ended; and what becomes of children when their parent ends."""
+"""unique_key: at most one unfinished execution has a given key. Also: children whose parent ends."""
 
 import asyncio
 from typing import Any

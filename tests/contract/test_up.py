@@ -1,4 +1,4 @@
-"""`penstock up`, as CONTRACT §7 has it: ready, supervised, and nothing left behind."""
+"""`penstock up` (CONTRACT §7) becomes ready, supervises its processes, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> N
         assert all(lives(pid) for pid in pids)
         await up.kill()
         await until(lambda: not [pid for pid in pids if lives(pid)], "the end of its children")
-    async with Up.open(tmp_path, wait=False) as up:  # and its data can be used at once
+    async with Up.open(tmp_path, wait=False) as up:  # its data directory can be used again at once
         await until(lambda: up.ready_file.exists() and up.facts["pid"] == up.process.pid, "the next one")
 
 

@@ -1,4 +1,4 @@
-"""An installed wheel runs outside the repository: nothing reaches back into the checkout."""
+"""An installed wheel runs outside the repository and uses no file of the checkout."""
 
 import asyncio
 import subprocess
@@ -24,7 +24,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, as a release would build it."""
+    """Build the wheel as a release would."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, REPOSITORY, cwd=folder)

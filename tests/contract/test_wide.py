@@ -1,4 +1,4 @@
-"""Wide data: what one FCALL may cost is bounded by what is asked for, not by what there is. Valkey's SLOWLOG tells."""
+"""The cost of one FCALL is bounded by the request, not by the stored data. Valkey's SLOWLOG measures the cost."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from servers import valkey_server
 
 LIMIT_US = 5000
 FULL = 64
-"""A full FCALL hands out so many tasks, and each may take as long as making a flow."""
+"""Number of tasks that a full FCALL hands out; each task may take as long as creating a flow."""
 TRIES = 5
 LANES = 5000
 LIMITS = 4000
@@ -32,7 +32,7 @@ async def penstock(nats_url: str) -> AsyncIterator[RunningPenstock]:
 
 
 async def calls(penstock: RunningPenstock) -> dict[str, list[int]]:
-    """The FCALLs since the last reset: microseconds of each, by function and first operation."""
+    """Return the microseconds of each FCALL since the last reset, by function and first operation."""
     store = penstock.running["scheduler"].context.machine.store
     found: dict[str, list[int]] = {}
     for entry in await store.execute("SLOWLOG", "GET", "-1"):
@@ -45,8 +45,8 @@ async def calls(penstock: RunningPenstock) -> dict[str, list[int]]:
 
 
 async def stays_quick(penstock: RunningPenstock, work: Callable[[], Awaitable[object]]) -> None:
-    """Does the work, and again where a kind of call took too long: the machine may have given Valkey no processor, but
-    what costs too much does so each time. Nine of ten calls of a kind count."""
+    """Do the work, and repeat it (TRIES rounds at most) if a kind of call took too long. A busy machine makes one round
+    slow; a call that costs too much is slow in each. The slowest tenth of a kind's calls is ignored."""
     store = penstock.running["scheduler"].context.machine.store
     await store.execute("CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "100000")
     slow: dict[str, int] = {}
@@ -62,7 +62,7 @@ async def stays_quick(penstock: RunningPenstock, work: Callable[[], Awaitable[ob
 
 
 async def pace_us(penstock: RunningPenstock) -> int:
-    """What one flow.create_mirrored takes on this machine now: other machines share its processors."""
+    """Return the median µs of flow.create_mirrored on this machine now: other machines share its processors."""
     store = penstock.running["scheduler"].context.machine.store
     await store.execute("SLOWLOG", "RESET")
     for _ in range(20):
@@ -71,7 +71,7 @@ async def pace_us(penstock: RunningPenstock) -> int:
 
 
 async def everything(penstock: RunningPenstock, **filters: Any) -> list[str]:
-    """The ids of all pages."""
+    """Return the ids on all pages of execution.list."""
     ids: list[str] = []
     cursor = None
     while True:
@@ -133,7 +133,7 @@ async def test_a_freed_slot_wakes_few_of_many_limits_and_all_get_their_turn(
             [running] = await penstock.take(1, start=True, wait_ms=10_000)
 
     await stays_quick(penstock, work)
-    assert LIMITS - await blocked() < 200  # the others still stand aside
+    assert LIMITS - await blocked() < 200  # the queues of the other limits are still blocked
 
 
 async def test_a_long_history_is_read_page_by_page(penstock: RunningPenstock) -> None:
@@ -155,7 +155,7 @@ async def test_a_long_history_is_read_page_by_page(penstock: RunningPenstock) ->
             if page["cursor"] is None:
                 break
             body["cursor"] = page["cursor"]
-        assert seen == list(range(1, EVENTS + 4))  # created, leased, started and the progress
+        assert seen == list(range(1, EVENTS + 4))  # created, leased, started and the progress events
 
     await stays_quick(penstock, look)
     for wrong in ("1", "5000000", "123456789000007"):
@@ -166,7 +166,7 @@ async def test_a_long_history_is_read_page_by_page(penstock: RunningPenstock) ->
 async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(
     penstock: RunningPenstock,
 ) -> None:
-    """Work that asks for a gpu and one of thousands of models, and work that asks for what nobody has."""
+    """Each execution needs a gpu and one of thousands of models; no worker serves most of these models."""
 
     async def work() -> None:
         run = f"r{next(numbers)}"
@@ -187,7 +187,7 @@ async def test_thousands_of_capability_sets_are_found_by_who_can_serve_them(
 
 
 async def test_thousands_of_sets_that_one_worker_serves(penstock: RunningPenstock) -> None:
-    """Every subset of a few names: all is handed out, by turns of the fairness keys."""
+    """The sets are all subsets of 12 names. All work is handed out, and the fairness keys take turns."""
     names = [f"n{n}" for n in range(12)]
 
     async def work() -> None:
@@ -208,7 +208,7 @@ async def test_thousands_of_sets_that_one_worker_serves(penstock: RunningPenstoc
 
 
 async def test_a_flow_of_ten_thousand_members(penstock: RunningPenstock) -> None:
-    """One member fans out to all others, of which many meet in a last one; some run, then the flow is cancelled."""
+    """One member fans out to 10,000, and 5000 of these fan in to a last one. Some run; then the flow is cancelled."""
 
     async def make() -> str:
         body = {"controller_id": "c", "owner": "o", "goal": "g", "members": [{"key": "first", "kind": "k"}]}

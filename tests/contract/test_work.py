@@ -1,4 +1,4 @@
-"""work.next and work.grant: who gets which work, and when; over NATS only."""
+"""work.next and work.grant: which worker gets which work, and when; tested over NATS only."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ MINUTE = 60_000
 
 
 async def drained(house: RunningPenstock, **options: Any) -> list[str]:
-    """The order in which one worker that asks for one at a time gets everything there is."""
+    """Take all work with one worker, one task per request. Return the execution ids in the order received."""
     order: list[str] = []
     while tasks := await house.take(1, wait_ms=0, **options):
         order += [task["execution_id"] for task in tasks]
@@ -75,7 +75,7 @@ class TestNext:
         assert set(await drained(penstock, lanes=["one", "two"])) == {one, two}
 
     async def test_a_worker_that_is_gone_gives_its_task_back(self, penstock: RunningPenstock) -> None:
-        """Nobody listens on the inbox: the lease goes back at once, not when it expires."""
+        """The worker's inbox has no subscriber: the lease goes back at once, not when it expires."""
         body = b'{"worker_id": "dead", "wait_ms": 20000, "lease_ttl_ms": 86400000, "start": true}'
         await penstock.nats.publish(
             f"{penstock.root}.v1.work.next", body, reply=f"_INBOX.{penstock.root}.gone"
@@ -135,7 +135,7 @@ class TestOrder:
         assert await drained(penstock) == [ids[3], ids[1], ids[5], ids[0], ids[4], ids[2]]
 
     async def test_a_batch_keeps_its_order(self, penstock: RunningPenstock) -> None:
-        """In each partition; over several of them age is exact to 50 ms."""
+        """The order is exact within a partition; across partitions, age is exact to 50 ms."""
         answers = await penstock.request("execution.create", [{"kind": "t"} for _ in range(300)])
         tasks: list[str] = []
         while len(tasks) < len(answers):
@@ -150,7 +150,7 @@ class TestOrder:
         assert all(later >= max(ages[: n + 1]) - 50 for n, later in enumerate(ages))
 
     async def test_of_two_workers_each_gets_of_the_best(self, penstock: RunningPenstock) -> None:
-        """Whoever asks, and for how many: nobody is given less urgent work than what waits elsewhere."""
+        """A request for any number of tasks gets the most urgent work of all partitions."""
         ids = {n: await penstock.create(priority=n) for n in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)}
         by_id = {execution_id: n for n, execution_id in ids.items()}
         taken = [[by_id[task["execution_id"]] for task in await penstock.take(most)] for most in (1, 3, 4, 5)]
@@ -191,7 +191,7 @@ class TestCapabilities:
 
 class TestFairness:
     async def _backlogs(self, house: RunningPenstock, **sizes: int) -> dict[str, str]:
-        """Tenants of these sizes, one after the other; whose an execution is."""
+        """Create each tenant's backlog, one tenant after the other. Return execution id -> tenant."""
         owner: dict[str, str] = {}
         for tenant, size in sizes.items():
             spec = {"kind": "t", "fairness_key": tenant}
@@ -226,7 +226,7 @@ class TestFairness:
         assert await drained(penstock) == [ids[1], ids[0], ids[2]]
 
     async def test_capabilities_give_no_second_share(self, penstock: RunningPenstock) -> None:
-        """One tenant's backlog behind other capabilities is still its backlog."""
+        """A tenant's work that needs other capabilities still counts in the tenant's one fairness share."""
         spec = {"kind": "t", "fairness_key": "big"}
         await penstock.request("execution.create", [{**spec, "capabilities": ["gpu"]}] * 50 + [spec] * 50)
         owner = await self._backlogs(penstock, small=10)
@@ -238,7 +238,7 @@ class TestOneBatch:
     async def test_work_that_comes_while_a_queue_runs_dry_is_not_lost(
         self, penstock: RunningPenstock
     ) -> None:
-        """Creates and takes in the same ticks, so that they share calls into Valkey."""
+        """Create and take work in the same event loop ticks, so that both share calls into Valkey."""
         done: list[str] = []
 
         async def worker(name: str) -> None:
@@ -258,7 +258,7 @@ class TestOneBatch:
     async def test_who_does_not_wait_needs_no_hint(
         self, penstock: RunningPenstock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What an ending made ready is found right behind it, though the hint is lost."""
+        """A request that does not wait finds work that an ending just made ready, even if the hint is lost."""
         graph = await Graph.of(penstock, "a b", "a>b")
         assert await graph.take() == {"a"}
         hints = penstock.running["lease-keeper"].context.hints

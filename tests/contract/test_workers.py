@@ -1,4 +1,4 @@
-"""The registry of workers (contract §3) over NATS, and the SDK's place in it; hooks of the SDK's worker."""
+"""The worker registry (contract §3) over NATS, how the SDK's worker registers in it, and that worker's hooks."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class TestVerbs:
         await penstock.request("lease.release", fence(tasks[0]))
         await penstock.request("lease.complete", fence(tasks[2]))
         assert (await workers(penstock))["w1"]["held"] == 1
-        # The last one is lost; nobody else will count it.
+        # The last lease is lost and no longer counted.
         penstock.move_clock(31_000)
         await penstock.reaches(tasks[1]["execution_id"], "ready")
         assert (await workers(penstock))["w1"]["held"] == 0
@@ -84,10 +84,10 @@ class TestVerbs:
             lambda: workers(penstock), lambda found: found["w1"]["status"] == "lost", "a lost worker"
         )
         assert found["w2"]["status"] == "active"
-        # It is back: known as before.
+        # A heartbeat makes the lost worker active again.
         reply = await penstock.request("worker.heartbeat", {"worker_id": "w1"})
         assert reply["status"] == "active"
-        told = await audit(penstock, 4, heard)  # in order for each worker: they may be in two partitions
+        told = await audit(penstock, 4, heard)  # in order per worker: w1 and w2 may be in two partitions
         assert [event for event, worker in told if worker == "w1"] == ["registered", "lost", "registered"]
         assert [event for event, worker in told if worker == "w2"] == ["registered"]
         penstock.move_clock(31_000)
@@ -108,7 +108,7 @@ class TestVerbs:
         await penstock.request("worker.register", {"worker_id": "w1"})
         assert (await penstock.request("worker.drain", {"worker_id": "w1"}))["status"] == "draining"
         assert msgspec.json.decode((await pushed.next_msg(timeout=20)).data) == {"type": "drain"}
-        # Should the push get lost, the next heartbeat tells.
+        # If the push is lost, the next heartbeat tells the worker.
         assert (await penstock.request("worker.heartbeat", {"worker_id": "w1"}))["status"] == "draining"
         assert (await penstock.request("worker.register", {"worker_id": "w1"}))["status"] == "active"
 
@@ -177,7 +177,7 @@ class TestSdk:
             await penstock.request("worker.drain", {"worker_id": "sdk"})
             await penstock.request("worker.drain", {"worker_id": "sdk"})
             await penstock.until(_health(worker), lambda health: health.status == "draining")
-            # What it has, it finishes; more it does not take.
+            # A draining worker finishes its tasks and takes no more.
             left = await client.submit("slow")
             go_on.set()
             assert await run.result(timeout=20) == "done"

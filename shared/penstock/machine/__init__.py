@@ -1,4 +1,4 @@
-"""The state machine: its operations, typed, and what Python knows of its rules."""
+"""The state machine in Valkey, for Python: its typed operations, and the rules that Python applies itself."""
 
 from penstock.machine.machine import DeploymentError, Machine
 from penstock.machine.op import Op

@@ -1,4 +1,4 @@
-"""Conditions of waitpoints: checked, compiled for lua/waitpoint/conditions.lua, and told in words."""
+"""Checks conditions of waitpoints, compiles them for lua/waitpoint/conditions.lua, and describes them in words."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,11 +9,11 @@ from penstock.messages.signals import Condition
 
 MAX_DEPTH: Final = 16
 MAX_NODES: Final = 64
-"""Of one condition: each signal costs a walk over all of them."""
+"""The most nodes of one condition: the state machine walks over all of them for each signal."""
 
 
 def compiled(condition: Condition | None) -> dict[str, Any] | None:
-    """The condition for the state machine; None is any signal. Raises PenstockError("invalid_request")."""
+    """Compile a condition for the state machine; None stands for any signal. Raise PenstockError("invalid_request")."""
     if condition is None:
         return None
     return _Compiler().node(condition, "condition", 1)
@@ -50,7 +50,7 @@ class _Compiler:
 
 
 def as_written(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The condition that was compiled to this, in the contract's form."""
+    """Turn a compiled condition back into the contract's form."""
     if "name" in node:
         return {"name": node["name"]}
     if "prefix" in node:
@@ -63,7 +63,7 @@ def as_written(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_signals(condition: Mapping[str, Any] | None, tally: Mapping[str, Any]) -> list[str]:
-    """What is still needed, each a phrase: `a signal 'approved'`, `2 more of …`. All of them are needed."""
+    """Return everything that the condition still needs, as phrases: `a signal 'approved'`, `2 more of …`."""
     if condition is None:
         return ["any signal"]
     return _missing(condition, tally)
@@ -93,7 +93,7 @@ def _missing(node: Mapping[str, Any], tally: Mapping[str, Any]) -> list[str]:
 
 
 def _matching(node: Mapping[str, Any], tally: Mapping[str, Any]) -> set[str]:
-    """The names of signals that count for this node."""
+    """Return the names of received signals that count for this node."""
     if "name" in node:
         return {node["name"]} & tally.keys()
     if "prefix" in node:

@@ -1,4 +1,4 @@
-"""A flow's state changes: JSON is merged here, never in Lua. What was read is written back only at its own revision."""
+"""Changes of a flow's state. JSON is merged here, never in Lua, and written only if the revision is unchanged."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -17,9 +17,9 @@ _encode: Final = msgspec.json.encode
 
 
 def merge(state: str, patch: str) -> str:
-    """A shallow merge; a patch that is not an object replaces, one that is replaces what is none.
+    """Merge a patch shallowly into a state (both JSON text). If either is no object, the patch replaces the state.
 
-    Values pass byte for byte, and keys keep their order.
+    Values are copied byte for byte, and keys keep their order.
     """
     if not patch.lstrip().startswith("{"):
         return patch
@@ -29,8 +29,8 @@ def merge(state: str, patch: str) -> str:
 
 
 def patch_of(item: FlowUpdateState) -> str | None:
-    """The request's patch as JSON text; None where it has none."""
-    # By now a payload is its JSON text, or None for null.
+    """Return the request's patch as JSON text, or None if the request has none."""
+    # Inside a service a payload field holds JSON text, or None for null.
     patch: Any = item.state_patch
     return None if patch is UNSET else patch or "null"
 
@@ -41,19 +41,19 @@ async def change(
     merged: Callable[[StateSeen], str] | None,
     write: Callable[[str | None, int | None], Awaitable[Flow]],
 ) -> Flow:
-    """Reads the state, merges, and writes it with `write(state, revision)`; twice, where no revision is expected.
+    """Read the state, merge, and call `write(state, revision)`. Try twice if the request expects no revision.
 
-    merged: None leaves the state as it is, and nothing is read. Raises what reading and writing raise.
+    merged: makes the new state; if None, the state is neither read nor changed. Raise what reading and writing raise.
     """
     if merged is None:
         return await write(None, item.expected_revision)
     tries = TRIES if item.expected_revision is None else 1
     while True:
         seen = await machine.run(FlowState(flow_id=item.flow_id))
-        known = item.expected_revision in (None, seen.revision)
+        expected = seen.revision if item.expected_revision is None else item.expected_revision
         try:
-            # At a revision that the caller does not know, the operation itself says so.
-            return await write(merged(seen) if known else None, item.expected_revision or seen.revision)
+            # If the expected revision is not the current one, the operation itself raises revision_mismatch.
+            return await write(merged(seen) if expected == seen.revision else None, expected)
         except PenstockError as error:
             tries -= 1
             if error.code != "revision_mismatch" or not tries:
@@ -61,7 +61,7 @@ async def change(
 
 
 def checked(state: str, limit: int) -> str:
-    """The state. Raises `payload_too_large` past `limit` bytes."""
+    """Return the state. Raise `payload_too_large` if it has more than `limit` bytes."""
     size = len(state.encode())
     if size > limit:
         raise make(

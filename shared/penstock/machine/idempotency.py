@@ -1,4 +1,4 @@
-"""Idempotency keys: what tells two bodies under one key apart, and how a key is kept across partitions."""
+"""Idempotency keys: the digest that compares two requests under one key, and keys kept in another partition."""
 
 import hashlib
 import random
@@ -19,20 +19,20 @@ C = TypeVar("C", bound=ExecutionCreated)
 
 
 class Keyed(Protocol):
-    """A request that may carry a key."""
+    """A request that may carry an idempotency key."""
 
     idempotency_key: str | None
 
 
 def digest(request: Keyed) -> str | None:
-    """Equal requests have equal digests, in whatever order their fields came. None for a request without a key."""
+    """Return the request's digest, the same in any order of fields. Return None for a request without a key."""
     if request.idempotency_key is None:
         return None
     return hashlib.blake2b(_canonical(request), digest_size=16).hexdigest()
 
 
 def home_for(namespace: str, key: str | None, partitions: int) -> int:
-    """The partition for something new: the same key must meet the same memory of keys; without one, any."""
+    """Choose a new entity's partition: by its key, so that a repeat meets the kept key; without one, at random."""
     if key is None:
         return random.randrange(partitions) if partitions > 1 else 0
     return partition_for(f"{namespace}:{key}", partitions)
@@ -47,11 +47,11 @@ async def once(
     make: Callable[[str, bool], Awaitable[C]],
     reply: type[C],
 ) -> C:
-    """Makes an execution that must live in `partition`; its key is remembered where keys of that name are.
+    """Make an execution that must live in `partition`, once per idempotency key, which is kept in its home partition.
 
-    The id is settled there first: whoever comes again after a crash goes on with the same one, so `make(id, again)` may
-    be repeated; `again` says that the id was settled by an earlier request, so what exists under it is a duplicate.
-    Raises what `make` raises, and `idempotency_conflict`.
+    The execution's id is settled in the key's partition first, so a repeat after a crash uses the same id and may call
+    `make(id, again)` again. `again`: an earlier request settled the id, so an execution with that id is a duplicate.
+    Raise what `make` raises, and `idempotency_conflict`.
     """
     key, body = request.idempotency_key or "", digest(request) or ""
     home = home_for(namespace, key, machine.partitions)

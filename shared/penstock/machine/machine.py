@@ -1,4 +1,4 @@
-"""`Machine`: the only way into the state machine. `reply = await machine.run(ops.Renew(…))`."""
+"""`Machine`: runs all operations of the state machine. `reply = await machine.run(ops.Renew(…))`."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ _unpack: Final = msgspec.msgpack.Decoder().decode
 
 
 class DeploymentError(Exception):
-    """The settings do not fit the deployment that is there; the message says what to do."""
+    """The settings do not fit the existing deployment; the message says what to do."""
 
 
 class Machine:
-    """The state machine, as one service sees it: its operations, in all partitions."""
+    """The state machine, as one service calls it: runs that service's operations in any partition."""
 
     def __init__(self, store: Store, partitions: int = 1) -> None:
         self.store = store
@@ -37,9 +37,9 @@ class Machine:
 
     @classmethod
     async def connect(cls, url: str, *, partitions: int = 1, **options: Any) -> Self:
-        """Connects, and loads the library. `options`: those of `Store`.
+        """Connect, and load the library. `options`: those of `Store`.
 
-        Raises PenstockError("valkey_unavailable"), LibraryError for another build of the same version, or
+        Raise PenstockError("valkey_unavailable"), LibraryError for another build of the same version, or
         DeploymentError when the deployment was started with another number of partitions.
         """
         machine = cls(Store(url, **options), partitions)
@@ -52,10 +52,10 @@ class Machine:
         return machine
 
     async def ensure_partitions(self) -> None:
-        """Fixes the number of partitions for good at a deployment's first start; another number is refused.
+        """Fix the number of partitions at a deployment's first start; later, raise DeploymentError for another number.
 
-        An id, an idempotency key and a concurrency key name the partition that keeps their books: with another
-        number of partitions they would lead elsewhere.
+        The partition of an idempotency key or a concurrency key is its hash modulo that number: with another number
+        the same key would lead to another partition.
         """
         kept = (await self._timed(Deployment(partitions=self.partitions))).partitions
         if kept != self.partitions:
@@ -65,28 +65,28 @@ class Machine:
             )
 
     async def ping(self) -> None:
-        """Raises PenstockError("valkey_unavailable") unless Valkey runs this service's function."""
+        """Run a no-op in Valkey. Raise PenstockError("valkey_unavailable") unless this service's function answers."""
         await self._timed(Ping())
 
     async def _timed(self, op: Op[N]) -> N:
-        """An operation that answers with Valkey's `now`, which `clock` learns."""
+        """Run an operation whose reply has Valkey's `now`, and correct `clock` by it."""
         sent = time.monotonic()
         reply = await self.run(op, at=0)
         self.clock.learn(reply.now, sent, time.monotonic())
         return reply
 
     async def close(self) -> None:
-        """Waits for what is under way and disconnects."""
+        """Wait for the calls under way and disconnect."""
         await self.store.close()
 
     def new_id(self, partition: int) -> str:
-        """A new id in this partition. Lists sort by ids, so their time is Valkey's, not this machine's."""
+        """Return a new id in this partition. Its time is Valkey's, not this host's, because lists sort by id."""
         return f"{partition}-{self._ids.make(int(self.clock.now()))}"
 
     async def run(self, op: Op[R], at: int | None = None) -> R:
-        """One operation. `at`: the partition, where the operation names none.
+        """Run one operation and return its reply. `at`: the partition, if the operation names none.
 
-        Raises PenstockError: a refusal of the state machine, or `valkey_unavailable`.
+        Raise PenstockError: a refusal by the state machine, or `valkey_unavailable`.
         """
         reply = await self._submit(op, at)
         if reply.startswith(_ERROR):
@@ -96,19 +96,19 @@ class Machine:
     def run_many(
         self, ops: Sequence[Op[R]], at: Sequence[int] | None = None
     ) -> Coroutine[Any, Any, list[R | PenstockError]]:
-        """Many operations at once, answered in their order, failures among the answers. `at`: the partition of each.
+        """Run many operations at once. Return replies and errors in the same order. `at`: the partition of each.
 
-        They are on their way when this returns: what is run next comes behind them.
+        The operations are queued before the result is awaited, so an operation run later comes after them.
         """
         places: Sequence[int | None] = at or [None] * len(ops)
         return self._answers(ops, [self._submit(op, place) for op, place in zip(ops, places, strict=True)])
 
     async def everywhere(self, op: Op[R]) -> list[R]:
-        """The operation in every partition, answered in their order. Raises the first PenstockError."""
+        """Run the operation in every partition. Return the replies by partition. Raise the first PenstockError."""
         return await self.all_of([op] * self.partitions, range(self.partitions))
 
     async def all_of(self, ops: Sequence[Op[R]], at: Sequence[int] | None = None) -> list[R]:
-        """As `run_many`, where one failure is a failure of all. Raises the first PenstockError."""
+        """As `run_many`, but raise the first PenstockError instead of returning errors."""
         replies = await self.run_many(ops, at)
         for reply in replies:
             if isinstance(reply, PenstockError):
@@ -133,7 +133,7 @@ class Machine:
 
 
 def error_of(reply: bytes) -> PenstockError:
-    """The error that a packed reply stands for."""
+    """Make the exception for a packed error reply."""
     body = cast("dict[str, Any]", _unpack(reply)["error"])
     if body["code"] == "internal":
         log.error("the state machine failed: %s", body.get("message"))

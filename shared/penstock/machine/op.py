@@ -1,4 +1,4 @@
-"""What an operation of the state machine is: its arguments, its reply, where it goes and what it may cost."""
+"""The base of the state machine's operations: arguments, type of reply, partition and cost."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,54 +17,54 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 
 
 class Meta(NamedTuple):
-    """What is the same for every call of an operation."""
+    """The facts that all calls of an operation share."""
 
     name: str
-    """As lua/ops/<service>/ calls it."""
+    """The operation's name in lua/ops/<service>/."""
     services: tuple[str, ...]
-    """Whose function has it: `penstock_<service>`."""
+    """The services whose function (`penstock_<service>`) has the operation."""
     by: str | None
-    """The argument whose id names the partition; None: the caller says which."""
+    """The argument whose id names the partition; None: the caller gives the partition."""
     weight: int
-    """What it may cost, in operations of the usual kind (some 20 µs)."""
+    """The most that a call may cost, in units of an ordinary operation (about 20 µs)."""
     prefix: bytes
-    """A packed command up to its arguments."""
+    """The packed command, up to its arguments."""
     decode: Callable[[bytes], Any]
-    """From a packed reply to the reply's type."""
+    """Decodes a packed reply into the reply's type."""
 
 
 class Op(Struct, Generic[R], omit_defaults=True, kw_only=True):
     """An operation, with its arguments; `R` is the type of its reply.
 
-    Lua knows no defaults. So an argument has none here (it is always sent), or None or False, which are left off and
-    are nil there. In a reply it is the other way round: what Lua leaves out has its default in the reply's type.
+    The Lua code has no defaults for arguments. An argument here is required (always sent), or defaults to None or
+    False, which are left out and are nil in Lua. Fields that Lua leaves out of a reply get the reply type's defaults.
     """
 
     meta: ClassVar[Meta]
 
     def home(self) -> int:
-        """The partition that the operation itself names. Raises ValueError where it names none."""
+        """Return the partition that the operation's arguments name. Raise ValueError if they name none."""
         if self.meta.by is None:
             raise ValueError(f"{self.meta.name} names no partition: say where it is to run")
         return partition_of(getattr(self, self.meta.by))
 
     def cost(self) -> int:
-        """What this call may cost, in operations of the usual kind."""
+        """Return the most that this call may cost, in ordinary operations."""
         return self.meta.weight
 
     def packed(self) -> bytes:
-        """The command: msgpack [name, arguments]."""
+        """Return the command: msgpack [name, arguments]."""
         return self.meta.prefix + _pack(self)
 
     @classmethod
     def of(cls, request: Struct, **more: Any) -> Self:
-        """The operation, with the arguments that a request has under the same names; those in `more` come first."""
+        """Make the operation from a request's fields of the same names; arguments in `more` override them."""
         names, values = _shared(cls, type(request))
         return cls(**(dict(zip(names, values(request), strict=True)) | more))
 
 
 class Fenced(Op[R], Generic[R], kw_only=True):
-    """An operation that holds only under the current lease."""
+    """An operation that is refused unless its fence is that of the current lease."""
 
     execution_id: str
     attempt_index: int
@@ -73,11 +73,11 @@ class Fenced(Op[R], Generic[R], kw_only=True):
 
 
 OPS: Final[dict[tuple[str, str], type[Op[Any]]]] = {}
-"""Every operation, by service and name."""
+"""All operations, by service and name."""
 
 
 def op(*services: str, by: str | None = None, weight: int = 1) -> Callable[[O], O]:
-    """Declares an operation of these services. Its name is the class's, in snake case; `by`, `weight`: see `Meta`."""
+    """Declare a class as an operation of these services; its name in snake case. `by`, `weight`: see `Meta`."""
 
     def declare(cls: O) -> O:
         name = "".join(f"_{char.lower()}" if char.isupper() else char for char in cls.__name__)[1:]

@@ -1,6 +1,6 @@
-"""Lists: pages of what one partition has, or all have, newest first, with one cursor.
+"""Pages of lists, newest first, over one partition or all partitions, with one cursor.
 
-A page ends at its limit, or before it is more than one message carries (lua/core/lists.lua cuts each partition's).
+A page ends at its limit, or before it outgrows one message (lua/core/lists.lua cuts each partition's part likewise).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,11 +15,11 @@ from penstock.machine.ops.common import Slice
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 PAGE_BYTES: Final = 512 * 1024
-"""A page has at least one item, and not more bytes than this with a second one."""
+"""The most bytes of a page. Only the first item of a page may exceed it."""
 SLICE: Final = 50
-"""Records that one call looks at in each partition: 1 to 2 ms of Valkey."""
+"""Records that one call examines in each partition: 1 to 2 ms of Valkey's time."""
 LOOKS: Final = 20
-"""Calls of one request for each partition: then its page ends, full or not, and has a cursor."""
+"""The most calls of one request to each partition: after them the page ends, full or not, with a cursor."""
 
 T = TypeVar("T")
 Page = tuple[list[T], str | None]
@@ -28,9 +28,9 @@ Page = tuple[list[T], str | None]
 async def one(
     machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_field: str, partition: int
 ) -> dict[str, Any]:
-    """A page from the one partition that can have any. `op` takes the fields of the request `item`, and `budget`.
+    """Return a page from one partition. `op` is made from the fields of the request `item`, and `budget`.
 
-    Answers {items, cursor}; the cursor is the uuid part of an item's id, or None at the end. Raises PenstockError.
+    Return {items, cursor}; the cursor is the uuid part of an item's id, or None at the end. Raise PenstockError.
     """
 
     async def look(after: str | None, left: int) -> Page[T]:
@@ -41,12 +41,12 @@ async def one(
 
 
 async def newest(machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_field: str) -> dict[str, Any]:
-    """A page over all partitions, newest first. As `one`."""
+    """Return a page over all partitions, newest first, in the form of `one`."""
     everything = range(machine.partitions)
 
     async def look(after: str | None, left: int) -> Page[T]:
         replies = await machine.all_of([_slice(op, item, p, after, left) for p in everything], everything)
-        # Below `bound` some partition has not been read yet.
+        # Some partition has not been read below `bound` yet, so older items must wait for a later look.
         bound = max((_uuid(reply.cursor) for reply in replies if reply.cursor), default=None)
         items = [item for reply in replies for item in reply.items]
         items.sort(key=lambda item: _uuid(getattr(item, id_field)), reverse=True)
@@ -62,7 +62,7 @@ async def newest(machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_fiel
 async def _gather(
     look: Callable[[str | None, int], Awaitable[Page[T]]], request: Any, id_field: str
 ) -> dict[str, Any]:
-    """A page of several looks, each of which costs Valkey little: until it is full, large enough, or at the end."""
+    """Fill a page by several short looks, until it is full or large enough, the list ends, or LOOKS are made."""
     items: list[T] = []
     cursor: str | None = request.cursor
     for _ in range(LOOKS):
@@ -78,7 +78,7 @@ async def _gather(
 
 
 def fitting(items: Sequence[Any]) -> int:
-    """How many of them one message carries."""
+    """Return how many of the items, from the first, fit into one message."""
     size = 0
     for count, item in enumerate(items):
         size += len(_pack(item))

@@ -1,4 +1,4 @@
-"""Whether what specs name exists: their quotas and budgets, which live in partitions of their own."""
+"""Checks that the quotas and budgets named in specs exist. They may live in other partitions than the execution."""
 
 import time
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from penstock.machine.ops.common import BudgetGet, QuotaGet
 from penstock.messages.executions import ExecutionSpec
 
 KNOWN_S: Final = 5.0
-"""How long one that was seen counts as there."""
+"""How long a quota or budget that was found counts as existing, in seconds."""
 MOST: Final = 10_000
 
 
 class References:
-    """Looks quotas and budgets up, and remembers for a moment those that exist."""
+    """Looks up quotas and budgets, and caches those that exist for KNOWN_S."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._seen: dict[str, float] = {}
 
     async def check(self, specs: Sequence[ExecutionSpec]) -> None:
-        """Raises the error of the first spec that names something that does not exist."""
+        """Raise the error of the first spec that names a missing quota or budget."""
         for error in (await self.missing(specs)).values():
             raise error
 
     async def missing(self, specs: Sequence[ExecutionSpec]) -> dict[int, PenstockError]:
-        """Which of the specs name something that does not exist, by their place, each with its error."""
+        """Return the error of each spec that names a missing quota or budget, by the spec's index."""
         named = {
             index: _questions(spec)
             for index, spec in enumerate(specs)
@@ -51,12 +51,12 @@ class References:
         return {index: errors[ref] for index, refs in named.items() for ref in refs if ref in errors}
 
     def forget(self, entity_id: str) -> None:
-        """It was deleted."""
+        """Remove a deleted quota or budget from the cache."""
         self._seen.pop(entity_id, None)
 
 
 def _questions(spec: ExecutionSpec) -> dict[str, Op[Any]]:
-    """By the id that is asked for."""
+    """Return the look-ups of a spec's quota and budgets, by id."""
     questions: dict[str, Op[Any]] = {each: BudgetGet(budget_id=each) for each in spec.budget_ids}
     if spec.quota_id is not None:
         questions[spec.quota_id] = QuotaGet(quota_id=spec.quota_id)

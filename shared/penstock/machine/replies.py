@@ -1,8 +1,8 @@
-"""From a packed reply to its type.
+"""Decoders of packed replies.
 
-The types are the contract's own wherever the state machine answers what a verb does. Inside a service their payload
-fields hold text (JSON), or None for null, as those of requests do (penstock.bus.payloads makes JSON of them again): so
-they are read here into twins of those types, in which these fields are `str | None`.
+Many operations reply with a message type of the contract. Inside a service the payload fields of such a message hold
+JSON text, or None for null, as in requests (penstock.bus.payloads turns the text back into JSON). So replies are
+decoded into twins of the contract's types, in which the payload fields are `str | None`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _NONE: Final = type(None)
 
 
 def decoder_of(reply: Any) -> Callable[[bytes], Any]:
-    """Reads packed replies of this type. An operation that answers nothing gives None."""
+    """Return a decoder of packed replies of this type. For an operation without a reply it returns None."""
     if reply is None or reply is _NONE:
         return _nothing
     return msgspec.msgpack.Decoder(inside(reply)).decode
@@ -28,7 +28,7 @@ def _nothing(_packed: bytes) -> None:
 
 
 def inside(annotation: Any) -> Any:
-    """The type as it is inside a service: payloads are text."""
+    """Return the type's form inside a service, where payload fields are text."""
     origin: Any = get_origin(annotation)
     held: Any = origin or annotation
     if isinstance(held, type) and issubclass(held, Struct):

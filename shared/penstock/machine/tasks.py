@@ -1,4 +1,4 @@
-"""A task as its worker gets it: what edges hand on is merged into its input."""
+"""Prepares a task for its worker: merges the results that edges hand on into the task's input."""
 
 from msgspec import UNSET
 
@@ -8,15 +8,16 @@ from penstock.machine.specs import merge
 
 
 def sendable(task: Task, limit: int) -> Task | PenstockError:
-    """The task, ready for the wire. An input past `limit` bytes is `payload_too_large`."""
+    """Return the task, ready for the wire, or `payload_too_large` if its merged input exceeds 4 * `limit`."""
     if task.edge_inputs is not UNSET:
         text = merge(task.input, task.edge_inputs)
-        # What edges gather may be larger than one payload, but NATS must carry it.
-        if len(text) > 4 * limit:
+        # The results of several edges may exceed one payload's limit together, but must fit a NATS message.
+        size = len(text.encode())
+        if size > 4 * limit:
             return make(
                 "payload_too_large",
-                f"the results that edges hand on make an input of {len(text)} bytes; the limit is {4 * limit}",
-                detail={"field": "input", "limit": 4 * limit, "size": len(text)},
+                f"the results that edges hand on make an input of {size} bytes; the limit is {4 * limit}",
+                detail={"field": "input", "limit": 4 * limit, "size": size},
             )
         task.input, task.edge_inputs = text, UNSET
     return task

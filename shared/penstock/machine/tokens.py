@@ -1,6 +1,7 @@
-"""Limit tokens, as lua/limit/limits.lua knows them: what an execution needs room in, and where its books are kept.
+"""Limit tokens, in the form of lua/limit/limits.lua: each names a limit that an execution needs room in.
 
 `b/<budget id>`, `q/<quota id>`, `c/<partition>/<limit>/<namespace>.<key>`; an execution's tokens are joined by `&`.
+The partition in a token (for a budget or quota, that of its id) is the one that keeps the limit.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from penstock.messages.executions import ExecutionSpec
 
 
 def limit_of(spec: ExecutionSpec, namespace: str, partitions: int) -> str | None:
-    """The tokens that an execution needs room in; None where nothing limits it."""
+    """Return the execution's tokens, joined; None if nothing limits it."""
     tokens = [f"b/{budget_id}" for budget_id in sorted(set(spec.budget_ids))]
     if spec.concurrency_key is not None:
         key = f"{namespace}.{spec.concurrency_key}"
@@ -22,11 +23,11 @@ def limit_of(spec: ExecutionSpec, namespace: str, partitions: int) -> str | None
 
 
 def home_of(token: str) -> int:
-    """The partition that keeps a token's books."""
+    """Return the partition that keeps a token's limit."""
     return int(token.split("/")[1].split("-")[0])
 
 
 def by_home(tokens: list[str]) -> Iterator[tuple[int, str]]:
-    """Each partition that keeps some of them, with those joined as one limit."""
+    """Group tokens by the partition that keeps them. Yield each partition with its tokens, joined."""
     for home, of in groupby(sorted(tokens, key=home_of), key=home_of):
         yield home, "&".join(of)

@@ -1,1 +1,1 @@
-"""The messages of the contract, typed: one module for each family of verbs."""
+"""The typed messages of the contract, one module for each family of verbs."""

@@ -1,4 +1,4 @@
-"""Stopping executions and flows, and what of it is still to be done."""
+"""Messages that cancel executions and flows, and that list cancellations still under way."""
 
 from typing import Annotated, Literal
 
@@ -29,7 +29,7 @@ class FlowCancel(Request, kw_only=True):
 class FlowCancelled(Reply, kw_only=True):
     """`cancelled`, `cancellation_scheduled` or `partially_cancelled` (contract §3).
 
-    `status` is the flow's: an idempotent retry on one that finished or failed before changes nothing.
+    status: the flow's; it stays finished or failed if the flow ended so before, as then nothing is changed.
     """
 
     result: str
@@ -54,7 +54,7 @@ class CancelBacklog(Request, kw_only=True):
 
 
 class BacklogItem(Reply, kw_only=True):
-    """An execution that is still to be stopped, or a flow of which `members` are still to be looked at."""
+    """An execution that is still to be stopped, or a flow with `members` members still to be visited."""
 
     execution_id: str | None = None
     flow_id: str | None = None

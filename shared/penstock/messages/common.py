@@ -9,14 +9,14 @@ from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN, UUID_PATTERN
 
 MAX_INT: Final = 2**53
 LAST_INSTANT: Final = 253_402_300_799_999
-"""The last millisecond of the year 9999: calendars of most languages end there."""
+"""The last millisecond of the year 9999, where the calendars of most languages end."""
 LONGEST_MS: Final = 100 * 366 * 86_400_000
-"""A hundred years: what is further away is a slip of the pen, and would leave the calendar when it is added to now."""
+"""A hundred years. A longer duration is surely a mistake, and adding it to now could leave the calendar."""
 NULL: Final = Raw(b"null")
 
 
 def raw(default: Raw = NULL) -> Any:
-    """A field that holds any JSON value, byte for byte (a factory, since JSON Schema cannot show a Raw)."""
+    """Return a field that keeps any JSON value byte for byte. (A factory, as JSON Schema cannot show a Raw default.)"""
     return msgspec.field(default_factory=lambda: default)
 
 
@@ -33,7 +33,7 @@ PositiveMs = Annotated[int, Meta(ge=1, le=LONGEST_MS, description="milliseconds,
 WaitMs = Annotated[int, Meta(ge=0, le=60_000, description="milliseconds, at most a minute")]
 LeaseTtlMs = Annotated[int, Meta(ge=100, le=86_400_000, description="milliseconds")]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
-# Cursors of lists that go by ids, and of those that count.
+# Cursors of lists sorted by id, and of lists that number their items.
 IdCursor = Annotated[str, Meta(pattern=UUID_PATTERN, description="as the last page gave it")]
 PlaceCursor = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(?!\n)$", description="as the last page gave it")]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
@@ -43,16 +43,16 @@ Capabilities = Annotated[list[Capability], Meta(max_length=32)]
 
 
 class Request(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A request: unknown fields are refused, defaults are left off the wire.
+    """A request. Unknown fields are refused; fields with their default value are not sent.
 
-    `payload_fields` names the fields that hold any JSON value and travel byte for byte.
+    `payload_fields` names the fields that hold any JSON value, which is passed on byte for byte.
     """
 
     payload_fields: ClassVar[tuple[str, ...]] = ()
 
 
 class Reply(Struct, kw_only=True):
-    """A reply: fields that a newer service adds are ignored."""
+    """A reply. Unknown fields, which a newer service may add, are ignored."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ()
 
@@ -61,14 +61,14 @@ T = TypeVar("T")
 
 
 class Page(Reply, Generic[T], kw_only=True):
-    """What every list answers: items, and the cursor of the next page or None."""
+    """A page of a list: items, and the cursor of the next page, or None at the end."""
 
     items: list[T] = msgspec.field(default_factory=list[T])
     cursor: str | None = None
 
 
 class Fence(Request, kw_only=True):
-    """What proves that the caller still holds the lease."""
+    """The fence, which proves that the caller still holds the current lease."""
 
     execution_id: Id
     attempt_index: Annotated[int, Meta(ge=0, le=MAX_INT)]
@@ -77,7 +77,7 @@ class Fence(Request, kw_only=True):
 
 
 class StateReply(Reply, kw_only=True):
-    """The state after the verb."""
+    """The execution's state after the verb."""
 
     state: str
 

@@ -1,4 +1,4 @@
-"""What steers an execution, and what tells why it does not run: answered by the scheduler."""
+"""Messages that steer an execution, replay it, or explain why it does not run."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,43 +9,43 @@ from penstock.messages.executions import ExecutionCreated
 
 
 class ExecutionRunNow(Request, kw_only=True):
-    """What waits for a time (run_at, a backoff, a delay) becomes ready; what is ready stays so."""
+    """Make an execution ready that waits for a time (run_at, a backoff or a delay). A ready one stays ready."""
 
     execution_id: Id
 
 
 class ExecutionSuspend(Request, kw_only=True):
-    """An operator holds what runs: its lease ends, its worker is told, nothing is counted against it."""
+    """Suspend a running execution, for an operator: its lease ends, its worker is told, no attempt is counted."""
 
     execution_id: Id
     reason: Text = ""
 
 
 class ExecutionResume(Request, kw_only=True):
-    """What is suspended, for whatever reason, goes on with the same attempt."""
+    """Resume a suspended execution, whatever its reason; the same attempt goes on."""
 
     execution_id: Id
     reason: Text = ""
 
 
 class ExecutionChangePriority(Request, kw_only=True):
-    """Its place in its queue follows at once."""
+    """Change an execution's priority; its place in the queue changes at once."""
 
     execution_id: Id
     priority: Priority
 
 
 class ExecutionSetTags(Request, kw_only=True):
-    """These tags and no others."""
+    """Replace all tags of an execution by these."""
 
     execution_id: Id
     tags: Tags
 
 
 class ExecutionReplay(Request, kw_only=True):
-    """Runs an ended execution again, as a new one: same spec, but for run_at, deadline_at, flow and parent.
+    """Run an ended execution again, as a new execution: same spec, but no run_at, deadline_at, flow or parent.
 
-    No `input`: the old one's.
+    input: replaces the old input, if given.
     """
 
     payload_fields: ClassVar[tuple[str, ...]] = ("input",)
@@ -66,9 +66,9 @@ class ExecutionExplain(Request, kw_only=True):
 class Explanation(Reply, kw_only=True):
     """The one reason why an execution does not run now, and what to do about it.
 
-    `waiting_for` is the same for programs. Its `kind` says what: time, dependencies, lane, claim, quota,
+    waiting_for: the reason for programs. Its `kind` is one of: time, dependencies, lane, claim, quota,
     concurrency_key, budget, worker, capability, outcome, signal, children, operator, cancellation, nothing
-    (it has ended); the other fields depend on it.
+    (the execution has ended); the other fields depend on `kind`.
     """
 
     execution_id: str

@@ -1,4 +1,4 @@
-"""Executions, work and lanes: what the scheduler answers."""
+"""Messages of the scheduler about executions, work and lanes."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ class Backoff(Request, kw_only=True):
     """How long a failed execution waits before its next attempt.
 
     fixed: `delay_ms`; exponential: `delay_ms * factor ** (attempt - 1)`, at most `max_ms`. `jitter`
-    (0 to 1) takes off up to that share at random.
+    (0 to 1) shortens the wait by up to that share, at random.
     """
 
     kind: Literal["fixed", "exponential"] = "exponential"
@@ -45,7 +45,7 @@ class Backoff(Request, kw_only=True):
 
 
 class ExecutionSpec(Request, kw_only=True):
-    """What an execution is, wherever one is made: alone, in a flow, as a child."""
+    """The spec of an execution, for one created alone, in a flow or as a child."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("input",)
 
@@ -72,14 +72,14 @@ class ExecutionSpec(Request, kw_only=True):
 
 
 class ExecutionCreate(ExecutionSpec, kw_only=True):
-    """One execution. `lease.await_children` waits for those whose `parent_id` names the caller's.
+    """Create an execution. parent_id: makes it a child, which its parent's `lease.await_children` waits for.
 
-    With `flow_id` it is one more member of that flow: it depends on no other, and its key is its id.
+    flow_id: makes it a member of that flow, without dependencies; its key is its execution id.
 
-    parent_close: what becomes of it when its parent ends as failed or canceled. unique_key: of those of a namespace
-    with this key at most one has not ended. Is there one, on_conflict says what is done. existing: it is the answer;
-    reject: `idempotency_conflict`; replace: one that has not begun takes the new input and run_at, after one that has
-    begun a new one starts when that has ended.
+    parent_close: what happens to it when its parent ends as failed or canceled. unique_key: at most one execution per
+    namespace and key is not ended. on_conflict: what to do if there is one. existing: return it; reject: raise
+    `idempotency_conflict`; replace: if it has not begun, give it the new input (and run_at, if it waits for its own);
+    if it has begun, create a new execution that starts when it has ended.
     """
 
     parent_id: Id | None = None
@@ -102,7 +102,7 @@ class ExecutionGet(Request, kw_only=True):
 
 
 class ExecutionList(Request, kw_only=True):
-    """Newest first. All filters must hold. `tag` is a tag's name, or `name=value`."""
+    """List executions, newest first. All given filters must match. tag: a tag's name, or `name=value`."""
 
     namespace: Token | None = None
     lane: Token | None = None
@@ -121,7 +121,7 @@ class ExecutionHistory(Request, kw_only=True):
 
 
 class ExecutionEvent(Reply, kw_only=True, rename={"from_": "from"}):
-    """One event of one execution, as its history tells it."""
+    """One event in an execution's history."""
 
     seq: int
     event: str
@@ -139,9 +139,9 @@ class ExecutionWait(Request, kw_only=True):
 
 
 class WorkNext(Request, kw_only=True):
-    """Parks up to `wait_ms` until there is work.
+    """Ask for tasks, and wait up to `wait_ms` until there is work.
 
-    `start`: begin each task at once (leased, then running, in one step) and spare the worker its
+    start: start each task in the same step (leased, then running), so that the worker need not call
     `lease.start`.
     """
 
@@ -181,7 +181,7 @@ class LaneList(Request, kw_only=True):
 
 
 class Lane(Reply, kw_only=True):
-    """How deep a lane is, per state, and since when its oldest ready execution waits."""
+    """A lane. depth: executions per state; oldest_ready_age_ms: how long its oldest ready execution has waited."""
 
     lane: str
     status: str

@@ -1,4 +1,4 @@
-"""Flows: graphs of executions, and mirrored flows that somebody else runs."""
+"""Messages about flows: managed flows (graphs of executions), and mirrored flows, which another system runs."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -32,13 +32,13 @@ OnSatisfied = Literal["let_run", "cancel_remaining"]
 
 
 class Member(ExecutionSpec, kw_only=True):
-    """An execution of a flow, with the key that edges name it by."""
+    """An execution of a flow, with the key by which edges name it."""
 
     key: Token
 
 
 class Edge(Request, kw_only=True, rename={"from_": "from"}):
-    """`to` waits for `from`; `data` hands the result on under this input key."""
+    """An edge: `to` waits for `from`. data: the input key of `to` that receives the result of `from`."""
 
     from_: Token
     to: Token
@@ -46,7 +46,7 @@ class Edge(Request, kw_only=True, rename={"from_": "from"}):
 
 
 class Join(Request, kw_only=True):
-    """How a member with several incoming edges is satisfied, and what becomes of the rest."""
+    """When a member's incoming edges suffice, and what happens to the remaining parents."""
 
     policy: JoinPolicy = "all_of"
     k: Quorum | None = None
@@ -73,11 +73,11 @@ class FlowCreate(FlowSpec, kw_only=True):
 
 
 class FlowCreateMirrored(FlowSpec, kw_only=True):
-    """A flow that somebody else runs, and what ends it.
+    """Create a flow that another system runs. completion: what ends the flow.
 
-    `manual`: nothing but a verb. `all_steps`: once every step that is known is terminal, so announce steps
-    as `pending` first; finished, or failed if any failed. `on_task`: the first terminal step of
-    `completion_task`, with its own ending.
+    manual: only a verb. all_steps: the flow ends once all known steps are terminal (so announce steps as
+    `pending` first), as failed if any step failed, else finished. on_task: the first terminal step of
+    `completion_task` ends the flow, as that step ended.
     """
 
     completion: Literal["manual", "all_steps", "on_task"] = "manual"
@@ -85,7 +85,7 @@ class FlowCreateMirrored(FlowSpec, kw_only=True):
 
 
 class Flow(Reply, kw_only=True):
-    """A flow, whole (contract §5)."""
+    """A flow with all its fields (contract §5)."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("state",)
 
@@ -112,7 +112,7 @@ class Flow(Reply, kw_only=True):
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Flow":
-        """From the state machine's record, whose payloads are text; what is newer there is left out."""
+        """Make a flow from the state machine's record, whose payloads are text; unknown (newer) fields are left out."""
         return cls(**{name: value for name, value in record.items() if name in cls.__struct_fields__})
 
 
@@ -126,9 +126,9 @@ class FlowStart(Request, kw_only=True):
 
 
 class FlowUpdateState(Request, kw_only=True):
-    """`state_patch` is merged shallowly, anything but an object replaces; `next_step` becomes current_step.
+    """Merge `state_patch` into the state, shallowly; a patch that is no object replaces the state.
 
-    No `expected_revision`: whatever the revision is, tried twice.
+    next_step: becomes current_step. Without `expected_revision` any revision is accepted, and a conflict retried once.
     """
 
     payload_fields: ClassVar[tuple[str, ...]] = ("state_patch",)
@@ -140,17 +140,17 @@ class FlowUpdateState(Request, kw_only=True):
 
 
 class FlowFinish(FlowUpdateState, kw_only=True):
-    """Members that have not begun are skipped, running ones may end."""
+    """Finish the flow. Members that have not started are skipped; running ones may end."""
 
 
 class TimerWait(Request, kw_only=True, tag_field="kind", tag="timer"):
-    """Until an instant; one that has passed resumes the flow at once."""
+    """Wait until an instant; an instant that has passed resumes the flow at once."""
 
     at: Instant
 
 
 class EventWait(Request, kw_only=True, tag_field="kind", tag="external_event"):
-    """Until an event of this topic and correlation id is published, or `timeout_at` has come."""
+    """Wait until an event of this topic and correlation id is published, or until `timeout_at`."""
 
     topic: Kind
     correlation_id: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -158,11 +158,11 @@ class EventWait(Request, kw_only=True, tag_field="kind", tag="external_event"):
 
 
 class ManualWait(Request, kw_only=True, tag_field="kind", tag="manual"):
-    """Until flow.resume."""
+    """Wait until flow.resume."""
 
 
 class FlowSetWaiting(Request, kw_only=True):
-    """running → waiting: members that run go on, none is started. flow.resume ends any wait."""
+    """Make the flow wait (running → waiting): running members go on, none is started. flow.resume ends any wait."""
 
     flow_id: Id
     wait: TimerWait | EventWait | ManualWait
@@ -170,17 +170,17 @@ class FlowSetWaiting(Request, kw_only=True):
 
 
 class FlowResume(FlowUpdateState, kw_only=True):
-    """waiting → running: `wait` is cleared, `state_patch` is merged as in flow.update_state."""
+    """Resume the flow (waiting → running): `wait` is cleared, `state_patch` is merged as in flow.update_state."""
 
 
 class FlowFail(FlowUpdateState, kw_only=True):
-    """As finish; `state.failure` becomes {reason, at}."""
+    """Fail the flow; as flow.finish, but `state.failure` becomes {reason, at}."""
 
     reason: Text
 
 
 class GraphChange(Request, kw_only=True):
-    """`graph_revision`: the graph as the caller knows it."""
+    """A change of a flow's graph. graph_revision: the revision of the graph that the caller has seen."""
 
     flow_id: Id
     graph_revision: Revision
@@ -188,7 +188,7 @@ class GraphChange(Request, kw_only=True):
 
 
 class FlowAddExecution(GraphChange, kw_only=True):
-    """More members. Edges lead to them, from each other or from members that exist."""
+    """Add members to the flow. Edges lead to new members, from new or existing ones."""
 
     members: Annotated[list[Member], Meta(min_length=1, max_length=500)]
     edges: Annotated[list[Edge], Meta(max_length=5000)] = []
@@ -197,7 +197,7 @@ class FlowAddExecution(GraphChange, kw_only=True):
 
 
 class FlowAddDependency(GraphChange, kw_only=True, rename={"from_": "from"}):
-    """One more edge, to a member that still waits for its dependencies."""
+    """Add an edge to a member that still waits for its dependencies."""
 
     from_: Token
     to: Token
@@ -205,7 +205,7 @@ class FlowAddDependency(GraphChange, kw_only=True, rename={"from_": "from"}):
 
 
 class FlowSetJoin(GraphChange, kw_only=True):
-    """Another join for a member that still waits for its dependencies."""
+    """Replace the join of a member that still waits for its dependencies."""
 
     key: Token
     policy: JoinPolicy = "all_of"
@@ -214,7 +214,7 @@ class FlowSetJoin(GraphChange, kw_only=True):
 
 
 class FlowList(Request, kw_only=True):
-    """Newest first. All filters must hold."""
+    """List flows, newest first. All given filters must match."""
 
     owner: Token | None = None
     status: FlowStatus | None = None
@@ -234,7 +234,7 @@ class Graph(Reply, kw_only=True):
 
 
 class Observation(Request, kw_only=True):
-    """One step of a mirrored flow, as its runner saw it. No observed_at: when it is applied."""
+    """One step of a mirrored flow, as its runner observed it. observed_at defaults to the time when it is applied."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("result",)
 
@@ -251,7 +251,7 @@ class Observe(Observation, kw_only=True):
 
 
 class PublishedObservation(Observation, kw_only=True):
-    """What is published on `<root>.observation.<flow_id>`; the flow need not be named again."""
+    """An observation published on `<root>.observation.<flow_id>`; `flow_id` may be omitted, as the subject names it."""
 
     flow_id: Id | None = None
 

@@ -1,4 +1,4 @@
-"""Frames: what a worker puts out while it works, stored in order and followed live."""
+"""Messages about frames: output of a running task, stored in order, and published live."""
 
 from typing import Annotated, ClassVar
 
@@ -10,7 +10,7 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
 
 class LeaseFrame(Fence, kw_only=True):
-    """One more frame. `position`: the lease's nth, from 1: a repeat is stored once, and answered as the first was."""
+    """Add a frame. position: its number in the lease, from 1; a repeat is not stored, and gets the first reply."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("payload", "metadata")
 
@@ -21,7 +21,7 @@ class LeaseFrame(Fence, kw_only=True):
 
 
 class FrameStored(Reply, kw_only=True, omit_defaults=True):
-    """Its place among the execution's frames, from 1, and how many there are."""
+    """The frame's index among the execution's frames, from 1, and their number."""
 
     index: int
     count: int
@@ -29,7 +29,7 @@ class FrameStored(Reply, kw_only=True, omit_defaults=True):
 
 
 class FrameRead(Request, kw_only=True):
-    """Oldest first, those after the index `after`, or after a cursor."""
+    """Read frames, oldest first, after the index `after` or after a cursor."""
 
     execution_id: Id
     attempt_index: Index | None = None
@@ -39,7 +39,7 @@ class FrameRead(Request, kw_only=True):
 
 
 class Frame(Reply, kw_only=True):
-    """One frame, as frame.read and the live subject give it."""
+    """One frame, in the form of frame.read and of the live subject."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("payload", "metadata")
 

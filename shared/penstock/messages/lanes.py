@@ -1,10 +1,10 @@
-"""What an operator does to a whole lane."""
+"""Messages by which an operator changes a whole lane."""
 
 from penstock.messages.common import Request, Text, Token
 
 
 class LaneChange(Request, kw_only=True):
-    """Pause: nothing of the lane is handed out. Drain: what it has is, and new work is refused. Resume: both again."""
+    """Pause: hand out nothing. Drain: hand out the present work, refuse new work. Resume: hand out and accept work."""
 
     lane: Token
     reason: Text = ""

@@ -1,4 +1,4 @@
-"""Leases, attempts and outcomes: what the lease-keeper answers."""
+"""Messages of the lease-keeper: leases, attempts and outcomes."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +21,7 @@ from penstock.messages.executions import ExecutionSpec
 
 
 class Claim(Request, kw_only=True):
-    """A grant becomes a lease. `start` begins the task in the same step."""
+    """Turn a grant into a lease. `start`: also start the task, in the same step."""
 
     grant_id: Token
     execution_id: Id
@@ -31,7 +31,7 @@ class Claim(Request, kw_only=True):
 
 
 class TaskMessage(Reply, kw_only=True):
-    """A leased execution, as its worker gets it."""
+    """A leased execution, in the form that its worker gets."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("input",)
 
@@ -50,7 +50,7 @@ class TaskMessage(Reply, kw_only=True):
 
 
 class Tasks(Reply, kw_only=True):
-    """What `work.next` answers."""
+    """The reply of `work.next`: tasks, or none if there was no work in time."""
 
     tasks: list[TaskMessage] = []
 
@@ -76,29 +76,29 @@ class LeaseComplete(Fence, kw_only=True):
 
 
 class Completed(StateReply, kw_only=True, omit_defaults=True):
-    """`children`, where there are any: the ids of the executions that were created with it."""
+    """`children`: the ids of the child executions created by the completion, if any."""
 
     children: list[str] = []
 
 
 class LeaseCancel(Fence, kw_only=True):
-    """The worker gives the work up, for good."""
+    """End the execution as canceled: the worker gives the work up for good."""
 
     reason: Text | None = None
 
 
 class LeaseDelay(Fence, kw_only=True):
-    """Suspended until a time; one that has come already resumes it at once."""
+    """Suspend the execution until a time; a time that has passed resumes the execution at once."""
 
     until: Instant
 
 
 class LeaseAwaitChildren(Fence, kw_only=True):
-    """Suspended until every child is terminal; if all are, it resumes at once."""
+    """Suspend the execution until every child is terminal; if all are already, it resumes at once."""
 
 
 class LeaseRevoke(Request, kw_only=True):
-    """An operator takes the lease away; the work is ready again, nothing is counted against it."""
+    """Take a lease away, for an operator. The execution is ready again; no attempt or reclaim is counted."""
 
     execution_id: Id
     reason: Text = ""

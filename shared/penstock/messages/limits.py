@@ -1,4 +1,4 @@
-"""Quotas and budgets: what the scheduler answers about limits."""
+"""Messages about quotas and budgets."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ Amounts = Annotated[dict[Token, Amount], Meta(min_length=1, max_length=32)]
 
 
 class QuotaCreate(Request, kw_only=True):
-    """At most `max_per_window` starts in any `window_ms`, at most `max_concurrent` at once; one or both."""
+    """Allow at most `max_per_window` starts in any `window_ms`, at most `max_concurrent` at once, or both."""
 
     max_per_window: Count | None = None
     window_ms: PositiveMs | None = None
@@ -37,7 +37,7 @@ class QuotaGet(Request, kw_only=True):
 
 
 class Quota(Reply, kw_only=True):
-    """A quota and its use now; `retry_after_ms` is 0 when its window has room."""
+    """A quota and its current use; `retry_after_ms` is 0 if the window has room."""
 
     quota_id: str
     max_per_window: int | None = None
@@ -51,18 +51,18 @@ class Quota(Reply, kw_only=True):
 
 
 class BudgetLimits(Request, kw_only=True):
-    """Of one dimension: above `soft` reports say so, above `hard` the budget's `on_hard` is done."""
+    """Limits of one dimension. Above `soft` replies to reports say so; above `hard` the budget's `on_hard` applies."""
 
     soft: Amount | None = None
     hard: Amount
 
 
 class BudgetCreate(Request, kw_only=True):
-    """So much of each dimension may be used, by all executions that list the budget, together.
+    """Limit what all executions that list the budget may use together, per dimension.
 
-    on_hard: what becomes of an execution whose report passes a hard limit. suspend: until there is room
-    again; fail: for good (category `budget_exceeded`); deny: nothing, the report is refused instead. With
-    `reset_every_ms` what was used is forgotten in that rhythm, counted from now.
+    on_hard: what happens to an execution whose report passes a hard limit. suspend: it waits until there is
+    room; fail: it fails for good (category `budget_exceeded`); deny: it goes on, but the report is refused.
+    reset_every_ms: the period, counted from now, after which the use is set to 0 again.
     """
 
     dimensions: Annotated[dict[Token, BudgetLimits], Meta(min_length=1, max_length=32)]
@@ -77,7 +77,7 @@ class BudgetGet(Request, kw_only=True):
 
 
 class BudgetReplenish(Request, kw_only=True):
-    """Raises the limits, soft and hard, of these dimensions."""
+    """Raise the soft and hard limits of these dimensions by the given amounts."""
 
     budget_id: Id
     dimensions: Amounts
@@ -91,9 +91,9 @@ class BudgetUse(Reply, kw_only=True):
 
 
 class Budget(Reply, kw_only=True):
-    """A budget and its use now.
+    """A budget and its current use.
 
-    exhausted: nothing that lists it is handed out; suspended: how many executions it holds.
+    exhausted: no execution that lists the budget is handed out; suspended: how many executions it keeps suspended.
     """
 
     budget_id: str
@@ -110,7 +110,7 @@ class Budget(Reply, kw_only=True):
 
 
 class LeaseUsage(Fence, kw_only=True):
-    """What the task has used since its last report. Reports with the same `dedup_key` count once in 24 h."""
+    """Report what the task has used since its last report. Reports with equal `dedup_key` count once in 24 h."""
 
     budget_id: Id
     dimensions: Amounts
@@ -126,7 +126,7 @@ class UsageTotal(Reply, kw_only=True):
 class Usage(Reply, kw_only=True):
     """status: ok, soft_breach, hard_breach or already_applied.
 
-    `state` is the execution's: no longer leased or running, when the report passed a hard limit.
+    state: the execution's; if the report passed a hard limit, the execution is no longer leased or running.
     """
 
     status: str

@@ -1,4 +1,4 @@
-"""Mirror rules: messages of any subject become observations of flows that somebody else runs."""
+"""Messages about mirror rules, which turn messages of other systems into observations of mirrored flows."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,8 +12,8 @@ Expression = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
 class Source(Request, kw_only=True):
-    """Where a value comes from: exactly one of a token of the subject (from 1), a header, a JMESPath expression over
-    the message's JSON, and a constant."""
+    """Where a value is read from: exactly one of a token of the subject (counted from 1), a header, a JMESPath
+    expression on the message's JSON, and a constant."""
 
     token: Annotated[int, Meta(ge=1, le=64)] | None = None
     header: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
@@ -25,13 +25,13 @@ StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
 class StatusSource(Source, kw_only=True):
-    """`map`: from what the other system says to a step's status; without it, it says so itself."""
+    """map: translates the other system's values into a step's status; without it they must be statuses already."""
 
     map: dict[str, StepStatus] | None = None
 
 
 class RuleCreate(Request, kw_only=True):
-    """The mirrored flow that a new key makes. `{key}` in its goal is the key."""
+    """The mirrored flow to create for a new key. `{key}` in `goal` is replaced by the key."""
 
     controller_id: Token
     owner: Token
@@ -42,7 +42,7 @@ class RuleCreate(Request, kw_only=True):
 
 
 class RuleFlow(Request, kw_only=True):
-    """Which flow: one that is known by its id, or one for each key of the rule, made on first sight with `create`."""
+    """The flow of a message: an existing one, by `id`; or one for each `key`, created with `create` when first seen."""
 
     id: Source | None = None
     key: Source | None = None
@@ -50,7 +50,7 @@ class RuleFlow(Request, kw_only=True):
 
 
 class MirrorRulePut(Request, kw_only=True):
-    """A rule; it replaces the one with its name. `stream`: a JetStream stream that exists, else core NATS."""
+    """Store a rule, replacing the one of that name. stream: an existing JetStream stream; without it, core NATS."""
 
     name: Token
     subject: Subject
@@ -65,7 +65,7 @@ class MirrorRulePut(Request, kw_only=True):
 
 
 class MirrorRule(Reply, kw_only=True):
-    """A rule, and what it has done: messages seen, observations applied, messages dropped, and the last reason why."""
+    """A rule, with the numbers of messages seen, observations applied and messages dropped, and the last error."""
 
     name: str
     subject: str
@@ -90,7 +90,7 @@ class MirrorRuleGet(Request, kw_only=True):
 
 
 class MirrorRuleList(Request, kw_only=True):
-    """In the order of their names."""
+    """List rules, sorted by name."""
 
     cursor: Token | None = None
     limit: Limit = 100
@@ -110,7 +110,7 @@ class MirrorRuleTest(Request, kw_only=True):
 
 
 class MirrorRuleTested(Reply, kw_only=True):
-    """The observation that it would make, and of which flow (an id, or a key); or why none."""
+    """The observation that the rule would make, and its flow (an id or a key); or why the sample is dropped."""
 
     observation: dict[str, Any] | None = None
     flow_id: str | None = None

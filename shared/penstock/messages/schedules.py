@@ -1,4 +1,4 @@
-"""Schedules: executions that are created at their time, once, every so often, or as cron says."""
+"""Messages about schedules: they create executions once, at an interval, or by a cron expression."""
 
 from typing import Annotated, Literal
 
@@ -21,16 +21,16 @@ ScheduleStatus = Literal["active", "paused", "finished"]
 
 
 class ScheduledExecution(ExecutionSpec, kw_only=True):
-    """What is created at each due time; its own times (run_at, deadline_at) are the schedule's business."""
+    """The spec of the execution created at each due time. It must not have run_at or deadline_at of its own."""
 
     namespace: Token = "default"
 
 
 class ScheduleCreate(Request, kw_only=True):
-    """Exactly one of `at`, `every_ms` (with `count`: so many executions) and `cron` (in `timezone`).
+    """Create a schedule: exactly one of `at`, `every_ms` (`count`: number of executions) and `cron` (in `timezone`).
 
-    misfire says what becomes of due times that nobody was there for. catch_up: one execution for each;
-    skip: only the latest of them, and not even that when it is more than a minute late.
+    misfire: what to do about due times that were missed, as no scheduler ran. catch_up: create an execution for
+    each; skip: create only the latest one, and not even that if it is more than a minute late.
     """
 
     execution: ScheduledExecution
@@ -48,7 +48,7 @@ class ScheduleGet(Request, kw_only=True):
 
 
 class ScheduleList(Request, kw_only=True):
-    """Newest first. All filters must hold."""
+    """List schedules, newest first. All given filters must match."""
 
     namespace: Token | None = None
     status: ScheduleStatus | None = None
@@ -57,7 +57,7 @@ class ScheduleList(Request, kw_only=True):
 
 
 class Schedule(Reply, kw_only=True):
-    """A schedule. `fired`: how many executions it has created, the last one for the due time `last_due_at`."""
+    """A schedule. fired: how many executions it has created, the last of them for the due time `last_due_at`."""
 
     schedule_id: str
     namespace: str

@@ -1,4 +1,4 @@
-"""Waits and wakes: what the signal-router answers."""
+"""Messages of the signal-router: waitpoints, suspensions and signals."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,10 +30,10 @@ NamePattern = Annotated[str, Meta(pattern=_NAME_OR_PREFIX, max_length=128)]
 
 
 class Condition(Request, kw_only=True):
-    """A node: exactly one of a leaf `name`, `any_of`, `all_of`, or `count` with `of`.
+    """A node of a condition: exactly one of `name` (a leaf), `any_of`, `all_of`, or `count` with `of`.
 
-    `count` adds up the signals that its own branches match; with `distinct_sources` the sources that they
-    came from (signals without a source share one).
+    count: how many signals must match the branches in `of`; with `distinct_sources`, from how many sources
+    they must come (signals without a source share one).
     """
 
     name: NamePattern | None = None
@@ -65,8 +65,8 @@ class LeaseSuspend(Fence, kw_only=True):
 
 
 class Suspended(Reply, kw_only=True, omit_defaults=True):
-    """`suspended`, `already_satisfied` with the signals (the lease is kept), or `canceled` where that was
-    asked for."""
+    """outcome: `suspended`; `already_satisfied`, with the signals (the worker keeps the lease); or `canceled`,
+    if cancellation was requested."""
 
     outcome: str
     suspension_id: str | None = None
@@ -88,14 +88,14 @@ class SignalDeliver(Request, kw_only=True):
 
 
 class Delivered(Reply, kw_only=True):
-    """`effect`: resumed, recorded, buffered, ignored or duplicate."""
+    """The result of a signal. effect: resumed, recorded, buffered, ignored or duplicate."""
 
     effect: str
     signal_id: str
 
 
 class Signal(Reply, kw_only=True):
-    """A signal as a resumed worker reads it."""
+    """A signal, in the form that a resumed worker reads."""
 
     payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
 
@@ -107,9 +107,10 @@ class Signal(Reply, kw_only=True):
 
 
 class SignalSend(Request, kw_only=True):
-    """A signal without a token: for operators. NATS permissions say who may use this subject.
+    """Send a signal without a token, as an operator. NATS permissions restrict who may use this subject.
 
-    It goes to the waitpoint with this key, or to the one that the execution waits on, or to its only pending one.
+    The signal goes to the waitpoint with this key; without a key, to the waitpoint that the execution waits on, or to
+    its only pending one.
     """
 
     payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
@@ -127,7 +128,7 @@ class WaitpointGet(Request, kw_only=True):
 
 
 class WaitpointClose(Request, kw_only=True):
-    """A pending one: signals to it are refused from then on."""
+    """Close a pending waitpoint: from then on signals to it are refused."""
 
     waitpoint_id: Id
     reason: Text = ""
@@ -137,7 +138,7 @@ WaitpointStatus = Literal["pending", "active", "closed"]
 
 
 class WaitpointList(Request, kw_only=True):
-    """Newest first. Those of one execution, or of a namespace; `status` must hold too."""
+    """List waitpoints of one execution or of a namespace, newest first. `status` must match, if given."""
 
     execution_id: Id | None = None
     namespace: Token = "default"
@@ -149,8 +150,8 @@ class WaitpointList(Request, kw_only=True):
 class Waitpoint(Reply, kw_only=True):
     """A waitpoint, without its token.
 
-    pending: nobody waits yet, signals are buffered; active: its execution is suspended on it; closed: it has ended.
-    received: signals by name; missing: what the condition still needs, in words.
+    status: pending (no execution waits yet; signals are buffered), active (its execution is suspended on it) or closed
+    (ended). received: number of signals by name; missing: what the condition still needs, in words.
     """
 
     waitpoint_id: str
@@ -165,7 +166,7 @@ class Waitpoint(Reply, kw_only=True):
 
 
 class WaitpointRotateSecret(Request, kw_only=True):
-    """Tokens are signed with a new key; those of the old one are valid for `grace_ms` more."""
+    """Sign tokens with a new key from now on; tokens signed with the old key stay valid for `grace_ms`."""
 
     grace_ms: DurationMs = 86_400_000
 

@@ -1,4 +1,4 @@
-"""Triggers: a message of any subject starts an execution or a flow."""
+"""Messages about triggers: a trigger creates an execution or a flow for each message on a subject."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from penstock.messages.mirror_rules import Expression, Sample, Source, Subject
 
 
 class TriggerExecution(Request, kw_only=True):
-    """What is created for a message: fields of execution.create, some of them read from the message."""
+    """The execution to create for a message: fields of execution.create, some read from the message."""
 
     kind: Kind
     input: Source | None = None
@@ -25,7 +25,7 @@ class TriggerExecution(Request, kw_only=True):
 
 
 class TriggerFlow(Request, kw_only=True):
-    """What is created for a message, and started: fields of flow.create, its state read from the message."""
+    """The flow to create and start for a message: fields of flow.create; its state is read from the message."""
 
     controller_id: Token
     owner: Token
@@ -39,9 +39,9 @@ class TriggerFlow(Request, kw_only=True):
 
 
 class TriggerPut(Request, kw_only=True):
-    """A trigger; it replaces the one with its name. Exactly one of execution and flow.
+    """Store a trigger, replacing the one with the same name. Exactly one of `execution` and `flow` is given.
 
-    stream: a JetStream stream that exists, else core NATS. where: a JMESPath condition over the message's JSON.
+    stream: an existing JetStream stream; without it, core NATS. where: a JMESPath condition on the message's JSON.
     """
 
     name: Token
@@ -53,7 +53,7 @@ class TriggerPut(Request, kw_only=True):
 
 
 class Trigger(Reply, kw_only=True):
-    """A trigger, and what it has done: messages seen, things created, messages dropped, and the last reason why."""
+    """A trigger, with the numbers of messages seen, applied (something was created) and dropped, and the last error."""
 
     name: str
     subject: str
@@ -74,7 +74,7 @@ class TriggerGet(Request, kw_only=True):
 
 
 class TriggerList(Request, kw_only=True):
-    """In the order of their names."""
+    """List triggers, sorted by name."""
 
     cursor: Token | None = None
     limit: Limit = 100
@@ -86,7 +86,7 @@ class TriggerTest(Request, kw_only=True):
 
 
 class TriggerTested(Reply, kw_only=True):
-    """The request that it would make, of which verb; or why none."""
+    """The verb and request that the trigger would send for the sample; or why the sample is dropped."""
 
     verb: str | None = None
     request: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Workers: who says that it can do what, and whether it is still there."""
+"""Messages about workers: their lanes, capabilities and heartbeats."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ HEARTBEAT_MS = 10_000
 
 
 class WorkerRegister(Request, kw_only=True):
-    """A worker begins. After three `heartbeat_ms` without a word it is lost, and ten minutes later forgotten."""
+    """Register a worker. It is lost after three `heartbeat_ms` without a heartbeat, and removed ten minutes later."""
 
     worker_id: Token
     lanes: Lanes = field(default_factory=lambda: ["default"])
@@ -21,19 +21,19 @@ class WorkerRegister(Request, kw_only=True):
 
 
 class WorkerHeartbeat(WorkerRegister, kw_only=True):
-    """It is still there; one that is not known is registered by this. `stopped` takes it off the list."""
+    """Report that a worker is alive. An unknown worker is registered; `stopped` removes it from the list."""
 
     status: Literal["active", "draining", "stopped"] = "active"
 
 
 class WorkerDrain(Request, kw_only=True):
-    """The worker is told to finish what it has, and to ask for no more."""
+    """Tell a worker to finish its tasks and ask for no more."""
 
     worker_id: Token
 
 
 class WorkerList(Request, kw_only=True):
-    """In the order of their names. All filters must hold."""
+    """List workers, sorted by name. All given filters must match."""
 
     lane: Token | None = None
     status: Literal["active", "draining", "lost"] | None = None
@@ -42,7 +42,7 @@ class WorkerList(Request, kw_only=True):
 
 
 class WorkerInfo(Reply, kw_only=True):
-    """A worker; `held`, in a list: how many leases it holds now."""
+    """A worker. held: how many leases it holds now (only in lists)."""
 
     worker_id: str
     lanes: list[str]

@@ -1,4 +1,4 @@
-"""Valkey: the state machine's function library, and the calls into it."""
+"""Access to Valkey: loads the state machine's function library, and calls its functions."""
 
 from penstock.store.caller import Store
 from penstock.store.library import LIBRARY_VERSION, LibraryError

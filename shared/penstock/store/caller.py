@@ -1,7 +1,7 @@
-"""Calls of a service's function in Valkey, coalesced. What the commands mean, penstock.machine knows.
+"""Batched calls of a service's function in Valkey. The commands are opaque here; penstock.machine defines them.
 
-All commands of one event-loop tick to the same partition leave as one FCALL (a batch of commands), all partitions as
-one pipeline; while enough are under way the next batch gathers, so batches grow with the load.
+The commands of one event-loop tick to the same partition are sent as one FCALL, the FCALLs of all partitions as one
+pipeline. While UNDER_WAY pipelines are unanswered, further commands gather, so batches grow with the load.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 OnHints = Callable[[int, dict[str, Any]], None]
 Observer = Callable[[int, int, float], None]
-"""Told of every FCALL: partition, commands, seconds."""
+"""Called after every FCALL with its partition, number of commands and seconds."""
 
 UNDER_WAY: Final = 2
-"""Pipelines under way: one that Valkey works on while the other travels. More would make smaller batches."""
+"""The most pipelines under way: Valkey works on one while the other travels. More would make smaller batches."""
 MOST: Final = 64
-"""The weight of one FCALL, so that it holds Valkey for a millisecond or two. What weighs as much goes alone."""
+"""The most weight of one FCALL, so that it blocks Valkey for 1 or 2 ms. A command of that weight or more goes alone."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -41,16 +41,16 @@ class _Command(msgspec.Struct, gc=False):
 
 
 class _Pipeline(msgspec.Struct, gc=False):
-    """What left together: it is over when each of its calls is answered."""
+    """The FCALLs written together. The pipeline is over when each of them (`left`) is answered."""
 
     left: int
     timer: asyncio.TimerHandle
     first: bool
-    """Not yet sent again because the library was gone."""
+    """True unless the commands are sent again after the library was missing: that is done only once."""
 
 
 class Store:
-    """One service's way to its own function, `penstock_<service>`."""
+    """One service's calls of its own function, `penstock_<service>`."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Store:
         self._loop = asyncio.get_running_loop()
 
     async def ensure_library(self) -> None:
-        """Loads the library if the server's is older or gone (a failover may lose it)."""
+        """Load the library if the server's is older or missing (a failover may lose it)."""
         await library.ensure(self.execute, dev=self._dev)
 
     async def execute(self, *command: Any) -> Any:
-        """One plain Valkey command, apart from the batches (diagnostics, secrets).
+        """Run one plain Valkey command, outside the batches (for diagnostics and secrets).
 
-        Raises PenstockError("valkey_unavailable").
+        Raise PenstockError("valkey_unavailable").
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -99,7 +99,7 @@ class Store:
             raise unavailable(error) from None
 
     async def close(self) -> None:
-        """Waits for what is under way and disconnects."""
+        """Wait for the calls under way, at most `timeout` seconds, and disconnect."""
         deadline = self._loop.time() + self._timeout
         while self._under_way or self._pending or self._tasks:
             if self._loop.time() > deadline:
@@ -108,15 +108,15 @@ class Store:
         self._link.close()
 
     def disconnect(self) -> None:
-        """Disconnects at once."""
+        """Disconnect at once."""
         self._link.close()
 
     # -- calls ------------------------------------------------------------------------------------
 
     def submit(self, partition: int, command: bytes, weight: int) -> "asyncio.Future[bytes]":
-        """Queues a packed command that costs so much; the future gives its packed reply, an error's included.
+        """Queue a packed command of this weight. Return a future of its packed reply, which may be an error's.
 
-        It fails with PenstockError("valkey_unavailable") where there is none.
+        The future fails with PenstockError("valkey_unavailable") if no reply comes.
         """
         answer: asyncio.Future[bytes] = self._loop.create_future()
         queue = self._pending.get(partition)
@@ -131,7 +131,7 @@ class Store:
     # -- pipelines --------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """What has gathered leaves; without a connection, it waits for one."""
+        """Send the commands that have gathered, after connecting if need be."""
         self._scheduled = False
         if not self._pending or self._under_way >= UNDER_WAY:
             return
@@ -145,7 +145,7 @@ class Store:
         batches = [
             (partition, batch) for partition, commands in pending.items() for batch in _batches(commands)
         ]
-        # A dead peer is noticed by its silence; closing fails whatever still waits.
+        # A dead peer is detected by its silence: closing the wire fails all calls that still wait for a reply.
         pipeline = _Pipeline(len(batches), self._loop.call_later(self._timeout, wire.close), first)
         self._under_way += 1
         calls = [
@@ -207,7 +207,7 @@ class Store:
                 log.exception("the hints of a call could not be passed on")
 
     def _refuse(self, pending: dict[int, list[_Command]], error: Any) -> None:
-        """Whole calls failed: the connection broke, or the server is full, loading, a replica."""
+        """Fail all commands of calls that failed as a whole: connection lost, or server full, loading or a replica."""
         if isinstance(error, ReplyError):
             self._link.refused(error)
         failure = unavailable(error)
@@ -225,7 +225,7 @@ class Store:
         self._send(wire, pending, first=True)
 
     async def _reload(self, pending: dict[int, list[_Command]]) -> None:
-        """The library is gone (a failover, a flush): load it and try once more."""
+        """Load the library, which is missing (after a failover or flush), and send the commands once more."""
         try:
             await self.ensure_library()
             wire = await self._link.open()
@@ -241,7 +241,7 @@ class Store:
 
 
 def _batches(commands: list[_Command]) -> Iterator[list[_Command]]:
-    """The commands in their order, as many to an FCALL as it may cost."""
+    """Split the commands, in their order, into FCALLs of at most MOST weight."""
     first = cost = 0
     for at, command in enumerate(commands):
         if cost and cost + command.weight > MOST:

@@ -1,6 +1,6 @@
-"""The Lua library `penstock`: put together from `lua/`, loaded when the server's is older.
+"""The Lua library `penstock`: assembled from `lua/`, and loaded when the server's library is older.
 
-Within a major version only additions are made, so an old service keeps working on a newer library.
+Within a major version the library only gains functions, so an old service keeps working with a newer library.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 LIBRARY_VERSION: Final = 1
-"""Raised with every change of `lua/` that leaves this house."""
+"""Increase it with every release that changes `lua/`."""
 
 _HEADER: Final = re.compile(rb"-- penstock library version=(\d+) digest=([0-9a-f]+)")
 
@@ -20,7 +20,7 @@ class LibraryError(Exception):
 
 
 def _folder() -> Path:
-    """`penstock/lua` in an installed wheel, `lua/` beside `shared/` in a checkout."""
+    """Return the folder of the Lua files: `penstock/lua` in a wheel, `lua/` beside `shared/` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "lua"
     return installed if installed.is_dir() else package.parents[1] / "lua"
@@ -28,10 +28,10 @@ def _folder() -> Path:
 
 @cache
 def assemble() -> tuple[str, str]:
-    """The library's code and its digest: the files that `lua/manifest` names, in its order."""
+    """Return the library's code, made of the files that `lua/manifest` names in that order, and its digest."""
     folder = _folder()
     names = (folder / "manifest").read_text().split()
-    # Each file is a block of its own, so that its local names stay its own; the prelude's are everybody's.
+    # Each file becomes a `do` block, so that its locals stay private; the prelude's locals are visible to all files.
     prelude, *rest = ((folder / name).read_text() for name in names)
     body = prelude + "".join(f"do -- {name}\n{text}end\n" for name, text in zip(names[1:], rest, strict=True))
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
@@ -40,9 +40,9 @@ def assemble() -> tuple[str, str]:
 
 
 async def ensure(execute: Any, *, dev: bool = False) -> None:
-    """Loads the library unless the server has this one or a newer one.
+    """Load the library unless the server has this one or a newer one.
 
-    `execute(*command)` runs one Valkey command. Raises LibraryError when the server's library has this
+    `execute(*command)` runs one Valkey command. Raise LibraryError when the server's library has this
     version but other contents, unless `dev`.
     """
     code, digest = assemble()
@@ -61,6 +61,6 @@ async def ensure(execute: Any, *, dev: bool = False) -> None:
 
 
 def _code_of(listed: list[Any]) -> bytes:
-    """The code in a FUNCTION LIST reply of one library (RESP2: flat field lists)."""
+    """Return the code in a FUNCTION LIST reply of one library (RESP2: flat field lists)."""
     fields = listed[0]
     return bytes(fields[fields.index(b"library_code") + 1])

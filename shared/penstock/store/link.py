@@ -1,4 +1,4 @@
-"""The connection to Valkey: made when a call needs it, and made again when it is lost."""
+"""The connection to Valkey: opened when a call needs it, and reopened after it is lost."""
 
 import asyncio
 import logging
@@ -11,20 +11,20 @@ from penstock.throttle import Throttle
 log: Final = logging.getLogger(__name__)
 
 RETRY_AFTER_MS: Final = 1000
-"""What callers are told to wait while Valkey is away or full."""
+"""The retry_after_ms in errors to callers while Valkey is unavailable or full."""
 AGAIN_S: Final = 0.1
-"""While Valkey is away, calls are refused at once for so long."""
+"""For this long after Valkey was found away, calls fail at once, without an attempt to connect."""
 _AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "ERR max number of clients")
-"""Such a server reads its data yet, is a replica, or has no room for one more client: it may come, or the name may
-lead to another one by now."""
+"""Replies of a server that still loads its data, is a replica, or has too many clients. Connecting again may help:
+the server recovers, or its name now leads to another server."""
 
 
 class Link:
-    """One open connection at most, shared by all who call."""
+    """At most one open connection, shared by all callers."""
 
     def __init__(self, url: str) -> None:
         self.wire: Wire | None = None
-        """The connection, while there is one."""
+        """The open connection, or None."""
         self._url = url
         self._connecting: asyncio.Task[Wire] | None = None
         self._refuse_until = 0.0
@@ -32,7 +32,7 @@ class Link:
         self._refusals = Throttle()
 
     async def open(self) -> Wire:
-        """The connection, made once for all who wait for it. Raises OSError, TimeoutError or ReplyError."""
+        """Return the connection, made once for all concurrent callers. Raise OSError, TimeoutError or ReplyError."""
         if self.wire is not None:
             return self.wire
         loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Link:
     async def _connect(self) -> Wire:
         try:
             wire = await Wire.connect(self._url, self._lost)
-            # Its end may have come before this line: nobody would ever tell of it again.
+            # The wire may have ended already. `_lost` is called only once, so an ended wire would be kept for good.
             if wire.lost is not None:
                 raise wire.lost
             self.wire = wire
@@ -57,7 +57,7 @@ class Link:
             self._connecting = None
 
     def refused(self, error: ReplyError) -> None:
-        """A call was refused as a whole: told of once in a while. A server that is away is told of once."""
+        """Log a refused call, at most once per throttle period. If the server is away, log it once and disconnect."""
         if not _is_away(error):
             if self._refusals.passes():
                 log.error(
@@ -72,7 +72,7 @@ class Link:
         self.close()
 
     def answered(self) -> None:
-        """Valkey does what it is asked to: whatever was, is over."""
+        """Note that Valkey answered a call, so that the next outage is logged again."""
         self._told = False
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Link:
 
 
 def unavailable(error: object) -> PenstockError:
-    """What callers are told when a call failed as a whole."""
+    """Make the error that callers get when a call failed as a whole."""
     if isinstance(error, PenstockError):
         return error
     if isinstance(error, ReplyError):
@@ -102,5 +102,5 @@ def unavailable(error: object) -> PenstockError:
 
 
 def _is_away(error: object) -> bool:
-    """Whether a server that answers this is as good as none, for now."""
+    """Return whether a server that replies this cannot serve any call for now."""
     return isinstance(error, ReplyError) and str(error).startswith(_AWAY)

@@ -1,7 +1,7 @@
-"""One pipelined connection to Valkey: writes commands, calls back with replies in their order.
+"""One pipelined connection to Valkey: writes commands, and calls back with their replies in order.
 
-redis-py's own connection reads each reply through a stream, a time limit and a coroutine; on the way of every
-request that is more than Valkey's work. A protocol that feeds hiredis' parser halves the round trip.
+redis-py's own connection reads each reply through a stream, a timeout and a coroutine, which costs more than Valkey's
+work on the request. An asyncio protocol that feeds hiredis' parser directly halves the round trip.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 OnReply = Callable[[Any], None]
-"""Gets a reply: bytes, int, list, None, or a ReplyError."""
+"""Called with a reply: bytes, int, list, None or a ReplyError; or with a ConnectionError if none can come."""
 ReplyError = hiredis.ReplyError
 _pack: Final = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 CONNECT_S: Final = 3.0
 
 
 class Wire(asyncio.Protocol):
-    """One connection, from `connect` to its end; `on_lost` hears of the end, once.
+    """One connection, from `connect` to its end; `on_lost` is called once, at the end.
 
-    A connection that has ended never comes back: `lost` says why it ended, and whoever still writes to it is
-    answered with that error.
+    An ended connection is never reopened: `lost` says why it ended, and commands written later fail with that
+    error.
     """
 
     def __init__(self, on_lost: Callable[["Wire", Exception], None]) -> None:
@@ -36,9 +36,9 @@ class Wire(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, url: str, on_lost: Callable[["Wire", Exception], None]) -> Self:
-        """Connects, authenticates and selects as the URL (redis://, rediss://, unix://) says.
+        """Connect, authenticate and select the database as the URL (redis://, rediss://, unix://) says.
 
-        Raises OSError, TimeoutError, or ReplyError when the server refuses.
+        Raise OSError, TimeoutError, or ReplyError when the server refuses.
         """
         options = cast("dict[str, Any]", parse_url(url))
         wire = cls(on_lost)
@@ -51,7 +51,7 @@ class Wire(asyncio.Protocol):
                 if options.get("db"):
                     await wire.ask("SELECT", options["db"])
         except BaseException:
-            wire.close()  # nobody else knows of it
+            wire.close()  # the caller never gets this wire, so nobody else could close it
             raise
         return wire
 
@@ -71,23 +71,23 @@ class Wire(asyncio.Protocol):
 
     @property
     def waiting(self) -> int:
-        """Replies that are still to come."""
+        """The number of replies that are still to come."""
         return len(self._waiting)
 
     def send(self, command: tuple[Any, ...], on_reply: OnReply) -> bytes:
-        """Registers a command; the caller writes what this returns, together with its neighbours."""
+        """Register a command. Return its packed bytes, which the caller passes to `write` in this order."""
         self._waiting.append(on_reply)
         return _pack(command)
 
     def write(self, data: bytes) -> None:
-        """Sends what `send` has packed. On a connection that has ended it fails at once whoever waits for a reply."""
+        """Write bytes packed by `send`. If the connection has ended, fail all commands that wait for a reply."""
         if self.lost is not None:
             self._fail(self.lost)
         elif self._transport is not None:
             self._transport.write(data)
 
     async def ask(self, *command: Any) -> Any:
-        """One command and its reply. Raises ReplyError, ConnectionError."""
+        """Run one command and return its reply. Raise ReplyError or ConnectionError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def on_reply(reply: Any) -> None:
@@ -108,14 +108,14 @@ class Wire(asyncio.Protocol):
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass of it
 
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
             while self.lost is None and (reply := self._reader.gets()) is not False:
                 if not self._waiting:
-                    # A server that turns a client away says why without having been asked.
+                    # A server that rejects a client sends its reason before any command.
                     self._end(f"Valkey said unasked: {str(reply)[:200]}")
                     return
                 self._waiting.popleft()(reply)
@@ -127,7 +127,7 @@ class Wire(asyncio.Protocol):
         self._transport = None
 
     def _end(self, reason: str) -> None:
-        """The connection is over: fails whoever waits, and tells the owner, the first time it is called."""
+        """End the connection: fail all waiting commands and call `on_lost`. Do nothing if it has ended already."""
         if self.lost is not None:
             return
         self.lost = ConnectionError(reason)

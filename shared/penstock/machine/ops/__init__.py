@@ -1,6 +1,6 @@
 """The operations, by service: `from penstock.machine.ops import scheduler as ops`, then `ops.Get(…)`.
 
-A module here stands for a file of lua/ops/<service>/, which says what each operation does, refuses and tells.
+The files of lua/ops/<service>/ implement the operations, and document their arguments, replies, errors and events.
 """
 
 from penstock.machine.op import OPS

@@ -1,4 +1,4 @@
-"""The audit-relay's operations: the outbox, handed out in order, and trimmed."""
+"""The audit-relay's operations: read a partition's outbox in order, and trim it."""
 
 from msgspec import Struct
 
@@ -6,14 +6,14 @@ from penstock.machine.op import Op, op
 
 
 class Waiting(Struct, kw_only=True):
-    """Entries in the outbox, and how long the oldest has waited (milliseconds)."""
+    """The number of entries in the outbox, and the age of the oldest (milliseconds)."""
 
     waiting: int
     age_ms: int
 
 
 class Taken(Waiting, kw_only=True):
-    """(entry id, packed events) each. more: there may be further ones."""
+    """entries: (entry id, packed events) each. more: there may be further entries."""
 
     entries: list[tuple[str, bytes]]
     more: bool
@@ -21,7 +21,7 @@ class Taken(Waiting, kw_only=True):
 
 @op("audit_relay")
 class Take(Op[Taken], kw_only=True):
-    """Entries after a position ('0' for the start), until so many, or so many bytes, are gathered."""
+    """Return the entries after entry id `after` ('0': from the start), up to `limit` entries or about `bytes` bytes."""
 
     after: str
     limit: int
@@ -34,6 +34,6 @@ class Trimmed(Waiting, kw_only=True):
 
 @op("audit_relay")
 class Ack(Op[Trimmed], kw_only=True):
-    """Trims the outbox up to an entry, which is in the audit stream now."""
+    """Trim the outbox up to and including an entry that is now in the audit stream."""
 
     upto: str

@@ -1,4 +1,4 @@
-"""The cancel-reconciler's operations: it stops things, and makes sure they stopped."""
+"""The cancel-reconciler's operations: stop executions and flows, and make sure that they have stopped."""
 
 from msgspec import Struct
 
@@ -25,16 +25,16 @@ class FlowRequestCancel(Op[Flow], kw_only=True):
 
 
 class Progress(Struct):
-    """more: members are still to be walked; left: members that go on."""
+    """more: some members have not been visited yet; left: the number of members to stop that still run."""
 
     more: bool
     left: int
 
 
 class CancelBegun(Struct, kw_only=True):
-    """The progress of a cancellation that this call began; `status` instead where the flow was terminal already.
+    """The progress of the cancellation; for a flow that was already terminal, its `status`, `policy` and `ids` instead.
 
-    Then ids are the members that were to be stopped (at most 1,000; with `more`, not yet all of them).
+    ids: the members that were to be stopped (at most 1,000; if `more`, not yet all of them).
     """
 
     more: bool = False
@@ -46,7 +46,7 @@ class CancelBegun(Struct, kw_only=True):
 
 @op("cancel_reconciler", by="flow_id", weight=32)
 class FlowCancel(Op[CancelBegun], kw_only=True):
-    """The flow is cancelled at once; its first members are stopped."""
+    """Cancel the flow at once, and stop its first members. FlowCancelStep stops the others."""
 
     flow_id: str
     policy: str
@@ -57,7 +57,7 @@ class FlowCancel(Op[CancelBegun], kw_only=True):
 
 @op("cancel_reconciler", by="flow_id", weight=32)
 class FlowCancelStep(Op[Progress], kw_only=True):
-    """Walks on."""
+    """Stop the next members of a cancelled flow."""
 
     flow_id: str
 
@@ -69,7 +69,7 @@ class MembersRead(Struct):
 
 @op("cancel_reconciler", by="flow_id", weight=PAGE)
 class FlowCancelMembers(Op[MembersRead], kw_only=True):
-    """Members that a cancellation was to stop. left: only those that go on."""
+    """Return members that a cancellation was to stop. left: only those that still run."""
 
     flow_id: str
     offset: int
@@ -83,7 +83,7 @@ class FlowCancelProgress(Op[Progress], kw_only=True):
 
 
 class Place(Struct):
-    """Where the next page of the backlog begins. kind: f (flows) or x (executions)."""
+    """The last item seen of the backlog, after which its next page begins. kind: f (flows) or x (executions)."""
 
     kind: str
     id: str | None = None
@@ -97,7 +97,7 @@ class BacklogPage(Struct):
 
 @op("cancel_reconciler", weight=PAGE)
 class Backlog(Op[BacklogPage], kw_only=True):
-    """What is still to be stopped in this partition, soonest first."""
+    """List the executions and flows still to be stopped in this partition, those to be tried next first."""
 
     kind: str
     id: str | None = None

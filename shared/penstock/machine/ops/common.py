@@ -1,4 +1,4 @@
-"""Operations and replies that several services have."""
+"""Operations and replies that several services share."""
 
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,7 +21,7 @@ ALL: Final = (
     "audit_relay",
 )
 PAGE: Final = 12
-"""The weight of a page of a list."""
+"""The weight of an operation that reads a page of a list."""
 
 
 class Now(Struct):
@@ -31,7 +31,7 @@ class Now(Struct):
 
 
 class Slice(Struct, Generic[T]):
-    """A part of a list, and the id behind which it goes on (None: that was the end)."""
+    """A part of a list. cursor: the id after which the next part begins, or None at the end."""
 
     items: list[T] = []
     cursor: str | None = None
@@ -39,7 +39,7 @@ class Slice(Struct, Generic[T]):
 
 @op(*ALL)
 class Ping(Op[Now], kw_only=True):
-    """Whether the function answers."""
+    """Do nothing but answer, to show that the function is there."""
 
 
 class Deployed(Now):
@@ -48,15 +48,15 @@ class Deployed(Now):
 
 @op(*ALL)
 class Deployment(Op[Deployed], kw_only=True):
-    """The number of partitions, fixed by the first service that ever asks."""
+    """Fix the number of partitions at the first call ever. Return the fixed number."""
 
     partitions: int
 
 
 class DueDone(Now):
-    """What a service's due loop needs to know.
+    """The result of one round of due work.
 
-    outside: work that the service has to do (in other partitions, or in Python); errors: what failed and comes again.
+    outside: work that the service itself has to do (in other partitions, or in Python); errors: failures, to retry.
     """
 
     handled: int
@@ -68,13 +68,13 @@ class DueDone(Now):
 
 @op("scheduler", "lease_keeper", "signal_router", "cancel_reconciler", weight=MOST)
 class Due(Op[DueDone], kw_only=True):
-    """Handles what is due."""
+    """Handle up to `limit` due items of the service."""
 
     limit: int
 
 
 class Task(TaskMessage, kw_only=True):
-    """A task. edge_inputs: (key, result) of the edges that hand results on to it, still to be merged into its input."""
+    """A task. edge_inputs: (key, result) of each edge that hands a result on to it, to be merged into its input."""
 
     input: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     edge_inputs: list[tuple[str, str]] | UnsetType = UNSET
@@ -82,7 +82,7 @@ class Task(TaskMessage, kw_only=True):
 
 @op("scheduler", "lease_keeper", by="execution_id")
 class Claim(Op[Task], kw_only=True):
-    """A grant becomes a lease. verb: claim, claim_resumed, reclaim or any."""
+    """Turn a grant into a lease. verb: claim, claim_resumed, reclaim or any."""
 
     execution_id: str
     grant_id: str
@@ -103,7 +103,7 @@ class BudgetGet(Op[Budget], kw_only=True):
 
 
 class StateSeen(Struct):
-    """What a patch is merged into (JSON text), the revision that it is of, and Valkey's clock."""
+    """A flow's state (JSON text), for merging a patch into it, with the state's revision and Valkey's time."""
 
     state: str
     revision: int
@@ -121,7 +121,7 @@ class FlowGet(Op[Flow], kw_only=True):
 
 
 class WorkerPage(Struct):
-    """Workers in the order of their names. last: up to which name this is all there is (None: to the end)."""
+    """Workers, sorted by name. last: the name up to which the page is complete, or None at the end of the list."""
 
     items: list[WorkerInfo]
     last: str | None = None
@@ -129,7 +129,7 @@ class WorkerPage(Struct):
 
 @op("scheduler", "lease_keeper", weight=PAGE)
 class WorkerList(Op[WorkerPage], kw_only=True):
-    """A page of one partition's workers, looking at no more than `budget` of them."""
+    """Return a page of one partition's workers, examining at most `budget` of them."""
 
     cursor: str | None = None
     limit: int

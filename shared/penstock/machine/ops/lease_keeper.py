@@ -1,4 +1,4 @@
-"""The lease-keeper's operations: leases, outcomes, frames, workers, the use of budgets."""
+"""The lease-keeper's operations: leases, outcomes, frames, workers, and reports of used budget."""
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from penstock.messages.workers import WorkerInfo
 __all__ = ["BudgetGet", "Claim", "Due", "DueDone", "QuotaGet", "WorkerList"]
 
 
-# -- a lease that goes on, or is taken back --------------------------------------------------------
+# -- leases: start, renewal, release, revocation -------------------------------------------------------
 
 
 @op("lease_keeper", by="execution_id")
@@ -29,7 +29,7 @@ class Renew(Fenced[Renewed], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class Revoke(Op[StateReply], kw_only=True):
-    """An operator takes the lease away."""
+    """Take a lease away, for an operator."""
 
     execution_id: str
     reason: str
@@ -37,7 +37,7 @@ class Revoke(Op[StateReply], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class Release(Fenced[StateReply], kw_only=True):
-    """A lease that has not begun goes back."""
+    """Give back a lease whose task has not been started."""
 
 
 @op("lease_keeper", by="execution_id")
@@ -51,7 +51,7 @@ class Progress(Fenced[ProgressTold], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class Complete(Fenced[Completed], kw_only=True):
-    """result: JSON text, None for null. children: made with it."""
+    """result: JSON text, None for null. children: executions that are created in the same step."""
 
     result: str | None = None
     children: list[NewExecution] | None = None
@@ -67,7 +67,7 @@ class Fail(Fenced[Failed], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class Cancel(Fenced[StateReply], kw_only=True):
-    """The worker gives the work up, for good."""
+    """End the execution as canceled, because its worker gives the work up for good."""
 
     reason: str | None = None
 
@@ -88,7 +88,7 @@ class NamespaceOf(Struct):
 
 @op("lease_keeper", by="execution_id")
 class Namespace(Op[NamespaceOf], kw_only=True):
-    """Which one an execution's children will have."""
+    """Return the namespace that an execution's children get."""
 
     execution_id: str
 
@@ -97,7 +97,7 @@ class Namespace(Op[NamespaceOf], kw_only=True):
 
 
 class Stored(Struct):
-    """A frame's place among its execution's, from 1, how many there are, and when it came."""
+    """A stored frame's place among its execution's frames (from 1), their number, and the time it was stored."""
 
     index: int
     count: int
@@ -107,7 +107,7 @@ class Stored(Struct):
 
 @op("lease_keeper", by="execution_id")
 class Frame(Fenced[Stored], kw_only=True):
-    """payload, metadata: JSON text, None for null. position: the lease's nth; a repeat is stored once."""
+    """payload, metadata: JSON text, None for null. position: the frame's number in the lease, to detect repeats."""
 
     frame_type: str
     payload: str | None = None
@@ -127,7 +127,7 @@ class KeptFrame(Struct, array_like=True):
 
 
 class FramesRead(Struct):
-    """last: the index that was looked at last."""
+    """last: the last index that was examined."""
 
     items: list[KeptFrame]
     last: int
@@ -136,7 +136,7 @@ class FramesRead(Struct):
 
 @op("lease_keeper", by="execution_id", weight=24)
 class FrameRead(Op[FramesRead], kw_only=True):
-    """Frames in order, after an index; of one attempt, where that is given."""
+    """Return frames in order, after index `after`; only those of `attempt_index`, if it is given."""
 
     execution_id: str
     attempt_index: int | None = None
@@ -144,7 +144,7 @@ class FrameRead(Op[FramesRead], kw_only=True):
     limit: int
 
 
-# -- workers: they live in the partition of their names ---------------------------------------------
+# -- workers: each is kept in the partition of its name ---------------------------------------------
 
 
 @op("lease_keeper")
@@ -158,7 +158,7 @@ class WorkerRegister(Op[WorkerInfo], kw_only=True):
 
 @op("lease_keeper")
 class WorkerHeartbeat(Op[WorkerInfo], kw_only=True):
-    """It is still there. status: what it says of itself (active, draining or stopped)."""
+    """Note that a worker is alive. status: the worker's own (active, draining or stopped)."""
 
     worker_id: str
     lanes: list[str]
@@ -179,32 +179,32 @@ class LeasesHeld(Struct):
 
 @op("lease_keeper")
 class WorkerHeld(Op[LeasesHeld], kw_only=True):
-    """How many leases these workers hold in this partition, in their order."""
+    """Count the leases that each of these workers holds in this partition. Return the counts in the same order."""
 
     ids: list[str]
 
 
-# -- the use of budgets: steps in the partitions of the execution and of the budget -------------------
+# -- reports of used budget: steps in the partitions of the execution and of the budget ---------------
 
 
 class Over(Struct):
-    """Whether a report has ended this very lease."""
+    """over: whether an earlier report has ended this very lease."""
 
     over: bool
 
 
 @op("lease_keeper", by="execution_id")
 class UsageFence(Fenced[Over], kw_only=True):
-    """First step of lease.usage. strict: a lease that has ended is refused."""
+    """First step of lease.usage: check the fence. strict: refuse a lease that an earlier report has ended."""
 
     budget_id: str
     strict: bool = False
 
 
 class Counted(Struct, kw_only=True):
-    """status: ok, soft_breach, hard_breach or already_applied. breach: what must be done to the reporter.
+    """status: ok, soft_breach, hard_breach or already_applied. breach: suspend or fail the reporting execution.
 
-    unknown: the lease has ended, and this is no repeat.
+    unknown: the lease has ended, and this report is no repeat of an earlier one.
     """
 
     status: str = ""
@@ -216,7 +216,7 @@ class Counted(Struct, kw_only=True):
 
 @op("lease_keeper", by="budget_id")
 class Usage(Op[Counted], kw_only=True):
-    """Second step: the report counts."""
+    """Second step: count the report in the budget."""
 
     budget_id: str
     execution_id: str
@@ -227,7 +227,7 @@ class Usage(Op[Counted], kw_only=True):
 
 
 class Stopped(Struct):
-    """The execution's state, if it is there, and whether this suspended it."""
+    """The execution's state (None: no such execution), and whether this operation suspended it."""
 
     suspended: bool
     state: str | None = None
@@ -235,7 +235,7 @@ class Stopped(Struct):
 
 @op("lease_keeper", by="execution_id")
 class BudgetBreach(Op[Stopped], kw_only=True):
-    """Third step: the lease ends. breach: suspend or fail."""
+    """Third step, after a breach: end the lease. breach: suspend or fail the execution."""
 
     execution_id: str
     lease_id: str
@@ -247,7 +247,7 @@ class BudgetBreach(Op[Stopped], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class BudgetResume(Op[None], kw_only=True):
-    """There is room again."""
+    """Resume an execution that the budget suspended, because the budget has room again."""
 
     execution_id: str
     lease_id: str
@@ -256,7 +256,7 @@ class BudgetResume(Op[None], kw_only=True):
 
 @op("lease_keeper", by="budget_id")
 class BudgetSettle(Op[None], kw_only=True):
-    """Last step, where the budget is. stopped: (member, suspended) each; a member is `<execution>|<lease>`."""
+    """Last step: record the stopped and resumed members (`<execution>|<lease>`). stopped: (member, suspended) each."""
 
     budget_id: str
     stopped: list[tuple[str, bool]]
@@ -264,7 +264,7 @@ class BudgetSettle(Op[None], kw_only=True):
 
 
 class DueBudget(Struct):
-    """What a due budget hands out: members that are still to be stopped, and members that may go on."""
+    """Work handed out by a due budget. late: members still to be stopped; resume: members that may go on."""
 
     budget_id: str
     breach: str

@@ -1,4 +1,4 @@
-"""The mirror-observer's operations: flows that somebody else runs, known by what is observed of their steps."""
+"""The mirror-observer's operations: flows run by another system, known by observations of their steps."""
 
 from msgspec import Struct
 
@@ -25,7 +25,7 @@ class CreateMirrored(Op[Flow], kw_only=True):
 
 @op("mirror_observer", by="flow_id")
 class Observe(Op[Step], kw_only=True):
-    """One step, as its runner saw it. Answers the step."""
+    """Apply an observation of one step by its runner. Return the step."""
 
     flow_id: str
     run_id: str
@@ -37,16 +37,16 @@ class Observe(Op[Step], kw_only=True):
 
 
 class Applied(Struct):
-    """Whether it changed anything."""
+    """applied: whether the observation changed anything."""
 
     applied: bool
 
 
 @op("mirror_observer", by="flow_id")
 class Apply(Op[Applied], kw_only=True):
-    """As Observe, for what was published: a message counts once.
+    """Apply a published observation. As Observe, but each message is applied only once.
 
-    published_at: microseconds by JetStream's clock, where there is no observed_at.
+    published_at: microseconds by JetStream's clock; orders observations that have no observed_at.
     """
 
     flow_id: str
@@ -62,14 +62,14 @@ class Apply(Op[Applied], kw_only=True):
 
 @op("mirror_observer", by="flow_id")
 class Drop(Op[None], kw_only=True):
-    """Something published to a flow was no observation."""
+    """Record that a message published to a flow was no valid observation."""
 
     flow_id: str
     reason: str
 
 
 class StepsRead(Struct):
-    """after: the position behind the last (None: that was the end)."""
+    """after: the position after the last item, or None at the end."""
 
     items: list[Step]
     after: int | None = None
@@ -77,7 +77,7 @@ class StepsRead(Struct):
 
 @op("mirror_observer", by="flow_id", weight=24)
 class Steps(Op[StepsRead], kw_only=True):
-    """Steps, oldest first. bytes: of results, after which the slice ends."""
+    """Return a slice of the steps, oldest first. bytes: the size of results after which the slice ends."""
 
     flow_id: str
     after: int
@@ -86,7 +86,7 @@ class Steps(Op[StepsRead], kw_only=True):
 
 
 class RuleKept(Struct, kw_only=True):
-    """A rule: body is JSON text."""
+    """A rule or trigger, with its counters. body: JSON text."""
 
     name: str
     body: str
@@ -100,7 +100,7 @@ class RuleKept(Struct, kw_only=True):
 
 @op("mirror_observer")
 class RulePut(Op[RuleKept], kw_only=True):
-    """In partition 0, as everything about rules but their flows. kind: rule or trigger."""
+    """Store a rule. Rules are kept in partition 0 (their flows are not). kind: rule or trigger."""
 
     kind: str
     name: str
@@ -122,7 +122,7 @@ class RuleList(Op[Slice[RuleKept]], kw_only=True):
 
 @op("mirror_observer")
 class RuleDelete(Op[RuleKept], kw_only=True):
-    """Answers the rule as it was."""
+    """Delete a rule. Return the rule as it was."""
 
     kind: str
     name: str
@@ -134,12 +134,12 @@ class Version(Struct):
 
 @op("mirror_observer")
 class RulesVersion(Op[Version], kw_only=True):
-    """How often rules have changed."""
+    """Return how often rules have changed."""
 
 
 @op("mirror_observer")
 class RuleCount(Op[None], kw_only=True):
-    """What an observer has done by a rule since it told last."""
+    """Add an observer's counts for a rule since its last report."""
 
     kind: str
     name: str
@@ -150,7 +150,7 @@ class RuleCount(Op[None], kw_only=True):
 
 
 class NewFlow(Struct, kw_only=True):
-    """The flow that a key makes. state: JSON text."""
+    """The flow to create for a new key. state: JSON text."""
 
     controller_id: str
     owner: str
@@ -167,7 +167,7 @@ class KeysFlow(Struct):
 
 @op("mirror_observer", by="id")
 class RuleFlow(Op[KeysFlow | None], kw_only=True):
-    """The flow of a rule's key, in the partition of `id`, which it gets if it is made here."""
+    """Return the flow of a rule's key, kept in the partition of `id`; if there is none, create it under that id."""
 
     rule: str
     key: str

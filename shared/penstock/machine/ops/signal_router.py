@@ -1,4 +1,4 @@
-"""The signal-router's operations: waits and wakes. Tokens never come here: they are made and checked outside."""
+"""The signal-router's operations: waitpoints, signals, and waiting flows. Tokens are made and checked in Python."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["Due", "DueDone", "FlowGet", "FlowState", "StateSeen"]
 
 
 class Facts(Struct, frozen=True):
-    """What a waitpoint's token vouches for: all immutable."""
+    """The immutable facts of a waitpoint, which its token is made from."""
 
     waitpoint_id: str
     execution_id: str
@@ -28,14 +28,14 @@ class RingKept(Struct):
 
 @op("signal_router")
 class Secrets(Op[RingKept], kw_only=True):
-    """The ring of signing keys (partition 0), made of `offer` if there is none yet."""
+    """Return the ring of signing keys (partition 0); if there is none yet, `offer` becomes the ring."""
 
     offer: str | None = None
 
 
 @op("signal_router")
 class SecretsRotate(Op[RingKept], kw_only=True):
-    """The ring is `ring` from now on, if it still is `was`. Answers the ring as it is then."""
+    """Replace the ring of signing keys by `ring` if it still is `was`. Return the ring afterwards."""
 
     was: str
     ring: str
@@ -51,7 +51,7 @@ class Created(Struct, kw_only=True):
 
 @op("signal_router", by="execution_id")
 class Create(Fenced[Created], kw_only=True):
-    """A pending waitpoint. The same key again, while it is pending, answers the same."""
+    """Create a pending waitpoint. If the key has a pending waitpoint already, return that one."""
 
     id: str
     waitpoint_key: str
@@ -72,7 +72,7 @@ class SuspendDone(Struct, kw_only=True):
 
 @op("signal_router", by="execution_id")
 class Suspend(Fenced[SuspendDone], kw_only=True):
-    """Waits on a pending waitpoint, or on a new one (`id`). condition: compiled; None is any signal."""
+    """Suspend on a pending waitpoint, or on a new one (`id`). condition: compiled; None stands for any signal."""
 
     id: str
     waitpoint_id: str | None = None
@@ -85,14 +85,14 @@ class Suspend(Fenced[SuspendDone], kw_only=True):
 
 @op("signal_router", by="waitpoint_id")
 class Peek(Op[Facts | None], kw_only=True):
-    """The facts of a waitpoint, if there is one."""
+    """Return the facts of a waitpoint, or None if there is no such waitpoint."""
 
     waitpoint_id: str
 
 
 @op("signal_router")
 class Reject(Op[None], kw_only=True):
-    """A signal was refused. event: token_rejected or signal_rejected."""
+    """Record that a signal was refused. event: token_rejected or signal_rejected."""
 
     waitpoint_id: str | None = None
     event: str
@@ -101,7 +101,7 @@ class Reject(Op[None], kw_only=True):
 
 @op("signal_router", by="waitpoint_id")
 class Deliver(Op[Delivered], kw_only=True):
-    """One signal, whose token was checked. payload: JSON text, None for null."""
+    """Deliver one signal, whose token was checked before. payload: JSON text, None for null."""
 
     waitpoint_id: str
     signal_id: str
@@ -117,14 +117,14 @@ class SignalsRead(Struct):
 
 @op("signal_router", by="execution_id")
 class ResumedBy(Fenced[SignalsRead], kw_only=True):
-    """The signals that the execution was resumed by, past the first `skip`."""
+    """Return the signals that resumed the execution, after the first `skip`."""
 
     skip: int
     limit: int
 
 
 class WaitpointKept(Struct, kw_only=True):
-    """A waitpoint as it stands. state: pending, open, satisfied, closed or expired; condition: compiled."""
+    """A waitpoint. state: pending, open, satisfied, closed or expired; condition: compiled."""
 
     waitpoint_id: str
     execution_id: str
@@ -143,7 +143,7 @@ class WaitpointGet(Op[WaitpointKept], kw_only=True):
 
 @op("signal_router", weight=PAGE)
 class WaitpointList(Op[Slice[WaitpointKept]], kw_only=True):
-    """A page, newest first, looking at no more than `budget` of them. status: as the contract has it."""
+    """Return a page, newest first, examining at most `budget` waitpoints. status: as in the contract."""
 
     execution_id: str | None = None
     namespace: str
@@ -161,7 +161,7 @@ class WaitpointClose(Op[WaitpointKept], kw_only=True):
 
 @op("signal_router", by="execution_id")
 class Send(Op[Delivered], kw_only=True):
-    """An operator's signal. payload: JSON text, None for null."""
+    """Deliver an operator's signal, which needs no token. payload: JSON text, None for null."""
 
     execution_id: str
     waitpoint_key: str | None = None
@@ -173,7 +173,7 @@ class Send(Op[Delivered], kw_only=True):
 
 @op("signal_router", by="execution_id")
 class Hold(Op[StateReply], kw_only=True):
-    """running → suspended(operator)."""
+    """Suspend a running execution for an operator: running → suspended(operator)."""
 
     execution_id: str
     reason: str
@@ -181,21 +181,21 @@ class Hold(Op[StateReply], kw_only=True):
 
 @op("signal_router", by="execution_id")
 class Resume(Op[StateReply], kw_only=True):
-    """suspended, for whatever reason → ready."""
+    """Resume a suspended execution, whatever its reason: suspended → ready."""
 
     execution_id: str
     reason: str
 
 
 class EventKept(Struct, kw_only=True):
-    """An event that came before: body is JSON text."""
+    """An event that was kept when it came. body: JSON text."""
 
     event_id: str
     body: str
 
 
 class WaitBegun(Struct, kw_only=True):
-    """The flow; and, where an event that it waits for came before, that event, for FlowWake."""
+    """The waiting flow. event: the event it waits for, if that came earlier; FlowWake then ends the wait."""
 
     flow: Flow
     wait_id: str
@@ -204,7 +204,7 @@ class WaitBegun(Struct, kw_only=True):
 
 @op("signal_router", by="flow_id")
 class FlowSetWaiting(Op[WaitBegun], kw_only=True):
-    """running → waiting. wait: as the contract has it; at: when it ends by itself."""
+    """Make a flow wait: running → waiting. wait: as in the contract; at: the time at which the wait ends by itself."""
 
     flow_id: str
     wait: dict[str, Any]
@@ -216,7 +216,7 @@ class FlowSetWaiting(Op[WaitBegun], kw_only=True):
 
 @op("signal_router", by="flow_id")
 class FlowResume(Op[Flow], kw_only=True):
-    """waiting → running by a caller's word. state: JSON text, merged already; None leaves it as it is."""
+    """Resume a flow for a caller: waiting → running. state: JSON text, merged already; None leaves it unchanged."""
 
     flow_id: str
     expected_revision: int | None = None
@@ -225,7 +225,7 @@ class FlowResume(Op[Flow], kw_only=True):
 
 
 class Waiter(Struct, kw_only=True):
-    """A flow that waits for an event, and its state (JSON text) at a revision."""
+    """A flow that waits for an event, with its state (JSON text) and revision."""
 
     flow_id: str
     wait_id: str
@@ -234,7 +234,7 @@ class Waiter(Struct, kw_only=True):
 
 
 class EventSeen(Struct):
-    """Flows that wait for it. after: the one behind which there may be more."""
+    """Flows that wait for an event. after: the flow after which the next slice begins, or None at the end."""
 
     waiters: list[Waiter]
     after: str | None = None
@@ -242,7 +242,7 @@ class EventSeen(Struct):
 
 @op("signal_router", weight=24)
 class EventCome(Op[EventSeen], kw_only=True):
-    """An event of a topic and a correlation id: kept for a while, in each partition. Repeating it is harmless."""
+    """Keep an event for a while, and return flows that wait for it. Run it in each partition; a repeat is harmless."""
 
     topic: str
     correlation_id: str
@@ -252,14 +252,14 @@ class EventCome(Op[EventSeen], kw_only=True):
 
 
 class Woken(Struct):
-    """Whether the flow goes on now, or did so before; False: its state is of another revision now."""
+    """done: False if the flow's revision has changed; True if the flow goes on, now or since an earlier call."""
 
     done: bool
 
 
 @op("signal_router", by="flow_id")
 class FlowWake(Op[Woken], kw_only=True):
-    """The flow that waits so (`wait_id`) goes on, since this event came. state: as in FlowResume."""
+    """End a flow's wait (`wait_id`) because the event has come. state: as in FlowResume."""
 
     flow_id: str
     wait_id: str
@@ -271,7 +271,7 @@ class FlowWake(Op[Woken], kw_only=True):
 
 
 class DueFlow(Struct):
-    """A flow that waits for an event which came before, and was not woken by who knew (it died)."""
+    """A flow whose event has come, but which was not woken, because the process that had to wake it died."""
 
     flow_id: str
     wait_id: str

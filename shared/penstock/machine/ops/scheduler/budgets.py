@@ -1,4 +1,4 @@
-"""Budgets: their life. The rules stand in lua/limit/budgets.lua."""
+"""Operations that create, change and delete budgets. The rules are in lua/limit/budgets.lua."""
 
 from penstock.machine.op import Op, op
 from penstock.messages.limits import Budget, BudgetLimits
@@ -30,6 +30,6 @@ class BudgetReset(Op[Budget], kw_only=True):
 
 @op("scheduler", by="budget_id")
 class BudgetDelete(Op[Budget], kw_only=True):
-    """Answers the budget as it was."""
+    """Delete a budget. Return the budget as it was."""
 
     budget_id: str

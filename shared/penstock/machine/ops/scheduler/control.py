@@ -1,4 +1,4 @@
-"""Somebody steers an execution, or runs it again; idempotency keys that lead into other partitions."""
+"""Operations that steer or replay an execution, and those on idempotency keys of executions in other partitions."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class SetTags(Op[Record], kw_only=True):
 
 
 class ReplayDone(Replayed, kw_only=True):
-    """The new execution; or, with `edge_inputs`, what the caller has to merge and come again with: nothing was made."""
+    """The new execution. If `edge_inputs` is set, none was made: merge them into `input` and call again."""
 
     execution_id: str = ""
     state: str = ""
@@ -37,7 +37,7 @@ class ReplayDone(Replayed, kw_only=True):
 
 @op("scheduler", by="execution_id")
 class Replay(Op[ReplayDone], kw_only=True):
-    """A new execution with the spec of one that has ended. override: `input` replaces the old one (None is null)."""
+    """Create an execution with the spec of an ended one. override: `input` replaces the old input (None is null)."""
 
     id: str
     again: bool = False
@@ -47,7 +47,7 @@ class Replay(Op[ReplayDone], kw_only=True):
 
 
 class Remembered(Struct):
-    """The id that is settled for a key, and the first reply, once that was made."""
+    """The execution id settled for a key, and the first reply, once the execution was made."""
 
     execution_id: str
     reply: dict[str, Any] | None = None
@@ -55,7 +55,7 @@ class Remembered(Struct):
 
 @op("scheduler")
 class Remember(Op[Remembered], kw_only=True):
-    """An idempotency key whose execution will live in another partition: its id is kept here first."""
+    """Keep an idempotency key with the id of its execution, which will be created in another partition after this."""
 
     verb: str
     namespace: str
@@ -66,7 +66,7 @@ class Remember(Op[Remembered], kw_only=True):
 
 @op("scheduler")
 class Settle(Op[None], kw_only=True):
-    """What Remember prepared was made."""
+    """Store the reply under a key of Remember, after the execution was made."""
 
     verb: str
     namespace: str
@@ -77,7 +77,7 @@ class Settle(Op[None], kw_only=True):
 
 @op("scheduler")
 class Forget(Op[None], kw_only=True):
-    """What Remember prepared was refused: the key is free again."""
+    """Free a key of Remember, because the execution was refused."""
 
     verb: str
     namespace: str

@@ -1,4 +1,4 @@
-"""Executions come in and are looked at."""
+"""Operations that create and read executions."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from penstock.messages.executions import ExecutionCreated, ExecutionSpec
 
 @op("scheduler", by="id")
 class Create(Op[ExecutionCreated], kw_only=True):
-    """A new execution. again: an earlier request settled its id, so one that exists is a duplicate.
+    """Create an execution. again: an earlier request settled the id, so an existing execution is a duplicate.
 
-    parent_close: None is cancel. on_conflict: existing, reject or replace, where there is a unique_key.
+    parent_close: None stands for cancel. on_conflict: existing, reject or replace, if there is a unique_key.
     """
 
     id: str
@@ -29,7 +29,7 @@ class Create(Op[ExecutionCreated], kw_only=True):
     def cost(self) -> int:
         return (
             1 + (len(self.spec.capabilities) + 2) // 3
-        )  # a set that is new is put where workers look for it
+        )  # a new capability set has to be indexed for workers
 
 
 @op("scheduler", by="execution_id")
@@ -39,16 +39,16 @@ class Get(Op[Record], kw_only=True):
 
 @op("scheduler", by="execution_id")
 class Wait(Op[Record], kw_only=True):
-    """As Get; the end of one that goes on gives a `done` hint."""
+    """As Get; if the execution has not ended, its end will give a `done` hint."""
 
     execution_id: str
 
 
 @op("scheduler", by="execution_id", weight=24)
 class History(Op[list[Any]], kw_only=True):
-    """The next events: [offset behind the last, whether there are more, events…], each as it is kept: a list.
+    """Return the next events: [offset after the last, whether there are more, events…], each a list, as stored.
 
-    seq: of the event before the first, 0 at the start; offset: in bytes, where that ended.
+    seq: the event before the first one to return, 0 at the start; offset: where that event ended, in bytes.
     """
 
     execution_id: str
@@ -59,7 +59,7 @@ class History(Op[list[Any]], kw_only=True):
 
 @op("scheduler", weight=PAGE)
 class List(Op[Slice[Record]], kw_only=True):
-    """A page, newest first, looking at no more than `budget` executions. tag: a name, or name=value."""
+    """Return a page, newest first, examining at most `budget` executions. tag: a name, or name=value."""
 
     namespace: str | None = None
     lane: str | None = None

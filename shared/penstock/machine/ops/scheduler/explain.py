@@ -1,4 +1,4 @@
-"""Why an execution does not run, as facts."""
+"""Operations that tell why an execution does not run."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from penstock.machine.op import Op, op
 
 @op("scheduler", by="execution_id")
 class Explain(Op[dict[str, Any]], kw_only=True):
-    """What it waits for, as far as its own partition knows: only those facts that there are (its Lua file lists them).
+    """Return what an execution waits for, as known in its partition: only facts that apply (the Lua file lists all).
 
-    `remote`: tokens that are kept elsewhere, for LimitUse; `queue`: its place in its queue, for Ahead.
+    `remote`: tokens that other partitions keep, for LimitUse; `queue`: the execution's place in its queue, for Ahead.
     """
 
     execution_id: str
@@ -23,7 +23,7 @@ class Count(Struct):
 
 @op("scheduler")
 class Ahead(Op[Count], kw_only=True):
-    """How many stand before such a place in the queue of this partition."""
+    """Count the executions before a place (`score`) in this partition's queue."""
 
     lane: str
     caps: str | None = None
@@ -34,6 +34,6 @@ class Ahead(Op[Count], kw_only=True):
 
 @op("scheduler")
 class LimitUse(Op[dict[str, Any]], kw_only=True):
-    """How a token that is kept here stands: {kind, id, …}, by its kind."""
+    """Return the use of a token that this partition keeps: {kind, id, …}, depending on its kind."""
 
     token: str

@@ -1,4 +1,4 @@
-"""A flow that exists changes: its state, its end, its graph."""
+"""Operations that change an existing flow: its state and its graph, and that end it."""
 
 from penstock.machine.op import Op, op
 from penstock.machine.specs import NewMember
@@ -8,7 +8,7 @@ from penstock.store.caller import MOST
 
 @op("scheduler", by="flow_id")
 class FlowUpdateState(Op[Flow], kw_only=True):
-    """state: JSON text, merged already; None leaves it as it is."""
+    """state: JSON text, merged already; None leaves the state unchanged."""
 
     flow_id: str
     expected_revision: int | None = None
@@ -18,7 +18,7 @@ class FlowUpdateState(Op[Flow], kw_only=True):
 
 @op("scheduler", by="flow_id")
 class FlowEnd(Op[Flow], kw_only=True):
-    """Its controller ends it. to: finished or failed."""
+    """End a flow for its controller. to: finished or failed. state: as in FlowUpdateState."""
 
     flow_id: str
     expected_revision: int | None = None
@@ -30,7 +30,7 @@ class FlowEnd(Op[Flow], kw_only=True):
 
 @op("scheduler", by="flow_id", weight=MOST)
 class FlowAdd(Op[Flow], kw_only=True):
-    """More members, in one step; edges and joins were checked."""
+    """Add members, in one step. Their edges and joins were checked before."""
 
     flow_id: str
     graph_revision: int
@@ -44,7 +44,7 @@ class FlowAdd(Op[Flow], kw_only=True):
 
 @op("scheduler", by="flow_id")
 class FlowConnect(Op[Flow], kw_only=True, rename={"from_": "from"}):
-    """One more edge, which closes no cycle in the graph of this revision."""
+    """Add an edge. The caller has checked that it closes no cycle in the graph of this revision."""
 
     flow_id: str
     graph_revision: int

@@ -1,4 +1,4 @@
-"""Flows come in, begin and are looked at."""
+"""Operations that create, start and read flows."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from penstock.store.caller import MOST
 
 @op("scheduler", by="id", weight=MOST)
 class FlowCreate(Op[Flow], kw_only=True):
-    """A flow with its whole graph, in one step; the graph was checked."""
+    """Create a flow with its whole graph, in one step. The graph was checked before."""
 
     id: str
     controller_id: str
@@ -38,7 +38,7 @@ class FlowStart(Op[Flow], kw_only=True):
 
 @op("scheduler", weight=PAGE)
 class FlowList(Op[Slice[Flow]], kw_only=True):
-    """A page, newest first, looking at no more than `budget` flows."""
+    """Return a page, newest first, examining at most `budget` flows."""
 
     owner: str | None = None
     status: str | None = None
@@ -64,7 +64,7 @@ class GraphJoin(Struct, kw_only=True):
 
 
 class GraphSlice(Struct, kw_only=True):
-    """A part of a graph: members, the edges that lead from them, their joins."""
+    """A part of a graph: members, with their outgoing edges and their joins."""
 
     members: list[GraphMember]
     edges: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Who gets what, under which limits, and what comes back undelivered."""
+"""Operations that hand work out to workers under the limits, and take back what was not delivered."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from penstock.messages.common import StateReply
 from penstock.store.caller import MOST
 
 _OF_EXECUTIONS = MOST * 5 // 8
-"""Room is left beside it: who asks for work that is just being created asks in the same FCALL."""
+"""The most weight of a hand-out: less than an FCALL's, because creates of the same work often share the FCALL."""
 
 
 def _cost(max_: int | None, ids: Sequence[str] | None) -> int:
-    """As many executions as are named or asked for."""
+    """Return the cost of a hand-out: the number of executions named or asked for, at most _OF_EXECUTIONS."""
     return min(_OF_EXECUTIONS, max(1, max_ or 0 if ids is None else len(ids)))
 
 
 class Head(Struct, array_like=True):
-    """What a worker would get: its fairness key, its score (lower is sooner), and how many turns that key had."""
+    """An execution that a worker would get. score: lower is sooner; turns: how many turns its fairness key had."""
 
     execution_id: str
     fairness_key: str
@@ -28,7 +28,7 @@ class Head(Struct, array_like=True):
 
 
 class HeadsHere(Struct):
-    """Per lane, best first. more: lanes that may have more than was looked at."""
+    """Heads per lane, best first. more: lanes that may have more executions than were examined."""
 
     lanes: list[list[Head]]
     more: dict[str, bool] = {}
@@ -36,7 +36,7 @@ class HeadsHere(Struct):
 
 @op("scheduler")
 class Heads(Op[HeadsHere], kw_only=True):
-    """What a worker would get here, to be compared with other partitions."""
+    """Return what a worker would get in this partition, to be compared with other partitions."""
 
     lanes: Sequence[str]
     capabilities: Sequence[str]
@@ -49,7 +49,7 @@ class Heads(Op[HeadsHere], kw_only=True):
 class Granted(Struct, array_like=True):
     """The right to claim an execution until `expires_at`.
 
-    remote: tokens that are kept in other partitions, where Admit has to find room for it under the name `slot` first.
+    remote: tokens kept in other partitions; before the claim, Admit must take room there under the slot name `slot`.
     """
 
     grant_id: str
@@ -68,9 +68,9 @@ class GrantsHere(Struct):
 
 @op("scheduler")
 class Grant(Op[GrantsHere], kw_only=True):
-    """The right to claim up to `max` ready executions, or those of `ids`, which were chosen over all partitions.
+    """Grant up to `max` ready executions to a worker, or those of `ids`, which were chosen over all partitions.
 
-    turns: per lane the fairness keys' turns over all partitions, as lists of [key, turns].
+    turns: per lane, the fairness keys' turns over all partitions, as lists of [key, turns].
     """
 
     worker_id: str
@@ -85,7 +85,7 @@ class Grant(Op[GrantsHere], kw_only=True):
 
 
 class Taker(Struct):
-    """One who asks for tasks."""
+    """A worker that asks for tasks."""
 
     worker_id: str
     max: int
@@ -94,7 +94,7 @@ class Taker(Struct):
 
 
 class Given(Struct):
-    """Per taker: tasks, and grants of what needs room in other partitions first. more: lanes that may have more."""
+    """Per taker: tasks, and grants of executions that still need room in other partitions. more: as in HeadsHere."""
 
     tasks: list[list[Task]]
     grants: list[list[Granted]]
@@ -103,9 +103,9 @@ class Given(Struct):
 
 @op("scheduler")
 class HandOut(Op[Given], kw_only=True):
-    """Ready executions, leased (and started), to workers that can do the same: by turns, or `ids` as `to` says.
+    """Lease (and start) ready executions for workers of equal lanes and capabilities: in turns, or `ids` as `to` says.
 
-    to: the taker of each, counted from 1; turns: as in Grant.
+    to: the taker of each id, counted from 1; turns: as in Grant.
     """
 
     takers: list[Taker]
@@ -121,7 +121,7 @@ class HandOut(Op[Given], kw_only=True):
 
 
 class Holding(Struct):
-    """The error that says what holds work back, and in how many milliseconds it may go on."""
+    """The error code of what holds work back, and the milliseconds until the work may go on."""
 
     code: str
     wait_ms: int
@@ -129,14 +129,14 @@ class Holding(Struct):
 
 @op("scheduler")
 class Held(Op[Holding | None], kw_only=True):
-    """What holds work of these lanes back from this worker, if anything does."""
+    """Return what holds work of these lanes back from this worker, or None."""
 
     lanes: Sequence[str]
     capabilities: Sequence[str]
 
 
 class Block(Struct):
-    """A token without room: the error that says so, and when to look again."""
+    """A token without room: its error code, and the time at which to look again."""
 
     code: str
     until_at: int
@@ -145,7 +145,7 @@ class Block(Struct):
 
 @op("scheduler")
 class Admit(Op[Block | None], kw_only=True):
-    """Takes room in the tokens of `limit` that are kept here. asker: the partition that asks, to be told of room."""
+    """Take room in the tokens of `limit` that are kept here. asker: the partition to notify when there is room."""
 
     limit: str
     slot: str | None
@@ -155,7 +155,7 @@ class Admit(Op[Block | None], kw_only=True):
 
 @op("scheduler", by="execution_id")
 class Ungrant(Op[None], kw_only=True):
-    """Another partition had no room: the grant is taken back, its queue stands aside."""
+    """Take a grant back because another partition had no room, and set its queue aside."""
 
     execution_id: str
     grant_id: str
@@ -164,7 +164,7 @@ class Ungrant(Op[None], kw_only=True):
 
 @op("scheduler")
 class Slot(Op[None], kw_only=True):
-    """A slot of a token kept here lasts until `expires_at`, or ends (0). began: whether what held it ever ran."""
+    """Keep a slot of a token kept here until `expires_at`, or free it (0). began: whether its holder ever ran."""
 
     token: str
     slot: str
@@ -178,7 +178,7 @@ class SlotEnd(Struct):
 
 @op("scheduler")
 class SlotEnds(Op[SlotEnd], kw_only=True):
-    """Until when an execution of this partition holds a slot; 0: it does not."""
+    """Return until when an execution of this partition holds a slot, or 0 if none holds it."""
 
     slot: str
 
@@ -189,7 +189,7 @@ class Left(Struct):
 
 @op("scheduler")
 class Unblock(Op[Left], kw_only=True):
-    """A token elsewhere has room for so many again. Answers whether others still wait here."""
+    """Wake up to `room` executions because a token in another partition has room. Return whether others still wait."""
 
     token: str
     room: int
@@ -197,7 +197,7 @@ class Unblock(Op[Left], kw_only=True):
 
 @op("scheduler")
 class WaitRoom(Op[None], kw_only=True):
-    """In the partition `waiter` some still wait for a token kept here."""
+    """Note that executions of partition `waiter` still wait for a token kept here."""
 
     token: str
     waiter: int
@@ -205,7 +205,7 @@ class WaitRoom(Op[None], kw_only=True):
 
 @op("scheduler", by="execution_id")
 class GiveBack(Fenced[StateReply], kw_only=True):
-    """The worker never got the task: back to its queue, nothing used."""
+    """Return a task that its worker never got to its queue, without using an attempt."""
 
 
 class Refused(Struct):
@@ -214,7 +214,7 @@ class Refused(Struct):
 
 @op("scheduler", by="execution_id")
 class Refuse(Fenced[Refused], kw_only=True):
-    """No worker can be sent this task: it fails for good."""
+    """Fail an execution for good, because its task cannot be sent to any worker."""
 
     reason: str
     category: str

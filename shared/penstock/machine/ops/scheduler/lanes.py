@@ -1,4 +1,4 @@
-"""Lanes: partition 0 decides on a lane's status, the others follow."""
+"""Operations on lanes. Partition 0 decides a lane's status; the other partitions copy it."""
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ class Known(Struct):
 
 @op("scheduler")
 class LaneKnown(Op[Known], kw_only=True):
-    """Whether the lane ever had an execution in this partition."""
+    """Return whether the lane ever had an execution in this partition."""
 
     lane: str
 
@@ -24,7 +24,7 @@ class LaneStatus(Struct):
 
 @op("scheduler")
 class LaneChange(Op[LaneStatus], kw_only=True):
-    """Decides. status: active, paused or draining."""
+    """Decide a lane's status (in partition 0). status: active, paused or draining."""
 
     lane: str
     status: str
@@ -32,7 +32,7 @@ class LaneChange(Op[LaneStatus], kw_only=True):
 
 
 class LaneDepth(Struct, kw_only=True):
-    """A lane as one partition has it: how many executions, per state, and since when the oldest ready one waits."""
+    """A lane in one partition. depth: executions per state; oldest_ready_at: since when the oldest ready one waits."""
 
     lane: str
     status: str
@@ -46,7 +46,7 @@ class LanesHere(Now):
 
 @op("scheduler")
 class LaneFollow(Op[LanesHere], kw_only=True):
-    """Does what was decided; answers the lane."""
+    """Apply the status that partition 0 decided. Return the lane."""
 
     lane: str
     status: str
@@ -55,7 +55,7 @@ class LaneFollow(Op[LanesHere], kw_only=True):
 
 @op("scheduler", weight=PAGE)
 class Lanes(Op[LanesHere], kw_only=True):
-    """The first `limit` lanes after `cursor`, in alphabetical order."""
+    """Return the first `limit` lanes after `cursor`, in alphabetical order."""
 
     cursor: str | None = None
     limit: int

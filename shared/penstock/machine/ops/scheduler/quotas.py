@@ -1,4 +1,4 @@
-"""Quotas: their life. The rules stand in lua/limit/limits.lua."""
+"""Operations that create and delete quotas. The rules are in lua/limit/limits.lua."""
 
 from penstock.machine.op import Op, op
 from penstock.messages.limits import Quota
@@ -17,6 +17,6 @@ class QuotaCreate(Op[Quota], kw_only=True):
 
 @op("scheduler", by="quota_id")
 class QuotaDelete(Op[Quota], kw_only=True):
-    """Answers the quota as it was."""
+    """Delete a quota. Return the quota as it was."""
 
     quota_id: str

@@ -1,4 +1,4 @@
-"""Schedules. The rules stand in lua/schedule/schedules.lua; when the next time is, the scheduler knows."""
+"""Operations on schedules. The rules are in lua/schedule/schedules.lua; the scheduler computes the next time."""
 
 from msgspec import Struct
 
@@ -9,12 +9,12 @@ from penstock.messages.schedules import Schedule, ScheduledExecution
 
 @op("scheduler")
 class Clock(Op[Now], kw_only=True):
-    """Valkey's time, from which cron's next one is counted."""
+    """Return Valkey's time, from which the next time of a cron schedule is computed."""
 
 
 @op("scheduler", by="id")
 class ScheduleCreate(Op[Schedule], kw_only=True):
-    """spec: of the executions, without their input. next_at: of cron only."""
+    """spec: that of the executions, without their input. next_at: the first due time, for cron only."""
 
     id: str
     at: int | None = None
@@ -39,7 +39,7 @@ class ScheduleGet(Op[Schedule], kw_only=True):
 
 @op("scheduler", weight=PAGE)
 class ScheduleList(Op[Slice[Schedule]], kw_only=True):
-    """A page, newest first, looking at no more than `budget` schedules."""
+    """Return a page, newest first, examining at most `budget` schedules."""
 
     namespace: str | None = None
     status: str | None = None
@@ -55,7 +55,7 @@ class SchedulePause(Op[Schedule], kw_only=True):
 
 @op("scheduler", by="schedule_id")
 class ScheduleResume(Op[Schedule], kw_only=True):
-    """It goes on with `next_at`, unless it is not at `was` any more."""
+    """Resume a paused schedule with the next due time `next_at`, if its due time still is `was`."""
 
     schedule_id: str
     was: int | None = None
@@ -64,13 +64,13 @@ class ScheduleResume(Op[Schedule], kw_only=True):
 
 @op("scheduler", by="schedule_id")
 class ScheduleDelete(Op[Schedule], kw_only=True):
-    """Answers the schedule as it was."""
+    """Delete a schedule. Return the schedule as it was."""
 
     schedule_id: str
 
 
 class DueSchedule(Struct, kw_only=True):
-    """A schedule that is due, as `Due` hands it out."""
+    """A due schedule, in DueDone.outside."""
 
     schedule_id: str
     due_at: int
@@ -89,7 +89,7 @@ class Fired(Struct):
 
 @op("scheduler", by="schedule_id")
 class ScheduleFire(Op[Fired], kw_only=True):
-    """Due times that were handed out: (due time, execution id) each. next_at: None, that was the last."""
+    """Create executions of due times. fires: (due time, execution id) each; next_at: None after the last one."""
 
     schedule_id: str
     due_at: int
