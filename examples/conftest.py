@@ -1,3 +1,3 @@
-"""What the tests of these examples need: a running Penstock."""
+"""Gives the tests of these examples the fixture `penstock`, a running Penstock."""
 
 pytest_plugins = ["penstock.testing"]

@@ -1,6 +1,6 @@
 """A first worker: `python examples/first_worker.py`, with `penstock up --nats-port 4222` running.
 
-Start it twice, and the two share the work. Kill one in the midst of it, and the other takes over.
+Start this program twice, and the two workers share the tasks. Kill one while it runs a task, and the other takes over.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ class Receipt(Struct):
 
 @worker.handler("mail.send")
 async def send(task: Task, to: str, subject: str) -> Receipt:
-    """The input's fields are the parameters; what is returned is the result."""
+    """Send a mail. The input's fields become the parameters, and the return value is the execution's result."""
     if "@" not in to:
-        raise Retry(f"{to} is no address yet", after=2)  # anything else that is raised is a failure too
-    await asyncio.sleep(0.5)  # here the mail would go out
+        raise Retry(f"{to} is no address yet", after=2)  # any other exception fails the attempt too
+    await asyncio.sleep(0.5)  # a real handler would send the mail here
     print(f"to {to}: {subject}")
     return Receipt(to=to, attempt=task.attempt_index)
 

@@ -1,4 +1,4 @@
-"""A worker that comes back in three days: its test, test_late_report.py, takes milliseconds."""
+"""A worker that retries after three days. Its test, test_late_report.py, takes milliseconds."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ LATER = timedelta(days=3)
 
 @worker.handler("report")
 async def report(task: Task, month: str) -> str:
-    """Makes the report of a month; its books are closed by the second attempt."""
+    """Make the report of a month. The month's books are closed only at the second attempt."""
     if task.attempt_index == 1:
         raise Retry(after=LATER, reason="the books are not closed")
     return f"report of {month}"

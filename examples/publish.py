@@ -1,4 +1,4 @@
-"""Publishes a signal, an observation or an event to Penstock, with nats-py alone (docs/publishing.md)."""
+"""Publishes a signal, an observation or an event to Penstock with nats-py only (see docs/publishing.md)."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ ROOT = "penstock"
 
 
 def message(kind: str, *args: str) -> tuple[str, dict[str, str], str]:
-    """Subject, headers and body. `Nats-Msg-Id` makes publishing again harmless: name what the message is about."""
+    """Return subject, headers and body. A `Nats-Msg-Id` made of the message's content makes repeats harmless."""
     match kind, *args:
         case "signal", waitpoint, name, token, *body:
             headers = {"Penstock-Token": token, "Nats-Msg-Id": f"{waitpoint}-{name}"}

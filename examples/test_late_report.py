@@ -1,4 +1,4 @@
-"""How to test what waits for days (docs/testing.md). The fixture comes from `penstock.testing`."""
+"""How to test a retry that is days away (docs/testing.md). The fixture `penstock` comes from `penstock.testing`."""
 
 from datetime import timedelta
 

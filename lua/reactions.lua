@@ -1,5 +1,5 @@
--- What follows an execution's move, in this order. The only file that knows all rooms: none of them calls another one for
--- what a move means to it.
+-- The reactions to an execution's move, in this order. Only this file knows which modules react to a move; the modules
+-- do not call each other for that.
 --
 -- Needs: Children, Graph, Leases, Limits, States, Unique, Waitpoints.
 

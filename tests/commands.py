@@ -1,4 +1,4 @@
-"""The `penstock` command as a process, and a `penstock up` of a test's own."""
+"""Helpers that run the `penstock` command as a process, and a separate `penstock up` for a test."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ COMMAND = (sys.executable, "-m", "penstock.cli")
 
 
 class Said(NamedTuple):
-    """What a command said."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -29,11 +29,11 @@ class Said(NamedTuple):
 
 
 Cli = Callable[..., Awaitable[Said]]
-"""`await cli("get", id)`: one command, told where the test's Penstock is."""
+"""`await cli("get", id)` runs one command with the settings of the test's Penstock."""
 
 
 async def penstock(*arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> Said:
-    """Runs one command to its end."""
+    """Run one command to its end."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
@@ -52,12 +52,12 @@ async def penstock(*arguments: str, stdin: str = "", cwd: Path | None = None, **
 
 
 def told(house: RunningPenstock) -> dict[str, str]:
-    """The settings that lead a command to a test's Penstock."""
+    """Return the environment variables that connect a command to a test's Penstock."""
     return {"PENSTOCK_NATS_URL": house.url, "PENSTOCK_ROOT": house.root}
 
 
 def clean_environment() -> dict[str, str]:
-    """Without settings of whoever runs the tests."""
+    """Return the environment without the Penstock settings of the person who runs the tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
 
@@ -106,11 +106,11 @@ class Up:
         return (self.folder / "up.log").read_text()
 
     def pids(self) -> list[int]:
-        """Of all that it has started."""
+        """Return the process ids of all services and servers that it has started."""
         return [*self.facts["pids"].values(), *self.facts["server_pids"].values()]
 
     async def kill(self) -> None:
-        """SIGKILL: it has no time to clean up."""
+        """Kill `penstock up` with SIGKILL, so that it cannot clean up."""
         self.process.kill()
         await self.process.wait()
 
@@ -125,7 +125,7 @@ class Up:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

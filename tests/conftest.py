@@ -1,4 +1,4 @@
-"""Real servers for the whole session, and a Penstock of its own (root, key space, streams) for each test."""
+"""Fixtures: real servers for the whole session, and for each test its own Penstock (root, key space, streams)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,11 +21,11 @@ UNDER_BOTH_LOOPS = frozenset(
         "test_store",
     }
 )
-"""Modules whose tests run under asyncio's own event loop, which workers use, and under the services' uvloop."""
+"""Modules whose tests run twice: under asyncio's event loop (as workers do) and under uvloop (as the services do)."""
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """pytest-asyncio's hook: the event loops that an item's test runs under."""
+    """Return the event loops that a test runs under (a hook of pytest-asyncio)."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
     if item.path.stem in UNDER_BOTH_LOOPS:
         loops["uvloop"] = uvloop.new_event_loop
@@ -46,6 +46,6 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture
 async def penstock(nats_url: str, valkey_url: str) -> AsyncIterator[RunningPenstock]:
-    """All six services, in this process, on the session's servers, under a root of their own."""
+    """Run all six services in this process, on the session's servers, under their own root."""
     async with RunningPenstock.open(nats_url, valkey_url) as house:
         yield house

@@ -1,4 +1,4 @@
-"""Graphs, as tests of flows write them."""
+"""A short notation for the graphs of flows under test."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Joins = dict[str, dict[str, Any]]
 
 
 class Graph:
-    """A flow under test: members by key, moved by hand. Edges are written `a>b`, or `a>b:data`."""
+    """A flow under test, whose members the test takes and ends by key. Edges are written `a>b`, or `a>b:data`."""
 
     def __init__(self, house: RunningPenstock, flow: dict[str, Any]) -> None:
         self.house = house
@@ -42,7 +42,7 @@ class Graph:
         return await self.house.request("flow.get", {"flow_id": self.flow_id})
 
     async def take(self) -> set[str]:
-        """Begins all that is ready; their keys."""
+        """Start all ready members. Return their keys."""
         keys: set[str] = set()
         while tasks := await self.house.take(100, start=True, wait_ms=0):
             for task in tasks:
@@ -59,7 +59,7 @@ class Graph:
             await self.house.request("lease.fail", {**fence(self.held.pop(key)), "reason": "no"})
 
     async def states(self) -> dict[str, str]:
-        """State of each member; the outcome of a canceled one."""
+        """Return each member's state, or its outcome if it is canceled."""
         graph = await self.house.request("flow.graph", {"flow_id": self.flow_id})
         return {
             each["key"]: each["outcome"] if each["state"] == "canceled" else each["state"]

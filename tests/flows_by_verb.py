@@ -1,4 +1,4 @@
-"""Flows, as the tests of their verbs make and change them."""
+"""Helpers that create and change flows through their verbs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from running_penstock import RunningPenstock
 async def make_flow(
     penstock: RunningPenstock, keys: str = "", edges: str = "", *, start: bool = True, **fields: Any
 ) -> dict[str, Any]:
-    """`edges` is `a>b b>c`; the flow is started unless told otherwise."""
+    """Create a flow, and start it unless `start` is false. `keys` is like `a b c`, `edges` like `a>b b>c`."""
     flow = await penstock.request(
         "flow.create",
         {
@@ -35,7 +35,7 @@ async def get(penstock: RunningPenstock, flow: dict[str, Any]) -> dict[str, Any]
 
 
 async def change(penstock: RunningPenstock, verb: str, flow: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A change of the graph at its present revision."""
+    """Change the graph at its present revision."""
     revision = (await get(penstock, flow))["graph_revision"]
     body = {"flow_id": flow["flow_id"], "graph_revision": revision, **fields}
     return await penstock.request(verb, body)

@@ -1,4 +1,4 @@
-"""What tests of an execution's life share."""
+"""Helpers for tests of an execution's life."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,13 +32,13 @@ async def last(penstock: RunningPenstock, execution_id: str) -> dict[str, Any]:
 
 
 async def now(penstock: RunningPenstock) -> int:
-    """The house's clock, as an execution tells it."""
+    """Return the test Penstock's time (ms), which is read from a new execution."""
     return (await penstock.get(await penstock.create(lane="clock")))["created_at"]
 
 
 @asynccontextmanager
 async def working(penstock: RunningPenstock, **handlers: Any) -> AsyncIterator[Client]:
-    """A client, beside a worker with these handlers."""
+    """Run a worker with these handlers, and yield a client."""
     worker = Worker(penstock.settings.nats_url, root=penstock.root, grace=5.0, park=0.5)
     for kind, handler in handlers.items():
         worker.handler(kind)(handler)

@@ -1,4 +1,4 @@
-"""The JavaScript examples, in a folder with the packages that they need."""
+"""A folder with the JavaScript examples and the npm packages that they need."""
 
 import asyncio
 import shutil
@@ -13,7 +13,7 @@ _made: list[Path] = []
 
 
 async def node_folder() -> Path:
-    """Made once. Skips the test where there is no Node, or npm cannot get the packages."""
+    """Return the folder, which is made once. Skip the test if there is no Node or npm cannot install the packages."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("there is no Node here")
     if not _made:

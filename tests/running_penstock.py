@@ -1,4 +1,4 @@
-"""A whole Penstock inside a test (`penstock.testing`), spoken to over NATS only."""
+"""A whole Penstock inside a test (`penstock.testing`); the test talks to it over NATS only."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,22 +12,22 @@ from penstock.testing import Penstock
 from penstock.verbs import VERBS
 
 WAIT_S = 20.0
-"""A deadline for things that take milliseconds: machines are noisy."""
+"""A deadline for things that normally take milliseconds; it is long because machines are noisy."""
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
-"""An id of nothing."""
+"""A valid id that no entity has."""
 
 
 class RunningPenstock(Penstock):
-    """`request` speaks the contract; `move_clock` moves the time of every service."""
+    """A Penstock whose `request` sends any verb of the contract and whose `move_clock` moves every service's time."""
 
     @property
     def running(self) -> dict[str, Running]:
-        """The services that run, by name."""
+        """The running services, by name."""
         return self.services
 
     @property
     def skew_ms(self) -> int:
-        """How far the clock was moved."""
+        """How far the clock has been moved."""
         return self.clock.offset_ms
 
     @skew_ms.setter
@@ -35,22 +35,22 @@ class RunningPenstock(Penstock):
         self.clock.offset_ms = ms
 
     async def start_again(self, name: str) -> None:
-        """A service that the test has stopped."""
+        """Start a service that the test has stopped."""
         await self.start_service(name)
 
     async def loses_its_lease(self, execution_id: str) -> None:
-        """A minute passes; its lease runs out, and it is back in its queue."""
+        """Move the clock by a minute, so that the lease expires, and wait until the execution is ready again."""
         self.move_clock(60_000)
         await self.reaches(execution_id, "ready")
 
     # -- the contract -----------------------------------------------------------------------------
 
     async def ask(self, verb: str, body: bytes, timeout: float = WAIT_S) -> Any:
-        """The raw reply message to these bytes."""
+        """Send raw bytes as a request. Return the raw reply message."""
         return await self.nats.request(VERBS[verb].subject(self.root), body, timeout=timeout)
 
     async def request(self, verb: str, body: Any = None, timeout: float = WAIT_S) -> Any:
-        """A verb, as anyone would speak it. Raises PenstockError for a typed error."""
+        """Send a verb with a JSON body, as any client would. Raise PenstockError for a typed error."""
         reply = await self.ask(verb, msgspec.json.encode({} if body is None else body), timeout)
         answer = msgspec.json.decode(reply.data)
         if isinstance(answer, dict) and "error" in answer:
@@ -58,7 +58,7 @@ class RunningPenstock(Penstock):
         return answer
 
     async def refused(self, verb: str, body: Any) -> PenstockError:
-        """The error that a request must be answered with."""
+        """Send a request that must be refused. Return the error."""
         try:
             answer = await self.request(verb, body)
         except PenstockError as error:
@@ -75,12 +75,12 @@ class RunningPenstock(Penstock):
         return await self.request("execution.get", {"execution_id": execution_id})
 
     async def take(self, most: int = 1, **options: Any) -> list[dict[str, Any]]:
-        """Tasks that a worker gets now (leased, or begun with start=True)."""
+        """Return the tasks that worker `w1` gets now (leased, or running with start=True)."""
         body = {"worker_id": "w1", "max": most, "wait_ms": 5000, **options}
         return (await self.request("work.next", body))["tasks"]
 
     async def begin(self, **options: Any) -> dict[str, Any]:
-        """One task, running."""
+        """Take one task and start it."""
         tasks = await self.take(1, start=True, **options)
         assert len(tasks) == 1, "there was no work"
         return tasks[0]
@@ -88,7 +88,7 @@ class RunningPenstock(Penstock):
     async def until(
         self, look: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool], what: str = "a condition"
     ) -> Any:
-        """Looks again and again until it holds; fails after a generous deadline."""
+        """Call `look` until `holds` accepts its result, and return that. Fail after a generous deadline."""
         deadline = asyncio.get_running_loop().time() + WAIT_S
         while True:
             seen = await look()
@@ -99,16 +99,16 @@ class RunningPenstock(Penstock):
             await asyncio.sleep(0.01)
 
     async def reaches(self, execution_id: str, *states: str) -> dict[str, Any]:
-        """The record once the execution is in one of these states."""
+        """Wait until the execution is in one of these states. Return its record."""
         return await self.until(
             lambda: self.get(execution_id), lambda record: record["state"] in states, f"state {states}"
         )
 
     def move_clock(self, ms: int) -> None:
-        """Moves the time of all services; their due loops look at once."""
+        """Move the time of all services; their due loops run at once."""
         self.clock.move(ms)
 
 
 def fence(task: dict[str, Any]) -> dict[str, Any]:
-    """The fence of a task."""
+    """Return the fence of a task."""
     return {name: task[name] for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")}

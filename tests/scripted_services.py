@@ -1,4 +1,4 @@
-"""The services as a worker meets them: what they answer is a script, over a real NATS."""
+"""Fake services for tests of the worker: they answer its requests over a real NATS with scripted replies."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ roots = itertools.count()
 
 
 class Services:
-    """Answers worker verbs: by the script for a verb if there is one, else as all goes well."""
+    """Answer the verbs that a worker sends: by the verb's script if there is one, else with a plain success."""
 
     def __init__(self, url: str, nats: Nats, root: str) -> None:
         self.url, self.nats, self.root = url, nats, root
@@ -118,7 +118,7 @@ class Services:
         return value
 
     async def outcome(self, name: str) -> Any:
-        """The first request of this verb."""
+        """Wait for the first request of this verb, and return it."""
         return (await self.until(lambda: self.got(name)))[0]
 
     async def push(self, worker: Worker, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A service's endpoints and consumers inside a test."""
+"""Helpers that run a service's endpoints and consumers inside a test."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def echo(call: Call) -> list[dict]:
 
 
 class Collector:
-    """A handler that keeps what it saw, and answers what the message says."""
+    """A consumer's handler that keeps each message it gets; the message's data says which outcome to return."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []

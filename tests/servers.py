@@ -1,4 +1,4 @@
-"""Real servers for tests, those of `penstock.testing`."""
+"""Real servers for tests, run by `penstock.testing`."""
 
 import socket
 from collections.abc import Generator
@@ -11,14 +11,14 @@ __all__ = ["NatsServer", "ValkeyServer", "free_port", "nats_server", "valkey_ser
 
 @contextmanager
 def nats_server(extra: str = "") -> Generator[str]:
-    """A running nats-server's URL. `extra` is appended to its configuration."""
+    """Run a nats-server and yield its URL. `extra` is appended to its configuration."""
     with running(lambda folder: NatsServer(folder, extra)) as server:
         yield server.url
 
 
 @contextmanager
 def valkey_server() -> Generator[str]:
-    """A running valkey-server's URL."""
+    """Run a valkey-server and yield its URL."""
     with running(ValkeyServer) as server:
         yield server.url
 

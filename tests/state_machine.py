@@ -1,4 +1,4 @@
-"""The state machine inside a test: every service's ops on a real Valkey, without the services."""
+"""The Lua state machine inside a test: every service's ops on a real Valkey, without the services."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -43,17 +43,17 @@ USUAL: Final[dict[str, Any]] = {
     "expires_in_ms": 86_400_000,
     "lease_ttl_ms": 30_000,
 }
-"""What tests may leave out of an op's arguments."""
+"""Default arguments of ops, so that tests can leave them out."""
 
 
 def taken_of(service: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that this op takes."""
+    """Return only the arguments that this op takes."""
     fields = {field.encode_name for field in msgspec.structs.fields(OPS[service.replace("-", "_"), name])}
     return {field: value for field, value in args.items() if field in fields}
 
 
 class NamedOps:
-    """One service's ops by name: arguments and replies are dicts, held against the types that services use."""
+    """One service's ops by name. Arguments and replies are dicts, checked against the types that the services use."""
 
     def __init__(self, machine: Machine, service: str) -> None:
         self.machine = machine
@@ -68,7 +68,7 @@ class NamedOps:
     async def call_many(
         self, calls: Sequence[tuple[int, str, dict[str, Any]]]
     ) -> list[dict[str, Any] | PenstockError]:
-        """All in one tick, so that they share an FCALL for each partition."""
+        """Submit all calls in one tick of the event loop, so that those of a partition share one FCALL."""
         futures = [self._submit(*call) for call in calls]
         return [self._reply(call[1], await future) for call, future in zip(calls, futures, strict=True)]
 
@@ -77,7 +77,7 @@ class NamedOps:
 
     def _submit(self, partition: int, name: str, args: dict[str, Any]) -> Any:
         cls = OPS.get((self._service, name))
-        if cls is None:  # one that a test has added to the library
+        if cls is None:  # an op that a test has added to the library
             return self.machine.store.submit(partition, _pack([name, args]), 1)
         fields = {field.encode_name for field in msgspec.structs.fields(cls)}
         wanted = {
@@ -103,7 +103,7 @@ class NamedOps:
 
 
 class StateMachine:
-    """`await machine("scheduler", "get", execution_id=…)` runs an op; `skew_ms` moves the clock."""
+    """All services' ops: `await machine("scheduler", "get", execution_id=…)` runs one; `skew_ms` moves the clock."""
 
     def __init__(self) -> None:
         self.root = f"t{secrets.token_hex(5)}"
@@ -134,7 +134,7 @@ class StateMachine:
         return await self.stores[service].call(0, op, args)
 
     async def refused(self, service: str, op: str, **args: Any) -> PenstockError:
-        """The error that an op must answer with."""
+        """Run an op that must be refused. Return the error."""
         try:
             reply = await self(service, op, **args)
         except PenstockError as error:
@@ -142,7 +142,7 @@ class StateMachine:
         raise AssertionError(f"{op} {args} was not refused: {reply}")
 
     async def due(self, service: str) -> None:
-        """Handles everything that is due now, and nothing fails."""
+        """Do all work of a service that is due now; assert that none fails."""
         while True:
             reply = await self(service, "due", limit=100)
             assert not reply.get("errors"), reply
@@ -150,7 +150,7 @@ class StateMachine:
                 return
 
     def told(self, hint: str) -> list[Any]:
-        """All items of this hint so far."""
+        """Return all items of this hint so far."""
         return [item for hints in self.hints for item in hints.get(hint, ())]
 
     async def create(self, limit: str | None = None, **spec: Any) -> str:
@@ -165,7 +165,7 @@ class StateMachine:
         return (await self("scheduler", "grant", worker_id="w", lanes=["default"], max=most))["grants"]
 
     async def take(self, most: int = 1, *, start: bool = True, ttl_ms: int = 30_000) -> list[dict[str, Any]]:
-        """Tasks that a worker `w` holds."""
+        """Lease ready executions to worker `w`. Return the tasks."""
         return [
             await self(
                 "lease-keeper",
@@ -181,14 +181,14 @@ class StateMachine:
         ]
 
     async def outcome(self, op: str, task: dict[str, Any], **args: Any) -> dict[str, Any]:
-        """One of the lease-keeper's ops with a task's fence."""
+        """Run one of the lease-keeper's ops with a task's fence."""
         fence = {name: task[name] for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")}
         return await self("lease-keeper", op, **fence, **args)
 
     async def flow(
         self, keys: list[str], edges: list[tuple[str, str]] | None = None, *, start: bool = True
     ) -> tuple[str, dict[str, str]]:
-        """A managed flow's id and its members' ids."""
+        """Create a managed flow. Return its id and its members' ids by key."""
         flow_id = new_id(0)
         members = {key: new_id(0) for key in keys}
         await self(
@@ -211,7 +211,7 @@ class StateMachine:
         return await self("scheduler", "flow_get", flow_id=flow_id)
 
     async def events(self, entity: str, entity_id: str) -> list[list[Any]]:
-        """What the outbox tells of one entity: [seq, name, at, actor, from, to, reason, data] each."""
+        """Return the outbox events of one entity, each as [seq, name, at, actor, from, to, reason, data]."""
         found: list[list[Any]] = []
         entries = await self.stores["scheduler"].execute("XRANGE", f"{self.root}:{{0}}:outbox", "-", "+")
         for _, fields in entries:
@@ -224,7 +224,7 @@ class StateMachine:
         return found
 
     async def names(self, entity: str, entity_id: str) -> list[str]:
-        """The names of those events, whose numbers have no gap."""
+        """Return the names of an entity's events; assert that their numbers have no gap."""
         events = await self.events(entity, entity_id)
         assert [event[0] for event in events] == list(range(1, len(events) + 1))
         return [event[1] for event in events]

@@ -1,4 +1,4 @@
-"""A human approves an expense: an execution waits, a web page shows what it is about, a click publishes the signal.
+"""A human approves an expense: an execution waits, a web page shows its input, and a click publishes the signal.
 
 penstock up
 pip install starlette uvicorn
@@ -24,12 +24,12 @@ from starlette.routing import Route
 from penstock import Client, Suspend, Task, Worker
 
 SECRET = os.environ.get("APPROVAL_SECRET", "").encode() or secrets.token_bytes(32)
-"""Links are signed with it: who has one link can make no other. Set it, so that links survive a restart."""
+"""Links are signed with this key, so that nobody can make up a link. Set it to keep links valid after a restart."""
 FIELDS: tuple[str, ...] = ("execution", "waitpoint", "token")
 
 
 def link(base: str, execution_id: str, waitpoint_id: str, token: str) -> str:
-    """The page's address for one approval. Whoever has it may decide: send it to the right person only."""
+    """Return the page's address for one approval. Anyone with the link can decide: send it only to the right person."""
     fields = dict(zip(FIELDS, (execution_id, waitpoint_id, token), strict=True))
     return f"{base}/approve?{urlencode({**fields, 'signature': signature(fields)})}"
 
@@ -40,7 +40,7 @@ def signature(fields: dict[str, str]) -> str:
 
 
 def read(query: str) -> dict[str, str] | None:
-    """The fields of a link that we have made, or None."""
+    """Return the fields of a link if its signature is ours, else None."""
     found = {name: values[0] for name, values in parse_qs(query).items()}
     if not {*FIELDS, "signature"} <= found.keys():
         return None
@@ -49,12 +49,12 @@ def read(query: str) -> dict[str, str] | None:
 
 
 def work(worker: Worker, base: str) -> None:
-    """The job: it asks for approval, and is run again when somebody has decided."""
+    """Register the handler, which asks for approval and runs again after the decision."""
 
     @worker.handler("expense.pay")
     async def pay(task: Task, who: str, amount: int) -> str:
         if not task.resumed:
-            # Made before we suspend: should the worker die now, the same key gives the same waitpoint again.
+            # Create the waitpoint before suspending: if the worker dies in between, the same key returns the same one.
             waitpoint = await task.create_waitpoint("approval")
             address = link(base, task.execution_id, waitpoint.waitpoint_id, waitpoint.token)
             await task.append_frame("link", address)
@@ -64,7 +64,7 @@ def work(worker: Worker, base: str) -> None:
 
 
 def app(client: Client) -> Starlette:
-    """The web page. It holds no state: what it shows comes from Penstock, what is decided goes there."""
+    """Build the web page. It holds no state: it reads executions from Penstock and sends decisions there."""
 
     async def show(request: Request) -> Response:
         if (fields := read(request.url.query)) is None:
@@ -85,7 +85,7 @@ def app(client: Client) -> Starlette:
         decision = parse_qs((await request.body()).decode()).get("decision", [""])[0]
         if decision not in ("approved", "refused"):
             return PlainTextResponse("decide: approved or refused", 400)
-        # One id for one waitpoint: who clicks twice decides once.
+        # The signal id is the same for each click, so that only the first click counts.
         await client.publish_signal(
             fields["waitpoint"],
             "decided",

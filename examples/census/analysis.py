@@ -1,7 +1,7 @@
-"""What the census counts: pure functions, and nothing of Penstock in here.
+"""The counting of the census, as pure functions without Penstock.
 
-`analyse` looks at one file, `merge` adds files up, `report` writes it down. `direct` does the whole
-job in one process, which is what the demo compares the flow's totals with.
+`analyse` counts one file, `merge` adds the files up, and `report` formats the totals. `direct` does the whole
+job in one plain loop, for comparison with the flow's totals.
 """
 
 import ast
@@ -17,43 +17,43 @@ TOP = 10
 
 
 class FileCensus(Struct, frozen=True, omit_defaults=True):
-    """One file: lines, definitions, and how often it imports which top-level module."""
+    """The counts of one file. `imports` has the number of imports of each top-level module."""
 
     lines: int
     functions: int = 0
     classes: int = 0
     imports: dict[str, int] = {}
-    error: str | None = None  # why it does not parse; then only its lines count
+    error: str | None = None  # why the file does not parse; then only its lines are counted
 
 
 class Totals(Struct, frozen=True):
-    """All files together."""
+    """The counts of all files together."""
 
     files: int
     lines: int
     functions: int
     classes: int
     imports: int
-    modules: dict[str, int]  # the most imported ones
+    modules: dict[str, int]  # the most imported modules
     longest: dict[str, int]  # the files with most lines
-    unparsable: dict[str, str]  # path → why
+    unparsable: dict[str, str]  # path → error
 
 
 def stdlib_root() -> Path:
-    """Where the running Python keeps its standard library."""
+    """Return the directory of the running Python's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def stdlib_files(root: Path) -> list[str]:
-    """Its .py files, relative to `root`, in a fixed order; installed packages are not part of it."""
+    """Return the library's .py files, relative to `root` and sorted, without installed packages."""
     files = (path.relative_to(root) for path in root.rglob("*.py") if path.is_file())
     return sorted(path.as_posix() for path in files if NOT_STANDARD.isdisjoint(path.parts))
 
 
 def analyse(source: bytes) -> FileCensus:
-    """Counts one file. A file that does not parse is a result like any other, not a failure.
+    """Count one file. A file that does not parse gives a result with `error` set, not a failure.
 
-    The standard library has some on purpose: the bad examples that its own tests read.
+    The standard library has such files on purpose: bad examples for its own tests.
     """
     lines = source.count(b"\n") + (not source.endswith(b"\n") and source != b"")
     try:
@@ -78,8 +78,8 @@ def analyse(source: bytes) -> FileCensus:
 
 
 def statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """Every statement, at whatever depth. Those inside of statements stand in five fields; expressions, which
-    are most of a tree, have none, so this is much quicker than `ast.walk`."""
+    """Yield every statement, at any depth. Nested statements are only in the five fields below. Expressions, which
+    are most of a tree, contain none and are skipped, so this is much faster than `ast.walk`."""
     todo = [tree]
     while todo:
         node = todo.pop()
@@ -90,7 +90,7 @@ def statements(tree: ast.AST) -> Iterator[ast.stmt]:
 
 
 def merge(files: Mapping[str, FileCensus]) -> Totals:
-    """Adds files (path → census) up; their order does not matter."""
+    """Add up the files (path → census). Their order does not matter."""
     modules: Counter[str] = Counter()
     for file in files.values():
         modules.update(file.imports)
@@ -107,17 +107,17 @@ def merge(files: Mapping[str, FileCensus]) -> Totals:
 
 
 def _top(counts: Mapping[str, int]) -> dict[str, int]:
-    """The largest few; equal ones by name, so that the answer is always the same."""
+    """Return the TOP largest counts. Ties are ordered by name, so that the result is always the same."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP])
 
 
 def direct(root: Path, paths: list[str]) -> Totals:
-    """The whole census in one plain loop: what the flow must come to as well."""
+    """Do the whole census in one plain loop. The flow must get the same totals."""
     return merge({path: analyse((root / path).read_bytes()) for path in paths})
 
 
 def report(totals: Totals, approved_by: str) -> str:
-    """The census as Markdown."""
+    """Format the census as Markdown."""
     rows = {
         "files": totals.files,
         "lines": totals.lines,

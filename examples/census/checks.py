@@ -1,4 +1,4 @@
-"""What must be true in the end. Every check says what it found; one that fails, fails the demo."""
+"""The checks at the end of the demo. Each check prints its result; a failed check fails the demo."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -17,18 +17,18 @@ from penstock.messages.flows import Flow
 from penstock.states import TERMINAL
 
 TRAIL_S = 30.0
-ENDED = TERMINAL | {"succeeded", "cancelled"}  # of members, and of mirrored steps
+ENDED = TERMINAL | {"succeeded", "cancelled"}  # end states of members and of mirrored steps
 
 
 class Checks:
-    """Collects what is off."""
+    """Prints the results of checks, and collects the failed ones in `problems`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.problems: list[str] = []
 
     def expect(self, what: str, holds: bool, found: object = "") -> None:
-        """`what` should hold; `found` is what was seen instead."""
+        """Check that the statement `what` holds. If not, report `found`, the value seen instead."""
         mark = "[green]✓[/]" if holds else "[red]✗[/]"
         self._console.print(mark, what if holds else f"{what}: {found}", highlight=False)
         if not holds:
@@ -38,18 +38,18 @@ class Checks:
         self.expect(what, found == wanted, f"{found!r} instead of {wanted!r}")
 
     def expect_none(self, what: str, offenders: Collection[str]) -> None:
-        """`what` should hold for every one; `offenders` are those for which it does not."""
+        """Check that `what` holds for all. `offenders` are the ids for which it does not hold."""
         few = ", ".join(sorted(offenders)[:3])
         self.expect(what, not offenders, f"not for {len(offenders)} of them, such as {few}")
 
 
 def ended(counts: Mapping[str, int]) -> int:
-    """How many members have come to an end, one way or another."""
+    """Count the members that have ended in any way."""
     return sum(count for state, count in counts.items() if state in ENDED)
 
 
 async def check_census(checks: Checks, flow: FlowRun, report: str, direct: Totals, human: str) -> None:
-    """The first census ended well, and counted right."""
+    """Check that the first census finished with the right totals."""
     record = await flow.get()
     checks.expect_equal("the census is finished", record.status, "finished")
     checks.expect_equal("all its members are completed", record.counts, {"completed": len(flow.members)})
@@ -60,15 +60,15 @@ async def check_census(checks: Checks, flow: FlowRun, report: str, direct: Total
 
 
 async def check_mirror(checks: Checks, flow: FlowRun, told: dict[str, int]) -> None:
-    """The mirrored flow shows what the program says it did."""
+    """Check that the mirrored flow's steps match the counts `told` by the program."""
     checks.expect_equal("the mirrored flow is finished", (await flow.get()).status, "finished")
     steps = Counter([step.status async for step in flow.steps()])
-    steps["succeeded"] -= 1  # the step that stands for the whole
+    steps["succeeded"] -= 1  # without the step for the whole run, which is not a file
     checks.expect_equal("its steps are what the program did", dict(steps), told)
 
 
 async def check_cancelled(checks: Checks, flow: FlowRun, answer: FlowCancelled, then: Flow) -> None:
-    """The second census was stopped midway, wholly: `then` is how it stood when the answer came."""
+    """Check that the second census stopped midway and completely. `then` is the flow just after the cancel's reply."""
     checks.expect_equal("flow.cancel with wait=true answers cancelled", answer.result, "cancelled")
     checks.expect_equal("the second census is cancelled", then.status, "cancelled")
     checks.expect_equal("all its members had ended by then", ended(then.counts), len(flow.members))
@@ -79,7 +79,7 @@ async def check_cancelled(checks: Checks, flow: FlowRun, answer: FlowCancelled, 
 async def check_trail(
     checks: Checks, client: Client, first: FlowRun, second: FlowRun, cancelled: Flow
 ) -> None:
-    """The audit trail tells of everything exactly once."""
+    """Check that the audit trail has every event exactly once."""
     stopped = await members_of(client, second)
     everything = stopped | await members_of(client, first)
     trail = await AuditTrail.read(client, everything, TRAIL_S)
@@ -99,5 +99,5 @@ async def check_trail(
 
 
 async def members_of(client: Client, flow: FlowRun) -> dict[str, Record]:
-    """The records of a flow's members, by execution id."""
+    """Return the records of a flow's members, by execution id."""
     return {record.execution_id: record async for record in client.list(flow_id=flow.flow_id, page=500)}

@@ -45,12 +45,12 @@ from penstock.states import FLOW_TERMINAL
 
 WORKERS = 3
 HUMAN = "Ada"
-KILLED_SERVICE = "lease-keeper"  # every lease and every outcome goes through it
+KILLED_SERVICE = "lease-keeper"  # this service handles every lease and every outcome
 LONGEST_S = 170.0
 
 
 class Demo:
-    """The parts of the story, and what they share."""
+    """The steps of the demo, and the state that they share."""
 
     def __init__(self, console: Console, processes: Processes, paths: list[str]) -> None:
         self.console = console
@@ -69,7 +69,7 @@ class Demo:
         self.client: Client
 
     async def run(self) -> list[str]:
-        """The whole story. Gives what is off: nothing, if all is well."""
+        """Run the whole demo. Return the problems found: none, if all is well."""
         self.say("penstock up: NATS, Valkey and six services, each a process of its own")
         self.ready = await self.processes.start_penstock(timeout=60)
         async with await Client.connect(self.ready.nats_url, name="census-demo") as self.client:
@@ -113,7 +113,7 @@ class Demo:
         )
 
     async def census(self, victim: Process) -> FlowRun:
-        """The census that is to succeed, whatever is killed meanwhile."""
+        """Run the first census, which must succeed although a worker and a service are killed."""
         flow = await self.create_census("count the standard library")
         await flow.start()
         self.say(f"census started: {len(flow.members):,} members")
@@ -130,7 +130,7 @@ class Demo:
         self.say("worker-1 killed with SIGKILL; what it held goes to the others when its leases expire")
 
     async def kill_service(self, flow: FlowRun) -> None:
-        """`penstock up` starts it again; workers and clients only notice that answers take longer."""
+        """Kill a service. `penstock up` starts it again; workers and clients only notice slower replies."""
         await self.reached(flow, 0.5)
         before = await self.instance_of(KILLED_SERVICE)
         os.kill(self.ready.pids[KILLED_SERVICE], signal.SIGKILL)
@@ -141,7 +141,7 @@ class Demo:
             await asyncio.sleep(0.1)
 
     async def instance_of(self, service: str) -> str | None:
-        """Which instance of a service answers: every one of them is a NATS micro service."""
+        """Return the id of the instance that answers a NATS micro ping for a service, or None if none answers."""
         try:
             reply = await self.client.nats.request(f"$SRV.PING.penstock-{service}", timeout=0.5)
         except Exception:
@@ -149,7 +149,7 @@ class Demo:
         return json.loads(reply.data)["id"]
 
     async def answer(self, message: Msg) -> None:
-        """The human: reads the question, and publishes a signal with the token that came with it."""
+        """Act as the human: read the question, and publish a signal with the token that came with it."""
         question = msgspec.json.decode(message.data, type=Question)
         self.say(f"{HUMAN} is asked: “{question.text}” and approves")
         await self.client.nats.jetstream().publish(
@@ -159,7 +159,7 @@ class Demo:
         )
 
     async def mirrored_flow(self) -> tuple[FlowRun, dict[str, int]]:
-        """Follows a program that Penstock does not run. Gives its flow, and what it says it did."""
+        """Follow a program that Penstock does not run. Return its flow and the counts that the program printed."""
         program = await self.processes.start(
             "mirror", "census.mirror", self.ready.nats_url, str(len(self.paths)), talks=True
         )
@@ -172,7 +172,7 @@ class Demo:
         return flow, json.loads(await program.stdout.readline())
 
     async def cancelled_census(self) -> tuple[FlowRun, FlowCancelled, Flow]:
-        """The census that is stopped midway. Gives the answer, and how the flow stood when it came."""
+        """Run a census and cancel it midway. Return its handle, the reply of the cancel, and the flow just after it."""
         flow = await self.create_census("count it once more")
         await flow.start()
         async with asyncio.TaskGroup() as side_by_side:
@@ -185,7 +185,7 @@ class Demo:
         return flow, answer, then
 
     async def direct(self) -> Totals:
-        """The same count in a plain loop, for comparison."""
+        """Do the same count in a plain loop, for comparison."""
         bar = self.bars.add_task("counting directly", total=len(self.paths))
 
         def count() -> Totals:
@@ -205,7 +205,7 @@ class Demo:
         checks.expect("penstock audit verify", code == 0, self.processes.log_tail("audit-verify"))
 
     async def follow(self, flow: FlowRun, title: str, total: int) -> None:
-        """Shows a flow's progress until it has ended."""
+        """Show a flow's progress until it has ended."""
         bar = self.bars.add_task(title, total=total)
         while True:
             record = await flow.get()
@@ -216,7 +216,7 @@ class Demo:
             await asyncio.sleep(0.2)
 
     async def reached(self, flow: FlowRun, share: float) -> None:
-        """Waits until so much of a flow has ended."""
+        """Wait until the number of a flow's ended members reaches `share` of the files."""
         while True:
             if ended((await flow.get()).counts) >= share * len(self.paths):
                 return
@@ -247,7 +247,7 @@ async def main(files: int | None) -> int:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """What went wrong, out of the groups that asyncio ties it up in."""
+    """Yield the single errors inside an exception group, such as a TaskGroup raises."""
     if isinstance(error, BaseExceptionGroup):
         for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from causes(inner)

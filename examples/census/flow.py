@@ -1,9 +1,9 @@
-"""The shape of the census: what runs, and what waits for what.
+"""The flow graph of the census: its members and the edges between them.
 
     census.file (one for each .py file) ──► census.merge ──► census.approve ──► census.report
                                                  └──────────────────────────────────▲
 
-Every arrow hands a result on: `data` names the input field that it becomes.
+Every edge passes a result on: its `data` names the input field that gets the result.
 """
 
 import re
@@ -19,13 +19,13 @@ APPROVALS = "census.approvals"  # the plain NATS subject where a worker asks the
 
 
 class Draft(Struct):
-    """What the human is asked to approve."""
+    """The draft that the human is asked to approve."""
 
     totals: Totals
 
 
 class Question(Struct):
-    """How the human is asked. Whoever has the token can answer, so it goes to nobody else."""
+    """The question to the human. Anyone with the token can answer, so send it to nobody else."""
 
     text: str
     waitpoint_id: str
@@ -39,7 +39,7 @@ class Approval(Struct):
 
 
 def members(paths: list[str], report_file: str) -> list[dict[str, Any]]:
-    """Everything that is to be done, each under its key."""
+    """Return the members of the flow, each with its key."""
     return [
         *(_member(key, "census.file", path=path) for path, key in file_keys(paths).items()),
         _member("merge", "census.merge"),
@@ -49,7 +49,7 @@ def members(paths: list[str], report_file: str) -> list[dict[str, Any]]:
 
 
 def edges(paths: list[str]) -> list[dict[str, str]]:
-    """What waits for what, and what becomes of the results."""
+    """Return the edges of the flow. An edge's `data` says under which input field the result is passed on."""
     return [
         *({"from": key, "to": "merge", "data": path} for path, key in file_keys(paths).items()),
         {"from": "merge", "to": "approve", "data": "totals"},
@@ -59,12 +59,12 @@ def edges(paths: list[str]) -> list[dict[str, str]]:
 
 
 def _member(key: str, kind: str, **input: str) -> dict[str, Any]:
-    # A worker that dies costs no attempt; the second one is for a handler that raises.
+    # The second attempt is for a handler that raises. The death of a worker uses up no attempt.
     return {"key": key, "kind": kind, "lane": LANE, "input": input, "max_attempts": 2}
 
 
 def file_keys(paths: list[str]) -> dict[str, str]:
-    """path → member key: `json/decoder.py` → `json-decoder`. A number tells equal ones apart."""
+    """Map each path to a member key: `json/decoder.py` → `json-decoder`. Equal keys get a number."""
     keys: dict[str, str] = {}
     taken = {"merge", "approve", "report"}
     for path in paths:

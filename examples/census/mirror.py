@@ -1,7 +1,7 @@
-"""A program that Penstock does not run: it byte-compiles the standard library, and tells of each file.
+"""A program that Penstock does not run: it byte-compiles the standard library, and reports each file.
 
-It imports nothing of Penstock. One request makes a mirrored flow, and from then on it publishes what
-happens to a NATS subject, without waiting for anyone: whatever can speak NATS can be followed like this.
+It imports nothing of Penstock. One request creates a mirrored flow. After that, the program publishes each step
+to a NATS subject, without waiting for a service. Any program that can use NATS can be followed like this.
 
     python -m census.mirror nats://localhost:4222
 """
@@ -23,7 +23,7 @@ from nats.aio.client import Client
 
 from census.analysis import stdlib_files, stdlib_root
 
-LAST = "compile-all"  # the step whose end is the flow's end
+LAST = "compile-all"  # the flow ends when this step ends
 
 
 async def main(url: str, limit: int | None = None) -> None:
@@ -48,7 +48,7 @@ async def main(url: str, limit: int | None = None) -> None:
 
 
 def compile_file(source: Path, target: Path) -> str | None:
-    """Why a file does not compile, or None. Some are not meant to."""
+    """Compile a file. Return the error's class name, or None. Some test files are broken on purpose."""
     try:
         py_compile.compile(str(source), cfile=str(target), doraise=True)
     except (py_compile.PyCompileError, UnicodeError) as error:
@@ -57,7 +57,7 @@ def compile_file(source: Path, target: Path) -> str | None:
 
 
 async def create_flow(connection: Client) -> str:
-    """A flow that is ours to run and Penstock's to show."""
+    """Create a mirrored flow: this program runs it, and Penstock shows it. Return its id."""
     spec = {
         "controller_id": "compiler",
         "owner": "census",
@@ -91,12 +91,12 @@ class Observer:
         }
         if result is not None:
             observation["result"] = result
-        # The message id: one that is sent twice, after a lost connection, counts once.
+        # With this message id, an observation sent twice after a lost connection counts once.
         headers = {"Nats-Msg-Id": f"{self._subject}/{run_id}/{status}"}
         await self._jetstream.publish(self._subject, json.dumps(observation).encode(), headers=headers)
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of the compiler, about the code that it reads
+    warnings.simplefilter("ignore")  # hide the compiler's warnings about the files
     url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PENSTOCK_NATS_URL", "nats://localhost:4222")
     asyncio.run(main(url, int(sys.argv[2]) if len(sys.argv) > 2 else None))

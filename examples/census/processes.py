@@ -1,4 +1,4 @@
-"""The demo's child processes: started with a log file each, ended with the demo whatever happens."""
+"""The demo's child processes. Each has a log file, and all end with the demo, even after an error."""
 
 import asyncio
 import os
@@ -16,14 +16,14 @@ EXAMPLES = Path(__file__).parents[1]
 
 
 class Ready(msgspec.Struct):
-    """What `penstock up --ready-file` writes once every service answers."""
+    """The content of the file that `penstock up --ready-file` writes once every service answers."""
 
     nats_url: str
     pids: dict[str, int] = {}
 
 
 class Processes:
-    """`async with Processes(folder) as processes`: ends what it started, last first."""
+    """Child processes. `async with Processes(folder) as processes` stops them at its end, the last started first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,9 +32,9 @@ class Processes:
     async def start(
         self, name: str, module: str, *arguments: str, talks: bool = False, **env: str
     ) -> Process:
-        """Run a Python module as a process. What it says stands in `<folder>/<name>.log`.
+        """Run a Python module as a process, with its output in `<folder>/<name>.log`.
 
-        One that `talks` has something to tell on stdout, which the caller reads.
+        With `talks`, stdout is a pipe that the caller reads, and only stderr goes to the log.
         """
         with (self.folder / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
@@ -49,7 +49,7 @@ class Processes:
         return process
 
     async def start_penstock(self, timeout: float) -> Ready:
-        """A whole Penstock on this machine, as `penstock up` runs it, once it is ready."""
+        """Run `penstock up`, wait until it is ready, and return the content of its ready file."""
         file = self.folder / "ready.json"
         data = str(self.folder / "data")
         up = await self.start("penstock", "penstock.cli", "up", "--data", data, "--ready-file", str(file))
@@ -62,7 +62,7 @@ class Processes:
         raise RuntimeError(f"penstock up {how}:\n{self.log_tail('penstock')}")
 
     def log_tail(self, name: str, lines: int = 20) -> str:
-        """The end of what a process said."""
+        """Return the last lines of a process's log."""
         text = (self.folder / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 

@@ -1,4 +1,4 @@
-"""Reads the audit trail: a JetStream stream like any other."""
+"""Reads the audit trail, which is an ordinary JetStream stream."""
 
 import asyncio
 from collections import defaultdict
@@ -13,7 +13,7 @@ from penstock.messages.common import Record
 
 
 class AuditTrail:
-    """The events of the census, by the execution or the flow that they tell of."""
+    """The audit events of the census, by the id of their execution or flow."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[AuditEvent]] = defaultdict(list)
@@ -21,10 +21,10 @@ class AuditTrail:
 
     @classmethod
     async def read(cls, client: Client, records: dict[str, Record], timeout: float) -> Self:
-        """The stream from its start, until it tells as much of these executions as their records do.
+        """Read the stream from its start, until it has each execution's events up to the record's `seq`.
 
-        Events are published after the fact, so the last ones may still be on their way. What is missing
-        when the time is up is for the checks to find.
+        Events are published after the change itself, so the last ones may come late. If events are still
+        missing after `timeout` seconds, the checks find the gaps.
         """
         trail = cls()
         subscription = await client.nats.jetstream().subscribe(
@@ -46,7 +46,7 @@ class AuditTrail:
         return trail
 
     def gaps(self, records: dict[str, Record]) -> set[str]:
-        """Executions whose events are not 1, 2, 3 … up to the record's last one."""
+        """Return the executions whose events are not numbered 1, 2, 3 … up to the record's `seq`."""
         return {
             id
             for id, record in records.items()
@@ -54,7 +54,7 @@ class AuditTrail:
         }
 
     def wrong_endings(self, records: dict[str, Record]) -> set[str]:
-        """Completed executions without exactly one `completed` event, and others that have one."""
+        """Return completed executions without exactly one `completed` event, and other executions with any."""
         return {
             id
             for id, record in records.items()
@@ -62,12 +62,12 @@ class AuditTrail:
         }
 
     def begun_late(self, flow_id: str, records: dict[str, Record]) -> set[str]:
-        """Members that a worker was given when their flow was cancelled already."""
+        """Return the members that a worker leased after their flow was cancelled."""
         [cancelled_at, *_] = self._times(flow_id, "cancelled") or [0]
         return {id for id in records if any(at > cancelled_at for at in self._times(id, "leased"))}
 
     def completed(self, records: dict[str, Record]) -> int:
-        """How many of these have been completed."""
+        """Count the `completed` events of these executions."""
         return sum(len(self._times(id, "completed")) for id in records)
 
     def _times(self, id: str, event: str) -> list[int]:

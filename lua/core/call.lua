@@ -1,22 +1,23 @@
--- One FCALL: its time, its settings, and who takes part in it. A call carries a
--- batch of commands (core/dispatch.lua). Rooms that keep something for its length say here when they begin and write.
+-- The state of one FCALL (a *call*): its clock, settings and hints. A call carries a batch of commands
+-- (core/dispatch.lua). Modules that keep state for one call register their begin, end and write functions here.
 --
 -- Needs: nothing.
 
--- Numbers as they end ids, written out once for all calls.
+-- The suffixes '-1', '-2', … of Call.unique's ids. The first NUMERALS of them are built once and kept between calls.
 local NUMERALS = 1000
 local numerals = {}
 local begins, ends, writes = {}, {}, {}
 
--- f() is called when a call begins.
+-- Call f() at the beginning of every call.
 function Call.on_begin(f) begins[#begins + 1] = f end
--- f() is called behind the last command, and may still decide something.
+-- Call f() after the last command; f may still change records.
 function Call.on_end(f) ends[#ends + 1] = f end
--- f() is called after that, to write what was gathered.
+-- Call f() after all on_end functions, to write the gathered changes to Valkey.
 function Call.on_write(f) writes[#writes + 1] = f end
 
--- Header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for jitter),
--- limits (settings that rules need: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms, event_ttl_ms).
+-- Begin a call. header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for
+-- jitter), limits (settings of the service: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms,
+-- event_ttl_ms …).
 function Call.begin(root, header)
   Call.root = root
   Call.nonce = header.nonce
@@ -37,7 +38,8 @@ end
 -- Lua's unpack() fails above about 8,000 values.
 local CHUNK = 2000
 
--- Calls a command with arguments without number, in chunks of an even length. key: what stands before each chunk, or nil.
+-- Run a Valkey command with any number of arguments, in chunks of an even length (pairs stay together).
+-- key: the first argument of each chunk, or nil.
 function Call.bulk(command, list, key)
   for i = 1, #list, CHUNK do
     local last = math.min(i + CHUNK - 1, #list)
@@ -45,13 +47,13 @@ function Call.bulk(command, list, key)
   end
 end
 
--- How long what has ended stays in Valkey (ms), unless it says otherwise itself.
+-- Return how long an ended record stays in Valkey (ms), unless the record has a retention of its own.
 function Call.retention_ms() return Call.limits.retention_ms or 604800000 end
 
--- This call's partition, as text.
+-- Return the number of this call's partition, as text.
 function Call.partition() return string.match(Call.root, '{(%d+)}$') end
 
--- A text that no other call makes: lease, attempt and grant ids.
+-- Return a text that is unique among all calls, for lease, attempt and grant ids.
 function Call.unique()
   local n = Call.counter + 1
   Call.counter = n

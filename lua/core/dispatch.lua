@@ -1,15 +1,15 @@
--- One FCALL is a header, then a batch of commands, each [op, args], each answered on its own. Changes are gathered in memory
--- and written once at the end: ten commands that touch one flow write it once.
+-- One FCALL carries a header and a batch of commands. Each command is [op, args] and gets its own reply. Changes are
+-- gathered in memory and written once at the end: ten commands that touch one flow write that flow once.
 --
 -- Needs: Call, Keys, Memory, Records.
 
 -- Ops that every service has.
 local common = {}
 
--- ping: whether the function answers. args: none. reply: {now}.
+-- ping: check that the function answers. args: none. reply: {now}.
 function common.ping() return { now = Call.now } end
 
--- deployment: the number of partitions, fixed by the first service that ever asks. To be asked in partition 0.
+-- deployment: return the number of partitions, which the first service that ever asks fixes. Only asked in partition 0.
 -- args: partitions. reply: {partitions, now}. errors: none.
 function common.deployment(a)
   local key = Keys.partitions()
@@ -19,7 +19,7 @@ end
 
 local function failure(code, message) return pack({ error = { code = code, message = message } }) end
 
--- A reply, packed. A string is one that is packed already.
+-- Run an op and return its reply, packed. A reply that is a string is packed already.
 local function reply_of(op, args)
   local reply = op(args)
   return type(reply) == 'string' and reply or pack(reply)
@@ -56,8 +56,8 @@ local function run(service, keys, args)
   return replies
 end
 
--- Makes a service's ops callable. allow-oom: at maxmemory Valkey would refuse the function as a whole, also what frees
--- memory; core/memory.lua refuses what makes more.
+-- Register the function of a service. allow-oom: without this flag, Valkey at its maxmemory would refuse the whole
+-- function, also ops that free memory. Instead core/memory.lua refuses only the ops that need more memory.
 function Dispatch.serve(service)
   redis.register_function({
     function_name = 'penstock_' .. service,

@@ -1,27 +1,27 @@
--- Due work: per service and kind of record one sorted set of ids by due time, `due:<service>:<kind>`. Records'
--- placements fill them; a service's DueLoop sleeps until the earliest and then calls its `due` op.
+-- Due work. Each service has one sorted set per kind of record, `due:<service>:<kind>`: record ids by due time (ms).
+-- Placements of records fill these sets. A service's DueLoop sleeps until the earliest time, then calls the `due` op.
 --
 -- Needs: Call, Errors, Keys, Records, Undo, Zsets.
 
--- A handler that fails must not keep the head of the set for ever: its record comes again a minute later.
+-- A record whose handler failed is due again after this time, so that it does not block the head of the set.
 local POSTPONE_MS = 60000
 
--- Services as their loops call themselves.
+-- Service name in Lua -> name of the service in `due` hints.
 local NAMES = {
   scheduler = 'scheduler', lease_keeper = 'lease-keeper', signal_router = 'signal-router',
   mirror_observer = 'mirror-observer', cancel_reconciler = 'cancel-reconciler',
 }
 
-local services      -- due sets that this call came across: key -> service
-local outside       -- what handlers of this call leave to their service
+local services      -- due sets that this call has used: key -> service
+local outside       -- work items that handlers of this call hand to their service
 
 Call.on_begin(function() services, outside = {}, {} end)
 
--- Work that a handler cannot do in here, for it leads into other partitions or needs Python: it goes to the service with
--- the reply of `due`. The handler puts its record's due time off, so that work which got lost is handed out again.
+-- Hand a work item to the service, in the reply of `due`: work that needs another partition or Python. The handler must
+-- postpone its record's due time, so that a lost work item is handed out again.
 function Due.outside(item) Undo.append(outside, item) end
 
--- If an id joins a due set, its service's loop must know.
+-- Tell the service's due loop that an id joined its due set.
 local function joined(key, at) Call.hint('due', services[key], at) end
 
 function Due.key(service, kind)
@@ -35,9 +35,9 @@ end
 
 local function handle(run, kind, id) return run(Records.edit(kind, id)) end
 
--- Runs what is due. handlers: {kind = function(record)}, which must re-validate: a pop may be late or double. One that
--- raises changes nothing and does not hinder the others; one that returns a text has failed but keeps its changes.
--- Returns {handled, more, now, next_at, errors, outside}.
+-- Handle at most `limit` due records per kind. handlers: {kind = function(record)}. A handler must check its record
+-- again: it may run late or twice. A handler that raises changes nothing and does not stop the others; a handler that
+-- returns a text has failed but keeps its changes. Return {handled, more, now, next_at, errors, outside}.
 function Due.run(service, handlers, limit)
   local handled, more, errors = 0, false, {}
   for kind, run in pairs(handlers) do

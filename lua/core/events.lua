@@ -1,22 +1,22 @@
--- Audit events: into the partition's outbox, in the same atomic step as the change they tell of.
+-- Audit events. Each goes to the partition's outbox (a stream) in the same atomic step as the change that it reports.
 --
--- One call appends one entry (more when it has very many events): a msgpack array [head, event, head, event …];
--- head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for what is absent.
--- The audit relay reads entries in order and trims what JetStream has acknowledged.
+-- One call appends one entry (one entry per PER_ENTRY events): a msgpack array [head, event, head, event …];
+-- head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for an absent field.
+-- The audit relay reads the entries in order and trims those that JetStream has acknowledged.
 --
 -- Needs: Call, Keys, Undo.
 
 local PER_ENTRY = 400
-local THREE, EIGHT = '\147', '\152'   -- headers of msgpack arrays of so many items
-local EMPTY = '\160'                  -- the empty text
-local KNOWN = 1000                    -- texts that are kept packed; past that all are forgotten
-local known, count = {}, 0            -- text -> packed, from call to call: names, states, workers come again and again
+local THREE, EIGHT = '\147', '\152'   -- msgpack headers of arrays of 3 and of 8 items
+local EMPTY = '\160'                  -- the empty text in msgpack
+local KNOWN = 1000                    -- size of the cache `known`; a full cache is emptied
+local known, count = {}, 0            -- text -> packed text, kept between calls: names, states and workers repeat
 local items, now
 
 Call.on_begin(function() items, now = {}, nil end)
 
--- cmsgpack makes, hashes and joins a string for each argument: strings are a sixth of what a call costs. So what comes again
--- is packed once, and the rest is put together by hand.
+-- Pack a text, through the cache. cmsgpack makes, hashes and joins a string for each argument: strings are a sixth of a
+-- call's cost. So texts that repeat are packed once, and the event is put together by hand.
 local function text(value)
   if not value or value == '' then return EMPTY end
   local packed = known[value]
@@ -29,7 +29,7 @@ local function text(value)
   return packed
 end
 
--- An id: always another one.
+-- Pack an id. Ids do not repeat, so they are not cached.
 local function fresh(id)
   if #id < 32 or #id > 255 then return pack(id) end
   return '\217' .. string.char(#id) .. id
@@ -37,8 +37,8 @@ end
 
 local function whole(n) return n < 128 and string.char(n) or pack(n) end
 
--- Tells of a change to `record`, whose `seq` counts its events from 1 without a gap.
--- about: {from, to, reason, data, actor}, all optional. Returns the packed event.
+-- Emit an event about a change to `record`. `record.seq` numbers the record's events from 1 without a gap.
+-- about: {from, to, reason, data, actor}, all optional. Return the packed event.
 function Events.emit(entity, record, name, about)
   record.seq = (record.seq or 0) + 1
   now = now or pack(Call.now)
@@ -48,7 +48,7 @@ function Events.emit(entity, record, name, about)
   return event
 end
 
--- A msgpack array header for n items.
+-- Return the msgpack header of an array of n items.
 function Events.array_header(n)
   if n < 16 then return string.char(0x90 + n) end
   if n < 65536 then return string.char(0xdc, math.floor(n / 256), n % 256) end

@@ -1,4 +1,4 @@
--- Hashes, written once per call: changes are gathered per key and leave as one HSET.
+-- Hashes, written once per call: changes are gathered per key and written with one HSET.
 --
 -- Needs: Call, Undo.
 
@@ -8,7 +8,7 @@ Call.on_begin(function() changes = {} end)
 
 function Hashes.set(key, field, text) Undo.set(table_at(changes, key), field, text) end
 
--- A field's text, or nil.
+-- Return the text of a field, or nil.
 function Hashes.get(key, field)
   local of = changes[key]
   return of and of[field] or redis.call('HGET', key, field) or nil
@@ -28,7 +28,7 @@ local function flush(key, of)
   Call.bulk('HSET', args, key)
 end
 
--- All of it, as a list of fields and texts.
+-- Return the whole hash as a list: field, text, field, text …
 function Hashes.all(key)
   if changes[key] then
     flush(key, changes[key])

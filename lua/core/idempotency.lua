@@ -1,12 +1,12 @@
--- Idempotency keys: the same key and body answer the first reply again (contract §1).
+-- Idempotency keys: a request with the same key and body gets the first reply again (contract §1).
 --
 -- Needs: Call, Errors, Keys, Undo.
 
-local kept   -- of this call: key -> {digest, reply}, packed; false: it leaves
+local kept   -- changes of this call: key -> packed {digest, reply}, or false when the key is to be deleted
 
 Call.on_begin(function() kept = {} end)
 
--- The first reply, or nil if the key is new. digest: of the request's body. Errors: idempotency_conflict.
+-- Return the first reply, or nil if the key is new. digest: of the request's body. Errors: idempotency_conflict.
 function Idempotency.check(verb, namespace, name, digest)
   if not name then return nil end
   local k = Keys.idempotency(verb, namespace, name)
@@ -33,7 +33,7 @@ Call.on_write(function()
   end
 end)
 
--- What a creating op answers: the first reply if its key is known, else what make(a) makes. verb, namespace: of the key.
+-- Return a creating op's reply: the first reply if the idempotency key is known, else that of make(a), which is kept.
 -- Errors: idempotency_conflict, and those of `make`.
 function Idempotency.once(verb, namespace, a, make)
   local first = Idempotency.check(verb, namespace, a.idempotency_key, a.digest)

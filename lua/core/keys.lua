@@ -1,15 +1,15 @@
--- Every key of Valkey is built here. All of a call's keys begin with its root, `<root>:{<partition>}`, so that they share a
--- slot; the names of lanes, keys and the like hold no `|`.
+-- Every Valkey key is built here. All keys of a call begin with its root, `<root>:{<partition>}`, so that they share a
+-- cluster slot. Names of lanes, fairness keys and the like contain no `|`.
 --
--- What stands behind each is told where it is kept: docs/architecture.md has the table.
+-- The module that uses a key describes its content; docs/architecture.md has the table of all keys.
 --
 -- Needs: Call.
 
-local due, states, all   -- of this call: built over and over otherwise
+local due, states, all   -- keys that this call has built: a cache, since the same ones are needed again and again
 
 Call.on_begin(function() due, states, all = {}, {}, nil end)
 
--- A record, a payload, a list of one entity: `x`, `f`, `input`, `h` (history), `fr` (frames), `sg` (signals) …
+-- The key of one part of an entity: a record (`x`, `f`), a payload (`input`), `h` (history), `fr` (frames), `sg` …
 function Keys.of(part, id) return Call.root .. ':' .. part .. ':' .. id end
 
 function Keys.partitions() return Call.root .. ':partitions' end
@@ -17,7 +17,7 @@ function Keys.outbox() return Call.root .. ':outbox' end
 function Keys.secrets() return Call.root .. ':secrets' end
 function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' .. verb .. ':' .. namespace .. ':' .. name end
 
--- Ids by due time.
+-- The due set of a service and kind: record ids by due time.
 function Keys.due(service, kind)
   local of = table_at(due, service)
   local key = of[kind]
@@ -28,7 +28,7 @@ function Keys.due(service, kind)
   return key
 end
 
--- Executions: all, by lane and state, by tag (its name, and `name=value`).
+-- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`).
 function Keys.executions()
   all = all or Call.root .. ':all'
   return all
@@ -43,12 +43,12 @@ function Keys.state(lane, state)
   return key
 end
 function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
--- The children of an execution that end with it; the execution that has a unique key.
+-- The children that are stopped when their parent fails or is canceled; the id of the execution that has a unique key.
 function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
 function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end
 function Keys.lanes() return Call.root .. ':lanes' end
 
--- Ready work, and what leads to it (queue/queues.lua).
+-- Ready queues, and the indexes that lead to them (queue/queues.lua).
 function Keys.queue(lane, caps, fair, limit)
   local name = Call.root .. ':q:' .. lane .. '|' .. caps .. '|' .. fair
   if limit then return name .. '|' .. limit end
@@ -63,24 +63,25 @@ function Keys.capability_group(lane, name) return Call.root .. ':caps:' .. lane 
 function Keys.capability_sets(lane) return Call.root .. ':sets:' .. lane end
 function Keys.aside(lane) return Call.root .. ':aside:' .. lane end
 
--- The books of a limit's token.
+-- What is kept per token of a limit: its slots, its window, the partitions and blocked limits that wait for room.
 function Keys.slots(token) return Call.root .. ':slots:' .. token end
 function Keys.window(token) return Call.root .. ':window:' .. token end
 function Keys.waiting(token) return Call.root .. ':waiting:' .. token end
 function Keys.blocked(token) return Call.root .. ':blocked:' .. token end
+-- A budget's sets of members: `breaches` and `held`; and its `dedup` keys (limit/budgets.lua).
 function Keys.budget(part, id) return Call.root .. ':budget-' .. part .. ':' .. id end
 
--- Waitpoints: of a namespace, by what is shown as their status; of an execution.
+-- Indexes of waitpoints: by namespace and public status, by execution.
 function Keys.waitpoints(namespace, status) return Call.root .. ':ws:' .. namespace .. '|' .. status end
 function Keys.waitpoints_of(execution_id) return Call.root .. ':wx:' .. execution_id end
 
--- Events that flows wait for: who waits, and what came.
+-- Per topic and correlation id: the flows that wait for an event, and the events that came.
 function Keys.event_waiters(topic, correlation_id) return Call.root .. ':ew:' .. topic .. '|' .. correlation_id end
 function Keys.events(topic, correlation_id) return Call.root .. ':ev:' .. topic .. '|' .. correlation_id end
 
 function Keys.flows(status) return Call.root .. ':fs:' .. status end
 function Keys.flows_of(owner, status) return Call.root .. ':fb:' .. owner .. ':' .. status end
--- Mirror rules and triggers: their names, how often they changed, and the flow of a rule's key.
+-- Mirror rules and triggers: their names, the number of their changes, and the flow that a rule made for a key.
 function Keys.rules(kind) return Call.root .. ':' .. kind .. 's' end
 function Keys.rules_version() return Call.root .. ':rules-version' end
 function Keys.rule_flow(rule, key) return Call.root .. ':rf:' .. rule .. '|' .. key end

@@ -1,17 +1,17 @@
--- Lists: pages of the ids of sorted sets, newest first where all scores are 0 (ids sort by creation time).
+-- Lists: pages of ids from sorted sets. Where all scores are 0, ids sort by creation time, so pages are newest first.
 --
 -- Needs: Records.
 
--- A page has at least one item, and not more bytes than this with a second one.
+-- The most bytes of a page. A page of one item may be larger.
 local PAGE_BYTES = 512 * 1024
 
--- Ids of one sorted set, newest first, before `cursor` (an id).
+-- Return ids of one sorted set, newest first, older than `cursor` (an id; nil: from the newest).
 local function newest(key, cursor, limit)
   local from = cursor and '(' .. cursor or '+'
   return redis.call('ZRANGE', key, from, '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
 end
 
--- Backwards through one sorted set of executions in the order of its scores: a page as `merge` gives it.
+-- Page through one sorted set of executions by descending score. Return the same as `merge`.
 function Lists.backwards(key, cursor, limit, budget, keep)
   local start = 0
   if cursor then
@@ -29,11 +29,11 @@ function Lists.backwards(key, cursor, limit, budget, keep)
   return page, #found == budget and found[budget] or nil
 end
 
--- Newest first over several sorted sets of records of one kind: a page of at most `limit` ids for which `keep(id)`
--- holds, looking at no more than `budget` records. Returns the ids and the cursor (nil at the end).
+-- Page through several sorted sets of records of one kind, newest first: at most `limit` ids for which `keep(id)`
+-- holds, out of at most `budget` records. Return the ids and the cursor (nil at the end).
 function Lists.merge(kind, keys, cursor, limit, budget, keep)
   local ids = {}
-  local complete_from   -- below this id some set has not been read
+  local complete_from   -- all sets have been read down to this id; some may have older ids that were not read
   for _, key in ipairs(keys) do
     local found = newest(key, cursor, budget)
     for _, id in ipairs(found) do ids[#ids + 1] = id end
@@ -55,7 +55,7 @@ function Lists.merge(kind, keys, cursor, limit, budget, keep)
   return page, complete_from
 end
 
--- A page as it is answered: what `view(id)` gives, cut before it is more than one message carries, and the cursor.
+-- Return a page as a reply, {items, cursor}: view(id) of each id, cut off before the page gets larger than PAGE_BYTES.
 function Lists.page(ids, cursor, view)
   local items, bytes = {}, 0
   for i, id in ipairs(ids) do

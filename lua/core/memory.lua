@@ -1,19 +1,19 @@
--- Memory: at Valkey's maxmemory what frees or ends something still runs, what makes something new is refused.
+-- Memory: at Valkey's maxmemory, ops that create something are refused; ops that end or free something still run.
 --
 -- Needs: Call.
 
--- The ops, of any service, that make what stays: only these are refused.
+-- The ops, of any service, that store something new: only these are refused.
 local GROWS = {
   create = true, create_mirrored = true, replay = true, remember = true, schedule_create = true, schedule_fire = true,
   flow_create = true, flow_add = true, quota_create = true, budget_create = true, frame = true, observe = true, apply = true, rule_put = true, rule_flow = true, event_come = true,
 }
--- Asking Valkey costs some 20 µs, so its answer counts for so long.
+-- Asking Valkey costs about 20 µs, so its answer is used for this long.
 local LOOK_MS = 100
 
 local looked_at, refusal = 0, nil
 
 local function look()
-  -- Where the service's user may not ask INFO nothing is refused, and Valkey grows past its maxmemory.
+  -- Where the service's Valkey user may not run INFO, nothing is refused, and Valkey grows past its maxmemory.
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then return nil end
   local limit = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
@@ -27,7 +27,7 @@ local function look()
   }
 end
 
--- Why this op may not run now: an error as of Errors.raise; nil when it may.
+-- Return the error {code, message, detail} if this op may not run for lack of memory, else nil.
 function Memory.refusal(op)
   if not GROWS[op] then return nil end
   if math.abs(Call.now - looked_at) >= LOOK_MS then looked_at, refusal = Call.now, look() end

@@ -1,15 +1,16 @@
--- Users' JSON (input, result, flow state …), never parsed here. A small one stays in its record (`record[field]` is the
--- text), a large one has a key of its own (`record[field]` is true), written once however often the record changes.
+-- Payloads: users' JSON (input, result, flow state …), never parsed here. A small payload is in its record
+-- (`record[field]` is the text). A large one has its own key (`record[field]` is true): it is written once, however
+-- often the record changes.
 --
 -- Needs: Call, Keys, Undo.
 
-local INLINE = 512
+local INLINE = 512   -- bytes
 
-local writes   -- key -> text, or false: it leaves
+local writes   -- changes of this call: key -> text, or false when the key is to be deleted
 
 Call.on_begin(function() writes = {} end)
 
--- Gives a record its payload. text: JSON, or nil for null, which takes no room.
+-- Set a payload of a record. text: JSON, or nil for null, which is not stored.
 function Payloads.hold(record, field, text)
   if not text or #text <= INLINE then
     record[field] = text
@@ -19,19 +20,19 @@ function Payloads.hold(record, field, text)
   end
 end
 
--- A record's payload: JSON text, or nil.
+-- Return a payload of a record: JSON text, or nil.
 function Payloads.of(record, field)
   local held = record[field]
   if held == true then return Payloads.get(field, record.id) end
   return held
 end
 
--- Ends what a record held apart from itself.
+-- Delete the payload key of a record, if the payload is not in the record itself.
 function Payloads.release(record, field)
   if record[field] == true then Payloads.drop(field, record.id) end
 end
 
--- A payload in a key of its own. text: JSON, or nil for null.
+-- Store a payload in its own key. text: JSON, or nil for null (nothing is stored).
 function Payloads.put(field, id, text)
   if text then Undo.set(writes, Keys.of(field, id), text) end
 end
@@ -43,7 +44,7 @@ function Payloads.get(field, id)
   return written or nil
 end
 
--- Ends the payload: a null, or a record that retired.
+-- Delete the payload key: its record is leaving Valkey.
 function Payloads.drop(field, id) Undo.set(writes, Keys.of(field, id), false) end
 
 Call.on_write(function()

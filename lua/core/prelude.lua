@@ -1,10 +1,10 @@
--- The rooms of this library. Every file fills one of them; nothing is global (function libraries may not).
--- Files are joined in the order of lua/manifest; the last line of a file's header names the rooms that it needs.
+-- The modules of this library ("rooms" in the tests). They are local, since a function library may not have globals.
+-- Files are joined in the order of lua/manifest; a file's header ends with the names of the other modules it needs.
 
--- What every room stands on (core/).
+-- The base of all other modules (core/).
 local Errors, Undo, Call, Keys, Zsets, Hashes, Records, Payloads, Events, Due = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
 local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
--- One folder for each thing, its record and its rules.
+-- The domain modules: one folder for each kind of thing, with its record and its rules.
 local Blocks, Queues, Lanes, Limits, Quotas, Budgets, Workers = {}, {}, {}, {}, {}, {}, {}
 local Executions, States, Children, Unique, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}
 local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
@@ -13,10 +13,10 @@ local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},
   mirror_observer = {}, cancel_reconciler = {}, audit_relay = {},
 }
--- cmsgpack does not exist while a library loads: Dispatch sets these two.
+-- cmsgpack's functions. They do not exist while a library loads, so Dispatch sets these two when a call begins.
 local pack, unpack_msg
 
--- The table at t[key], which is made when it is missing.
+-- Return the table at t[key]; create it when it is missing.
 local function table_at(t, key)
   local found = t[key]
   if not found then

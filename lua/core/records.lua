@@ -1,30 +1,30 @@
 -- Records (executions, flows, waitpoints …): one msgpack string each, cached during a call, written at its end.
 --
--- A kind's *placement* is a pure function of its record: {zset key = score}, every index, queue and due set
--- that the record stands in. What changed between the loaded and the final record is all that is written, so
--- an index can never disagree with its record. In all of these sets the member is the record's id.
+-- A kind's *placement* is a pure function of a record: {zset key = score}, for every index, queue and due set that
+-- contains the record. Sorted sets are changed only by the difference between the old and the new placement, so an
+-- index never disagrees with its record. In all of these sets the member is the record's id.
 --
--- `record.log` (an execution's packed events, its history) stands behind the record in the same string, until it
--- grows long: then it moves to the key `h:<id>`.
+-- `record.log` (an execution's packed events, its history) follows the record in the same string. When the log is
+-- longer than LOG_LIMIT, it is moved to the key `h:<id>`.
 --
 -- Needs: Call, Keys, Undo, Zsets.
 
-local LOG_LIMIT = 2048
+local LOG_LIMIT = 2048   -- bytes
 
 local kinds = {}    -- kind -> placement function
-local cached        -- kind -> id -> record or false
-local placed        -- record -> its placement in Valkey, for records that are edited
-local kind_of       -- record -> kind, for them
-local noted         -- record -> the attempt that took it up last
-local taken_up      -- records in the order in which attempts took them up; one may come several times
-local settled       -- how many of them were placed before the attempt's end, for an op that reads an index
-local early         -- record -> true, for these
-local watched       -- sorted set -> f(key, score): who wants to know that an id joins it
-local unlinks       -- keys that leave with the call
+local cached        -- kind -> id -> record, or false when there is none
+local placed        -- edited record -> its placement as it is in Valkey
+local kind_of       -- edited record -> its kind
+local noted         -- record -> the number of the attempt that edited it last
+local taken_up      -- edited records in the order of their edits; a record may occur several times
+local settled       -- how many entries of `taken_up` Records.settle has already placed
+local early         -- record -> true: placed by Records.settle, and not edited since
+local watched       -- sorted set -> f(key, score), called when an id joins the set
+local unlinks       -- keys to be deleted at the end of the call
 
 function Records.define(kind, placement) kinds[kind] = placement end
 
--- In this call f(key, score) is called when a record's id joins this sorted set, or gets another score there. It may edit
+-- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
 -- records, but must not write sorted sets.
 function Records.watch(key, f) watched[key] = f end
 
@@ -42,7 +42,7 @@ local function opened(id, packed)
   return record
 end
 
--- The record, to look at; nil when there is none. `record.id` is there in memory only.
+-- Return a record for reading, or nil when there is none. `record.id` exists in memory only.
 function Records.read(kind, id)
   local record = cached[kind][id]
   if record == nil then
@@ -52,7 +52,7 @@ function Records.read(kind, id)
   return record or nil
 end
 
--- Reads many records at once that a call is going to need.
+-- Load many records with one MGET into the cache. At most 2000 are loaded.
 function Records.prefetch(kind, ids)
   local wanted, keys = {}, {}
   for _, id in ipairs(ids) do
@@ -67,7 +67,7 @@ function Records.prefetch(kind, ids)
   end
 end
 
--- A key that leaves when the call ends.
+-- Delete a key at the end of the call.
 function Records.unlink(name) Undo.set(unlinks, name, true) end
 
 local function take_up(record)
@@ -75,7 +75,8 @@ local function take_up(record)
   taken_up[#taken_up + 1] = record
 end
 
--- Brings a record's indexes from one placement to another. watchers: who is told of the sets that it joins.
+-- Move a record from one placement to another in the sorted sets. watchers: {sorted set = f(key, score)} to be called
+-- for the sets that the record joins.
 local function move(record, before, after, watchers)
   local id, changing = record.id, false
   for zset in pairs(before) do
@@ -96,7 +97,7 @@ end
 
 local NOWHERE, NOBODY = {}, {}
 
--- What a failed attempt did to a record is taken back: its contents, and the indexes that it may have been put into.
+-- Undo a failed attempt's changes to a record: restore its contents, and its places in the indexes.
 local function refill(record, contents)
   local kind, id = kind_of[record], record.id
   for name in pairs(record) do record[name] = nil end
@@ -107,16 +108,16 @@ local function refill(record, contents)
   placed[record] = before
 end
 
--- A record that the call had changed before.
+-- Undo the changes to a record that this call had already edited before the attempt.
 local function restore(record, packed) refill(record, unpack_msg(packed)) end
 
--- A record that nobody had changed before: it is as it stands in Valkey.
+-- Undo the changes to a record that this call had not edited before the attempt: load it from Valkey again.
 local function reload(record)
   refill(record, opened(record.id, redis.call('GET', Keys.of(kind_of[record], record.id))))
   placed[record] = nil
 end
 
--- A record that there was not.
+-- Undo the creation of a record.
 local function forget(record)
   move(record, placed[record] or NOWHERE, NOWHERE, NOBODY)
   placed[record] = nil
@@ -124,7 +125,8 @@ local function forget(record)
   if of[record.id] == record then of[record.id] = false end
 end
 
--- The record, to change. What is changed in an attempt must be taken up in it, else it is not taken back.
+-- Return a record for changing, or nil. Each attempt must call this before it changes a record; otherwise the change is
+-- not undone when the attempt fails.
 function Records.edit(kind, id)
   local record = Records.read(kind, id)
   if not record then return nil end
@@ -143,7 +145,7 @@ function Records.edit(kind, id)
   return record
 end
 
--- A new record, which must not exist yet.
+-- Create a record and return it. A record with this id must not exist yet.
 function Records.create(kind, id, record)
   record.id = id
   cached[kind][id] = record
@@ -154,7 +156,7 @@ function Records.create(kind, id, record)
   return record
 end
 
--- Ends a record: its key, and its place in every index.
+-- Delete a record: its key, and its places in all indexes.
 function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
@@ -172,8 +174,8 @@ local function place(record)
   placed[record] = after
 end
 
--- Brings the indexes in Valkey up to date with the records that were taken up since the last time: for ops that read an
--- index. An op of a hundred grants must not look at all its records a hundred times.
+-- Write to the indexes in Valkey what has changed since the last settle: for ops that read an index. Only records
+-- edited since then are looked at, since an op of a hundred grants must not look at all its records a hundred times.
 function Records.settle()
   while settled < #taken_up do
     settled = settled + 1
@@ -188,7 +190,7 @@ local function perform(f, a, b, c)
   local i = #taken_up + 1
   local all_before = settled >= i - 1
   local reply, more = f(a, b, c)
-  -- All that were taken up: one that was placed already may have changed since.
+  -- Place all records that f has edited, also those placed by Records.settle: they may have changed since.
   while taken_up[i] do
     place(taken_up[i])
     i = i + 1
@@ -197,8 +199,8 @@ local function perform(f, a, b, c)
   return reply, more
 end
 
--- Calls f(a, b, c), and puts what it changed in its place. Returns true and at most two values, or false and the error: then
--- nothing has changed (core/undo.lua).
+-- Run f(a, b, c) as an attempt, and update the indexes of the records that it edited. Return true and at most two
+-- values of f, or false and the error; after an error nothing has changed (core/undo.lua).
 function Records.attempt(f, a, b, c) return Undo.attempt(perform, f, a, b, c) end
 
 Call.on_write(function()
@@ -206,7 +208,7 @@ Call.on_write(function()
   for name in pairs(unlinks) do gone[#gone + 1] = name end
   for _, record in ipairs(taken_up) do
     if placed[record] then
-      placed[record] = nil   -- it is written once
+      placed[record] = nil   -- so that a record that occurs twice in `taken_up` is written once
       local log = record.log or ''
       if #log > LOG_LIMIT then
         redis.call('APPEND', Keys.of('h', record.id), log)

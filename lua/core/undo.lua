@@ -1,18 +1,18 @@
--- Undo: an op that fails changes nothing. What a call keeps in memory until its end (events, payloads, hints, work …) is set
--- through Undo.set; records, which the rules change freely, are noted when they are taken up (Records.edit). A failed
--- attempt is taken back change by change, the last one first.
+-- Undo: an op that fails changes nothing. State that a call keeps in memory until its end (events, payloads, hints,
+-- work …) is set through Undo.set. Rules change records directly, so Records.edit notes a record before its first
+-- change. A failed attempt is undone change by change, the last one first.
 --
--- What a rule writes to Valkey by itself (slots, rings, signals …) is not in this log: it does so after its last check.
+-- Direct writes to Valkey (slots, rings, signals …) are not in this log: a rule makes them after its last check.
 --
 -- Needs: Call.
 
-local log, n      -- of each change three values: a table, its key, what stood there; or a function and its two arguments
-local attempts    -- begun in this call
-local current     -- the number of the innermost one that runs; 0: none
+local log, n      -- log has three values per change: table, key, old value; or function, two arguments. n: its length
+local attempts    -- number of attempts that this call has begun
+local current     -- number of the innermost running attempt; 0: none
 
 Call.on_begin(function() log, n, attempts, current = {}, 0, 0, 0 end)
 
--- The attempt that runs. Each has a number of its own, so that a record knows whether this one has noted it.
+-- Return the running attempt's number, by which Records.edit knows whether this attempt has already noted a record.
 function Undo.attempt_number() return current end
 
 function Undo.set(t, key, value)
@@ -23,7 +23,7 @@ end
 
 function Undo.append(list, item) Undo.set(list, #list + 1, item) end
 
--- restore(record, before) is called when the attempt is taken back. It must not change anything through Undo itself.
+-- Call restore(record, before) when the attempt is undone. restore must not change anything through Undo.
 function Undo.note(restore, record, before)
   log[n + 1], log[n + 2], log[n + 3] = restore, record, before
   n = n + 3
@@ -37,7 +37,8 @@ local function take_back(mark)
   end
 end
 
--- pcall(f, a, b, c, d) after whose failure all is as it was. Attempts nest: an outer one takes back what inner ones did.
+-- Run pcall(f, a, b, c, d) as an attempt; when f fails, undo all its changes. Attempts nest: when an outer attempt
+-- fails, the changes of its inner ones are undone too.
 function Undo.attempt(f, a, b, c, d)
   local outer, mark = current, n
   attempts = attempts + 1

@@ -1,15 +1,15 @@
--- Sorted sets, written once per call: changes are gathered per key and leave as one ZREM and one ZADD.
+-- Sorted sets: changes are gathered per key, and written with one ZREM and one ZADD per key.
 --
 -- Needs: Call.
 
 local adds, removes   -- key -> {score, member, …}; key -> {member, …}
-local texts           -- score -> its text: Valkey would write each number out anew
-local changed         -- whose places are among these changes
+local texts           -- score -> its text: a cache, since Valkey would format each number anew
+local changed         -- record -> true: records whose places are among these changes
 
 Call.on_begin(function() adds, removes, texts, changed = {}, {}, { [0] = '0' }, {} end)
 
--- To be called before a record's places change: its earlier changes leave first, for what is removed leaves before what is
--- added. Returns true.
+-- Must be called before a record's places change. A flush removes before it adds, so earlier changes of the same record
+-- must be flushed first. Return true.
 function Zsets.change(record)
   if changed[record] then Zsets.flush() end
   changed[record] = true
@@ -27,7 +27,7 @@ function Zsets.add(key, score, member)
   list[n + 1], list[n + 2] = text, member
 end
 
--- A member that is removed and then added stays.
+-- Remove a member. A member that is added in the same flush stays, whichever was called first.
 function Zsets.remove(key, member)
   local list = table_at(removes, key)
   list[#list + 1] = member
@@ -39,7 +39,7 @@ function Zsets.flush()
   adds, removes, changed = {}, {}, {}
 end
 
--- Whether a set has members, those that this call has added among them.
+-- Return whether a sorted set has members, counting the changes of this call.
 function Zsets.exists(key)
   if adds[key] or removes[key] then Zsets.flush() end
   return redis.call('EXISTS', key) == 1

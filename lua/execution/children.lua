@@ -1,13 +1,13 @@
--- Children: executions that name another one as their parent, and live in its partition. The parent only counts those
--- that have not ended (x.children_open), so that the last one's end wakes it in one step.
+-- Children: executions that have a parent (x.parent_id). They live in the parent's partition. The parent counts its
+-- children that have not ended (x.children_open), so that the end of the last child wakes the parent in the same step.
 --
--- Of those whose parent_close is cancel the parent's partition has a list (Keys.children). Ends the parent as failed or
--- canceled, they are stopped slice by slice, by the cancel-reconciler's due loop: x.closing {at, after (the last that was
--- looked at)}.
+-- Keys.children lists the children that end with their parent (parent_close is not let_run). When the parent ends as
+-- failed or canceled, the cancel-reconciler's due loop stops these children slice by slice. The parent's x.closing {at,
+-- after} tells when the next slice is due and after which child id it begins.
 --
 -- Needs: Call, Executions, Keys, Records.
 
--- A child has ended.
+-- Count the end of a child, and resume a parent that is suspended until its last child has ended.
 function Children.ended(child)
   local parent = Records.edit('x', child.parent_id)
   if not parent or not parent.children_open then return end
@@ -17,12 +17,12 @@ function Children.ended(child)
   end
 end
 
--- A parent has ended as failed or canceled: its children are to follow.
+-- A parent has ended as failed or canceled: mark it, so that its children are stopped.
 function Children.close(parent)
   if redis.call('EXISTS', Keys.children(parent.id)) == 1 then parent.closing = { at = Call.now } end
 end
 
--- The next children to be stopped, at most `limit`; after the last slice there is nothing to do any more.
+-- Return the ids of the next children to be stopped, at most `limit`. The last slice clears x.closing.
 function Children.next_closing(parent, limit)
   local from = parent.closing.after and '(' .. parent.closing.after or '-'
   local ids = redis.call('ZRANGE', Keys.children(parent.id), from, '+', 'BYLEX', 'LIMIT', 0, limit)
@@ -30,7 +30,7 @@ function Children.next_closing(parent, limit)
   return ids
 end
 
--- Makes the children of an execution that ends. specs: [{execution_id, …spec}], checked. Returns their ids.
+-- Create the children of an execution that has completed. specs: [{execution_id, …spec}], checked. Return their ids.
 function Children.create(parent, specs, actor)
   local ids = {}
   for i, spec in ipairs(specs) do

@@ -1,10 +1,10 @@
--- The life of an execution: how one is made, set free, resumed, canceled, ended and retired.
+-- The life of an execution: create, release, resume, cancel, expire and retire it.
 --
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
--- Makes an execution. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id, replay_of,
--- parent_close, unique_key, namespace, held (true: waits for its dependencies), actor, schedule_id and due_at (for the event)}. The first event tells
--- its first state.
+-- Create an execution and return it. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id,
+-- replay_of, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
+-- due_at (for the event)}. The event `created` carries the first state.
 function Executions.create(id, spec, extra)
   local x = {
     kind = spec.kind, lane = spec.lane or 'default', namespace = extra.namespace, priority = spec.priority,
@@ -36,7 +36,7 @@ function Executions.create(id, spec, extra)
   return x
 end
 
--- A scheduled execution whose dependencies are met: ready, or waiting for its time.
+-- The dependencies of a scheduled execution are met: make it ready, or let it wait for its run_at.
 function Executions.release(x, actor)
   if x.wake_at and x.wake_at > Call.now then
     States.waits(x, 'time', { event = 'released', actor = actor })
@@ -46,33 +46,34 @@ function Executions.release(x, actor)
   end
 end
 
--- suspended → ready: what it waited for has come, or it need not wait any more. The same attempt goes on.
+-- suspended → ready: the execution's wait is over, or need not go on. The same attempt continues.
 function Executions.resume(x, why, actor, data)
   x.via, x.resumed = 'resumed', true
   States.transition(x, 'ready', { event = 'resumed', why = why, actor = actor, data = data })
 end
 
--- Whether cancellation was asked for: of it, or of all its flow (whose members are told one after the other).
+-- Return whether cancellation was requested, for the execution or for its whole flow. A cancelled flow's members are
+-- canceled one after another, so the flow's status counts before its member is reached.
 function Executions.canceling(x)
   if x.cancel_requested then return true end
   local f = x.flow_id and Records.read('f', x.flow_id)
   return f ~= nil and f.status == 'cancelled' and f.cancel_policy == 'cancel_all'
 end
 
--- Ends an execution as canceled, whatever state it is in. outcome: 'canceled' or 'skipped'.
+-- End an execution as canceled, from any state that is not terminal. outcome: 'canceled' or 'skipped'.
 -- Errors: already_terminal.
 function Executions.cancel(x, why, outcome, actor)
   States.transition(x, 'canceled', { outcome = outcome, why = why, actor = actor })
 end
 
--- If cancellation was asked for, it ends as canceled, whatever its worker says. Returns whether it did.
+-- If cancellation was requested, end the execution as canceled, whatever its worker reports. Return whether it ended.
 function Executions.cancel_if_asked(x, actor)
   if not Executions.canceling(x) then return false end
   Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
   return true
 end
 
--- Calls move(), which ends the lease that a worker holds, or may hold, against its will: the worker is told that it is gone.
+-- Run move(), which takes the execution from its worker, if it has one. Tell that worker that its lease is revoked.
 function Executions.revoking(x, move)
   local lease_id, worker_id = x.lease_id, x.worker_id
   move()
@@ -82,18 +83,18 @@ function Executions.revoking(x, move)
   end
 end
 
--- As Executions.cancel, and a worker that holds it is told.
+-- Cancel the execution, and tell the worker that holds its lease.
 function Executions.stop(x, why, outcome, actor)
   Executions.revoking(x, function() Executions.cancel(x, why, outcome, actor) end)
 end
 
--- Fails for good because its time is up; a worker that holds it is told. category: of the failure.
+-- Fail the execution because its time is up, and tell the worker that holds its lease. category: of the failure.
 function Executions.expire(x, reason, category)
   x.failure = Executions.failure(x, reason, category)
   Executions.revoking(x, function() States.transition(x, 'failed', { why = category, data = { category = category } }) end)
 end
 
--- Retention is over: the execution leaves Valkey; its audit events stay.
+-- Retention is over: delete the execution from Valkey. Its audit events stay in their stream.
 function Executions.retire(x)
   local id = x.id
   Payloads.release(x, 'input')

@@ -1,12 +1,13 @@
--- Executions: the record, and where it stands (placement).
+-- Executions: the record and its placement.
 --
--- A record holds only what differs from the default. Fields beside those of `execution.get`: caps (required
--- capabilities, sorted, comma-joined), fresh (the next claim begins a new attempt), via (which verb claims it:
--- nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last (the outcome
--- that consumed the last lease, for repeats), lost (the lease that was taken away), member (key in its flow),
--- parent_close, closing {at, after}: its children are still to be stopped (execution/children.lua), unique_key, followed_by
--- (execution/unique.lua), waited (somebody waits for its end), children_open (execution/children.lua), progress_told_at (when the last event about its
--- progress was), aside (its flow waits, flow/waits.lua), progress_untold {actor, at} (what has come since waits for that time).
+-- A record holds only fields that differ from the default. Fields beside those of `execution.get`:
+-- caps (required capabilities, sorted, comma-joined), fresh (the next claim begins a new attempt), via (the verb that
+-- must claim it: nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last
+-- (the verb that consumed the last lease, and its reply, for repeats), lost (the lease that was taken away), member
+-- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
+-- follows, followed_by (execution/unique.lua), waited (a caller waits for its end), progress_told_at (time of the last
+-- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
+-- flow/waits.lua).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
 
@@ -26,7 +27,7 @@ Records.define('x', function(x)
     placement[Keys.tag(name .. '=' .. value)] = 0
   end
   if Executions.TERMINAL[x.state] then
-    -- A flow's members leave with their flow.
+    -- Members of a flow have no retention of their own: they retire with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end
     if x.closing then placement[Due.key('cancel_reconciler', 'x')] = x.closing.at end
     return placement
@@ -44,7 +45,7 @@ Records.define('x', function(x)
   elseif x.state == 'suspended' and x.wake_at then
     placement[Due.key(x.wake_by or 'signal_router', 'x')] = x.wake_at
   end
-  -- The grace that a canceled worker has to stop by itself.
+  -- End of the grace in which a worker may stop by itself after a cancel request.
   if x.cancel_at then placement[Due.key('cancel_reconciler', 'x')] = x.cancel_at end
   return placement
 end)
@@ -65,18 +66,18 @@ end
 
 function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIMS end
 
--- An event of this execution, into the outbox and its history.
+-- Emit an event of this execution, to the outbox and to its history.
 function Executions.tell(x, name, about)
   x.log = (x.log or '') .. Events.emit('execution', x, name, about)
 end
 
--- The event about what its worker last said of its progress.
+-- Emit the event about the last progress that the worker reported.
 function Executions.tell_progress(x, actor)
   x.progress_told_at, x.progress_untold = Call.now, nil
   Executions.tell(x, 'progress', { actor = actor, data = { pct = x.progress.pct, message = x.progress.message } })
 end
 
--- A new execution's spec, as another one had it: all but its times, its flow and its parent.
+-- Return the spec of a new execution like x: without the times, flow and parent of x.
 function Executions.spec_of(x)
   local caps = {}
   for name in string.gmatch(x.caps or '', '[^,]+') do caps[#caps + 1] = name end
@@ -88,7 +89,7 @@ function Executions.spec_of(x)
   }
 end
 
--- Refuses a spec whose times make no sense now. within: where it stands in the request ('children[0].').
+-- Refuse a spec whose times make no sense now. within: the spec's path in the request ('children[0].').
 -- Errors: invalid_request.
 function Executions.check_spec(spec, within)
   within = within or ''
@@ -98,7 +99,7 @@ function Executions.check_spec(spec, within)
   end
 end
 
--- What a failed attempt, or an execution that fails without one, says of why.
+-- Return the failure of an attempt, or of an execution that fails without an attempt.
 function Executions.failure(x, reason, category)
   return { reason = reason, category = category, attempt = x.attempt_index or 0 }
 end

@@ -1,4 +1,4 @@
--- The nine states of an execution (contract §2) and the only place that changes one. What follows a move: reactions.lua.
+-- The nine states of an execution (contract §2), and the only function that changes one. Reactions: reactions.lua.
 --
 -- Needs: Call, Errors, Executions.
 
@@ -12,14 +12,14 @@ local MOVES = {
   completed = {}, failed = {}, canceled = {},
 }
 
-local react   -- react(x, from, to), after the event was told
+local react   -- react(x, from, to): called after the event of a move was emitted
 
 function States.when_moved(f) react = f end
 
 States.TERMINAL = Executions.TERMINAL
 States.HELD = { leased = true, running = true }
 
--- Refuses a move that the table does not know. Ops call it before they write anything.
+-- Refuse a move that is not in MOVES. Ops call this before they write anything.
 -- Errors: already_terminal, illegal_transition {from, to}.
 function States.check(x, to)
   if MOVES[x.state][to] then return end
@@ -27,8 +27,8 @@ function States.check(x, to)
   Errors.raise('illegal_transition', { from = x.state, to = to })
 end
 
--- Moves an execution: its fields, its event, and what follows. about: {reason (of the state), event
--- (default: the state's name), why (the event's reason), data, actor, outcome}. Indexes follow by placement.
+-- Move an execution: change its fields, emit its event, run the reactions. about: {reason (of the state), event
+-- (default: the state's name), why (the event's reason), data, actor, outcome}. The placement updates the indexes.
 function States.transition(x, to, about)
   States.check(x, to)
   if x.progress_untold then Executions.tell_progress(x, x.progress_untold.actor) end
@@ -56,7 +56,7 @@ function States.transition(x, to, about)
   react(x, from, to)
 end
 
--- A scheduled execution goes on waiting, for something else. about: as above; event says why.
+-- Give a scheduled execution another reason to wait; the state stays. about: {event, actor}.
 function States.waits(x, reason, about)
   x.reason = reason
   x.updated_at = Call.now

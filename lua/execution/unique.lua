@@ -1,10 +1,11 @@
--- Unique keys: of the executions of a namespace with one key at most one has not ended. Key uq: its id.
+-- Unique keys: of all executions with one unique key in a namespace, at most one has not ended. Valkey key uq: its id.
 --
--- Where a begun one is replaced, its follower has the key and waits for its end: x.followed_by, and x.follows.
+-- When an execution that has begun is replaced, its follower takes the key and waits for its end: x.followed_by is the
+-- follower's id, x.follows the id of the replaced execution.
 --
 -- Needs: Call, Errors, Executions, Keys, Payloads, Records, States, Undo.
 
-local held   -- of this call: key -> id, or false: it is free
+local held   -- changes of this call: key -> execution id, or false when the key is free
 
 Call.on_begin(function() held = {} end)
 
@@ -16,10 +17,10 @@ local function holder(key)
   return id and Records.read('x', id) or nil
 end
 
--- Whether work on it has not begun.
+-- Return whether the execution has not begun: it had no attempt and has no grant.
 local function waits(x) return (x.state == 'ready' or x.state == 'scheduled') and (x.attempt_index or 0) == 0 and not x.grant_id end
 
--- It takes a new input, and another time if it still waits for one.
+-- Replace an execution's input, and its run_at if it still waits for run_at.
 local function replace(x, spec)
   local x = Records.edit('x', x.id)
   Payloads.release(x, 'input')
@@ -31,8 +32,8 @@ local function replace(x, spec)
   Executions.tell(x, 'replaced', { data = { run_at = spec.run_at } })
 end
 
--- What stands in the way of a new execution with this key. Returns the reply of execution.create where one that exists is the
--- answer; else nil, and the execution that has begun, which the new one has to follow.
+-- Settle the conflict of a new execution with the present holder of its unique key. Return the reply of
+-- execution.create if nothing new is to be created; else nil, and the execution that the new one must follow, if any.
 -- Errors: idempotency_conflict {unique_key, execution_id}.
 function Unique.settle(namespace, name, on_conflict, spec)
   local x = holder(Keys.unique(namespace, name))
@@ -49,7 +50,7 @@ function Unique.settle(namespace, name, on_conflict, spec)
   return nil, x
 end
 
--- A new execution has its key; it follows `begun`, if that is given.
+-- Give a new execution its unique key. It follows the execution `begun`, if given.
 function Unique.hold(x, begun)
   Undo.set(held, key_of(x), x.id)
   if begun then
@@ -58,7 +59,8 @@ function Unique.hold(x, begun)
   end
 end
 
--- It has ended: its follower begins. If it has its key, that is free, or goes back to the one that it followed.
+-- An execution with a unique key has ended: release its follower. If it holds the key, free the key, or give it back to
+-- the execution that it follows, if that has not ended.
 function Unique.ended(x)
   local key = key_of(x)
   local now = holder(key)

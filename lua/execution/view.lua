@@ -1,11 +1,11 @@
--- What is answered of an execution.
+-- The public view of an execution, and the `done` hint.
 --
 -- Needs: Blocks, Call, Lanes, Payloads, Undo.
 
--- Ends that one hint tells of in full: a hint has to stay well within a NATS message.
+-- The most views in one `done` hint, since a hint must fit into a NATS message. Further executions are given by id.
 local ANNOUNCED = 64
 
--- The record as a reply; payloads included.
+-- Return the record as a reply, with its payloads.
 function Executions.view(x)
   local id = x.id
   local caps
@@ -36,7 +36,7 @@ function Executions.view(x)
   return view
 end
 
--- What the `done` hint tells of those that ended: the view that they are waited for, or, of large ones, the id.
+-- Turn ended executions into items of the `done` hint: the view for waiting callers, or the id if a payload is large.
 local function announce(ended)
   for i, x in ipairs(ended) do
     local small = i <= ANNOUNCED and x.input ~= true and x.result ~= true

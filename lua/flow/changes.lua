@@ -1,9 +1,9 @@
--- Changes to the graph of a flow that exists. An edge that comes late counts as if it had always been there: if its
--- parent has ended already, that is told at once (of a flow that has not begun: when it begins).
+-- Changes to the graph of an existing flow. An edge that is added late counts as if it had always been there: if its
+-- parent has already ended, the child's join counts that at once (in a flow that has not begun: when the flow begins).
 --
 -- Needs: Errors, Executions, Flows, Payloads, Records, States.
 
--- Refuses a change that the flow's state forbids.
+-- Return a flow for a change of its graph. Refuse if the flow's state forbids changes.
 -- Errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, invalid_request (a mirrored flow).
 local function open(flow_id, expected_revision)
   local f = Flows.edit(flow_id, expected_revision)
@@ -12,7 +12,8 @@ local function open(flow_id, expected_revision)
   return f
 end
 
--- The same, and one that was made from an older view of the graph. Errors: stale_graph_revision {expected, actual}.
+-- Like `open`, and refuse a change that was made from an older view of the graph.
+-- Errors: those of `open`, stale_graph_revision {expected, actual}.
 function Graph.edit(a)
   local f = open(a.flow_id, a.expected_revision)
   if f.graph_revision ~= a.graph_revision then
@@ -21,21 +22,21 @@ function Graph.edit(a)
   return f
 end
 
--- The graph has changed: both revisions, and the event.
+-- The graph has changed: count up the graph revision and the flow's revision, and emit the event.
 function Graph.changed(f, event, data)
   f.graph_revision = f.graph_revision + 1
   data.graph_revision = f.graph_revision
   Flows.mutate(f, event, { data = data })
 end
 
--- The id of a member that must exist. Errors: invalid_request.
+-- Return the execution id of a member that must exist. Errors: invalid_request.
 function Graph.member(f, key, field)
   local id = Graph.id_of(f, key)
   if not id then Errors.invalid(field, 'there is no member ' .. key) end
   return id
 end
 
--- Refuses keys that are taken, and edges that begin nowhere. Errors: invalid_request.
+-- Refuse new members whose keys are taken, and edges from unknown members. Errors: invalid_request.
 function Graph.check_more(f, members, edges)
   local new = {}
   for i, m in ipairs(members) do
@@ -47,12 +48,13 @@ function Graph.check_more(f, members, edges)
   end
 end
 
+-- If this member has already ended, tell its children behind new edges.
 local function tell_ended(f, id)
   local parent = Records.read('x', id)
   if parent and States.TERMINAL[parent.state] then Graph.ended(f, parent) end
 end
 
--- More members, all checked.
+-- Add members, edges and joins, all checked, to a flow.
 function Graph.add(f, members, edges, joins)
   local before = f.total
   Graph.create(f, members, edges, joins)
@@ -67,7 +69,7 @@ function Graph.add(f, members, edges, joins)
   Graph.push(f, { kind = 'roots', offset = before })
 end
 
--- A member that waits for nobody, its key its id: it may join whatever the graph looks like by now.
+-- Add one member without edges, whose key is its id, and return its execution. This works on any revision of the graph.
 -- Errors: those of `open`, invalid_request (another namespace than the flow's).
 function Graph.join(flow_id, id, spec, namespace)
   local f = open(flow_id)
@@ -79,7 +81,8 @@ function Graph.join(flow_id, id, spec, namespace)
   return Executions.read(id)
 end
 
--- A member whose dependencies may still change: one that waits for them. Errors: execution_not_eligible.
+-- Return a member that still waits for its dependencies, so that they may change.
+-- Errors: invalid_request, execution_not_eligible.
 function Graph.waiting_member(f, key, field)
   local id = Graph.member(f, key, field)
   local x = Records.read('x', id)
@@ -89,7 +92,7 @@ function Graph.waiting_member(f, key, field)
   return x
 end
 
--- An edge between members that exist; that it closes no cycle is the caller's to know. a: from, to, data.
+-- Add an edge between existing members. The caller checks that the edge closes no cycle. a: from, to, data.
 -- Errors: invalid_request, execution_not_eligible.
 function Graph.connect(f, a)
   local from_id = Graph.member(f, a.from, 'from')
@@ -109,7 +112,7 @@ function Graph.connect(f, a)
   if Graph.active(f) then tell_ended(f, from_id) end
 end
 
--- Another join for a member that waits; what has ended by now counts at once. a: key, policy, k, on_satisfied.
+-- Change the join of a waiting member. Parents that have already ended count at once. a: key, policy, k, on_satisfied.
 -- Errors: invalid_request, execution_not_eligible.
 function Graph.set_join(f, a)
   Graph.waiting_member(f, a.key, 'key')

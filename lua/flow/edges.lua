@@ -1,7 +1,7 @@
--- The edges of a flow's members, a hundred to a field, so that a step along a wide fan-out does not unpack all of it.
+-- The edges of a flow's members. A hash field holds up to a hundred edges: a step along a wide fan-out unpacks few.
 --
--- Keys of one flow: fo {member key: its first out edges, `<member key>\0<n>`: the next hundred, …}, an edge being {to, data};
--- fi, the same of its in edges: {from, id (of that execution), data}.
+-- Keys of one flow: fo {member key: its first hundred out edges, `<member key>\0<n>`: the next hundreds}, an edge being
+-- {to, data}; fi, the same for in edges: {from, id (of the execution `from`), data}.
 --
 -- Needs: Hashes, Keys.
 
@@ -14,7 +14,8 @@ local function read(name, key, n)
   return packed and unpack_msg(packed) or {}
 end
 
--- A member's edges after the first `skip`, at most `limit` (nil: all); and whether these are the last. part: fo or fi.
+-- Return a member's edges after the first `skip`, at most `limit` (nil: all), and whether they are the last.
+-- part: fo or fi.
 function Graph.edges(f, part, key, skip, limit)
   local name, found = Keys.of(part, f.id), {}
   local n, at = math.floor(skip / CHUNK), skip % CHUNK
@@ -29,7 +30,7 @@ function Graph.edges(f, part, key, skip, limit)
   end
 end
 
--- More edges of a member. new: it has none yet.
+-- Append edges to a member. new: the member has no edges yet.
 function Graph.add_edges(f, part, key, more, new)
   local name, n, edges = Keys.of(part, f.id), 0, {}
   if not new then

@@ -1,9 +1,9 @@
--- Flows: the record and its moves (contract §5). What its members do to each other: flow/graph.lua, flow/work.lua.
+-- Flows: the record and its moves (contract §5). The graph of the members is in flow/graph.lua and flow/work.lua.
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
--- (mirrored), work_at (graph work is left over from a full slice), cancel_at (the reconciler has work; with cancel_next,
--- cancel_policy, cancel_grace_ms and unstopped: cancel_reconciler.lua), retire_at (members leave, slice by slice),
--- rule {name, key} (the mirror rule that made it), namespace, seq.
+-- (mirrored), work_at (when left-over graph work continues), cancel_at (when the cancel-reconciler has work; with
+-- cancel_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/cancels.lua), retire_at (when the
+-- next slice of members is deleted), rule {name, key} (the mirror rule that created the flow), namespace, seq.
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.
 
@@ -17,15 +17,15 @@ local MOVES = {
 Flows.STATUSES = { 'created', 'running', 'waiting', 'finished', 'failed', 'cancelled' }
 Flows.TERMINAL = { finished = true, failed = true, cancelled = true }
 
--- Whether every member has ended (a mirrored flow has none). What still runs outlives its flow's end, so the flow stays
--- until then.
+-- Return whether every member has ended (a mirrored flow has no members). A running member may outlive the end of its
+-- flow, so the flow's record is kept until all have ended.
 local function all_ended(f)
   return f.kind == 'mirrored' or (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0) >= f.total
 end
 
-local also   -- where else a flow stands (flow/waits.lua)
+local also   -- also(flow, placement): adds further places of a flow (flow/waits.lua)
 
--- f(flow, placement) adds to where a flow stands.
+-- Register f(flow, placement), which adds further places to a flow's placement.
 function Flows.also_placed(f) also = f end
 
 Records.define('f', function(f)
@@ -49,7 +49,8 @@ function Flows.read(id)
   return f
 end
 
--- The flow, to change by a caller's verb. Errors: flow_not_found, revision_mismatch {expected, actual}.
+-- Return a flow for changing. expected_revision: the revision that the caller knows, or nil.
+-- Errors: flow_not_found, revision_mismatch {expected, actual}.
 function Flows.edit(id, expected_revision)
   Flows.read(id)
   local f = Records.edit('f', id)
@@ -59,28 +60,29 @@ function Flows.edit(id, expected_revision)
   return f
 end
 
--- Refuses a change that a flow's end or a requested cancellation forbids. to: nil where the status stays.
+-- Refuse a change of a flow that has ended or whose cancellation was requested. to: the new status; nil: unchanged.
 -- Errors: already_terminal, cancel_pending.
 function Flows.check_open(f, to)
   if Flows.TERMINAL[f.status] then Errors.raise('already_terminal', { status = f.status }) end
   if f.cancel_requested and to ~= 'cancelled' then Errors.raise('cancel_pending', { status = f.status }) end
 end
 
--- Refuses a move that the table or a requested cancellation forbids.
+-- Refuse a move that is not in MOVES or that a requested cancellation forbids.
 -- Errors: already_terminal, cancel_pending, illegal_transition {from, to}.
 function Flows.check(f, to)
   Flows.check_open(f, to)
   if not MOVES[f.status][to] then Errors.raise('illegal_transition', { from = f.status, to = to }) end
 end
 
--- A mutation of a flow: one more revision, and its event.
+-- Record a change of a flow: count up its revision and emit the event.
 function Flows.mutate(f, event, about)
   f.revision = f.revision + 1
   f.updated_at = Call.now
   Events.emit('flow', f, event, about)
 end
 
--- Moves a flow. about: {reason, data, actor, event}.
+-- Move a flow to another status. about: {reason, data, actor, event (default: the status)}.
+-- Errors: those of Flows.check.
 function Flows.move(f, to, about)
   Flows.check(f, to)
   local from = f.status
@@ -93,7 +95,7 @@ function Flows.move(f, to, about)
   Flows.mutate(f, about.event or to, { from = from, to = to, reason = about.reason, data = about.data, actor = about.actor })
 end
 
--- Ends a flow by itself, because its members or steps did: as `to`, or cancelled where that was asked for.
+-- End a flow because its members or steps have ended: as `to`, or as cancelled if cancellation was requested.
 function Flows.conclude(f, to, about)
   if f.cancel_requested and to ~= 'cancelled' then
     to, about.reason = 'cancelled', 'cancel_requested'
@@ -101,7 +103,7 @@ function Flows.conclude(f, to, about)
   Flows.move(f, to, about)
 end
 
--- A new flow's record. a: fields of flow.create; kind: managed or mirrored; status: its first.
+-- Create a flow and return it. a: fields of flow.create; kind: managed or mirrored; status: its first status.
 function Flows.create(id, a, kind, status)
   local f = Records.create('f', id, {
     kind = kind, namespace = a.namespace, controller_id = a.controller_id, goal = a.goal, owner = a.owner,
@@ -114,20 +116,21 @@ function Flows.create(id, a, kind, status)
   return f
 end
 
--- What a patch is merged into; JSON is merged in Python. Errors: flow_not_found, already_terminal, cancel_pending.
+-- Return a flow's state and revision, for a patch that Python merges.
+-- Errors: flow_not_found, already_terminal, cancel_pending.
 function Flows.state_of(id)
   local f = Flows.read(id)
   Flows.check_open(f)
   return { state = Payloads.get('state', id) or 'null', revision = f.revision, now = Call.now }
 end
 
--- Writes what a caller changes: a: {state (JSON text, merged already; nil: as it is), next_step}.
+-- Write a flow's state and step. a: {state (JSON text, already merged; nil: unchanged), next_step (nil: unchanged)}.
 function Flows.put_state(f, a)
   if a.state then Payloads.put('state', f.id, a.state) end
   if a.next_step then f.current_step = a.next_step end
 end
 
--- The record as a reply.
+-- Return the record as a reply.
 function Flows.view(f)
   local counts = {}
   for state, n in pairs(f.counts) do
@@ -143,14 +146,13 @@ function Flows.view(f)
   }
 end
 
--- A flow that nobody has started for as long as what has ended is kept: it is cancelled, and the cancel-reconciler's
--- due loop walks its members.
+-- Cancel a flow that was not started within the retention time. The cancel-reconciler's due loop cancels its members.
 function Flows.give_up(f)
   f.cancel_policy, f.cancel_grace_ms, f.cancel_next, f.cancel_at = 'cancel_all', 0, 0, Call.now
   Flows.move(f, 'cancelled', { reason = 'never_started', data = { policy = f.cancel_policy }, actor = 'scheduler' })
 end
 
--- Retention is over: at most `slice` members leave, at last the flow itself. Returns what it cost, in members.
+-- Retention is over: delete at most `slice` members, and finally the flow. Return how much of the slice was used.
 function Flows.retire(f, slice)
   if slice <= 0 then
     f.retire_at = Call.now

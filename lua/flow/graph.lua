@@ -1,16 +1,17 @@
--- The graph of a managed flow: who waits for whom, made and read. What an ending sets in motion stands in
--- flow/work.lua, later changes in flow/changes.lua.
+-- The graph of a managed flow: its members, edges and joins, created and read. flow/work.lua acts when a member ends;
+-- flow/changes.lua changes the graph later.
 --
--- Keys of one flow: fm {member key: execution id}; fl (execution ids in order); fo, fi (flow/edges.lua); fj {key: its join}; fw
--- (work left over). A join: policy, k, on (let_run | cancel_remaining), n (in edges), data (some hand a result on), ok and dead
--- (parents completed, parents that ended otherwise), done ('run' | 'skip').
+-- Keys of one flow: fm {member key: execution id}; fl (execution ids in order); fo, fi (flow/edges.lua); fj {member
+-- key: its join}; fw (work left over). A join: policy, k, on (let_run | cancel_remaining), n (number of in edges), data
+-- (true if an in edge passes a result on), ok (completed parents), dead (parents that ended otherwise), done ('run' |
+-- 'skip'; nil: undecided).
 --
 -- Needs: Call, Executions, Hashes, Keys, Payloads, Records.
 
--- A member's execution; nil where there is no such member.
+-- Return the execution id of a member, or nil when there is no such member.
 function Graph.id_of(f, key) return Hashes.get(Keys.of('fm', f.id), key) end
 
--- A member's join; nil where it waits for nobody.
+-- Return the join of a member, or nil when the member has no parents.
 function Graph.read_join(f, key)
   local packed = Hashes.get(Keys.of('fj', f.id), key)
   return packed and unpack_msg(packed) or nil
@@ -18,8 +19,9 @@ end
 
 function Graph.write_join(f, key, join) Hashes.set(Keys.of('fj', f.id), key, pack(join)) end
 
--- Makes members, of a new flow or more of them. members: {key, execution_id, …spec}; edges: {from, to (one of them),
--- data}; joins {key: {policy, k, on_satisfied}}, all checked by the caller. Nothing runs before Graph.start.
+-- Create members of a new or an existing flow. members: {key, execution_id, …spec}; edges: {from, to (one of
+-- `members`), data}; joins {key: {policy, k, on_satisfied}}, all checked by the caller. The members wait for their
+-- release (flow/work.lua).
 function Graph.create(f, members, edges, joins)
   if #members == 0 then return end
   local ids, out, incoming, new, order = {}, {}, {}, {}, {}
@@ -61,7 +63,7 @@ function Graph.create(f, members, edges, joins)
   end
 end
 
--- The results that edges hand on to this member: {key, result (JSON text)} each.
+-- Return the parents' results that edges pass on to this member: [[key, result (JSON text)]], or nil for none.
 function Graph.inputs(x)
   local f, inputs = { id = x.flow_id }, {}
   local join = Graph.read_join(f, x.member)
@@ -77,7 +79,7 @@ function Graph.inputs(x)
   return #inputs > 0 and inputs or nil
 end
 
--- A slice of the graph: members from `offset`, their out edges, their joins.
+-- Return a slice of the graph: at most `limit` members from `offset` on, their out edges and their joins.
 function Graph.slice(f, offset, limit)
   local ids = redis.call('ZRANGE', Keys.of('fl', f.id), offset, offset + limit - 1)
   local members, edges, joins = {}, {}, {}

@@ -1,21 +1,22 @@
--- Flows that wait: for an instant, for an event from outside, or for somebody's word. While a flow waits its running members go
--- on, and none is begun: what is found ready is set aside (x.aside), what becomes free stays as it is, and all of that
--- begins when the flow goes on.
+-- Waiting flows: a flow waits for a time, for an external event, or for a caller. While a flow waits, its running
+-- members go on, but no member begins: ready members that are found are set aside (x.aside), members whose joins are
+-- satisfied stay scheduled, and all of these begin when the flow resumes.
 --
--- Of a flow: wait (as the contract has it), wait_id, wake_at (when it goes on by itself), awaits {topic, correlation_id}, look_at
--- (an event that it waits for came before; should its router die, it is told again), woken (ids of events that woke it).
--- Key ev:<topic>|<correlation id>: a list of what came, [event id, at, body], newest first.
+-- Fields of a flow: wait (as in the contract), wait_id, wake_at (when the wait ends by itself), awaits {topic,
+-- correlation_id}, look_at (when an event that came before the wait is handed out again, in case its router died),
+-- woken (ids of events that woke the flow). Key ev:<topic>|<correlation id>: list of events that came, [event id, at,
+-- body], newest first.
 --
 -- Needs: Call, Due, Flows, Graph, Keys.
 
-local KEPT = 32           -- events of one topic and correlation id
-local REMEMBERED = 64     -- events that woke a flow
-local AGAIN_MS = 2000
+local KEPT = 32           -- events kept per topic and correlation id
+local REMEMBERED = 64     -- ids kept in f.woken
+local AGAIN_MS = 2000     -- an event that was handed out without waking its flow is handed out again after this time
 local ACTOR = 'signal-router'
 
 local function ttl_ms() return Call.limits.event_ttl_ms or 3600000 end
 
--- Where a flow stands while it waits: by its time, and for whoever brings its event.
+-- The places of a waiting flow: in the due set by wake_at or look_at, and among the flows that await its event.
 Flows.also_placed(function(f, placement)
   if f.status ~= 'waiting' then return end
   local at = f.wake_at
@@ -31,7 +32,7 @@ local function contains(list, value)
   return false
 end
 
--- The first event of those that came before which has not woken this flow, oldest first; or nil.
+-- Return the oldest kept event that the flow awaits and that has not yet woken it, or nil.
 local function came_before(f)
   local found = redis.call('LRANGE', Keys.events(f.awaits.topic, f.awaits.correlation_id), 0, -1)
   for i = #found, 1, -1 do
@@ -40,11 +41,11 @@ local function came_before(f)
   end
 end
 
--- Why a wait ends by itself.
+-- Return the reason for a wait that ends by itself.
 local function over(f) return f.wait.kind == 'timer' and 'timer' or 'timeout' end
 
--- running → waiting. a: fields of flow.set_waiting, and at (when it ends by itself), topic and correlation_id (of an event).
--- Returns an event that came before, or nil. Errors: those of Flows.check.
+-- running → waiting. a: fields of flow.set_waiting, and at (when the wait ends by itself), topic and correlation_id (of
+-- an awaited event). Return an awaited event that came before, or nil. Errors: those of Flows.check.
 function FlowWaits.begin(f, a)
   Flows.check(f, 'waiting')
   f.wait, f.wait_id = a.wait, Call.unique()
@@ -60,7 +61,7 @@ function FlowWaits.begin(f, a)
   return event
 end
 
--- waiting → running. about: {reason, actor, data}. Errors: those of Flows.check.
+-- waiting → running. reason, actor, data: of the event `resumed`. Errors: those of Flows.check.
 function FlowWaits.resume(f, reason, actor, data)
   Flows.check(f, 'running')
   f.wait, f.wait_id, f.wake_at, f.awaits, f.look_at = nil, nil, nil, nil, nil
@@ -71,7 +72,7 @@ function FlowWaits.resume(f, reason, actor, data)
   end
 end
 
--- Keeps an event. Returns whether it is new here.
+-- Keep an event for flows that will wait for it later. Return whether the event is new in this partition.
 function FlowWaits.keep_event(topic, correlation_id, event_id, body)
   local key = Keys.events(topic, correlation_id)
   for _, packed in ipairs(redis.call('LRANGE', key, 0, -1)) do
@@ -83,7 +84,7 @@ function FlowWaits.keep_event(topic, correlation_id, event_id, body)
   return true
 end
 
--- An event wakes a flow that waits for it, unless it did so before. body: for the audit trail.
+-- Wake a flow by an event, and remember the event's id. body: for the audit event.
 function FlowWaits.wake(f, event_id, topic, body)
   f.woken = f.woken or {}
   table.insert(f.woken, event_id)
@@ -93,11 +94,11 @@ end
 
 function FlowWaits.woken_by(f, event_id) return contains(f.woken, event_id) end
 
--- The due loop's share: a timer has run out, a wait lasted too long, or an event came that nobody has brought.
+-- The due loop's part: end a wait whose time is over, or hand out again an event that did not reach its flow.
 function FlowWaits.due(f)
   if f.status ~= 'waiting' then return end
   if f.wake_at and f.wake_at <= Call.now then
-    -- Cancellation was asked for: it moves only to cancelled.
+    -- Cancellation was requested: the flow may only move to cancelled.
     if f.cancel_requested then
       f.wake_at, f.look_at = nil, nil
     else

@@ -1,61 +1,62 @@
--- What an ending sets in motion in a flow's graph: joins count, children run or are skipped, the flow ends.
+-- Graph work: when a member of a flow ends, joins count it, children run or are skipped, and the flow may end.
 --
--- A member's ending is told to its children edge by edge: x.walked says how many of its out edges know, so that an edge
--- which comes later is told too, and none twice.
+-- A member's end is counted at its children edge by edge. x.walked is the number of out edges already counted, so that
+-- an edge added later is counted too, and no edge twice.
 --
--- Work is a list of small items, done before the call ends. What is left past the budget goes on in the scheduler's due
--- loop, so that no call holds Valkey for long.
+-- Work is a list of small items, done before the call ends. Items beyond the call's steps continue in the scheduler's
+-- due loop, so that no call holds Valkey for long.
 --
 -- Needs: Call, Executions, Flows, Keys, Records, States, Undo.
 
-local BUDGET = 50         -- steps of one call, each of some 30 µs
-local TAKEN = 50          -- items of one flow that a call takes up again
-local AGAIN_MS = 60000    -- an item that failed is tried again after so long
-local work                -- items of this call, {flow, kind, …}; at: the next one
+local BUDGET = 50         -- steps of one call, each about 30 µs
+local TAKEN = 50          -- left-over items of one flow that a call takes up
+local AGAIN_MS = 60000    -- an item that failed is tried again after this time
+local work                -- list of the items of this call, {flow, kind, …}; work.at: index of the next item
 local budget              -- steps that this call may still do
 
 Call.on_begin(function() work, budget = { at = 1 }, BUDGET end)
 
+-- Append an item of work for a flow.
 function Graph.push(f, item)
   item.flow = f.id
   Undo.append(work, item)
 end
 
--- Whether endings still move the graph on.
+-- Return whether the end of a member still has effects in the graph: the flow has begun and has not ended.
 function Graph.active(f) return f.status == 'running' or f.status == 'waiting' end
 
 local push, active = Graph.push, Graph.active
 
--- Releases the members that wait for nobody.
+-- The flow begins: release the members without parents.
 function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
 
--- A member has ended: those behind it must hear of it.
+-- A member has ended: count that at the joins of its children.
 function Graph.ended(f, x) push(f, { kind = 'ended', id = x.id }) end
 
--- A flow waits no more: the members that it held back begin.
+-- A flow waits no longer: let the members begin that were held back.
 function Graph.go_on(f)
   if not f.held then return end
   f.held = nil
   push(f, { kind = 'held', offset = 0 })
 end
 
--- A ready member that was found while its flow waits: it leaves its queue until the flow goes on.
+-- Take a ready member of a waiting flow out of its queue until the flow resumes.
 function Graph.set_aside(x)
   x.aside = true
   Records.edit('f', x.flow_id).held = true
 end
 
--- A flow that ends before its members: nothing more begins, what runs already may end.
+-- A flow ends before its members: skip the members that no worker holds. The others may finish.
 function Graph.stop(f, why) push(f, { kind = 'sweep', offset = 0, why = why }) end
 
--- A member has moved.
+-- A member has moved: update the flow's counts, and start graph work if the member has ended.
 function Graph.member_moved(x, from, to)
   local f = Records.edit('f', x.flow_id)
   if not f then return end
   f.counts[from] = (f.counts[from] or 0) - 1
   f.counts[to] = (f.counts[to] or 0) + 1
   if States.TERMINAL[to] and x.counted then
-    -- A cancelled flow waits for this one to stop.
+    -- The cancelled flow was waiting for this member to stop.
     x.counted = nil
     f.unstopped = f.unstopped > 1 and f.unstopped - 1 or nil
     if not f.unstopped and not f.cancel_next then Call.hint_item('flow_done', f.id) end
@@ -63,7 +64,7 @@ function Graph.member_moved(x, from, to)
   if States.TERMINAL[to] and active(f) then Graph.ended(f, x) end
 end
 
--- Stops a member that nobody needs any more: at once, and its worker is told.
+-- Skip a member that is no longer needed: stop it at once, and tell its worker.
 local function skip(id, why)
   local x = Records.edit('x', id)
   if not x or States.TERMINAL[x.state] then return end
@@ -82,12 +83,12 @@ local function impossible(j)
   return j.dead > 0
 end
 
--- A member waits for nobody any more. While its flow waits it stays where it is.
+-- The join of a member is satisfied: release the member, or hold it back while its flow waits.
 local function release(f, x)
   if f.status == 'waiting' then f.held = true else Executions.release(x, 'flow:' .. f.id) end
 end
 
--- What a join's count means for its member.
+-- Decide a join: release its member when the join is satisfied, skip the member when the join has become impossible.
 local function settle(f, key, j)
   if j.done then return end
   local id = Graph.id_of(f, key)
@@ -104,7 +105,7 @@ local function settle(f, key, j)
   end
 end
 
--- One parent of `key` ended. Returns whether the join can do without it.
+-- Count the end of a parent at the join of member `key`. Return whether the join is satisfied or still can be.
 local function parent_ended(f, key, ok)
   local j = Graph.read_join(f, key)
   if ok then j.ok = j.ok + 1 else j.dead = j.dead + 1 end
@@ -113,15 +114,16 @@ local function parent_ended(f, key, ok)
   return j.done ~= 'skip'
 end
 
--- The kinds of work. Each does at most `steps` steps; returns how many, and whether it is through.
+-- The kinds of work. Each handler does at most `steps` steps. It returns how many, and whether the item is complete.
 local kinds = {}
 
+-- Release the members without parents, from `offset` on.
 function kinds.roots(f, item, steps)
   local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
   for _, id in ipairs(ids) do
     local x = Records.edit('x', id)
     if x and States.TERMINAL[x.state] then
-      -- Cancelled before the flow began: its children must hear of it.
+      -- The member was canceled before the flow began: its children must count that.
       Graph.ended(f, x)
     elseif x and x.reason == 'dependencies' and not Graph.read_join(f, x.member) then
       release(f, x)
@@ -131,7 +133,7 @@ function kinds.roots(f, item, steps)
   return #ids, #ids < steps
 end
 
--- The flow does not wait any more: what it held back begins.
+-- The flow waits no longer: release the members that were held back, from `offset` on.
 function kinds.held(f, item, steps)
   local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
   for _, id in ipairs(ids) do
@@ -147,7 +149,8 @@ function kinds.held(f, item, steps)
   return #ids, #ids < steps
 end
 
--- A failure is absorbed when every join behind it can still do without it.
+-- A member has ended: count that at its children's joins. A failed or canceled member fails the flow, unless it has
+-- children and every one of their joins can still be satisfied without it (the failure is absorbed).
 function kinds.ended(f, item, steps)
   local x = Records.edit('x', item.id)
   if not x then return 0, true end
@@ -166,7 +169,7 @@ function kinds.ended(f, item, steps)
   return #out + 1, true
 end
 
--- The join of a member that waits was changed.
+-- The join of a waiting member was changed: decide it again.
 function kinds.join(f, item)
   local j = Graph.read_join(f, item.member)
   settle(f, item.member, j)
@@ -174,7 +177,7 @@ function kinds.join(f, item)
   return 1, true
 end
 
--- The parents that a satisfied join no longer needs.
+-- Skip the parents that a satisfied join no longer needs.
 function kinds.siblings(f, item, steps)
   local parents, through = Graph.edges(f, 'fi', item.member, item.offset, steps)
   for _, edge in ipairs(parents) do skip(edge.id, 'join_satisfied') end
@@ -182,7 +185,7 @@ function kinds.siblings(f, item, steps)
   return #parents, through
 end
 
--- An ended flow begins nothing more.
+-- The flow has ended: skip all members that no worker holds, from `offset` on.
 function kinds.sweep(f, item, steps)
   local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
   for _, id in ipairs(ids) do
@@ -193,7 +196,7 @@ function kinds.sweep(f, item, steps)
   return #ids, #ids < steps
 end
 
--- Does one item. Returns whether it is through.
+-- Do one item of work. Return whether the item is complete.
 local function step(item)
   local f = Records.edit('f', item.flow)
   if not f or not (active(f) or item.kind == 'sweep') then return true end
@@ -202,8 +205,8 @@ local function step(item)
   return through
 end
 
--- What is to be done later is kept; a flow with nothing left whose members have all ended, each well or absorbed, is
--- finished. left: {packed items, at (when to go on)} or nil.
+-- Store the left-over work of a flow, if any. Otherwise finish the flow if all its members have ended: a failure that
+-- was not absorbed would have ended the flow before. left: {packed items, at (when to continue)} or nil.
 local function settle_flow(id, left)
   local f = Records.edit('f', id)
   if not f then return end
@@ -216,7 +219,7 @@ local function settle_flow(id, left)
   end
 end
 
--- Does the work of this call as far as its budget goes. An item that fails changes nothing and is tried again later.
+-- Do this call's graph work as far as its steps go. An item that fails changes nothing and is tried again later.
 function Graph.work()
   local flows, left = {}, {}
   local function keep(item, packed, at)
@@ -250,7 +253,7 @@ end
 
 Call.on_end(Graph.work)
 
--- The due loop's share: takes up what was left over, as long as this call has steps left.
+-- The due loop's part: take up left-over work of a flow, if this call has steps left.
 function Graph.resume(f)
   f.work_at = Call.now
   if budget <= 0 then return end

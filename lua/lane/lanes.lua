@@ -1,19 +1,19 @@
--- Lanes: which there are, whether somebody paused or drains them, how deep they are.
+-- Lanes: the index of lanes, their status (active, paused, draining) and their depth.
 --
 -- Needs: Call, Errors, Keys, Queues, Records, Undo.
 
 local used   -- lanes that got an execution in this call
-local known  -- those of them that are in the index
-local left   -- lanes that an execution has left for good in this call
+local known  -- lanes of `used` that are already written to the index
+local left   -- lanes of executions that this call deleted
 
 Call.on_begin(function() used, known, left = {}, {}, {} end)
 
--- The first execution makes its lane known.
+-- A lane got an execution: put the lane into the index at the end of the call.
 function Lanes.used(lane)
   if not used[lane] then Undo.set(used, lane, true) end
 end
 
--- Writes the lanes that were made known.
+-- Write the used lanes to the index.
 function Lanes.write()
   for lane in pairs(used) do
     if not known[lane] then
@@ -23,10 +23,10 @@ function Lanes.write()
   end
 end
 
--- An execution of this lane has left Valkey.
+-- An execution of this lane was deleted from Valkey.
 function Lanes.left(lane) left[lane] = true end
 
--- Lanes without executions leave the index, with what leads to their queues, unless somebody has paused or drains them.
+-- Remove lanes without executions from the index, with the indexes of their queues. Paused and draining lanes stay.
 local function forget()
   for lane in pairs(left) do
     local of = {}
@@ -38,7 +38,7 @@ local function forget()
   end
 end
 
--- Lanes in alphabetical order after `cursor`.
+-- Return at most `limit` lanes in alphabetical order after `cursor`.
 function Lanes.page(cursor, limit)
   Lanes.write()
   local from = cursor and '(' .. cursor or '-'
@@ -47,8 +47,8 @@ end
 
 function Lanes.known(lane) return used[lane] or redis.call('ZSCORE', Keys.lanes(), lane) ~= false end
 
--- A lane that somebody paused, drained or resumed once: status (active | paused | draining), version (of the change;
--- ops/scheduler/lanes.lua), seq.
+-- The record of a lane that was ever paused, drained or resumed: status (active | paused | draining), version (of the
+-- change; ops/scheduler/lanes.lua), seq.
 Records.define('lane', function() return {} end)
 
 function Lanes.status(lane)
@@ -56,10 +56,10 @@ function Lanes.status(lane)
   return record and record.status or 'active'
 end
 
--- A paused lane hands nothing out; a draining one hands out what it has.
+-- Return whether a lane is paused. A paused lane hands no work out; a draining lane hands out the work that it has.
 function Lanes.paused(lane) return Lanes.status(lane) == 'paused' end
 
--- Refuses new work for a lane that drains. Errors: execution_not_eligible {lane, lane_status}.
+-- Refuse new work for a draining lane. Errors: execution_not_eligible {lane, lane_status}.
 function Lanes.admit(lane)
   local status = Lanes.status(lane)
   if status == 'draining' then
@@ -69,7 +69,7 @@ end
 
 Lanes.STATES = { 'scheduled', 'ready', 'leased', 'running', 'retry_wait', 'suspended', 'completed', 'failed', 'canceled' }
 
--- How deep a lane is in this partition, per state, and since when its oldest ready execution waits.
+-- Return a lane's depth in this partition: executions per state, and when the oldest ready execution became ready.
 function Lanes.depth(lane)
   local depth = {}
   for _, state in ipairs(Lanes.STATES) do depth[state] = redis.call('ZCARD', Keys.state(lane, state)) end

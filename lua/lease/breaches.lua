@@ -1,4 +1,5 @@
--- What a budget's hard limit does to the execution that passed it, in the execution's partition (limit/budgets.lua).
+-- Breaches: stop an execution whose usage report passed a budget's hard limit, and resume it later. This is the part in
+-- the execution's partition; limit/budgets.lua is the part in the budget's.
 --
 -- Needs: Call, Executions, Fences, Leases, States.
 
@@ -7,13 +8,13 @@ local function holds(x, id, lease_id)
   return x.state == 'suspended' and x.reason == 'budget' and held and held.budget_id == id and held.lease_id == lease_id
 end
 
--- Ends the lease under which a hard limit was passed: the execution is suspended, or fails for good. tell_worker: its worker
--- does not know yet. Returns the state, and whether it is suspended by this breach.
+-- End the lease under which a hard limit was passed: suspend the execution, or fail it for good. tell_worker: the
+-- worker does not know yet. Return the state, and whether the execution is suspended by this breach.
 function Breaches.stop(x, a)
   if x.lease_id == a.lease_id then
     local worker_id = x.worker_id
     local actor, data = 'worker:' .. worker_id, { budget_id = a.budget_id, dimension = a.dimension }
-    -- Only what runs can be suspended.
+    -- Only a running execution can be suspended or fail.
     if x.state == 'leased' then Leases.start(x) end
     if x.cancel_requested then
       Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
@@ -33,7 +34,7 @@ function Breaches.stop(x, a)
   return x.state, holds(x, a.budget_id, a.lease_id) or false
 end
 
--- There is room again: suspended(budget) → ready, unless it went on otherwise.
+-- The budget has room again: suspended(budget) → ready, unless the execution has already moved on.
 function Breaches.resume(x, id, lease_id)
   if not holds(x, id, lease_id) then return end
   x.held_by = nil

@@ -1,8 +1,8 @@
--- Claims: a grant becomes a lease, and its worker gets a task.
+-- Claims: turn a grant into a lease, and give its worker a task.
 --
 -- Needs: Call, Errors, Executions, Graph, Lanes, Payloads, Records.
 
--- What a worker gets of the execution that it just leased.
+-- Return the task that a worker gets for the execution that it has just leased.
 function Leases.task(x)
   local task = {
     execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.of(x, 'input'), attempt_index = x.attempt_index,
@@ -13,21 +13,21 @@ function Leases.task(x)
   return task
 end
 
--- Refuses a claim by a verb that is not the grant's.
+-- Refuse a claim by another verb than the grant requires (x.via).
 local function check_verb(x, verb)
   if verb == 'claim' and x.via == 'resumed' then Errors.raise('use_claim_resumed_execution') end
   if verb == 'claim_resumed' and x.via ~= 'resumed' then Errors.raise('not_a_resumed_execution') end
   if verb == 'reclaim' and x.via ~= 'reclaim' then Errors.raise('execution_not_reclaimable', { state = x.state }) end
 end
 
--- A grant becomes a lease. a: {execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim | claim_resumed |
--- reclaim | any)}. Returns the task. Errors: execution_not_found, execution_not_leaseable, lease_conflict, invalid_claim_grant,
--- claim_grant_expired, use_claim_resumed_execution, not_a_resumed_execution, execution_not_reclaimable,
--- execution_not_in_eligible_set.
+-- Turn a grant into a lease and return the task. a: {execution_id, grant_id, worker_id, lease_ttl_ms, start, verb
+-- (claim | claim_resumed | reclaim | any)}. Errors: execution_not_found, execution_not_leaseable, lease_conflict,
+-- invalid_claim_grant, claim_grant_expired, use_claim_resumed_execution, not_a_resumed_execution,
+-- execution_not_reclaimable, execution_not_in_eligible_set.
 function Leases.claim(a)
   local x = Executions.edit(a.execution_id)
   if x.lease_id then
-    -- The same claim again, after a lost reply.
+    -- The worker repeats its claim, because the first reply was lost.
     if x.claimed == a.grant_id and x.worker_id == a.worker_id then return Leases.task(x) end
     Errors.raise('lease_conflict', { worker_id = x.worker_id, expires_at = x.lease_expires_at })
   end

@@ -1,8 +1,8 @@
--- Fences: a worker verb without the current lease changes nothing.
+-- Fences: a worker verb that does not name the current lease is refused and changes nothing.
 --
 -- Needs: Call, Errors, Executions, States.
 
--- Why this fence does not hold, as the most telling error.
+-- Raise the most precise error for a fence that does not name the current lease.
 -- Errors: execution_not_active, lease_expired, lease_revoked, stale_lease, no_active_lease.
 local function refuse(x, a)
   if States.TERMINAL[x.state] then
@@ -19,8 +19,8 @@ local function refuse(x, a)
   Errors.raise('no_active_lease', { state = x.state })
 end
 
--- The execution whose current lease this fence is, to change; or nil and the first reply when `verb` already
--- consumed this very lease (a repeat after a lost reply).
+-- Check the fence a: {execution_id, attempt_index, lease_id, lease_epoch}. Return its execution for changing; or nil
+-- and the first reply when `verb` has already consumed this lease (the worker repeats it after a lost reply).
 -- Errors: execution_not_found and those of `refuse`.
 function Fences.hold(a, verb)
   local x = Executions.edit(a.execution_id)
@@ -33,7 +33,7 @@ function Fences.hold(a, verb)
   refuse(x, a)
 end
 
--- Keeps the answer that this verb gave to this fence, for repeats.
+-- Keep the reply of the verb that consumed this lease, for repeats. Return the reply.
 function Fences.consume(x, a, verb, reply)
   x.last = { lease_id = a.lease_id, verb = verb, reply = reply }
   return reply

@@ -1,8 +1,8 @@
--- Leases: how one begins, is renewed, ends, and what a lost one costs.
+-- Leases: grants, the beginning and end of a lease, failed attempts, lost and revoked leases.
 --
 -- Needs: Call, Executions, Limits, States, Workers.
 
--- The lease is gone: its fields leave the record; epoch and attempt stay, they only grow.
+-- Remove the fields of an ended lease from the record. lease_epoch and attempt_index stay: they only grow.
 function Leases.drop(x)
   Workers.hold(x.worker_id, -1)
   x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
@@ -11,14 +11,14 @@ function Leases.drop(x)
   x.cancel_at, x.stopping = nil, nil
 end
 
--- Grants the right to claim a ready execution until `expires_at`; it leaves its queue for that long.
+-- Grant a worker the right to claim a ready execution. It is out of its queue until x.grant_expires_at.
 function Leases.grant(x, worker_id)
   x.grant_id = Call.unique()
   x.grant_worker = worker_id
   x.grant_expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
 end
 
--- A grant was not claimed in time: back into the queue, at its old place.
+-- A grant was not claimed in time: end it, so that the execution is in its queue again, at its old place.
 function Leases.ungrant(x)
   if x.slot then Limits.free(x, false) end
   x.past_grant = x.grant_id
@@ -30,8 +30,8 @@ local function begin_attempt(x)
   if x.attempt_timeout_ms then x.attempt_expires_at = Call.now + x.attempt_timeout_ms end
 end
 
--- ready → leased (and → running at once with `start`). A fresh execution begins a new attempt; a resumed,
--- reclaimed or released one goes on with the one it had.
+-- ready → leased (and → running at once with `start`). A fresh execution begins a new attempt; a resumed, reclaimed or
+-- released execution continues its attempt.
 function Leases.take(x, worker_id, ttl_ms, start)
   local grant_id = x.grant_id
   local actor = 'worker:' .. worker_id
@@ -60,7 +60,7 @@ function Leases.start(x)
   States.transition(x, 'running', { event = 'started', actor = actor, data = { attempt_index = x.attempt_index } })
 end
 
--- How long to wait before the next attempt (ms). Jitter takes off up to its share at random
+-- Return the delay before the next attempt (ms). Jitter (0..1) randomly takes off up to that share of the delay
 -- ("equal jitter", Brooker, AWS Architecture Blog, 2015).
 local function backoff_ms(x)
   local b = x.backoff or {}
@@ -80,15 +80,15 @@ local function contains(list, value)
   return false
 end
 
--- Whether another attempt is due after a failure of this category.
+-- Return whether an execution may be retried after a failure of this category.
 local function may_retry(x, category, retryable)
   if not retryable or x.attempt_index >= (x.max_attempts or 1) then return false end
   if x.fail_on and contains(x.fail_on, category) then return false end
   return not x.retry_on or contains(x.retry_on, category)
 end
 
--- The attempt failed: another one after a while, or the end. delay_ms overrides the backoff.
--- Returns the reply of lease.fail.
+-- Fail the attempt: schedule a retry, or fail the execution for good. delay_ms overrides the backoff.
+-- Return the reply of lease.fail.
 function Leases.fail(x, reason, category, retryable, delay_ms, actor)
   x.failure = Executions.failure(x, reason, category)
   local data = { category = category, reason = reason, attempt_index = x.attempt_index }
@@ -104,15 +104,15 @@ function Leases.fail(x, reason, category, retryable, delay_ms, actor)
   return { outcome = 'terminal_failed' }
 end
 
--- The worker lost the lease (why: expired or revoked). The work goes back to its queue by itself; a job that
--- has lost `max_reclaims` leases ends.
+-- The worker lost its lease (why: expired or revoked). Put the execution back into its queue; fail it if it has already
+-- been reclaimed `max_reclaims` times.
 function Leases.lose(x, why, actor)
   local lost = { lease_id = x.lease_id, why = why }
   local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch }
   if Executions.cancel_if_asked(x, actor) then
-    -- It ends as canceled.
+    -- The execution has ended as canceled: nothing to reclaim.
   elseif (x.reclaims or 0) >= Executions.max_reclaims(x) then
-    -- A lease that never began fails too, and only running leads to failed.
+    -- A lease that was never started fails too, but only a running execution can move to failed.
     if x.state == 'leased' then Leases.start(x) end
     x.failure = Executions.failure(x, 'the lease was lost ' .. (x.reclaims or 0) + 1 .. ' times', 'lease_expired')
     States.transition(x, 'failed', { why = 'lease_expired', data = data, actor = actor })
@@ -124,7 +124,7 @@ function Leases.lose(x, why, actor)
   x.lost = lost
 end
 
--- An operator takes the lease away: back to the queue, and nothing is counted against the work. The worker is told.
+-- An operator revokes the lease: put the execution back into its queue without counting a reclaim, and tell the worker.
 function Leases.revoke(x, reason, actor)
   local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch, reason = reason }
   Executions.revoking(x, function()

@@ -1,23 +1,24 @@
--- Budgets: so much of each dimension may be used by all executions that list the budget, together.
+-- Budgets: a limit per dimension (tokens, money …) on the total usage of all executions that list the budget.
 --
--- A record: dimensions {name: {soft, hard}}, used {name: n}, on_hard (suspend | fail | deny), reset_every_ms, reset_at (the
--- next one), look_at (the lease-keeper's due loop has work), deleted (limits nothing, and leaves when nobody is held).
--- A budget is *exhausted* when a dimension has reached its hard limit: no execution that lists it is handed out
--- (token b/<id>, limit/limits.lua). A report *breaches* a limit when the total is above it.
+-- A record: dimensions {name: {soft, hard}}, used {name: n}, on_hard (suspend | fail | deny), reset_every_ms, reset_at
+-- (next reset), look_at (when the lease-keeper's due loop has work), deleted (limits nothing; removed when nobody is
+-- held). A budget is *exhausted* when a dimension has reached its hard limit: no execution that lists the budget is
+-- handed out (token b/<id>, limit/limits.lua). A report *breaches* a limit when the new total is above the limit.
 --
--- What a hard breach does to its reporter leads into another partition: two steps that repair themselves. The report
--- that passes the limit leaves `<execution>|<lease>` in `breaches`; the keeper ends that lease there (`breach`) and tells
--- (`settle`), which moves the member to `held` or drops it. From `held` it goes when its execution was resumed. Every
--- step may be repeated, and what nobody told of in time the due loop hands out again.
+-- A hard breach must stop the reporting execution, which may be in another partition: two steps that repair themselves.
+-- The report that passes the limit adds the member `<execution>|<lease>` to `breaches`. The lease-keeper ends that
+-- lease in its partition (`breach`) and reports back (`settle`): the member moves to `held` if the execution was
+-- suspended, else it is dropped. It leaves `held` when its execution was resumed. Each step may be repeated; the due
+-- loop hands out late ones again.
 --
 -- Needs: Call, Due, Errors, Events, Keys, Limits, Records.
 
-local REPAIR_MS = 2000
--- How long a reset or a replenishment can go unnoticed where its wake-up was lost.
+local REPAIR_MS = 2000          -- a step that was not reported back after this time is repeated
+-- Blocked executions look again after this time, in case the wake-up after a reset or replenishment was lost.
 local LOOK_AGAIN_MS = 10000
-local SLICE = 100
-local DEDUP_MS = 86400000
-local MAX = 2 ^ 53
+local SLICE = 100               -- members that one due call hands out, of `breaches` and of `held`
+local DEDUP_MS = 86400000       -- how long a dedup_key is remembered
+local MAX = 2 ^ 53              -- doubles count exactly up to here
 
 local function token(id) return 'b/' .. id end
 local function look(b, at) b.look_at = b.look_at and math.min(b.look_at, at) or at end
@@ -48,7 +49,7 @@ local function tell(b, event, about)
   Events.emit('budget', b, event, about)
 end
 
--- There may be room again: who waits may try, who was suspended comes back.
+-- If the budget is no longer exhausted, wake executions that wait for it, and make the due loop resume suspended ones.
 local function opened(b)
   if exhausted(b) then return end
   Limits.opened(token(b.id))
@@ -62,7 +63,7 @@ local function clear(b, reason)
   opened(b)
 end
 
--- The period is over; there is nobody to do it at that very moment, so whoever looks does it.
+-- Reset the budget if its period is over. Nothing runs at that very moment, so every reader of the budget calls this.
 local function roll(b)
   if not b.reset_at or b.reset_at > Call.now or b.deleted then return end
   Records.edit('budget', b.id)
@@ -70,7 +71,7 @@ local function roll(b)
   if in_use(b) then clear(b, 'period') end
 end
 
--- As it is now. Errors: budget_not_found.
+-- Return a budget for reading, reset if its period is over. Errors: budget_not_found.
 function Budgets.read(id)
   local b = Records.read('budget', id)
   if not b or b.deleted then Errors.raise('budget_not_found', { budget_id = id }) end
@@ -78,13 +79,13 @@ function Budgets.read(id)
   return b
 end
 
--- To change. Errors: budget_not_found.
+-- Return a budget for changing. Errors: budget_not_found.
 function Budgets.edit(id)
   Budgets.read(id)
   return Records.edit('budget', id)
 end
 
--- Whether more may be begun under this budget; if not, the error that says why and when to look again.
+-- Return nil if executions may begin under this budget; else the error's code and when to look again (ms, absolute).
 function Budgets.room(id)
   local b = Records.read('budget', id)
   if not b then return nil end
@@ -114,7 +115,8 @@ function Budgets.view(b)
   }
 end
 
--- Refuses amounts that the budget cannot take. Errors: invalid_request.
+-- Refuse amounts of unknown dimensions, or amounts with which a value passes MAX. now(name): the present value.
+-- Errors: invalid_request.
 local function check(b, amounts, field, now)
   for name, amount in pairs(amounts) do
     if not b.dimensions[name] then Errors.invalid('dimensions.' .. name, 'the budget has no such dimension') end
@@ -122,7 +124,7 @@ local function check(b, amounts, field, now)
   end
 end
 
--- Raises the limits. Errors: invalid_request.
+-- Raise the limits by these amounts. Errors: invalid_request.
 function Budgets.replenish(b, amounts)
   check(b, amounts, 'the limit', function(name) return b.dimensions[name].hard end)
   for name, amount in pairs(amounts) do
@@ -136,7 +138,7 @@ end
 
 function Budgets.reset(b) clear(b, 'requested') end
 
--- Limits nothing from now on.
+-- Mark the budget deleted: it limits nothing from now on. The due loop deletes the record later.
 function Budgets.delete(b)
   b.deleted = true
   tell(b, 'deleted', {})
@@ -144,7 +146,8 @@ function Budgets.delete(b)
   look(b, Call.now)
 end
 
--- What a report makes of each dimension: the status, and the event, which names a limit that this very report passed.
+-- Judge a report against all dimensions. Return the status, the event and the breached dimension. The event is a breach
+-- only if this very report passed the limit.
 local function judge(b, deltas)
   local status, event, which = 'ok', 'usage', nil
   for name, limits in pairs(b.dimensions) do
@@ -169,9 +172,9 @@ local function totals(b)
   return dimensions
 end
 
--- Adds a report of `member` (`<execution>|<lease>`). deltas: {name: amount}; dedup_key: reports with the same count once.
--- over: the lease has ended, so only a repeat is answered ({unknown = true} otherwise).
--- Returns {status, dimensions, breach (on_hard, if the reporter must be stopped), dimension}.
+-- Add a usage report of `member` (`<execution>|<lease>`). deltas: {name: amount}; dedup_key: reports with the same key
+-- count once; over: the lease has ended, so only a repeated report is answered ({unknown = true} for others).
+-- Return {status, dimensions, breach (on_hard, if the reporter must be stopped), dimension}.
 -- Errors: invalid_request, budget_exceeded {dimension, current, hard}.
 function Budgets.use(b, member, deltas, dedup_key, over, actor)
   check(b, deltas, 'the total', function(name) return b.used[name] or 0 end)
@@ -206,7 +209,7 @@ function Budgets.use(b, member, deltas, dedup_key, over, actor)
   return { status = status, dimensions = totals(b), breach = breach, dimension = which }
 end
 
--- The due loop's share: resets, breaches that nobody told of, and a slice of those who may go on.
+-- The due loop's part: reset the budget, and hand out late breaches and a slice of the members to be resumed.
 function Budgets.due(b)
   roll(b)
   if not b.look_at or b.look_at > Call.now then return end
@@ -226,12 +229,12 @@ function Budgets.due(b)
   end
 end
 
--- What became of breaches and of those that were to be resumed. stopped: [[member, suspended]], resumed: [member].
+-- Take note of handled members. stopped: [[member, suspended (boolean)]] of `breaches`; resumed: [member] of `held`.
 function Budgets.settle(id, stopped, resumed)
   local b = Records.edit('budget', id)
   if not b then return end
   for _, each in ipairs(stopped) do
-    -- Only the first to tell moves it.
+    -- Only the first report about a member moves it.
     if redis.call('ZREM', Keys.budget('breaches', id), each[1]) == 1 and each[2] then
       redis.call('ZADD', Keys.budget('held', id), Call.now, each[1])
     end
@@ -241,7 +244,7 @@ function Budgets.settle(id, stopped, resumed)
   if (held > 0 and not exhausted(b)) or (held == 0 and b.deleted) then look(b, Call.now) end
 end
 
--- How it stands, for whoever wonders what holds an execution back.
+-- Describe a budget, for a caller who asks what holds an execution back.
 local function describe(id)
   local b = Records.read('budget', id)
   if not b then return { kind = 'budget', id = id, exhausted = false } end

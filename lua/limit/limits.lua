@@ -1,25 +1,26 @@
--- Limits: what an execution needs room in before it may be handed out: a quota, a concurrency key, a budget.
+-- Limits: quotas, concurrency keys and budgets. An execution is handed out only when all of its limits have room.
 --
 -- An execution names its limits in `x.limit`: tokens joined by '&', sorted. A token is
---   q/<quota_id>                    a quota: so many per sliding window, so many at once
+--   q/<quota_id>                    a quota: at most so many per sliding window, and at most so many at once
 --   c/<partition>/<n>/<key>         a concurrency key: at most n at once
---   b/<budget_id>                   a budget: nothing more once it is exhausted; nobody holds a slot of it (limit/budgets.lua)
--- A token's books are kept in the partition that it names. Where that is not the execution's own, the scheduler
--- asks there (`admit`) before it forwards the grant: a two-step reservation that repairs itself. A slot is a sorted-set
--- member with the end of the grant or lease that holds it, and renewals push that on. Each hold has a slot of its own
--- name, `x.slot` (`<execution>|<unique>`), so that news of an earlier hold which come late do no harm. News may also
--- get lost: a slot whose time is over is asked after where its execution is (`slot_check`) before it is given to another.
+--   b/<budget_id>                   a budget: nothing more once it is exhausted; it has no slots (limit/budgets.lua)
+-- A token's slots and window are kept in the partition that the token names. Where that is not the execution's own
+-- partition, the scheduler asks there (`admit`) before it forwards the grant: a two-step reservation that repairs
+-- itself. A slot is a sorted-set member whose score is the end of the grant or lease that holds it; renewals raise the
+-- score. Each hold has its own slot name, `x.slot` (`<execution>|<unique>`), so that a late message about an earlier
+-- hold does no harm. Messages may get lost too: before an expired slot is given away, the partition of its execution is
+-- asked about it (`slot_check`).
 --
 -- Executions with equal limits share a queue; one refusal blocks them all at once (queue/blocks.lua).
 --
 -- Needs: Blocks, Call, Due, Keys, Records.
 
--- Slots that are asked about in one go.
+-- How many expired slots are checked at once.
 local ASKED_ABOUT = 100
--- Room for one wakes a few who wait: some have no worker now. Who is left is looked at again after a moment, as long as
--- there is room.
+-- Even room for one wakes this many blocked limits, since some of their executions may have no worker now. The rest is
+-- looked at again after AGAIN_MS, as long as there is room.
 local WOKEN = 8
--- More than that are never woken at once; and no message carries a number without end.
+-- The most that one `unblock` message wakes; it also keeps math.huge out of the message.
 local MOST_WOKEN = 1000
 local AGAIN_MS = 50
 
@@ -29,7 +30,7 @@ function Limits.is_local(token) return part(token) == Call.partition() end
 
 function Limits.tokens(limit) return string.gmatch(limit, '[^&]+') end
 
--- The tokens that are kept elsewhere, or nil.
+-- Return the tokens that other partitions keep, or nil when there are none.
 function Limits.remote(limit)
   local tokens
   for token in Limits.tokens(limit) do
@@ -41,15 +42,16 @@ function Limits.remote(limit)
   return tokens
 end
 
--- Kinds of tokens of which nobody holds a slot: letter -> {room(id), describe(id)}.
+-- Kinds of tokens without slots: letter -> {room(id), describe(id)}.
 local slotless = {}
 
--- room(id) answers nil, or the error that says why there is none and when to look again; describe(id) as Limits.describe.
+-- Register a kind of token without slots. room(id) returns nil when there is room, else the error's code and when to
+-- look again (ms, absolute); describe(id): see Limits.describe.
 function Limits.without_slots(letter, room, describe) slotless[letter] = { room = room, describe = describe } end
 
 local function without_slots(token) return slotless[string.sub(token, 1, 1)] end
 
--- How many at once; nil for no such limit. Second: how many per window, and its length (ms).
+-- Return a token's rule: how many at once, how many per window, the window's length (ms). nil: no such limit.
 local function rule(token)
   if without_slots(token) then return nil end
   if string.sub(token, 1, 1) == 'c' then return tonumber(string.match(token, '^c/%d+/(%d+)/')) end
@@ -59,8 +61,8 @@ local function rule(token)
   return quota.max_concurrent, quota.max_per_window, quota.window_ms
 end
 
--- Whether all slots are taken. Those whose time is over are free, but of another partition's executions only when
--- that has said so.
+-- Return whether all slots are taken. An expired slot of an execution in this partition is freed at once; another
+-- partition's slot only when that partition has confirmed that the hold has ended.
 local function crowded(token, concurrent)
   local key = Keys.slots(token)
   if redis.call('ZCARD', key) < concurrent then return false end
@@ -75,7 +77,7 @@ local function crowded(token, concurrent)
   return redis.call('ZCARD', key) >= concurrent
 end
 
--- When a window has room again, or nil when it has; and how many are in it.
+-- Return when a window has room again (ms, absolute; nil: it has room now), and how many are in the window.
 local function window_opens(token, per_window, window_ms)
   local key = Keys.window(token)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', Call.now - window_ms)
@@ -84,19 +86,19 @@ local function window_opens(token, per_window, window_ms)
   return tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) + window_ms + 1, n
 end
 
--- Whether a token has room for one more; if not, the error that says why and when to look again (ms, absolute).
+-- Return nil if a token has room for one more; else the error's code and when to look again (ms, absolute).
 local function room(token)
   local kind = without_slots(token)
   if kind then return kind.room(string.sub(token, 3)) end
   local concurrent, per_window, window_ms = rule(token)
-  -- A freed slot tells at once; the time is for a holder that died.
+  -- A freed slot wakes the waiting executions at once; the time is for a holder that died without freeing its slot.
   if concurrent and crowded(token, concurrent) then return 'concurrency_limit_exceeded', Call.now + 2000 end
   local at = per_window and window_opens(token, per_window, window_ms)
   if at then return 'rate_limit_exceeded', at end
   return nil
 end
 
--- How much of a token is used now: running, in the window, ms until the window has room.
+-- Return a token's present usage: how many run, how many are in the window, ms until the window has room.
 function Limits.usage(token)
   local at, in_window
   local _, per_window, window_ms = rule(token)
@@ -104,7 +106,7 @@ function Limits.usage(token)
   return redis.call('ZCOUNT', Keys.slots(token), '(' .. Call.now, '+inf'), in_window or 0, at and at - Call.now or 0
 end
 
--- How a token stands, for whoever wonders what holds an execution back.
+-- Describe a token's rule and usage, for a caller who asks what holds an execution back.
 function Limits.describe(token)
   local kind = without_slots(token)
   if kind then return kind.describe(string.sub(token, 3)) end
@@ -118,9 +120,9 @@ function Limits.describe(token)
   }
 end
 
--- Takes room in every token of `limit` that is kept here, or in none of them. expires_at: the grant's end.
--- from: the partition that asks, told when a slot frees. Returns nil, or what has no room: {code (of the error),
--- until_at (when to look again), token}.
+-- Take a slot in every token of `limit` that this partition keeps, or in none of them. expires_at: the grant's end.
+-- from: the asking partition, which is told when there is room again. Return nil, or for the token without room {code
+-- (of the error), until_at (when to look again), token}.
 function Limits.take(limit, slot, expires_at, from)
   for token in Limits.tokens(limit) do
     if Limits.is_local(token) then
@@ -144,10 +146,10 @@ function Limits.take(limit, slot, expires_at, from)
   return nil
 end
 
--- Pushes the end of a slot on, as long as its lease lasts. One that was freed stays free.
+-- Set the end of a slot, when its lease begins or is renewed. A slot that was freed stays free.
 function Limits.extend_token(token, slot, expires_at) redis.call('ZADD', Keys.slots(token), 'XX', expires_at, slot) end
 
--- For how many there is room.
+-- Return for how many more a token has room (math.huge: no limit).
 local function vacancies(token)
   local kind = without_slots(token)
   if kind then return kind.room(string.sub(token, 3)) and 0 or math.huge end
@@ -161,7 +163,7 @@ local function vacancies(token)
   return n
 end
 
--- A token whose room may not be used up by those who were woken for it: `at` is the next look.
+-- A wake record: those woken for a token may not use up its room, so look at the token again at `at`.
 Records.define('wake', function(wake) return { [Due.key('scheduler', 'wake')] = wake.at } end)
 
 local function look_again(token)
@@ -169,7 +171,7 @@ local function look_again(token)
   wake.at = math.min(wake.at, Call.now + AGAIN_MS)
 end
 
--- Wakes those of this partition who wait for room, as many as there is room for, and a few more.
+-- Wake blocked limits of this partition: as many as there is room for, at least WOKEN.
 local function wake_here(token, n)
   if Blocks.open_token(token, math.max(n, WOKEN)) then
     redis.call('SADD', Keys.waiting(token), Call.partition())
@@ -177,7 +179,7 @@ local function wake_here(token, n)
   end
 end
 
--- Wakes whoever waits for room, in whatever partition.
+-- If a token has room, wake the blocked limits that wait for it, in all partitions.
 local function tell_waiting(token)
   local n = vacancies(token)
   if n <= 0 then return end
@@ -191,37 +193,37 @@ local function tell_waiting(token)
   end
 end
 
--- The look at a token whose room was not used up.
+-- The due loop's part: look again at a token whose room was perhaps not used up.
 function Limits.wake(wake)
   local token = wake.id
   Records.delete('wake', token)
   tell_waiting(token)
 end
 
--- A partition has more who wait for this token than it was told that there is room for.
+-- The partition `from` still has blocked limits that wait for this token. Look again soon if there is room.
 function Limits.wait(token, from)
   redis.call('SADD', Keys.waiting(token), from)
   if vacancies(token) > 0 then look_again(token) end
 end
 
--- There may be room again, by other means than a freed slot.
+-- A token may have room again, for another reason than a freed slot.
 function Limits.opened(token) tell_waiting(token) end
 
--- Frees a slot; what held it and never began does not count in the window either. Where nothing was freed there is no
--- more room than before: telling would only make others ask in vain.
+-- Free a slot. A hold that never began (began = false) leaves the window too. If nothing was freed, wake nobody: there
+-- is no more room than before, so others would ask in vain.
 function Limits.free_token(token, slot, began)
   local freed = redis.call('ZREM', Keys.slots(token), slot)
   if not began then freed = freed + redis.call('ZREM', Keys.window(token), slot) end
   if freed > 0 then tell_waiting(token) end
 end
 
--- Drops a token's books.
+-- Delete a token's slots and window, and wake those that wait for it.
 function Limits.forget(token)
   redis.call('UNLINK', Keys.slots(token), Keys.window(token))
   tell_waiting(token)
 end
 
--- For an execution that holds room: all its tokens, those kept elsewhere by way of a hint.
+-- Extend the slots of an execution to its lease's end, in all its tokens. Other partitions are told by a hint.
 function Limits.extend(x)
   for token in Limits.tokens(x.limit) do
     if without_slots(token) then
@@ -234,6 +236,7 @@ function Limits.extend(x)
   end
 end
 
+-- Free the slots of an execution in all its tokens. began: whether it was running. Other partitions are told by a hint.
 function Limits.free(x, began)
   for token in Limits.tokens(x.limit) do
     if without_slots(token) then
@@ -247,7 +250,7 @@ function Limits.free(x, began)
   x.slot = nil
 end
 
--- When the hold that has this slot ends; 0 when it has ended.
+-- Return when the grant or lease that holds this slot ends (ms, absolute); 0 when it has ended.
 function Limits.ends(slot)
   local x = Records.read('x', string.match(slot, '^[^|]+'))
   local at = x and x.slot == slot and (x.lease_expires_at or x.grant_expires_at) or 0

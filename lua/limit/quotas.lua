@@ -1,4 +1,4 @@
--- Quotas: so many executions per sliding window, so many at once. Their books are limit/limits.lua's.
+-- Quotas: at most so many executions per sliding window, and so many at once. limit/limits.lua counts the usage.
 --
 -- Needs: Call, Errors, Events, Limits, Records.
 
@@ -24,7 +24,7 @@ function Quotas.create(id, a)
   return quota
 end
 
--- With what is used of it now, and how long until its window has room (ms; 0: now).
+-- Return a quota with its present usage, and how long until its window has room (retry_after_ms; 0: now).
 function Quotas.view(quota)
   local running, in_window, wait_ms = Limits.usage(token(quota))
   return {
@@ -40,7 +40,7 @@ function Quotas.delete(id)
   local view = Quotas.view(quota)
   Events.emit('quota', quota, 'deleted', {})
   Records.delete('quota', id)
-  -- Nothing is held back by it any more.
+  -- A deleted quota limits nothing: wake the executions that waited for it.
   Limits.forget(token({ id = id }))
   return view
 end

@@ -1,16 +1,17 @@
--- Blocks: queues whose limits had no room stand aside, all executions of one limit at once, until there is room
--- or it is time to look again. Nothing is done per waiting execution.
+-- Blocks: when a limit has no room, all queues with that limit are set aside at once, until there is room or it is time
+-- to look again. So nothing is done per waiting execution.
 --
--- A block is a record whose id is the limit: full {token: {code, until_at, token}}, what had no room; queues {queue name:
--- its place in the ring}; and of what has no room longest: code (of the error), reason (what `execution.get` says), until_at.
+-- A block is a record whose id is the limit: full {token: {code, until_at, token}} (the tokens without room); queues
+-- {queue name: {lane, caps, fair}}; and, of the full token with the latest until_at: code (of the error), reason (for
+-- `execution.get`), until_at.
 --
 -- Needs: Call, Due, Keys, Records, Zsets.
 
--- So many blocks of a lane are looked at for one that holds back work that a worker could do.
+-- How many blocks of a lane Blocks.aside looks at.
 local LOOKED_AT = 100
--- So many blocks of a token are looked at for those that may try again: the others wait for the next look.
+-- How many blocks of a token Blocks.open_token looks at; the others wait for the next look.
 local OPENED = 64
-local reopen   -- reopen(queue name, place, limit): the queues' own part
+local reopen   -- reopen(queue name, place, limit): puts a queue back into its ring (queue/queues.lua)
 
 function Blocks.on_open(f) reopen = f end
 
@@ -30,8 +31,8 @@ local function sum_up(block)
   block.code, block.reason, block.until_at = longest.code, REASONS[longest.code], longest.until_at
 end
 
--- Puts a queue aside. full: as of Limits.take; nil to join the block that there is.
--- place: {lane, caps, fair}, which `reopen` needs to put it back.
+-- Set a queue aside. full: what Limits.take returned; nil to join the existing block.
+-- place: {lane, caps, fair}, for `reopen`.
 function Blocks.add(limit, full, name, place)
   local block = Records.edit('block', limit) or Records.create('block', limit, { full = {}, queues = {} })
   block.queues[name] = place
@@ -44,7 +45,7 @@ end
 
 function Blocks.read(limit) return Records.read('block', limit) end
 
--- Lets the queues of this limit back in.
+-- End the block of a limit: put its queues back into their rings.
 function Blocks.open(limit)
   local block = Records.edit('block', limit)
   if not block then return end
@@ -53,9 +54,9 @@ function Blocks.open(limit)
   Records.delete('block', limit)
 end
 
--- A token has room for so many again: what only that one held back may try, what waits longest first. Not what another
--- still holds back: it would take the room for a moment, be refused there, and be told of it when it gives it back,
--- forever. Returns whether others still wait.
+-- A token has room for `room` executions again: open the blocks that only this token held back, the oldest first. A
+-- block with another full token stays: its executions would take a slot here, be refused there, give the slot back, be
+-- woken by that, and so on forever. Return whether further blocks wait for this token.
 function Blocks.open_token(token, room)
   local key = Keys.blocked(token)
   local limits = redis.call('ZRANGE', key, 0, OPENED - 1)
@@ -78,7 +79,8 @@ function Blocks.open_token(token, room)
   return redis.call('EXISTS', key) == 1
 end
 
--- The block that ends first of those that hold back work of this lane, or nil. suits(caps): whether it counts.
+-- Return the block that ends first among those that hold back work of this lane, or nil. suits(caps): whether a queue
+-- with these capabilities counts.
 function Blocks.aside(lane, suits)
   local limits = redis.call('ZRANGE', Keys.aside(lane), 0, LOOKED_AT - 1)
   Records.prefetch('block', limits)

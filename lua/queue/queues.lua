@@ -1,22 +1,24 @@
--- Ready queues: one sorted set per (lane, set of required capabilities, fairness key, limit), so that a worker
--- never walks past work that it cannot do, or that may not run now. Who is next: queue/turns.lua. What leads to them:
---   ring:<lane>|<caps>            the fairness keys with work there, by turns taken: as many as in `turns`, or fewer
---   lines:<lane>|<caps>|<fair>    of a fairness key the limits with work, by turns taken; only where there are limits
---   turns:<lane>                  all fairness keys of the lane with work, by turns taken
---   rings:<lane>                  {fairness key = how many rings it stands in}
---   caps:<lane>|<name>, caps:<lane>, sets:<lane>   the capability sets in use, each in the group of one of its names; the groups
---       that are; {set = its group}. A set joins its rarest name's group: a worker that has `gpu` and `model-7` then does not look
---       through all the sets that ask for a gpu. Work that asks for nothing is in no group.
+-- Ready queues: one sorted set per (lane, set of required capabilities, fairness key, limit), so that a worker never
+-- walks past work that it cannot do or that may not run now. queue/turns.lua chooses among the queues. Indexes that
+-- lead to them:
+--   ring:<lane>|<caps>            fairness keys with work in these queues, by turns taken; may lag behind `turns`
+--   lines:<lane>|<caps>|<fair>    limits with work of one fairness key, by turns taken; not work without a limit
+--   turns:<lane>                  all fairness keys with work in the lane, by turns taken
+--   rings:<lane>                  hash {fairness key = number of rings that contain it}
+--   caps:<lane>|<name>            a group: capability sets in use that contain <name>; each set is in one group only
+--   caps:<lane>, sets:<lane>      the names of the groups; hash {capability set = the name of its group}
+-- A set joins the smallest group among its names, so that a worker with `gpu` and `model-7` need not look through all
+-- sets with `gpu`. Work without required capabilities is in no group.
 --
 -- Needs: Blocks, Call, Keys, Records, Undo, Zsets.
 
--- Priority first (higher is sooner), then the time it became ready: 8 + 42 bits fit a double exactly.
+-- A score sorts by priority (higher is sooner), then by ready_at: 8 + 42 bits fit a double exactly.
 local TIME_SPAN = 2 ^ 42
--- What one call takes away of what led to the queues of a lane without work: more than that stays until somebody asks.
+-- How many entries of each index Queues.forget removes in one call. The rest stays until a worker asks for work.
 local FORGOTTEN = 50
-local named       -- queues that this call came across: name -> an execution of it
-local filled      -- those of them that got work
-local plain_keys  -- lane -> its queue without anything special
+local named       -- queues that this call has used: name -> one of its executions
+local filled      -- queues that got work in this call and are already in the indexes: name -> true
+local plain_keys  -- lane -> its queue without capabilities, fairness key and limit
 
 Call.on_begin(function() named, filled, plain_keys = {}, {}, {} end)
 
@@ -36,7 +38,7 @@ local function drop_empty_group(lane, name)
   end
 end
 
--- The lane has no work any more.
+-- A lane has no executions any more: remove the indexes that lead to its queues.
 function Queues.forget(lane)
   forget_ring(lane, '')
   for _, name in ipairs(redis.call('SRANDMEMBER', Keys.capability_groups(lane), FORGOTTEN)) do
@@ -47,10 +49,10 @@ function Queues.forget(lane)
   redis.call('UNLINK', Keys.capability_sets(lane), Keys.turns(lane), Keys.rings(lane))
 end
 
--- The present minimum of turns in a sorted set of those who share, or nil.
+-- Return the lowest number of turns in a sorted set (turns, ring, lines), or nil when it is empty.
 local function fewest(zset) return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2] or nil) end
 
--- A set of capabilities is in use: it joins the smallest of the groups of its names.
+-- Put a capability set into the smallest of the groups of its names.
 local function add_set(lane, caps)
   if caps == '' or redis.call('HEXISTS', Keys.capability_sets(lane), caps) == 1 then return end
   local rarest, size
@@ -63,7 +65,7 @@ local function add_set(lane, caps)
   redis.call('SADD', Keys.capability_groups(lane), rarest)
 end
 
--- Nobody asks for this set of capabilities any more.
+-- Remove a capability set from its group: no work requires it any more.
 function Queues.drop_set(lane, caps)
   local name = caps ~= '' and redis.call('HGET', Keys.capability_sets(lane), caps)
   if not name then return end
@@ -72,6 +74,7 @@ function Queues.drop_set(lane, caps)
   drop_empty_group(lane, name)
 end
 
+-- Put a queue into the indexes that lead to it, and hint that its lane has work.
 local function open(lane, caps, fair, limit)
   local ring = Keys.ring(lane, caps)
   if not redis.call('ZSCORE', ring, fair) then
@@ -90,7 +93,7 @@ local function open(lane, caps, fair, limit)
   Call.hint('ready', lane, 1)
 end
 
--- The first id of a call that joins a queue makes it known to its lane.
+-- An id joined a queue. At the first one of a call, put the queue into the indexes, or into the block of its limit.
 local function joined(name)
   local x = named[name]
   if not x or filled[name] then return end
@@ -104,7 +107,7 @@ local function joined(name)
   end
 end
 
--- The queue of a ready execution.
+-- Return the key of a ready execution's queue.
 function Queues.key(x)
   local plain = not (x.caps or x.fairness_key or x.limit)
   local name = plain and plain_keys[x.lane]
@@ -117,7 +120,7 @@ function Queues.key(x)
   return name
 end
 
--- A fairness key has nothing left in a ring; what joins it later in this call must make it known again.
+-- Remove a fairness key without work from a ring. Clearing `filled` lets work of this call put the key back.
 function Queues.leave_ring(lane, caps, fair)
   filled[Keys.queue(lane, caps, fair)] = nil
   if redis.call('ZREM', Keys.ring(lane, caps), fair) == 0 then return end
@@ -127,23 +130,23 @@ function Queues.leave_ring(lane, caps, fair)
   end
 end
 
--- A limit's queue leaves the lines of its fairness key: it has run dry, or stands aside.
+-- Remove a limit from the lines of its fairness key: its queue is empty or set aside.
 function Queues.leave_lines(lane, caps, fair, limit)
   redis.call('ZREM', Keys.lines(lane, caps, fair), limit)
   filled[Keys.queue(lane, caps, fair, limit)] = nil
 end
 
--- A block is over. place: {lane, caps, fair}.
+-- A block has ended: put its queue back into the indexes if it has work. place: {lane, caps, fair}.
 Blocks.on_open(function(name, place, limit)
   if Zsets.exists(name) then
     open(place[1], place[2], place[3], limit)
   else
-    -- What joins it later in this call must make it known again.
+    -- The queue is empty. Work that joins it later in this call must put it back into the indexes.
     filled[name] = nil
   end
 end)
 
--- A limit has no room: its queue stands aside. full: as of Limits.take.
+-- The limit of x has no room: set its queue aside. full: what Limits.take returned.
 function Queues.block(x, full)
   local caps, fair = x.caps or '', x.fairness_key or ''
   Queues.leave_lines(x.lane, caps, fair, x.limit)

@@ -1,26 +1,28 @@
--- Who is next in a lane. Sharing between fairness keys is stride scheduling with equal tickets (Waldspurger and Weihl, 1995):
--- the key with the fewest turns goes next; a newcomer starts at the present minimum, so it neither starves nor owns the lane.
--- Turns count in the whole lane: a key that asks for several sets of capabilities does not get several shares. A ring may know
--- of fewer turns than the lane, since they are counted in those rings only that a call has looked at; who is met is corrected.
+-- Choose the next execution of a lane. Fairness keys share a lane by stride scheduling with equal tickets (Waldspurger
+-- and Weihl, 1995): the key with the fewest turns goes next. A new key starts at the present minimum, so it neither
+-- starves nor owns the lane. Turns count for the whole lane: a key with work in several rings gets one share. A ring's
+-- count may lag behind, since a call counts turns only in the rings that it looked at; first_of corrects the ring.
 --
--- However wide a lane is, one call looks at so much of it. What it did not come to is left to the next one; past LOOKED_AT
--- sets of capabilities each call draws its own at random, so that none waits for ever.
+-- The work of one call is bounded, however wide the lane is; the rest is left to the next call. Where there are more
+-- than LOOKED_AT capability sets, each call draws some at random, so that none starves.
+--
+-- A *tenant* is a fairness key in one search; a *line* is one of its queues.
 --
 -- Needs: Blocks, Call, Keys, Records.
 
--- Capability sets that a call looks at.
+-- How many capability sets a call looks at.
 local LOOKED_AT = 48
--- Reads of rings and queues that a call may make, beside two for each execution that is asked for.
+-- How many reads of rings and queues a call may make, in addition to two per requested execution.
 local LOOKS = 150
--- Fairness keys that are shown to who compares partitions, beside as many as there may be turns: another partition may know
--- that it is theirs.
+-- How many more fairness keys than `max` Queues.heads looks at, for a caller that compares partitions: counting the
+-- turns of other partitions, one of these may be next.
 local BESIDE = 8
--- Rounds in which a ring is put right before it is taken as it is, and in which sets of capabilities are drawn without success.
+-- How often first_of corrects a ring before taking it as it is, and how often search draws capability sets in vain.
 local ROUNDS = 4
 
-local looks   -- reads that this call may still make
+local looks   -- how many reads this call may still make
 
--- Whether a worker with this set of capabilities may do what asks for `caps` (a comma-joined list).
+-- Return whether a worker with the capabilities `has` may do work that requires `caps` (a comma-joined list).
 local function serves(has, caps)
   for name in string.gmatch(caps, '[^,]+') do
     if not has[name] then return false end
@@ -28,8 +30,8 @@ local function serves(has, caps)
   return true
 end
 
--- The sets of capabilities in use that a worker can serve, whether it was seen that these are all there are, and whether
--- they are a draw from more.
+-- Return the capability sets in use that a worker can serve, whether these are known to be all sets of the lane, and
+-- whether they were drawn at random from more.
 local function served_sets(lane, has)
   local served, groups = { '' }, {}
   local total = redis.call('SCARD', Keys.capability_groups(lane))
@@ -56,12 +58,12 @@ local function served_sets(lane, has)
   return served, all, drawn
 end
 
--- A line is a queue that is read a few ids at a time.
+-- Return a line: a queue that is read `chunk` ids at a time.
 local function new_line(name, chunk)
   return { name = name, chunk = chunk, read = 0, next = 1, found = {} }
 end
 
--- The id at the head of a line and its score, or nil.
+-- Return the id at the head of a line and its score, or nil when the line is empty.
 local function head(line)
   if line.next > #line.found then
     if line.read > 0 and #line.found < line.chunk * 2 then return nil end
@@ -73,8 +75,9 @@ local function head(line)
   return line.found[line.next], tonumber(line.found[line.next + 1])
 end
 
--- The lines of one fairness key: the queue without limits, and those of limits that are not blocked. What is blocked or
--- has run dry leaves the list and does not count: the work of another limit may stand behind it.
+-- Return the lines of one fairness key: the queue without a limit, and the queues of limits that are not blocked.
+-- Blocked and empty queues are removed from the key's lines and do not count toward `max`, since other limits may come
+-- after them. Return also whether the reads ran out before all were seen.
 local function lines_of(lane, caps, fair, chunk, max)
   local lines = { new_line(Keys.queue(lane, caps, fair), chunk) }
   local key = Keys.lines(lane, caps, fair)
@@ -99,7 +102,7 @@ local function lines_of(lane, caps, fair, chunk, max)
   return lines, dropped
 end
 
--- The line whose head is first by priority, time and id.
+-- Return the line whose head is first by priority, time and id, and the head's score; nil when all lines are empty.
 local function best_line(lines)
   local best, best_score, best_id
   for _, line in ipairs(lines) do
@@ -111,6 +114,7 @@ local function best_line(lines)
   return best, best_score
 end
 
+-- Add lines of one ring to their tenant, which is created when it is new.
 local function add_lines(tenants, fair, turns, caps, lines)
   local tenant = tenants[fair]
   if not tenant then
@@ -126,8 +130,8 @@ local function add_lines(tenants, fair, turns, caps, lines)
   end
 end
 
--- The first of a ring, `max` and one more: that tells whether there is somebody to share with. Those with more turns than
--- the ring knows of are put behind, so that others may come first.
+-- Return the first `max` + 1 fairness keys of a ring with their turns; one more than `max`, to see whether the ring is
+-- shared. Correct keys that have more turns in the lane than in the ring, so that other keys may come first.
 local function first_of(lane, ring, max, shared)
   local keys
   for _ = 1, ROUNDS do
@@ -150,8 +154,8 @@ local function first_of(lane, ring, max, shared)
   return keys
 end
 
--- Adds to `tenants` {fairness key = {turns, lines}} those of one ring that have the fewest turns. A key that turns out
--- to have nothing leaves the ring, an empty ring the lane: then it returns true.
+-- Add the fairness keys of one ring with the fewest turns to `tenants` {fairness key = {turns, lines}}. Remove keys
+-- without work from the ring. If the ring is empty, remove its capability set from the lane and return true.
 local function gather(lane, caps, max, tenants, shared)
   local ring = Keys.ring(lane, caps)
   local lines = {}
@@ -183,7 +187,7 @@ local function gather(lane, caps, max, tenants, shared)
   end
 end
 
--- What a tenant has in the other rings, where it was too far behind to be met.
+-- Add a tenant's lines in the other rings, where it was too far behind to be among the first keys.
 local function complete(lane, sets, max, tenants, tenant)
   tenant.complete = true
   local known = 0
@@ -202,7 +206,8 @@ local function complete(lane, sets, max, tenants, tenant)
   end
 end
 
--- The tenant whose turn it is (of equal ones, whose best id is first) and its best line; nil when all are through.
+-- Return the tenant with the fewest turns (of equals, the one whose best line has the lowest score) and its best line;
+-- nil when no tenant has work left.
 local function next_turn(tenants)
   local first, first_line, first_score
   for _, tenant in ipairs(tenants) do
@@ -216,13 +221,13 @@ local function next_turn(tenants)
   return first, first_line
 end
 
--- What holds back work of this lane that a worker with these capabilities could do, until it may go on: a block or nil.
+-- Return the first block to end that holds back work of this lane for a worker with these capabilities, or nil.
 function Queues.aside(lane, has)
   Records.settle()
   return Blocks.aside(lane, function(caps) return serves(has, caps) end)
 end
 
--- The turns that were taken, for the lane and the rings that were looked at.
+-- Write the turns of the served tenants to the lane and to the rings that this call looked at.
 local function count_turns(lane, tenants)
   for _, tenant in ipairs(tenants) do
     if tenant.served then
@@ -234,7 +239,7 @@ local function count_turns(lane, tenants)
   end
 end
 
--- Turns that were taken in other partitions too. turns: [[fairness key, turns]].
+-- Raise turns of fairness keys to those that they have taken in all partitions. turns: [[fairness key, turns]].
 function Queues.catch_up(lane, turns)
   local args = {}
   for _, each in ipairs(turns) do
@@ -244,17 +249,17 @@ function Queues.catch_up(lane, turns)
   if #args > 0 then redis.call('ZADD', Keys.turns(lane), 'XX', 'GT', unpack(args)) end
 end
 
--- An execution was handed out: its limit has had a turn among those of its fairness key.
+-- An execution was handed out: count a turn for its limit among the limits of its fairness key.
 function Queues.count(x)
   if x.limit then
     redis.call('ZINCRBY', Keys.lines(x.lane, x.caps or '', x.fairness_key or ''), 1, x.limit)
   end
 end
 
--- What a worker with these capabilities would get of one lane, best first: calls pick(id, tenant, score) at most `max` times.
+-- Search one lane for work for a worker, best first: call pick(id, tenant, score) at most `max` times.
 -- has: {capability = true}; seen: how many tenants of a ring are looked at.
--- Returns how many it found, whether there may be more than it came to, the tenants, and whether
--- all of the lane's work is such that this worker can do it.
+-- Return how many were found, whether there may be more that the search did not reach, the tenants, and whether this
+-- worker can serve all of the lane's capability sets.
 local function search(lane, has, max, seen, pick)
   Records.settle()
   looks = LOOKS + 2 * max
@@ -263,13 +268,13 @@ local function search(lane, has, max, seen, pick)
   repeat
     round = round + 1
     sets, all, drawn = served_sets(lane, has)
-    -- Of many rings only the first few tenants each.
+    -- Where there are many rings, look only at the first few tenants of each.
     local most = #sets == 1 and seen or math.min(seen, math.max(1, math.floor(LOOKS / #sets)))
     for _, caps in ipairs(sets) do
       if looks <= 0 then break end
       if gather(lane, caps, most, tenants, #sets > 1) and caps ~= '' then round = 0 end
     end
-    -- A draw may be of sets that have run dry, which have left by now, or of none that this worker serves.
+    -- Draw again if all drawn sets were empty (they have been removed by now) or none was for this worker.
   until #tenants > 0 or not drawn or looks <= 0 or round == ROUNDS
   local n = 0
   while n < max do
@@ -289,20 +294,21 @@ local function search(lane, has, max, seen, pick)
   return n, looks <= 0 or (drawn and n > 0), tenants, all
 end
 
--- Up to `max` ids of ready executions of one lane for a worker with these capabilities, best first; they stay in their
--- queues until their records move on. Returns them, and whether there may be more than the call came to.
+-- Return up to `max` ids of ready executions of one lane for a worker with these capabilities, best first, and whether
+-- there may be more that the search did not reach. The ids stay in their queues until their records change.
 function Queues.take(lane, has, max)
   local ids = {}
   local n, cut, tenants, all = search(lane, has, max, max, function(id) ids[#ids + 1] = id end)
-  -- Turns matter only where there is somebody to share with.
+  -- Turns matter only where several fairness keys share the lane.
   if #tenants > 1 then count_turns(lane, tenants) end
-  -- What this call put into the lane it has also taken out: nobody else has to look.
+  -- The lane has no work left, also none that this call put into it: take the hint `ready` back.
   if n < max and all and not cut then Call.unhint('ready', lane) end
   return ids, cut
 end
 
--- The same to look at, for who compares several partitions: [[id, fairness key, score, turns of that key]], with the first of
--- every fairness key that was met, also past `max`. Returns them, and whether there may be more.
+-- Return what Queues.take would take, for a caller that compares several partitions: [[id, fairness key, score, turns
+-- of that key]], and the best id of each further fairness key that was seen, even past `max`. Return also whether there
+-- may be more.
 function Queues.heads(lane, has, max)
   local heads = {}
   local function add(id, tenant, score) heads[#heads + 1] = { id, tenant.fair, score, tenant.turns } end

@@ -1,14 +1,15 @@
--- Schedules: what creates executions at due times. When the next one is, Python knows (cron, time zones); that each
--- due time is fired once, this knows: the due loop only hands a due schedule out, and `fire` moves `next_at` on in the
--- same step that creates the execution, if `next_at` still is what was handed out.
+-- Schedules create executions at due times. Python computes the due times (cron, time zones); this module makes sure
+-- that each due time fires once: the due loop only hands a due schedule to the scheduler, and `fire` advances `next_at`
+-- in the same step that creates the execution, if `next_at` is still the due time that was handed out.
 --
--- A record: at | every_ms (count) | cron, timezone; misfire, status (active | paused | finished), next_at, look_at (put off,
--- since it was handed out a moment ago), fired (executions so far), last_due_at, last_execution_id, spec (of the
--- executions, without its input, which is a payload under the schedule's id), limit (its tokens, limit/limits.lua).
+-- A record: at | every_ms (count) | cron, timezone; misfire, status (active | paused | finished), next_at, look_at (not
+-- due before this time, because the schedule was just handed out), fired (executions so far), last_due_at,
+-- last_execution_id, spec (of the executions; its input is a payload under the schedule's id), limit (its tokens,
+-- limit/limits.lua).
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Payloads, Records.
 
--- A schedule that was handed out and not fired (its scheduler died) is handed out again after so long.
+-- A schedule that was handed out but not fired (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 2000
 local MOVES = {
   active = { paused = true, finished = true },
@@ -46,13 +47,14 @@ function Schedules.read(id)
   return s
 end
 
--- To pause or resume. Errors: schedule_not_found, already_terminal.
+-- Return a schedule for pausing or resuming. Errors: schedule_not_found, already_terminal.
 function Schedules.edit(id)
   if Schedules.read(id).status == 'finished' then Errors.raise('already_terminal', { status = 'finished' }) end
   return Records.edit('schedule', id)
 end
 
--- a: fields of schedule.create, checked; input: the spec's. Errors: invalid_request.
+-- Create a schedule. a: fields of schedule.create, checked; a.input: the input of its executions.
+-- Errors: invalid_request.
 function Schedules.create(id, a)
   a.spec.input = nil
   if a.at and a.at <= Call.now then Errors.invalid('at', 'is in the past') end
@@ -79,7 +81,7 @@ function Schedules.view(s)
   }
 end
 
--- From active to paused or back. next_at: from where it goes on.
+-- Move a schedule from active to paused or back. next_at: the next due time; nil: unchanged.
 function Schedules.move(s, status, next_at)
   s.next_at, s.look_at = next_at or s.next_at, nil
   move(s, status, { event = status == 'paused' and 'paused' or 'resumed', data = { next_at = s.next_at } })
@@ -91,8 +93,9 @@ function Schedules.delete(s)
   Records.delete('schedule', s.id)
 end
 
--- Creates the executions of some due times and moves on. fires: [[due time, execution id]]; skipped: how many due
--- times are not made up for; next_at: nil when that was the last. Errors: execution_not_eligible (the lane drains).
+-- Create the executions of some due times and set the next due time. fires: [[due time, execution id]]; skipped: number
+-- of missed due times that get no execution; next_at: nil when there is none left.
+-- Errors: execution_not_eligible (draining lane).
 function Schedules.fire(s, fires, skipped, next_at)
   if #fires > 0 then Lanes.admit(s.spec.lane or 'default') end
   local actor = 'schedule:' .. s.id
@@ -113,7 +116,7 @@ function Schedules.fire(s, fires, skipped, next_at)
   end
 end
 
--- The due loop's share.
+-- The due loop's part: hand a due schedule to the scheduler; delete a finished one after its retention.
 function Schedules.due(s)
   if s.status == 'finished' then
     Payloads.drop('input', s.id)

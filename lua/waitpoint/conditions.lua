@@ -1,16 +1,16 @@
--- Conditions: what a waitpoint waits for, evaluated over the tally of its signals. Pure functions.
+-- Conditions: which signals a waitpoint waits for, evaluated over the tally of its signals. Pure functions.
 --
 -- A tally counts signals by name: {name = {n, s = {source = 1}}} (signals without a source share the source '').
--- A node is one of {name}, {prefix} ('review.' for `review.*`), {any = nodes}, {all = nodes}, {n, distinct, of = nodes}.
+-- A node is {name}, {prefix} ('review.' for `review.*`), {any = nodes}, {all = nodes} or {n, distinct, of = nodes}.
 --
--- A node's value is the set of signal names that satisfy it, or nil. So every node counts its own signals: a
--- count adds up those that its own branches matched, however deep it stands and whatever else has come.
+-- A node's value is the set of signal names that satisfy the node, or nil. So a count node counts only signals that its
+-- own branches matched, however deep the node is and whatever other signals have come.
 --
 -- Needs: nothing.
 
 local value
 
--- The union of the nodes' values; nil if one that is needed has none, or if all have none.
+-- Return the union of the nodes' values; nil if all nodes are unsatisfied or, with `every`, if one of them is.
 local function union(nodes, tally, every)
   local names
   for _, node in ipairs(nodes) do
@@ -36,7 +36,7 @@ local function starting_with(prefix, tally)
   return names
 end
 
--- How many signals have these names, or from how many sources they came.
+-- Return how many signals have these names or, if `distinct`, from how many sources they came.
 local function count(names, tally, distinct)
   local n, seen = 0, {}
   for name in pairs(names) do
@@ -63,7 +63,7 @@ function value(node, tally)
   return names and count(names, tally, node.distinct) >= node.n and names or nil
 end
 
--- The names of the signals that satisfy the condition (nil: any signal does), or nil while it is not met.
+-- Return the names of the signals that satisfy the condition, or nil while it is not met. condition nil: any signal.
 function Conditions.met(condition, tally)
   local names = condition and value(condition, tally)
   if condition and not names then return nil end
@@ -72,7 +72,7 @@ function Conditions.met(condition, tally)
   return #list > 0 and list or nil
 end
 
--- Counts one more signal.
+-- Count one more signal in the tally.
 function Conditions.count(tally, name, source)
   local of = tally[name]
   if not of then

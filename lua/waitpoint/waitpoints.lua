@@ -1,19 +1,21 @@
--- Waitpoints: where signals for an execution arrive. States: pending (nobody waits yet, signals are buffered) → open (the
--- execution is suspended on it) → satisfied; either → closed (the execution moved on without it); pending → expired.
+-- Waitpoints receive the signals for an execution. States: pending (the execution does not wait yet, signals are
+-- buffered) → open (the execution is suspended on it) → satisfied; pending, open → closed (the execution moved on);
+-- pending → expired.
 --
--- Fields: execution_id, attempt (that made it), key, state, created_at, expires_at (pending), condition (open), tally, n
--- and bytes (of its signals), matched (names that satisfied it), dead (an operator closed it), lease_id (that was kept: already satisfied), retire_at
--- (ended), rejects (token rejections of this window), namespace, seq. Its signals stand in the hash sg:<id>,
--- {signal_id: [name, source, at, n, payload]}.
+-- Fields: execution_id, attempt (that created it), key, state, created_at, expires_at (pending), condition (open),
+-- tally, n and bytes (of its signals), matched (signal names that satisfied it), dead (an operator closed it), lease_id
+-- (of the worker that kept its lease, since buffered signals satisfied its suspend at once), retire_at (ended), rejects
+-- (refused signals in this window), namespace, seq. Its signals are in the hash sg:<id>, {signal_id: [name, source, at,
+-- n, payload]}.
 --
--- Of an execution: waitpoints {id = key} (those that have not ended), waiting_on (the open one), on_timeout, woken_by
--- (whose signals it was resumed by).
+-- Fields of an execution: waitpoints {id = key} (those that have not ended), waiting_on (the open one), on_timeout,
+-- woken_by (the waitpoint whose signals resumed the execution).
 --
 -- Needs: Call, Conditions, Due, Errors, Events, Hashes, Keys, Records, States.
 
--- An ended waitpoint still tells repeated signals from new ones for a while.
+-- The longest time that an ended waitpoint is kept, to recognize repeated signals.
 local KEEP_MS = 86400000
--- Everything that one waitpoint holds fits into one reply.
+-- Bounds of one waitpoint's signals (they fit into one reply), and of an execution's waitpoints that have not ended.
 local MAX_SIGNALS = 1000
 local MAX_BYTES = 4 * 1024 * 1024
 local MAX_LIVE = 64
@@ -25,7 +27,7 @@ local MOVES = {
 }
 local ENDED = { satisfied = true, closed = true, expired = true }
 
--- What waitpoints are shown as.
+-- State -> public status.
 local STATUS = { pending = 'pending', open = 'active', satisfied = 'closed', closed = 'closed', expired = 'closed' }
 Waitpoints.STATUSES = { 'pending', 'active', 'closed' }
 
@@ -44,7 +46,7 @@ end)
 
 local function tell(w, name, about) Events.emit('waitpoint', w, name, about) end
 
--- Moves a waitpoint, and tells of it. about: {event (default: the state), actor, reason, data}.
+-- Move a waitpoint and emit the event. about: {event (default: the state), actor, reason, data}.
 local function move(w, state, about)
   if not MOVES[w.state][state] then Errors.raise('illegal_transition', { from = w.state, to = state }) end
   about.from, about.to = w.state, state
@@ -52,10 +54,10 @@ local function move(w, state, about)
   tell(w, about.event or state, about)
 end
 
--- Whether signals are still buffered for somebody.
+-- Return whether a waitpoint is pending and not expired, so that it still buffers signals.
 function Waitpoints.pending(w) return w.state == 'pending' and w.expires_at > Call.now end
 
--- The pending waitpoint of this execution with this key, or nil.
+-- Return the pending waitpoint of this execution with this key, or nil.
 function Waitpoints.find(x, key)
   for id, its in pairs(x.waitpoints or {}) do
     local w = its == key and Records.read('w', id)
@@ -63,14 +65,14 @@ function Waitpoints.find(x, key)
   end
 end
 
--- Refuses one more waitpoint. Errors: invalid_request.
+-- Refuse one more waitpoint when the execution has MAX_LIVE. Errors: invalid_request.
 function Waitpoints.check_room(x)
   local n = 0
   for _ in pairs(x.waitpoints or {}) do n = n + 1 end
   if n >= MAX_LIVE then Errors.invalid('waitpoint_key', 'the execution has ' .. n .. ' waitpoints already') end
 end
 
--- A new pending waitpoint of a held execution; `expires_at` may be nil if it is opened at once.
+-- Create a pending waitpoint of a held execution. `expires_at` may be nil if the waitpoint is opened at once.
 function Waitpoints.create(x, id, key, expires_at, actor)
   local w = Records.create('w', id, {
     execution_id = x.id, attempt = x.attempt_index, key = key, state = 'pending', created_at = Call.now,
@@ -82,13 +84,14 @@ function Waitpoints.create(x, id, key, expires_at, actor)
   return w
 end
 
--- The execution is suspended: it waits here from now on.
+-- The execution is being suspended on this waitpoint: open it. condition: nil for any signal.
 function Waitpoints.open(x, w, condition, actor)
   w.condition, w.expires_at = condition, nil
   x.waiting_on = w.id
   move(w, 'open', { event = 'opened', actor = actor })
 end
 
+-- End a waitpoint: move it to a terminal state, drop it from its execution, set when it retires.
 local function finish(x, w, state, about)
   w.condition, w.expires_at = nil, nil
   w.retire_at = Call.now + math.min(x.retention_ms or Call.retention_ms(), KEEP_MS)
@@ -99,26 +102,26 @@ local function finish(x, w, state, about)
   move(w, state, about)
 end
 
--- Its condition is met by the signals of these names: they are what the execution is resumed by.
+-- The signals of these names met the condition: end the waitpoint as satisfied. The execution is resumed with them.
 function Waitpoints.satisfy(x, w, names, actor)
   w.matched = names
   finish(x, w, 'satisfied', { actor = actor, data = { signals = w.n } })
   x.woken_by = w.id
 end
 
--- An operator wants no signals for a pending one: its token is dead from then on.
+-- An operator closes a pending waitpoint: its token is invalid from then on.
 function Waitpoints.close(w, reason)
   w.dead = true
   finish(Records.edit('x', w.execution_id), w, 'closed', { actor = 'operator', reason = reason })
 end
 
--- Nobody came in time.
+-- A pending waitpoint was not opened in time: end it as expired.
 function Waitpoints.expire(w)
   finish(Records.edit('x', w.execution_id), w, 'expired', { actor = 'signal-router' })
 end
 
--- An execution that has to do with waitpoints has moved. A pending one outlives a lost
--- lease and another waitpoint's resume, since the attempt goes on; it does not outlive its attempt.
+-- An execution with waitpoints has moved: close those that it leaves behind. A pending waitpoint outlives a lost lease
+-- and a resume by another waitpoint, since the attempt continues; it does not outlive its attempt.
 function Waitpoints.execution_moved(x, from, to)
   if from == 'suspended' then
     local w = x.waiting_on and Records.edit('w', x.waiting_on)
@@ -135,10 +138,10 @@ function Waitpoints.execution_moved(x, from, to)
   end
 end
 
--- Whether this signal has come before.
+-- Return whether a signal with this id has come before.
 function Waitpoints.knows(w, signal_id) return Hashes.has(Keys.of('sg', w.id), signal_id) end
 
--- Keeps a signal. s: {signal_id, name, source, payload}. Errors: payload_too_large (the waitpoint is full).
+-- Store a signal. s: {signal_id, name, source, payload}. Errors: payload_too_large (the waitpoint is full).
 function Waitpoints.keep(w, s)
   local size = #s.signal_id + #s.name + #(s.source or '') + #(s.payload or '')
   local room = math.max(MAX_BYTES, Call.limits.max_payload_bytes or 0)
@@ -153,13 +156,13 @@ function Waitpoints.keep(w, s)
   Hashes.set(Keys.of('sg', w.id), s.signal_id, pack({ s.name, s.source or false, Call.now, w.n, s.payload or false }))
 end
 
--- What happened to a signal, for the audit trail: never its payload. by: who sent it without a token, and why; or nil.
+-- Emit an event about a signal, without its payload. by: {actor, reason} of a signal sent without a token, or nil.
 function Waitpoints.tell_signal(w, event, s, by)
   tell(w, event, { actor = by and by.actor, reason = by and by.reason, data = { signal_id = s.signal_id, name = s.name, source = s.source } })
 end
 
--- The signals that satisfied it, in the order in which they came, after the first `skip` ones, at most `limit`.
--- Returns the items and whether there are more.
+-- Return the signals that satisfied the waitpoint, in the order of arrival: after the first `skip`, at most `limit`.
+-- Return also whether there are more.
 function Waitpoints.items(w, skip, limit)
   local names, items = {}, {}
   for _, name in ipairs(w.matched or {}) do names[name] = true end
@@ -181,7 +184,7 @@ function Waitpoints.items(w, skip, limit)
   return page, #items > skip + limit
 end
 
--- Retention is over: it leaves Valkey, unless the execution still lives on its signals.
+-- Retention is over: delete the waitpoint and its signals. Keep them longer if the execution was resumed with them.
 function Waitpoints.retire(w)
   local x = Records.read('x', w.execution_id)
   if x and x.woken_by == w.id then
@@ -192,12 +195,12 @@ function Waitpoints.retire(w)
   Records.delete('w', w.id)
 end
 
--- Refused signals: at most this many events per waitpoint and window, so that guessing floods nothing.
+-- At most this many events about refused signals per waitpoint and window, so that guessing tokens floods nothing.
 local REFUSALS, WINDOW_MS = 10, 10000
 
--- A signal to this waitpoint was refused: `token_rejected`, or `signal_rejected` for what is none. Ids that do not exist
--- are told of as one waitpoint of this partition: its events are counted here, so another partition's must not go by the
--- same name.
+-- Emit an event about a refused signal: `token_rejected`, or `signal_rejected` for an invalid signal. Signals to
+-- unknown ids share one waitpoint id per partition, `<partition>-unknown`: events are numbered per entity and
+-- partition, so two partitions must not use the same id.
 function Waitpoints.refused(id, event, why)
   if not id or not Records.read('w', id) then id = Call.partition() .. '-unknown' end
   local w = Records.read('w', id)

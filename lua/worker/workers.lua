@@ -1,21 +1,21 @@
--- Workers: who says that it can do what, and when it was last heard of. A worker's record lives in the partition of
--- its name; how many leases it holds is counted in every partition, in the step that begins or ends a lease.
+-- Workers: their lanes and capabilities, and when each was last heard of. A worker's record is in the partition of its
+-- name. Each partition counts the leases that a worker holds there, in the same step that begins or ends a lease.
 --
--- Fields: lanes, caps (lists), version, status (active | draining | lost), interval (ms between heartbeats), registered_at,
--- seen_at, lost_at, seq, entity (its id in the audit trail: a worker that comes back after it was forgotten has a new one,
--- for its events count from 1 again).
+-- Fields: lanes, caps (lists), version, status (active | draining | lost), interval (ms between heartbeats),
+-- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
+-- forgotten gets a new one, since its events are numbered from 1 again).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Records, Undo.
 
-local MISSED = 3            -- heartbeats that may fail to come
-local FORGET_MS = 600000    -- how long a lost worker is still shown
+local MISSED = 3            -- a worker is lost after this many missed heartbeats
+local FORGET_MS = 600000    -- how long a lost worker is kept
 local MOVES = {
   active = { draining = true, stopped = true, lost = true },
   draining = { active = true, stopped = true, lost = true },
   lost = { active = true, draining = true, stopped = true },
   stopped = {},
 }
-local held                  -- leases begun less leases ended in this call, by worker
+local held                  -- worker -> leases begun minus leases ended in this call
 
 local function begin() held = {} end
 Call.on_begin(begin)
@@ -25,7 +25,7 @@ Records.define('worker', function(w)
   return { [Keys.workers()] = 0, [Due.key('lease_keeper', 'worker')] = at }
 end)
 
--- A lease of this worker began (1) or ended (-1).
+-- Count a lease of this worker that began (change 1) or ended (-1).
 function Workers.hold(worker_id, change) Undo.set(held, worker_id, (held[worker_id] or 0) + change) end
 
 local function flush()
@@ -36,7 +36,7 @@ end
 
 Call.on_write(flush)
 
--- How many leases these workers hold in this partition.
+-- Return how many leases each of these workers holds in this partition.
 function Workers.held(ids)
   flush()
   begin()
@@ -53,7 +53,8 @@ local function tell(w, event, about)
   w.seq = entity.seq
 end
 
--- Moves a worker. about: {event (default: the status), actor, data}.
+-- Move a worker to another status. about: {event (default: the status), actor, data}.
+-- Errors: illegal_transition {from, to}.
 function Workers.move(w, status, about)
   if w.status == status then return end
   if not MOVES[w.status][status] then Errors.raise('illegal_transition', { from = w.status, to = status }) end
@@ -62,8 +63,8 @@ function Workers.move(w, status, about)
   tell(w, about.event or status, about)
 end
 
--- The worker was heard of. a: {worker_id, lanes, capabilities, version, heartbeat_ms}. Returns its record, and whether
--- it was known.
+-- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, version, heartbeat_ms}. Return the worker's
+-- record, and whether the worker was known.
 function Workers.seen(a)
   local w = Records.edit('worker', a.worker_id)
   local known = w ~= nil
@@ -83,13 +84,13 @@ function Workers.registered(w)
   } })
 end
 
--- The worker says goodbye: it is not lost, it is gone.
+-- The worker has stopped in an orderly way: delete its record.
 function Workers.stopped(w)
   Workers.move(w, 'stopped', { actor = 'worker:' .. w.id })
   Records.delete('worker', w.id)
 end
 
--- Heartbeats did not come: lost, and after a while forgotten. Its leases expire by themselves.
+-- The due loop's part: mark a silent worker lost, and delete it FORGET_MS later. Its leases expire by themselves.
 function Workers.due(w)
   if w.status == 'lost' then
     if w.lost_at + FORGET_MS <= Call.now then Records.delete('worker', w.id) end
@@ -106,8 +107,8 @@ function Workers.view(w)
   }
 end
 
--- The next workers of this partition in the order of their names. a: cursor, limit, budget, lane, status (filters,
--- optional). Returns {items, last}; last: up to which name this is all there is (nil: to the end).
+-- Return the next workers of this partition by name, as {items, last}. a: cursor, limit, budget (most records to look
+-- at), lane, status (optional filters). last: the last name that was looked at (nil: the list is complete).
 function Workers.page(a)
   Records.settle()
   local from = a.cursor and '(' .. a.cursor or '-'

@@ -1,4 +1,4 @@
-"""`penstock-audit-relay`: the process."""
+"""Entry point of the process `penstock-audit-relay`."""
 
 from penstock.runtime.process import run
 from penstock_audit_relay.service import build

@@ -1,7 +1,7 @@
-"""The chain, and the bytes of an atomic batch.
+"""The hash chain, and the wire bytes of an atomic batch.
 
-One batch is one `bytes` of HPUB commands, written in one go: a call of nats-py's `publish` per event would
-cost more than all the rest. Headers as in NATS ADR-50.
+A batch is one `bytes` object of HPUB commands, written at once: calling nats-py's `publish` for each event would
+cost more than all other work. The headers are those of NATS ADR-50.
 """
 
 import json
@@ -18,23 +18,23 @@ from penstock_audit_relay.position import Position
 MAX_EVENTS: Final = 1000
 """nats-server's limit for one atomic batch."""
 MAX_BYTES: Final = 2 * 1024 * 1024
-"""Of events in one batch, so that writing one never takes long."""
+"""Most bytes of events in one batch, so that writing a batch never takes long."""
 
 
 class Batch(Struct, gc=False):
-    """Events that enter the stream together, or not at all."""
+    """An atomic batch: all its events enter the stream, or none."""
 
     token: str
     wire: bytes
     events: int
     last_seq: int
-    """The stream's last sequence once it is in."""
+    """The stream's last sequence after the batch is stored."""
     cursor: dict[int, str]
-    """Up to where its outbox entries reach, per partition of these entries."""
+    """The last outbox entry id in the batch, for each partition that has entries in it."""
 
 
 class Chain:
-    """Grows batch by batch from a position. It runs ahead of the stream: if a batch fails, throw it away."""
+    """Seals one batch after the other from a position. It runs ahead of the stream: discard it if a batch fails."""
 
     def __init__(self, position: Position, root: str, inbox: str) -> None:
         self._prefix = f"{root}.audit.".encode()
@@ -47,7 +47,7 @@ class Chain:
         self._count = 0
 
     def seal(self, entries: Iterable[Entry]) -> Batch:
-        """The next batch. Events that the stream has already (`Position.stored`) are left out."""
+        """Make the next batch. Leave out events that the stream already has (`Position.stored`)."""
         cursor: dict[int, str] = {}
         events: list[tuple[str, bytes]] = []
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Dead letters: what cannot become an event must not hold up the rest, and must not vanish either."""
+"""Dead letters: outbox data that cannot become an event must neither block other events nor vanish."""
 
 import hashlib
 from typing import Any, Final
@@ -11,7 +11,7 @@ _ROOM: Final = 4096
 
 
 class DeadLetters:
-    """Keeps broken entries in the dead letter stream, on `<root>.dead.audit`, with why in a header."""
+    """Publishes broken entries to the dead letter stream, on `<root>.dead.audit`, with the reason in a header."""
 
     def __init__(self, js: JetStreamContext, root: str, max_bytes: int, log: Any) -> None:
         self.kept = 0
@@ -21,9 +21,9 @@ class DeadLetters:
         self._log = log
 
     async def keep(self, entry: Entry) -> None:
-        """Returns once the stream has all that is broken in this entry.
+        """Publish all broken parts of the entry. Return when the stream has stored them.
 
-        A relay that is killed between this and the trimming does it once more; the message id tells.
+        A relay that was killed before it trimmed the outbox publishes them again; equal message ids mark duplicates.
         """
         for broken in entry.broken:
             await self._keep(entry, broken)

@@ -1,6 +1,6 @@
-"""What an outbox entry holds: a msgpack array [head, event, head, event, …], as lua/core/events.lua packs it.
+"""Outbox entries: each is a msgpack array [head, event, head, event, …], packed by lua/core/events.lua.
 
-head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for what is absent.
+head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for an absent field.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,14 +15,14 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, Value
 
 
 class Broken(NamedTuple):
-    """What cannot become an event, an entry or one event of it: it becomes a dead letter."""
+    """An unreadable entry, or one malformed event of an entry. It becomes a dead letter."""
 
     why: str
     payload: bytes
 
 
 class Entry(NamedTuple):
-    """One outbox entry, ready for the chain: each event's `audit.tokens` and canonical form."""
+    """One outbox entry, ready for the chain. events: (`audit.tokens`, canonical form) of each event."""
 
     partition: int
     id: str
@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all its events."""
+        """Bytes of all events of the entry."""
         return sum(len(form) for _, form in self.events)
 
 
 def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
-    """The entry in `blob`. An event of more than `limit` bytes is stored without its data, and says so."""
+    """Decode the entry in `blob`. In an event of more than `limit` bytes, replace the data by a note."""
     events: list[tuple[str, bytes]] = []
     broken: list[Broken] = []
     entry = Entry(partition, entry_id, events, broken)

@@ -1,4 +1,4 @@
-"""Valkey's side: takes entries in order, keeps a few at hand, trims what the stream has."""
+"""The Valkey side of the relay: takes outbox entries in order, buffers a few, trims those that the stream has."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ from penstock_audit_relay.entries import Entry, read
 
 START: Final = "0"
 ENTRIES: Final = 512
-"""Entries of one take."""
+"""Most entries of one take."""
 BYTES: Final = 256 * 1024
-"""Bytes of one round of takes, over all partitions."""
+"""Most bytes of one round of takes, over all partitions."""
 AT_HAND: Final = 4000
-"""Events that may wait here; past that nothing is taken."""
+"""With this many events in the buffer, nothing more is taken."""
 RETRY_S: Final = 1.0
 
 
@@ -28,11 +28,11 @@ class _Seen(NamedTuple):
 
 
 class Outbox:
-    """The outboxes of all partitions. One that cannot be reached holds none of the others up."""
+    """The outboxes of all partitions. An unreachable outbox does not delay the others."""
 
     def __init__(self, machine: Machine, log: Any) -> None:
         self.limit = 1024 * 1024
-        """The largest event that fits in a message; the relay knows."""
+        """Most bytes of an event that fits in a message; `service.build` sets it."""
         self._machine = machine
         self._log = log
         self._all = range(machine.partitions)
@@ -47,22 +47,22 @@ class Outbox:
         self._complaints = Throttle()
 
     def waiting_entries(self) -> int:
-        """Entries in Valkey, as last seen."""
+        """Return the number of outbox entries in Valkey, as last seen."""
         return sum(seen.waiting for seen in self._seen.values())
 
     def age(self) -> float:
-        """Seconds that the oldest of them has waited."""
+        """Return the seconds that the oldest outbox entry has waited, as last seen."""
         now = time.monotonic()
         return max((now - seen.since for seen in self._seen.values() if seen.waiting), default=0.0)
 
     def wake(self, partition: int) -> None:
-        """There is something new in this partition."""
+        """Announce new entries in the partition, and end `wait`."""
         if partition in self._all:
             self._announced.add(partition)
             self._woken.set()
 
     def rewind(self, cursor: Mapping[int, str]) -> None:
-        """Begins again after these entries, which are in the stream; all that was at hand is forgotten."""
+        """Drop the buffer and take again after the cursor's entries, which the stream has."""
         self._entries.clear()
         self._events = 0
         self._taken = dict(cursor)
@@ -70,12 +70,12 @@ class Outbox:
         self._announced.update(self._all)
 
     def confirm(self, cursor: Mapping[int, str]) -> None:
-        """The stream has all up to these entries: they may go."""
+        """Let `exchange` trim up to the cursor's entries, which the stream has."""
         self._confirmed |= cursor
 
     @property
     def busy(self) -> bool:
-        """Whether `exchange` and `gather` have something to do at once."""
+        """Whether `exchange` or `gather` has work now."""
         return bool(self._entries) or bool((self._announced | self._confirmed.keys()) - self._tired())
 
     def _tired(self) -> set[int]:
@@ -84,7 +84,7 @@ class Outbox:
         return set(self._resting)
 
     async def wait(self, timeout: float) -> None:
-        """Until something new is announced; after `timeout` everything is looked at, announced or not."""
+        """Wait for an announcement. After `timeout` seconds announce all partitions, since a hint may be lost."""
         if self._resting:
             timeout = max(0.0, min(timeout, min(self._resting.values()) - time.monotonic()))
         try:
@@ -95,7 +95,7 @@ class Outbox:
         self._woken.clear()
 
     async def exchange(self) -> None:
-        """Trims what is confirmed and takes what is new: one round trip for all partitions."""
+        """Trim confirmed entries and take new ones, in one round trip for all partitions."""
         tired = self._tired()
         takes = self._announced - tired if self._events < AT_HAND else set[int]()
         acks = {partition: entry for partition, entry in self._confirmed.items() if partition not in tired}
@@ -111,7 +111,7 @@ class Outbox:
             ],
             partitions,
         )
-        self._announced -= takes  # what is announced from here on counts anew
+        self._announced -= takes  # an announcement during the round trip calls for another take
         all_trimmed, all_taken = await asyncio.gather(trimming, taking)
         for partition, trimmed in zip(acks, all_trimmed, strict=True):
             if isinstance(trimmed, PenstockError):
@@ -129,7 +129,7 @@ class Outbox:
             self._add(partition, taken)
 
     async def look(self) -> None:
-        """How much waits, when nothing can be relayed."""
+        """Refresh the counts of waiting entries while nothing can be relayed."""
         nothing = ops.Take(after=START, limit=0, bytes=0)
         for partition, reply in enumerate(
             await self._machine.run_many([nothing] * len(self._all), self._all)
@@ -138,7 +138,7 @@ class Outbox:
                 self._look(partition, reply)
 
     def stand_by(self) -> None:
-        """Another relay looks after all of this."""
+        """Forget the counts of waiting entries: another relay leads and reports them."""
         self._seen.clear()
 
     def _look(self, partition: int, reply: ops.Waiting) -> None:
@@ -154,7 +154,7 @@ class Outbox:
             self._announced.add(partition)
 
     def gather(self, events: int, size: int) -> list[Entry]:
-        """The next entries, of at most so many events and about `size` bytes; an entry is never split."""
+        """Return the next entries: at most `events` events and about `size` bytes. Never split an entry."""
         entries: list[Entry] = []
         while self._entries and size > 0 and len(self._entries[0].events) <= events:
             entry = self._entries.popleft()

@@ -1,4 +1,4 @@
-"""Where to go on: read from the end of the audit stream, which is the only place that knows."""
+"""Where the relay continues. Only the end of the audit stream knows, so it is read from there."""
 
 from typing import Final
 
@@ -13,22 +13,22 @@ _cursor: Final = msgspec.json.Decoder(dict[int, str], strict=False).decode
 
 
 class Position(Struct):
-    """The stream's end."""
+    """The end of the audit stream: last sequence, last hash, cursor."""
 
     seq: int = 0
     hash: bytes = GENESIS
     cursor: dict[int, str] = {}
-    """Per partition, the last outbox entry whose events are all in the stream."""
+    """For each partition, the last outbox entry whose events are all in the stream."""
     stored: frozenset[bytes] = frozenset()
-    """Canonical forms of events after the cursor that are in the stream all the same."""
+    """Canonical forms of the events behind the last cursor: in the stream, but not covered by the cursor."""
 
 
 async def recover(js: JetStreamContext, stream: str) -> Position:
-    """The position after the last event in the stream.
+    """Return the position after the last event in the stream.
 
-    The last message is a batch's last and has the cursor, unless nats-server was killed while it wrote a
-    batch to its disk: then this walks back to the last cursor and remembers the events in between.
-    Raises NotFoundError when there is no such stream.
+    The last message normally ends a batch and has the cursor. If nats-server was killed while it wrote a
+    batch to disk, walk back to the last cursor and remember the events behind it in `stored`.
+    Raise NotFoundError if there is no such stream.
     """
     state = (await js.stream_info(stream)).state
     position = Position(seq=state.last_seq)
@@ -38,10 +38,10 @@ async def recover(js: JetStreamContext, stream: str) -> Position:
         try:
             message = await js.get_msg(stream, seq)
         except NotFoundError:
-            continue  # lost by the disk, or a limit has just removed it
+            continue  # the disk lost the message, or a stream limit has just removed it
         parts = unseal(message.data or b"")
         if parts is None:
-            continue  # somebody else's message: `penstock audit verify` will tell
+            continue  # not a relay's message; `penstock audit verify` reports it
         form, _, digest = parts
         if not found:
             position.hash, found = digest, True

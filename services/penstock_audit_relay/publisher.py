@@ -1,4 +1,4 @@
-"""NATS' side: writes a batch and hears what the stream says to it."""
+"""The NATS side of the relay: writes a batch and receives the stream's answer."""
 
 import asyncio
 from typing import Any, Final
@@ -17,15 +17,15 @@ _WRONG_LAST_SEQUENCE: Final = 10071
 
 
 class PublishError(Exception):
-    """The stream did not take the batch, or did not say so. Read its end to know."""
+    """The stream refused the batch or did not answer. Only the end of the stream tells whether the batch is stored."""
 
 
 class Superseded(PublishError):
-    """Somebody else has published: the stream has moved on from where we were."""
+    """Another publisher was faster: the stream is not at the sequence that the batch expects."""
 
 
 class NoStream(PublishError):
-    """Nobody listens on the subject: JetStream is away, or the stream does not exist."""
+    """The subject has no responder: JetStream is away, or the stream does not exist."""
 
 
 class _Ack(Struct):
@@ -53,10 +53,10 @@ class Publisher:
             await self._subscription.unsubscribe()
 
     async def send(self, batch: Batch) -> "asyncio.Future[None]":
-        """Writes the batch. The future is done when the stream has it; it raises PublishError otherwise.
+        """Write the batch. Return a future that is done when the stream has stored the batch, or raises PublishError.
 
-        Only one batch is ever under way: a second one, whose expected sequence rests on the first, could
-        fit behind a foreign batch of the same length, and break the chain.
+        Only one batch may be in flight. A second batch expects the sequence that the first one leads to; a foreign
+        batch of the same length would lead there too, and the second batch would break the hash chain.
         """
         if not self._nats.is_connected:
             raise PublishError("NATS is away")
@@ -64,13 +64,13 @@ class Publisher:
         done: asyncio.Future[None] = loop.create_future()
         self._waiting = (batch, done)
         self._watch(batch.token, loop.time() + ACK_TIMEOUT_S, self._nats.stats["reconnects"])
-        # What `Client.publish` does with one message, for a whole batch: nats-py has no public way to that.
+        # As `Client.publish` writes one message, but for a whole batch: nats-py has no public method for that.
         await self._nats._send_command(batch.wire)  # pyright: ignore[reportPrivateUsage]
         await self._nats._flush_pending()  # pyright: ignore[reportPrivateUsage]
         return done
 
     def _watch(self, token: str, deadline: float, reconnects: int) -> None:
-        """An answer cannot come any more once the connection that it was asked on is gone."""
+        """Poll the batch in flight: fail it at the deadline, or once its connection, and so its answer, is lost."""
         if self._waiting is None or self._waiting[0].token != token:
             return
         loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ class Publisher:
 
     def _settle(self, token: str, error: PublishError | None) -> None:
         if self._waiting is None or self._waiting[0].token != token:
-            return  # an answer that came after its time
+            return  # a late answer to an earlier batch
         done = self._waiting[1]
         self._waiting = None
         if done.done():
@@ -111,4 +111,4 @@ class Publisher:
             done.set_result(None)
         else:
             done.set_exception(error)
-            done.exception()  # seen: whoever gave up waiting for it knows that something is wrong anyway
+            done.exception()  # marks the exception as retrieved: asyncio need not log it if nobody awaits the future

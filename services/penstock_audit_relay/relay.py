@@ -1,4 +1,4 @@
-"""The loop: take, seal, publish, trim; while one batch is under way, the next is taken and sealed."""
+"""The loop: take, seal, publish, trim. While one batch is in flight, the next one is taken and sealed."""
 
 import asyncio
 import random
@@ -22,22 +22,22 @@ from penstock_audit_relay.publisher import NoStream, Publisher, PublishError, Su
 
 SMALL: Final = 900
 LINGER_S: Final = 0.03
-"""Seconds from the first news, or from a batch of fewer than SMALL events, to the next look: more gather, each
-costs less, and the relay keeps out of the way of what is still going on.
+"""Seconds to pause after the first new event, or after a batch of fewer than SMALL events. Meanwhile more events
+gather: a larger batch costs less per event, and the relay leaves the CPU to the work that makes events.
 """
 STAND_BY_S: Final = 0.25
 
 _EXPECTED: Final = (PublishError, NatsError, NotFoundError, PenstockError, TimeoutError, OSError)
-"""What passes by itself."""
+"""Errors that pass by themselves. Any other error is a bug and is logged with its traceback."""
 _NO_STREAM: Final = (NoStream, NotFoundError, NoStreamResponseError, NoRespondersError)
-"""A stream is missing, or JetStream is away."""
+"""Errors of a missing stream or an absent JetStream. The streams are then created anew."""
 
 
 class Relay:
     """Carries events from the outboxes to the stream, as long as `leads()`.
 
-    Who leads is only a hint that spares work. What keeps two relays from harm is the sequence that each
-    batch expects to find: the second one is refused, reads the stream's end, and knows what is done.
+    `leads()` is only a hint that saves work; two relays may lead at once. They do no harm, because each batch
+    expects a last sequence: the stream refuses the later batch, and its relay reads the end of the stream again.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Relay:
         return self._dead.kept
 
     async def run(self) -> None:
-        """For ever: relays while it leads, stands by while it does not, tries on after every failure."""
+        """Run until cancelled: relay while leading, stand by otherwise, retry after every failure."""
         await self._publisher.start()
         try:
             while True:
@@ -153,7 +153,7 @@ class Relay:
             self._grumble(error)
 
     def _grumble(self, error: Exception) -> None:
-        """Says so once in a while; a bug with its traceback."""
+        """Log the error, at a throttled rate; an unexpected error with its traceback."""
         if not self._complaints.passes():
             return
         expected = isinstance(error, _EXPECTED)

@@ -1,4 +1,4 @@
-"""The audit relay's table of contents: one loop, woken by hints, and what it tells of itself."""
+"""The wiring of the audit relay: one loop, woken by hints, and its metrics."""
 
 from penstock.bus import streams
 from penstock.runtime.service import Context, Service
@@ -9,7 +9,7 @@ from penstock_audit_relay.relay import Relay
 def build(context: Context) -> Service:
     settings, metrics = context.settings, context.metrics
     outbox = Outbox(context.machine, context.log)
-    # Room for the headers of a batch's last message: the cursor names every partition.
+    # Leave room for the headers of a batch's last message, whose cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
     relay = Relay(
         context.nats,

@@ -1,4 +1,4 @@
-"""cancel.backlog: what is still to be stopped, partition after partition, soonest first."""
+"""cancel.backlog: flows and executions still to be stopped, partition by partition, soonest first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from penstock.messages.cancellation import BacklogItem, CancelBacklog
 
 
 class _Place(msgspec.Struct, array_like=True):
-    """What a cursor says: where the next page begins. Flows (`f`) come before executions (`x`)."""
+    """The content of a cursor: where the next page begins. Flows (`f`) come before executions (`x`)."""
 
     partition: int
     kind: str = "f"

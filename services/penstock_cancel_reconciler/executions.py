@@ -1,4 +1,4 @@
-"""execution.cancel: at once, or by asking the worker that holds it."""
+"""execution.cancel: cancel an execution at once, or ask the worker that holds it to stop."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from penstock.messages.cancellation import ExecutionCancel
 
 
 class Executions:
-    """Handlers about single executions."""
+    """Handlers that cancel single executions."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -1,7 +1,7 @@
 """flow.request_cancel and flow.cancel.
 
-The flow itself is cancelled in one step. Its members are stopped slice by slice, so that no call holds
-Valkey for long; if this process dies on the way, the due loop of any instance goes on.
+The flow itself is cancelled in one step. Its members are stopped slice by slice, so that no call blocks
+Valkey for long. If this process dies on the way, the due loop of any instance stops the remaining members.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowReques
 from penstock_cancel_reconciler.waits import Waits
 
 SLICE: Final = 500
-"""Member ids of one look."""
+"""Member ids that one op returns."""
 
 
 class Flows:
-    """Handlers about flows; their verbs take no batches."""
+    """Handlers that cancel flows; their verbs take no batches."""
 
     def __init__(self, machine: Machine, waits: Waits) -> None:
         self._machine = machine
@@ -34,7 +34,7 @@ class Flows:
         if begun.status is None:
             return [await self._stop_members(item, ops.Progress(begun.more, begun.left))]
         if begun.more:
-            # Another request is stopping the members: only when all were looked at does the flow know them.
+            # Another request is still stopping the members; the flow's list of them is complete after the walk.
             await self._walk(item.flow_id)
             begun = await self._machine.run(begin)
         return [
@@ -47,14 +47,14 @@ class Flows:
         ]
 
     async def _walk(self, flow_id: str) -> ops.Progress:
-        """Looks at all members that nobody has looked at yet. Returns how many of the flow's go on."""
+        """Stop all members not visited yet. The returned `left` counts the members that have not stopped."""
         while True:
             progress = await self._machine.run(ops.FlowCancelStep(flow_id=flow_id))
             if not progress.more:
                 return progress
 
     async def _stop_members(self, item: FlowCancel, progress: ops.Progress) -> FlowCancelled:
-        """Stops the members of a flow that this request has cancelled."""
+        """Stop the members of a flow that this request has cancelled."""
         if progress.more:
             progress = await self._walk(item.flow_id)
         members = await self._members(item.flow_id, left=False)
@@ -72,7 +72,7 @@ class Flows:
         return reply
 
     async def _members(self, flow_id: str, *, left: bool) -> list[str]:
-        """The members that were to be stopped; with `left` those that go on."""
+        """Return the members that were to be stopped; with `left` only those that have not stopped yet."""
         ids: list[str] = []
         offset = 0
         while True:

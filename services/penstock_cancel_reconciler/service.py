@@ -1,7 +1,7 @@
-"""What the cancel-reconciler answers and runs: its table of contents.
+"""Wire up the cancel-reconciler: its endpoints and the hint that it listens to.
 
-Its due loop asks the workers of held executions again and revokes their leases past the grace, and walks
-the members of cancelled flows whose handler died.
+Its due loop repeats cancel requests to the workers of held executions and revokes their leases past the grace. The
+due loop also walks the members of cancelled flows whose handler died.
 """
 
 from penstock import verbs

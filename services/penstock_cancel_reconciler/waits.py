@@ -1,6 +1,6 @@
-"""flow.cancel with wait: parks until every member that was to stop has stopped.
+"""flow.cancel with wait: park until every member that was to stop has stopped.
 
-The end of the last one gives a `flow_done` hint. It may be lost, so a parked wait looks again every sweep.
+The end of the last member sends a `flow_done` hint. A hint may be lost, so a parked call looks again every sweep.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from penstock.machine.ops import cancel_reconciler as ops
 
 
 class Waits:
-    """Who waits for which cancelled flow, in this process."""
+    """The calls parked in this process, by the cancelled flow that they wait for."""
 
     def __init__(self, machine: Machine, sweep_s: float) -> None:
         self._machine = machine
@@ -20,23 +20,23 @@ class Waits:
         self._draining = False
 
     def done(self, _partition: int, flow_ids: Any) -> None:
-        """The `flow_done` hint."""
+        """Handle the `flow_done` hint: wake the calls parked for these flows."""
         for flow_id in flow_ids:
             for event in self._waiting.get(flow_id, ()):
                 event.set()
 
     async def drain(self) -> None:
-        """Lets go of everyone: what is not stopped yet stays in the backlog."""
+        """Release all parked calls. Members not stopped yet stay in the backlog."""
         self._draining = True
         for events in self._waiting.values():
             for event in events:
                 event.set()
 
     async def wait(self, flow_id: str, seconds: float) -> bool:
-        """Whether all have stopped within this time."""
+        """Wait up to `seconds`. Return whether all members have stopped."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        # Listening begins before the first look: an end in between is not missed.
+        # Register before the first look, so that an end in between is not missed.
         event = asyncio.Event()
         waiting = self._waiting.setdefault(flow_id, set())
         waiting.add(event)

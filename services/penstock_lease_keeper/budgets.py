@@ -1,8 +1,8 @@
-"""lease.usage, and what a hard breach leads to: steps in two partitions that repair themselves.
+"""lease.usage, and what follows a hard breach: steps in two partitions that repair themselves.
 
-The execution's partition checks the fence; the budget's counts the report and notes whom it stops; the
-execution's ends the lease; the budget's takes note. Whatever dies in between, the budget's due loop hands the
-rest out again. lua/limit/budgets.lua says why that is safe.
+1. The execution's partition checks the fence. 2. The budget's partition counts the report and records a breach.
+3. The execution's partition ends the lease. 4. The budget's partition records that. If a process dies in between,
+the budget's due loop hands out the missing steps again; lua/limit/budgets.lua says why that is safe.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Member(NamedTuple):
-    """One whose report passed a hard limit. breach: suspend or fail; dimension: the one that was passed."""
+    """A lease whose report passed a hard limit. breach: suspend or fail; dimension: the dimension that passed it."""
 
     budget_id: str
     execution_id: str
@@ -31,12 +31,12 @@ class _Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the budget's books have it."""
+        """The member's name in the budget's records: execution and lease."""
         return f"{self.execution_id}|{self.lease_id}"
 
 
 class Budgets:
-    """The handler of lease.usage, and the budgets' due work."""
+    """The handler of lease.usage, and the work that due budgets hand out."""
 
     def __init__(self, machine: Machine, spawn: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._machine = machine
@@ -50,7 +50,7 @@ class Budgets:
         fences = _good(results, range(len(items)), await self._fences(items))
         reports = [ops.Usage.of(items[place], over=fence.over) for place, fence in fences.items()]
         counted = _good(results, fences, await self._machine.run_many(reports))
-        # Reports under a lease that has ended, and that are no repeats: what is wrong with the fence?
+        # A new report under an ended lease is not counted: the strict fence check says which error it gets.
         unknown = [place for place, count in counted.items() if count.unknown]
         _good(results, unknown, await self._fences([items[place] for place in unknown], strict=True))
         counted = {place: count for place, count in counted.items() if results[place] is None}
@@ -65,7 +65,7 @@ class Budgets:
         return await self._machine.run_many([ops.UsageFence.of(item, strict=strict) for item in items])
 
     async def _stop(self, counted: dict[int, tuple[LeaseUsage, ops.Counted]]) -> dict[int, str | None]:
-        """Ends the leases of those whose report passed a hard limit. Returns the states of their executions."""
+        """End the leases whose report passed a hard limit. Return the states of their executions."""
         stopping = {
             place: _Member(item.budget_id, item.execution_id, item.lease_id, count.breach, count.dimension)
             for place, (item, count) in counted.items()
@@ -80,12 +80,12 @@ class Budgets:
             if not isinstance(end, PenstockError)
         }
 
-    # -- what follows -----------------------------------------------------------------------------
+    # -- breaches ---------------------------------------------------------------------------------
 
     async def _breach(
         self, members: Sequence[_Member], *, tell_worker: bool = False
     ) -> list[ops.Stopped | PenstockError]:
-        """Ends leases, and tells their budgets."""
+        """End the members' leases, and tell their budgets."""
         ended = await self._machine.run_many(
             [ops.BudgetBreach(**member._asdict(), tell_worker=tell_worker) for member in members]
         )
@@ -102,7 +102,7 @@ class Budgets:
         return ended
 
     def due(self, _partition: int, done: ops.DueDone) -> None:
-        """What due budgets hand out: breaches that nobody told of, executions that may go on."""
+        """Start the work that due budgets hand out: breaches not settled in time, and executions that may resume."""
         for work in msgspec.convert(done.outside, list[ops.DueBudget]):
             self._spawn(self._repair(work))
 
@@ -117,14 +117,14 @@ class Budgets:
                 resumes.append(
                     ops.BudgetResume(budget_id=work.budget_id, execution_id=execution_id, lease_id=lease_id)
                 )
-            # Only those leave the list whose execution has been seen to.
+            # A member leaves the budget's list only after its execution was handled without an error.
             told = _good([None] * len(resumes), range(len(resumes)), await self._machine.run_many(resumes))
             resumed = [work.resume[place] for place in told]
             await self._machine.run(ops.BudgetSettle(budget_id=work.budget_id, stopped=[], resumed=resumed))
 
 
 def _good(results: list[Result], places: Iterable[int], answers: Sequence[T | PenstockError]) -> dict[int, T]:
-    """The answers that are no errors, by their places; the errors are the results of theirs."""
+    """Return the answers that are no errors, by place. Store each error in `results` at its place."""
     good: dict[int, T] = {}
     for place, answer in zip(places, answers, strict=True):
         if isinstance(answer, PenstockError):
@@ -135,6 +135,6 @@ def _good(results: list[Result], places: Iterable[int], answers: Sequence[T | Pe
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """The execution and the lease of a member, from its name in the budget's books."""
+    """Split a member's name in the budget's records into execution id and lease id."""
     execution_id, _, lease_id = name.partition("|")
     return execution_id, lease_id

@@ -1,4 +1,4 @@
-"""lease.claim, .claim_resumed and .reclaim: a grant becomes a lease."""
+"""lease.claim, .claim_resumed and .reclaim: turn a grant into a lease."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from penstock.messages.leases import Claim
 
 
 class Claims:
-    """Handlers of the claiming verbs; each only fits its own kind of grant."""
+    """Handlers of the claiming verbs; each verb accepts only its own kind of grant."""
 
     def __init__(self, machine: Machine, payload_limit: int) -> None:
         self._machine = machine

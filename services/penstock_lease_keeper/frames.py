@@ -1,4 +1,4 @@
-"""lease.frame and frame.read: what a worker puts out while it works. Each frame is stored, then published live."""
+"""lease.frame and frame.read: output of a worker while it works. Each frame is stored, then published live."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Frames:
-    """Handlers about frames."""
+    """Handlers for frames."""
 
     def __init__(self, machine: Machine, nats: Client, root: str) -> None:
         self._machine = machine
@@ -41,7 +41,7 @@ class Frames:
         return results
 
     async def _publish(self, item: LeaseFrame, index: int, at: int) -> None:
-        """Best effort: whoever follows notices a gap, and reads it."""
+        """Publish the frame live, as best effort: a follower that notices a gap reads the missing frames."""
         frame = Frame(
             execution_id=item.execution_id,
             attempt_index=item.attempt_index,
@@ -76,5 +76,5 @@ class Frames:
 
 
 def _raw(text: Any) -> Raw:
-    """By now a payload is its JSON text, or None for null."""
+    """Wrap a payload as raw JSON. The request decoder made it JSON text, or None for null."""
     return Raw(text or "null")

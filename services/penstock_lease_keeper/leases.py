@@ -1,4 +1,4 @@
-"""lease.start, .renew, .release, .progress: a worker speaks of its lease; .revoke: an operator does."""
+"""lease.start, .renew, .release and .progress, called by the lease's worker; lease.revoke, called by an operator."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from penstock.messages.leases import LeaseProgress, LeaseRelease, LeaseRenew, Le
 
 
 class Leases:
-    """Handlers about a lease's life."""
+    """Handlers for leases while they last."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

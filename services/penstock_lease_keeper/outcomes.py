@@ -1,4 +1,4 @@
-"""lease.complete, .fail, .cancel, .delay and .await_children: how a lease ends by its worker's word."""
+"""lease.complete, .fail, .cancel, .delay and .await_children: a worker ends its own lease."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from penstock.messages.leases import (
 
 
 class Outcomes:
-    """Handlers that consume a lease; each may be repeated with the same fence."""
+    """Handlers that end a lease; a worker may repeat each call with the same fence."""
 
     def __init__(self, machine: Machine, references: References) -> None:
         self._machine = machine
@@ -31,7 +31,7 @@ class Outcomes:
     async def complete(self, call: Call[LeaseComplete]) -> Sequence[Any]:
         if not any(item.children for item in call.items):
             return await self._machine.run_many([ops.Complete.of(item, children=None) for item in call.items])
-        # All of one loop tick, so that they still leave as one batch.
+        # Start all in one loop tick, so that their ops still leave as one batch.
         return await asyncio.gather(*map(self._complete, call.items), return_exceptions=True)
 
     async def _complete(self, item: LeaseComplete) -> Completed:
@@ -41,7 +41,7 @@ class Outcomes:
         return await self._machine.run(ops.Complete.of(item, children=children))
 
     async def _children(self, item: LeaseComplete) -> list[NewExecution]:
-        """A child is of its parent's namespace, and lives in its partition."""
+        """Prepare the children. A child belongs to its parent's namespace and lives in its parent's partition."""
         namespace = "default"
         if any(child.concurrency_key is not None for child in item.children):
             namespace = (await self._machine.run(ops.Namespace(execution_id=item.execution_id))).namespace

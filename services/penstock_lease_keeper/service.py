@@ -1,4 +1,4 @@
-"""What the lease-keeper answers and runs: its table of contents."""
+"""Wire up the lease-keeper: its endpoints and the handlers behind them."""
 
 from penstock import verbs
 from penstock.machine.references import References

@@ -1,6 +1,7 @@
 """worker.register, .heartbeat, .list and .drain: the registry of workers.
 
-It tells people who is there and what they can do. No lease depends on it: a lease lives by its own renewals.
+The registry tells people which workers exist and what they can do. No lease depends on the registry: a lease lasts
+as long as its worker renews it.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,11 @@ from penstock.messages.workers import WorkerDrain, WorkerHeartbeat, WorkerList, 
 from penstock.subjects import worker_subject
 
 BUDGET: Final = 1000
-"""Workers that one call looks at in each partition: a page may be short, never slow."""
+"""Workers that one call examines in each partition: a page may be short, but is never slow."""
 
 
 class Workers:
-    """Handlers about workers."""
+    """Handlers for the registry of workers."""
 
     def __init__(self, machine: Machine, nats: Client, root: str) -> None:
         self._machine = machine
@@ -40,7 +41,7 @@ class Workers:
         return [await self._machine.run(heartbeat, at=self._home(item.worker_id))]
 
     async def drain(self, call: Call[WorkerDrain]) -> Sequence[Any]:
-        """Pushed to the worker, and said again in the answer to its next heartbeat, should the push get lost."""
+        """Push the drain to the worker. The reply to its next heartbeat repeats it, in case the push is lost."""
         item = call.items[0]
         worker = await self._machine.run(ops.WorkerDrain.of(item), at=self._home(item.worker_id))
         try:
@@ -54,7 +55,7 @@ class Workers:
     async def list(self, call: Call[WorkerList]) -> Sequence[Any]:
         item = call.items[0]
         found = await self._machine.everywhere(ops.WorkerList.of(item, budget=max(BUDGET, item.limit)))
-        # Up to `bound` every partition has told all that it has.
+        # Up to the id `bound` the list is complete: every partition has returned its workers that far.
         bound = min((here.last for here in found if here.last is not None), default=None)
         items = sorted((each for here in found for each in here.items), key=lambda each: each.worker_id)
         if bound is not None:
@@ -72,5 +73,5 @@ class Workers:
 
 
 def _sets(item: WorkerRegister) -> dict[str, Any]:
-    """Lanes and capabilities are sets: sorted, and each but once."""
+    """Return lanes and capabilities as sets: sorted, without duplicates."""
     return {"lanes": sorted(set(item.lanes)), "capabilities": sorted(set(item.capabilities))}

@@ -1,1 +1,1 @@
-"""The mirror-observer: follows flows that somebody else runs, by what is observed of their steps."""
+"""The mirror-observer: tracks flows that another system runs, from observations of their steps."""

@@ -1,4 +1,4 @@
-"""flow.create_mirrored."""
+"""The verb flow.create_mirrored."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Published observations: kept by JetStream until they are applied, a batch of messages as one store call."""
+"""Published observations: JetStream keeps them until they are applied. One batch of messages is one store call."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -16,21 +16,21 @@ from penstock.messages.common import Id
 from penstock.messages.flows import PublishedObservation, Step
 from penstock.verbs import MIRROR_OBSERVER, Verb
 
-# Not a verb that anyone can request: what is published is read as one, with the same typed errors.
+# No client can request this verb. It lets a published message be decoded like a request, with the same typed errors.
 _PUBLISHED: Final[Verb[PublishedObservation, Step]] = Verb(
     "observation", MIRROR_OBSERVER, PublishedObservation, Step
 )
 
 
 class _Read(NamedTuple):
-    """What a message asks for, if anything, and why it is no observation: then the operation tells of it."""
+    """A decoded message: the operation to run, if any. With an `error`, the operation records the rejected message."""
 
     op: Op[Any] | None
     error: PenstockError | None = None
 
 
 class Observations:
-    """Applies what is published on `<root>.observation.<flow_id>`."""
+    """Applies the observations published on `<root>.observation.<flow_id>`."""
 
     def __init__(self, machine: Machine, *, root: str, max_payload_bytes: int) -> None:
         self._machine = machine
@@ -38,7 +38,7 @@ class Observations:
         self._max_payload_bytes = max_payload_bytes
 
     async def apply(self, messages: list[Msg]) -> Sequence[Outcome]:
-        """An outcome for each message; the consumer's handler."""
+        """Handle a batch of the consumer. Return one outcome per message."""
         asked = [self._read(message) for message in messages]
         answers = iter(await self._machine.run_many([each.op for each in asked if each.op is not None]))
         return [_outcome(each, None if each.op is None else next(answers)) for each in asked]
@@ -68,7 +68,7 @@ class Observations:
 def _outcome(read: _Read, answer: object) -> Outcome:
     if read.error is not None and not (isinstance(answer, PenstockError) and answer.retryable):
         answer = read.error
-    # Too late, and its audit event says so.
+    # The flow has already ended. An audit event records the dropped observation, so the message is done.
     if isinstance(answer, PenstockError) and answer.code == "already_terminal":
         return ACK
     return outcome(answer)

@@ -1,4 +1,4 @@
-"""What the mirror-observer answers and consumes: its table of contents."""
+"""The wiring of the mirror-observer: its verbs, consumers and background tasks."""
 
 from penstock import verbs
 from penstock.bus import streams
@@ -40,7 +40,7 @@ def build(context: Context) -> Service:
             verbs.TRIGGER_DELETE: triggers.delete,
             verbs.TRIGGER_TEST: triggers.test,
         },
-        # A flow that ends with its last known step must know of the steps that were announced before.
+        # In order: a flow ends with its last known step, so steps announced earlier must be applied earlier.
         consumers=[
             Consumer(streams.OBSERVATIONS, "mirror-observer", observations.apply, in_order=True),
         ],

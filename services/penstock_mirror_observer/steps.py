@@ -1,4 +1,4 @@
-"""flow.observe and flow.steps."""
+"""The verbs flow.observe and flow.steps."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,11 +10,11 @@ from penstock.machine.pages import PAGE_BYTES
 from penstock.messages.flows import FlowSteps, Observe, Step
 
 SLICE: Final = 200
-"""Steps of one look, so that no look holds Valkey for long."""
+"""Most steps that one store call reads, so that no call holds Valkey for long."""
 
 
 class Steps:
-    """Handlers about steps."""
+    """Handlers of the verbs about steps."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -33,7 +33,7 @@ class Steps:
                 ops.Steps(flow_id=item.flow_id, after=after, limit=limit, bytes=room)
             )
             items += found.items
-            # By now a payload is its JSON text, or None for null.
+            # The codec has turned each payload into its JSON text (None for null).
             room -= sum(len(step.result or "") for step in found.items)
             after = found.after
         return [{"items": items, "cursor": None if after is None else str(after)}]

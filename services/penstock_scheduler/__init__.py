@@ -1,1 +1,1 @@
-"""The scheduler: admits work, orders it, hands it out."""
+"""The scheduler: admits work, orders it and hands it out to workers."""

@@ -1,4 +1,4 @@
-"""What the scheduler answers and runs: its table of contents."""
+"""Wire up the scheduler: its endpoints, the hints that it listens to and its background work."""
 
 from penstock import verbs
 from penstock.bus.endpoints import parked

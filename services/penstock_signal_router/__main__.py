@@ -1,4 +1,4 @@
-"""`penstock-signal-router`: the process."""
+"""Entry point of the process `penstock-signal-router`."""
 
 from penstock.runtime import run
 from penstock_signal_router.service import build

@@ -1,9 +1,9 @@
-"""flow.set_waiting and flow.resume, and what wakes a flow that waits: a time, an event from outside, somebody's word.
+"""flow.set_waiting and flow.resume. A waiting flow is woken by a time, by an external event or by a flow.resume.
 
-Events are published on `<root>.event.<topic>` with a correlation id. Each is kept for a while in every partition, and
-wakes each flow that waits for it once, also one that begins to wait a moment later. JSON is merged here, so waking
-takes two steps: the state machine names who waits, with their states, and lets each go on with its new state, as long
-as that is of the same revision.
+Events are published on `<root>.event.<topic>` with a correlation id. Every partition keeps each event for a while, so
+an event also wakes a flow that begins to wait a moment later; no event wakes a flow twice. JSON is merged here, not in
+Lua, so waking takes two steps: one operation returns the waiting flows and their states, a second one resumes each
+flow with its merged state, provided that the flow still has the same revision.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from penstock.messages.flows import EventWait, Flow, FlowResume, FlowSetWaiting,
 
 CORRELATION_HEADER: Final = "penstock-correlation-id"
 SHOWN_BYTES: Final = 64 * 1024
-"""Of a larger event nothing is kept but that it came."""
+"""Most bytes of an event's body. A larger body is replaced by null; the event still wakes flows."""
 _json: Final = msgspec.json.Decoder().decode
 
 
 class FlowWaits:
-    """Handlers about flows that wait, and the consumer of published events."""
+    """Handlers of the verbs about waiting flows, and of the stream of published events."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FlowWaits:
         waiter = ops.Waiter(
             flow_id=item.flow_id,
             wait_id=begun.wait_id,
-            # By now a payload is its JSON text.
+            # The state is its JSON text here, not a decoded value.
             state=str(begun.flow.state),
             revision=begun.flow.revision,
         )
@@ -83,7 +83,7 @@ class FlowWaits:
     # -- events -----------------------------------------------------------------------------------
 
     async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
-        """An outcome for each message; the consumer's handler."""
+        """Handle a batch of the consumer. Return one outcome per message."""
         return await asyncio.gather(*(self._outcome(message) for message in messages))
 
     async def _outcome(self, message: Msg) -> Outcome:
@@ -105,7 +105,7 @@ class FlowWaits:
     async def _wake_all(
         self, partition: int, seen: ops.EventSeen, come: ops.EventCome, event: ops.EventKept
     ) -> None:
-        """Those of one partition who wait for an event, slice by slice."""
+        """Wake all flows of one partition that wait for the event, slice by slice."""
         while True:
             await asyncio.gather(*(self._wake(waiter, come.topic, event) for waiter in seen.waiters))
             if seen.after is None:
@@ -114,7 +114,7 @@ class FlowWaits:
             seen = await self._machine.run(rest, at=partition)
 
     async def _wake(self, waiter: ops.Waiter, topic: str, event: ops.EventKept) -> None:
-        """Lets a flow go on; read again as often as somebody else changes its state meanwhile."""
+        """Resume a waiting flow with the event. Whenever its revision has changed, read the state again and retry."""
         while True:
             wake = ops.FlowWake.of(
                 waiter,
@@ -130,11 +130,11 @@ class FlowWaits:
             except PenstockError as error:
                 if error.retryable:
                     raise
-                return  # it has ended, or is to be cancelled: it waits for no event
+                return  # the flow has ended or is being cancelled, so it waits for no event
             waiter.state, waiter.revision = seen.state, seen.revision
 
     def due(self, _partition: int, done: ops.DueDone) -> None:
-        """Flows whose event came before they began to wait, and whose router died before it woke them."""
+        """Wake flows whose event came before their wait began and whose router died before it woke them."""
         for work in msgspec.convert(done.outside, list[ops.DueFlow]):
             self._spawn(self._wake_late(work))
 
@@ -147,7 +147,7 @@ class FlowWaits:
 
 
 def _event(published: Published) -> tuple[str, str, str]:
-    """Topic, correlation id and body (JSON text). Raises PenstockError("invalid_request") for what is no event."""
+    """Return topic, correlation id and body (JSON text). Raise PenstockError("invalid_request") if it is no event."""
     try:
         topic = msgspec.convert(published.subject, Kind)
     except msgspec.ValidationError:
@@ -165,7 +165,7 @@ def _event(published: Published) -> tuple[str, str, str]:
 
 
 def _with_event(state: str, body: str, limit: int) -> str | None:
-    """The state with the event in it; None where it is no object, or too large: then the state stays as it is."""
+    """Return the state with the event merged in; None (keep the state) if the event is no object or too large."""
     if not body.startswith("{"):
         return None
     merged = merge(state, f'{{"event":{body}}}')

@@ -1,4 +1,4 @@
-"""execution.suspend, execution.resume and signal.send: an operator holds executions, and lets them go on."""
+"""execution.suspend, execution.resume and signal.send: an operator suspends, resumes and signals executions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from penstock.messages.signals import SignalSend
 
 
 class Holds:
-    """Handlers of an operator's verbs; they carry no fence and no token."""
+    """Handlers of an operator's verbs. Their requests carry no fence and no token."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -1,4 +1,4 @@
-"""Published signals: `<root>.signal.<waitpoint_id>.<name>`, kept by JetStream until applied here."""
+"""Signals published on `<root>.signal.<waitpoint_id>.<name>`. JetStream keeps them until they are applied here."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _plan = plan_of(SignalDeliver)
 
 
 class Published:
-    """The stream's handler: a batch of messages is one delivery."""
+    """Handles the stream of published signals. A whole batch of messages is delivered at once."""
 
     def __init__(self, signals: Signals, root: str, max_payload_bytes: int) -> None:
         self._signals = signals
@@ -40,14 +40,14 @@ class Published:
         return [outcome(next(delivered if isinstance(each, Delivery) else refused)) for each in asked]
 
     def _read(self, message: Msg) -> Delivery | Refusal:
-        """The signal in a message, checked as a request would be, or why there is none."""
+        """Return the signal in a message, validated like a request, or the reason to refuse the message."""
         published = read(message, self._prefix)
         waitpoint_id, _, name = published.subject.partition(".")
         if not _is_id(waitpoint_id):
             return Refusal(make("invalid_request", "the subject names no waitpoint"))
         token = published.headers.get(TOKEN_HEADER, NO_TOKEN)
         fields: dict[str, Any] = {
-            # What cannot be a token is refused, and told of, like a wrong one.
+            # A malformed token becomes NO_TOKEN, which is refused and audited like a wrong token.
             "token": token if 0 < len(token) <= 512 else NO_TOKEN,
             "name": name,
             "source": published.headers.get(SOURCE_HEADER),

@@ -1,4 +1,4 @@
-"""What the signal-router answers and runs: its table of contents."""
+"""The wiring of the signal-router: its verbs, consumers and due work."""
 
 from penstock import verbs
 from penstock.bus import streams

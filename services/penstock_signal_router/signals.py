@@ -1,4 +1,4 @@
-"""signal.deliver: the token is checked here, the rest is one atomic step by what the waitpoint is then."""
+"""signal.deliver: check the token here; then one atomic operation acts on the waitpoint's state at that time."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -13,25 +13,25 @@ from penstock.messages.signals import Delivered, SignalDeliver
 from penstock_signal_router.tokens import Token, Tokens
 
 REMEMBERED: Final = 50_000
-"""Waitpoints whose facts are kept in memory."""
+"""Most waitpoints whose facts are cached in memory."""
 
 
 class Delivery(NamedTuple):
-    """A signal on its way; `waitpoint_id` is the one that a published signal's subject names."""
+    """A signal to deliver. waitpoint_id: from the subject of a published signal, None for a request."""
 
     signal: SignalDeliver
     waitpoint_id: str | None = None
 
 
 class Refusal(NamedTuple):
-    """What was published to a waitpoint, or to none, and why it is no signal."""
+    """A published message that is no signal, and why. waitpoint_id: from the subject, None if it names none."""
 
     error: PenstockError
     waitpoint_id: str | None = None
 
 
 class Signals:
-    """Checks tokens and delivers; many at once cost one round trip (two for waitpoints not seen before)."""
+    """Checks tokens and delivers signals. A batch costs one round trip (two with waitpoints not seen before)."""
 
     def __init__(self, machine: Machine, tokens: Tokens) -> None:
         self._machine = machine
@@ -42,9 +42,8 @@ class Signals:
         return await self.deliver([Delivery(item) for item in call.items])
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> list[Delivered | PenstockError]:
-        """What became of each, in order. Wrong, foreign, malformed and unknown are one `invalid_token`.
-
-        Raises PenstockError("valkey_unavailable") when nothing could be looked up.
+        """Deliver signals; return their results in order. Every bad token (wrong, foreign, malformed, unknown) is
+        `invalid_token`. Raise PenstockError("valkey_unavailable") if Valkey cannot be asked about the tokens.
         """
         parsed = [Token.parse(delivery.signal.token) for delivery in deliveries]
         tokens = [token for token in parsed if token]
@@ -54,7 +53,7 @@ class Signals:
         refused: list[PenstockError | None] = []
         for delivery, token in zip(deliveries, parsed, strict=True):
             facts = known.get(token.waitpoint_id) if token else None
-            # The same work for every token, so that the time tells nothing either.
+            # Every well-formed token costs the same work, so that response times leak nothing.
             why = self._tokens.refusal(ring, token, facts) if token else "malformed"
             if token is None or facts is None or why or not _meant(delivery, facts):
                 commands.append(self._rejection(delivery, token, why or "foreign"))
@@ -69,14 +68,14 @@ class Signals:
         replies = await self._machine.run_many(
             [command for _, command in commands], [partition for partition, _ in commands]
         )
-        # A refusal that could not be told of is to come again.
+        # If the audit event of a refusal failed, return that error, so that the signal comes again.
         return [
             reply if isinstance(reply, PenstockError) else error or reply
             for error, reply in zip(refused, replies, strict=True)
         ]
 
     async def _look_up(self, ids: set[str]) -> dict[str, Facts]:
-        """The facts of those that exist."""
+        """Return the facts of the waitpoints that exist, by id."""
         known: dict[str, Facts] = {}
         missing: list[str] = []
         for waitpoint_id in ids:
@@ -94,7 +93,7 @@ class Signals:
         return known
 
     async def refuse(self, refusals: Sequence[Refusal]) -> list[PenstockError]:
-        """Tells of what was published and is no signal; answers why, or what kept it from being told."""
+        """Write an audit event for each refused message. Return its reason, or the error that prevented the event."""
         told = [
             self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code) for refusal in refusals
         ]
@@ -107,19 +106,19 @@ class Signals:
         ]
 
     def _rejection(self, delivery: Delivery, token: Token | None, why: str) -> tuple[int, ops.Reject]:
-        """The audit event of a refused token, on the waitpoint that was aimed at."""
+        """Return the operation that audits a refused token on the targeted waitpoint, and its partition."""
         waitpoint_id = delivery.waitpoint_id or (token.waitpoint_id if token else None)
         return self._reject(waitpoint_id, "token_rejected", why)
 
     def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, ops.Reject]:
         partition = partition_of(waitpoint_id) if waitpoint_id else 0
-        if partition >= self._machine.partitions:  # nobody would relay events from there
+        if partition >= self._machine.partitions:  # no relay reads the outbox of such a partition
             partition, waitpoint_id = 0, None
         return partition, ops.Reject(waitpoint_id=waitpoint_id, event=event, reason=why)
 
 
 def _meant(delivery: Delivery, facts: Facts) -> bool:
-    """Whether the token is for what the sender names beside it."""
+    """Whether the token belongs to the waitpoint, execution and key that the sender names, where named."""
     signal = delivery.signal
     return (
         delivery.waitpoint_id in (None, facts.waitpoint_id)

@@ -1,8 +1,8 @@
-"""Waitpoint tokens: `<key id>.<waitpoint_id>.<mac>`, an HMAC-SHA256 over what never changes of a waitpoint.
+"""Waitpoint tokens: `<key id>.<waitpoint_id>.<mac>`. The mac is an HMAC-SHA256 over a waitpoint's immutable facts.
 
-Nothing of a token is kept anywhere: whoever holds the ring of secrets can make it again. The ring stands in
-Valkey (partition 0), made once by whichever router needs it first. HMAC is computed here, never in Lua, where
-it would cost the server's only thread.
+No token is stored anywhere: a router can mint it again from the ring of signing keys. Valkey stores the ring
+(partition 0); the first router that needs the ring creates it. HMACs are computed here, never in Lua, because
+they would block Valkey's only thread.
 """
 
 import asyncio
@@ -26,21 +26,21 @@ from penstock.machine.ops.signal_router import Facts
 _ID: Final = ID_PATTERN.removeprefix("^").removesuffix(r"(?!\n)$")
 _TOKEN: Final = re.compile(rf"([0-9a-f]{{8}})\.({_ID})\.([A-Za-z0-9_-]{{43}})")
 _FRESH_S: Final = 0.9
-"""A ring that was read so long ago is read again: another router may have rotated it, and its hint got lost."""
+"""Seconds until the ring is read again: another router may have rotated it, and the `ring` hint may be lost."""
 _REREAD_S: Final = 0.1
-"""Tokens with made-up key ids must not become reads of the ring."""
+"""Least seconds between reads of the ring for unknown key ids: made-up key ids must not each cause a read."""
 KEPT: Final = 16
-"""Past keys of the ring."""
+"""Most past keys in the ring."""
 
 
-# A token for a waitpoint that does not exist takes the same way as a wrong one.
+# Stands in for a missing waitpoint, so that its token is checked at the same cost as a wrong one.
 NOBODY: Final = Facts(
     waitpoint_id="0-00000000-0000-7000-8000-000000000000", execution_id="", key="", created_at=0
 )
 
 
 class Token(NamedTuple):
-    """A well-formed token, true or not."""
+    """A well-formed token, valid or not."""
 
     key_id: str
     waitpoint_id: str
@@ -53,7 +53,7 @@ class Token(NamedTuple):
 
 
 class Key(Struct):
-    """A secret of the ring; `expires_at` (ms, Valkey's clock) once it has been rotated away."""
+    """A signing key of the ring. expires_at: ms by Valkey's clock, set when the key is rotated out."""
 
     secret: bytes
     expires_at: int | None = None
@@ -63,24 +63,24 @@ class Key(Struct):
 
 
 class Ring(Struct):
-    """The signing keys: `active` signs, all of them verify in their time."""
+    """The signing keys by id. The `active` key signs; every key verifies tokens until it expires."""
 
     active: str
     keys: dict[str, Key]
 
     @classmethod
     def new(cls, *, derived: bool = False) -> Self:
-        """With a new key. derived: its secret is made of the deployment's own key, and kept nowhere."""
+        """Return a ring with one new key. derived: its secret is derived from the deployment's key and not stored."""
         key_id = secrets.token_hex(4)
         return cls(active=key_id, keys={key_id: Key(b"" if derived else secrets.token_bytes(32))})
 
     def mint(self, facts: Facts) -> str:
-        """The token of this waitpoint."""
+        """Return the waitpoint's token, signed with the active key."""
         mac = _mac(self.keys[self.active].secret, facts)
         return f"{self.active}.{facts.waitpoint_id}.{mac}"
 
     def rotated(self, fresh: "Ring", now: int, grace_ms: int) -> "Ring":
-        """A ring that signs with the key of `fresh`. Past keys are kept: their tokens are told from made-up ones."""
+        """Return a ring that signs with the key of `fresh`. Keep past keys, to tell expired tokens from forged ones."""
         past = {
             key_id: Key(key.secret, now + grace_ms if key.expires_at is None else key.expires_at)
             for key_id, key in self.keys.items()
@@ -89,7 +89,7 @@ class Ring(Struct):
         return Ring(active=fresh.active, keys={**dict(kept), **fresh.keys})
 
     def refusal(self, token: Token, facts: Facts | None, now: float) -> str | None:
-        """Why this token is not this waitpoint's: `wrong`, or `expired` for a true one of a past key."""
+        """Return why the token is refused: `wrong`, or `expired` (genuine, but of an expired key); None if valid."""
         key = self.keys.get(token.key_id)
         secret = key.secret if key else self.keys[self.active].secret
         same = hmac.compare_digest(_mac(secret, facts or NOBODY), token.mac)
@@ -108,10 +108,10 @@ _decode = msgspec.json.Decoder(Ring).decode
 
 
 class Tokens:
-    """Makes and checks tokens with the deployment's ring, which is kept in memory."""
+    """Mints and checks tokens with the deployment's ring, of which it caches a copy in memory."""
 
     def __init__(self, machine: Machine, now: Callable[[], float], master: bytes | None = None) -> None:
-        """master: what the keys' secrets are derived from, so that Valkey keeps none; None: the ring holds them."""
+        """master: the secret from which keys are derived, so that Valkey stores none; None: the ring stores them."""
         self._master = master
         self._machine = machine
         self._now = now
@@ -121,13 +121,13 @@ class Tokens:
         self._lock = asyncio.Lock()
 
     def forget(self, _partition: int = 0, _value: object = None) -> None:
-        """The `ring` hint: it was rotated."""
+        """Handle the `ring` hint: the ring was rotated, so read it again at the next use."""
         self._read_at = -_FRESH_S
 
     async def ring(self, key_ids: Iterable[str] = ()) -> Ring:
-        """The ring, as it was a moment ago, or now if it lacks one of these keys.
+        """Return the cached ring, or a fresh one if the cache is old or lacks one of these keys.
 
-        Raises PenstockError("valkey_unavailable").
+        Raise PenstockError("valkey_unavailable").
         """
         if (ring := self._known(key_ids)) is not None:
             return ring
@@ -163,9 +163,9 @@ class Tokens:
         return Ring.new(derived=self._master is not None)
 
     async def rotate(self, grace_ms: int) -> tuple[str, str, int]:
-        """Signs with a new key from now on. Returns its id, the past one's, and until when (ms) that is valid.
+        """Switch to a new signing key. Return its id, the past key's id, and until when (ms) the past key is valid.
 
-        Raises PenstockError("valkey_unavailable").
+        Raise PenstockError("valkey_unavailable").
         """
         async with self._lock:
             offer = _encode(self._new()).decode()
@@ -180,5 +180,5 @@ class Tokens:
                     return ring.active, past, until
 
     def refusal(self, ring: Ring, token: Token, facts: Facts | None) -> str | None:
-        """Why this token does not hold now, or None (`Ring.refusal`)."""
+        """Return why the token is refused now, or None (see `Ring.refusal`)."""
         return ring.refusal(token, facts, self._now())

@@ -23,7 +23,7 @@ _STATUS: Final[dict[str, Literal["pending", "active", "closed"]]] = {"pending": 
 
 
 class Waitpoints:
-    """Handlers about waitpoints; none of them shows a token."""
+    """Handlers of the verbs about waitpoints. No reply contains a token."""
 
     def __init__(self, machine: Machine, tokens: Tokens) -> None:
         self._machine = machine

@@ -1,4 +1,4 @@
-"""waitpoint.create, lease.suspend and signal.resumed_by: what a worker does about signals."""
+"""waitpoint.create, lease.suspend and signal.resumed_by: a worker's verbs about signals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ DEFAULT_KEY = "default"
 
 
 class Waits:
-    """Handlers of the verbs that carry a fence."""
+    """Handlers of the verbs that carry a fence (the worker's lease)."""
 
     def __init__(self, machine: Machine, tokens: Tokens) -> None:
         self._machine = machine
         self._tokens = tokens
 
     async def create(self, call: Call[WaitpointCreate]) -> Sequence[Any]:
-        # First, so that nothing is made that no token could be given for.
+        # Read the ring first: without it no token can be minted, so no waitpoint may be created.
         ring = await self._tokens.ring()
         replies = await self._machine.run_many(
             [ops.Create.of(item, id=self._new_id(item)) for item in call.items]
@@ -44,7 +44,7 @@ class Waits:
         ]
 
     def _new_id(self, item: Fence) -> str:
-        """An id for a waitpoint: it lives where its execution does."""
+        """Return a new waitpoint id, in the partition of its execution."""
         return self._machine.new_id(partition_of(item.execution_id))
 
     async def resumed_by(self, call: Call[ResumedBy]) -> Sequence[Any]:

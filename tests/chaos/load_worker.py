@@ -1,4 +1,4 @@
-"""A worker process for chaos tests: quick jobs, some that fail at first, some that take a while."""
+"""A worker process for chaos tests: quick jobs, jobs that fail at first, and slow jobs."""
 
 import asyncio
 import os

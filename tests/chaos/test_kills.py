@@ -1,4 +1,4 @@
-"""Every service, a worker and both servers are killed under load; all that was submitted still ends exactly once."""
+"""Kill every service, a worker and both servers under load: each submitted execution still ends exactly once."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def start_worker(nats_url: str) -> asyncio.subprocess.Process:
 
 
 async def retrying(call: Any, deadline: float) -> Any:
-    """A request as a user's program makes it: repeated, with its idempotency key, until it is answered."""
+    """Repeat a request until it is answered, as a user's program would; the idempotency key makes that safe."""
     while True:
         try:
             return await call()
@@ -76,7 +76,7 @@ async def ended(client: Client, ids: list[str], deadline: float) -> dict[str, An
 
 
 async def audit_events(nats_url: str, ids: set[str]) -> dict[str, list[audit.Event]]:
-    """The events of these executions, in the order of the stream, once each of them has ended there."""
+    """Wait until all executions have ended in the audit stream. Return their events, by id, in stream order."""
     connection = await nats.connect(nats_url)
     try:
         js = connection.jetstream()

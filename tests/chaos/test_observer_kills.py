@@ -1,4 +1,4 @@
-"""Mirror-observers are killed while observations come in: all are applied in order, no flow ends before its time."""
+"""Kill mirror-observers while observations arrive: all are applied in order, and no flow ends too early."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ MORE = 30
 
 
 async def observer(penstock: RunningPenstock, folder: Path, name: str) -> Process:
-    """A mirror-observer of its own process, once it is ready."""
+    """Start a mirror-observer process. Return it when it is ready."""
     settings, ready = penstock.settings, folder / f"{name}.json"
     environ = {
         **os.environ,
@@ -44,7 +44,7 @@ async def publish(penstock: RunningPenstock, flow_id: str, **body: Any) -> None:
 
 
 async def more_published(penstock: RunningPenstock) -> None:
-    """Waits until the runners have published some more."""
+    """Wait until the simulated runners have published MORE further observations."""
     stream = f"{penstock.root.upper()}_OBSERVATIONS"
 
     async def last() -> int:
@@ -55,13 +55,13 @@ async def more_published(penstock: RunningPenstock) -> None:
 
 
 async def run(penstock: RunningPenstock, flow_id: str) -> None:
-    """What a foreign system does: each step is announced just before the one before it ends."""
+    """Play the foreign system: announce each step just before the previous step ends."""
     await publish(penstock, flow_id, run_id="r0", task="t", status="running")
     for step in range(STEPS):
         if step + 1 < STEPS:
             await publish(penstock, flow_id, run_id=f"r{step + 1}", task="t", status="running")
         await publish(penstock, flow_id, run_id=f"r{step}", task="t", status="succeeded", result=step)
-        await asyncio.sleep(random.uniform(0.05, 0.25))  # it has work to do
+        await asyncio.sleep(random.uniform(0.05, 0.25))  # the step's work
 
 
 async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
             running = asyncio.gather(*(run(penstock, flow_id) for flow_id in flows))
             for number in range(KILLS):
                 victim = observers.pop(random.randrange(2))
-                victim.send_signal(signal.SIGSTOP)  # so that it dies with messages in hand
+                victim.send_signal(signal.SIGSTOP)  # so that it dies holding unhandled messages
                 await more_published(penstock)
                 victim.kill()
                 await victim.wait()

@@ -1,4 +1,4 @@
-"""The audit relay on real servers that die: killed processes, rivals, rubbish in the outbox."""
+"""The audit relay on real servers under failures: killed processes, a rival relay, garbage in the outbox."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ PARTITIONS = 3
 
 
 class Grounds:
-    """One root on real servers, with outboxes that a test fills."""
+    """One Penstock root on real servers, with outboxes that a test fills."""
 
     def __init__(
         self, nats: NatsServer, valkey: ValkeyServer, client: Client, machine: Machine, root: str
@@ -60,7 +60,7 @@ class Grounds:
         await self.machine.store.execute("XADD", self.key(partition), "*", "e", blob)
 
     def events(self, partition: int, count: int) -> bytes:
-        """An entry, as lua/core/events.lua writes it, of the next events of a few entities."""
+        """Make an entry, in the format of lua/core/events.lua, with the next events of random entities."""
         items: list[Any] = []
         for _ in range(count):
             entity = f"{partition}-{random.randrange(20):08x}-0000-7000-8000-000000000000"
@@ -97,7 +97,7 @@ class Grounds:
         )
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Waits on a condition; while servers are away it does not hold."""
+        """Wait for a condition. An error of an absent server counts as 'does not hold'."""
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
         while True:
             try:
@@ -118,7 +118,7 @@ class Grounds:
         await self.until(none_wait, "an empty outbox")
 
     async def whole(self) -> None:
-        """Every event that was written is in the stream, once, in order, in one chain."""
+        """Assert that every written event is in the stream, once, in order, in one hash chain."""
         await self.empty()
         report = await audit.verify(self.client, self.stream)
         assert report.ok, report.sentence()
@@ -165,13 +165,13 @@ async def relaying(
 
 
 def leading(context: Context) -> Service:
-    """A relay that believes it leads, whatever the others say."""
+    """Build a relay that always believes it leads."""
     context.membership.is_leader = lambda: True  # pyright: ignore[reportAttributeAccessIssue]
     return relay_service.build(context)
 
 
 class Process:
-    """`python -m penstock_audit_relay`, to be killed."""
+    """A process `python -m penstock_audit_relay` that a test kills."""
 
     def __init__(self, grounds: Grounds, log: Path) -> None:
         settings = grounds.settings()
@@ -232,7 +232,7 @@ async def test_sigkill_at_any_moment_loses_and_doubles_nothing(grounds: Grounds,
         await relay.start()
         goal = min(goal + random.randrange(500, 4000), 20_000)
         await grounds.until(lambda: grounds.relayed(goal), "progress")  # noqa: B023 - awaited at once
-        await asyncio.sleep(random.uniform(0, 0.03))  # not to settle, but to hit another moment
+        await asyncio.sleep(random.uniform(0, 0.03))  # so that each kill hits another moment
         await relay.kill()
     await relay.start()
     await filling
@@ -300,7 +300,7 @@ async def test_a_missing_stream_is_made_again_and_what_waits_is_relayed(grounds:
 
 
 async def test_half_a_batch_in_the_stream_is_completed(grounds: Grounds):
-    """As if nats-server was killed while it wrote a batch: its end, with the cursor, is missing."""
+    """As if nats-server was killed while it wrote a batch: the end of the batch, with the cursor, is missing."""
     async with relaying(grounds):
         await grounds.fill(5)
         await grounds.whole()

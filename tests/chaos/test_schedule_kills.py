@@ -1,4 +1,4 @@
-"""Schedulers are killed while schedules are due: every due time still has exactly one execution."""
+"""Kill schedulers while schedules are due: every due time still has exactly one execution."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ KILLS = 4
 
 
 async def start_scheduler(penstock: RunningPenstock, ready: Path) -> asyncio.subprocess.Process:
-    """A process of its own, once it says that it is ready."""
+    """Start a scheduler process. Return it when it is ready."""
     _forget(ready)
     settings = penstock.settings
     process = await asyncio.create_subprocess_exec(
@@ -56,7 +56,7 @@ def _there(ready: Path) -> bool:
 
 
 async def retrying(penstock: RunningPenstock, verb: str, body: Any) -> Any:
-    """Repeated until somebody answers."""
+    """Repeat the request until a scheduler answers."""
     async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(nats.errors.Error, TimeoutError, PenstockError):

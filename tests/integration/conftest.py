@@ -1,4 +1,4 @@
-"""Fixtures of the tests in this folder."""
+"""Fixtures for the integration tests."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -36,5 +36,5 @@ async def client(url: str) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def root() -> str:
-    """Each test has its own root: its own subjects and streams."""
+    """Return a new root, so that each test has its own subjects and streams."""
     return "t" + uuid7().replace("-", "")

@@ -1,4 +1,4 @@
-"""Hints, streams, and servers that go away."""
+"""The bus: hints, streams, and servers that go away."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""A connection's flush vouches for all that was sent before it; nobody waits for a server that is gone."""
+"""A connection's flush confirms everything sent before it; no call waits for a server that is gone."""
 
 import asyncio
 from pathlib import Path

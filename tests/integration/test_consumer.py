@@ -1,4 +1,4 @@
-"""A durable consumer: batches, retries, dead letters, sharing, and what is mended."""
+"""The durable consumer: batches, retries, dead letters, sharing, and recovery after a loss."""
 
 import asyncio
 
@@ -113,7 +113,7 @@ async def test_stop_gives_back_what_waits(client: Client, url: str, root: str):
     release.set()
     await stopping
     other = await connection.connect(url, "other")
-    async with consuming(other, root) as got:  # at once, not after ack_wait
+    async with consuming(other, root) as got:  # redelivered at once, not after ack_wait
         await until(is_left(client, root, 0))
     assert 0 < len(got.seen) < 10
     await other.close()
@@ -136,7 +136,7 @@ async def test_what_is_in_hand_comes_to_nobody_else(client: Client, url: str, ro
     other = await connection.connect(url, "other")
     async with consuming(client, root, slow, ack_wait=0.4), consuming(other, root, slow, ack_wait=0.4):
         await client.publish(f"{root}.signal.w.go", b"x")
-        for _ in range(8):  # two times ack_wait
+        for _ in range(8):  # twice as long as ack_wait
             await asyncio.wait_for(kept.get(), 20)
         release.set()
         await until(is_left(client, root, 0))
@@ -159,7 +159,7 @@ async def test_what_a_dead_instance_had_in_hand_comes_again(client: Client, url:
     await client.publish(f"{root}.signal.w.go", b"x")
     await asyncio.wait_for(working.wait(), 20)
     await other.close()
-    for n in range(5):  # what comes later waits for it
+    for n in range(5):  # later messages wait for the first one
         await client.publish(f"{root}.signal.w.go", str(n).encode())
     async with consuming(client, root, ack_wait=0.4, in_order=True) as got:
         await until(lambda: len(got.seen) == 6)
@@ -191,7 +191,7 @@ async def test_a_durable_or_stream_that_vanished_comes_back(client: Client, root
 async def test_a_loss_that_is_noticed_while_messages_are_asked_for_is_mended_at_once(
     client: Client, root: str
 ):
-    """The durable vanishes in the very step that asks it: nothing else would tell for some ten seconds."""
+    """The durable vanishes during the pull itself; otherwise only the heartbeat, some ten seconds later, would tell."""
     await streams.ensure(client.jetstream(), root)
     collector = Collector()
     consumer = Consumer(streams.SIGNALS, "router", collector, heartbeat=10.0)

@@ -159,7 +159,7 @@ async def test_drain_answers_what_was_taken(client: Client, url: str, root: str)
         await endpoints.drain()
         assert endpoints.in_flight == 0
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        # Answered, or told at once that nobody took it: never left waiting.
+        # Each request is answered, or refused at once because there is no responder; none is left waiting.
         assert {type(answer) for answer in answers} <= {tuple, nats.errors.NoRespondersError}
         with pytest.raises(nats.errors.NoRespondersError):
             await ask(caller, root, verbs.LEASE_START, FENCE)

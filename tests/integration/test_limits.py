@@ -1,4 +1,4 @@
-"""Limits kept in partition 1, for work in partition 0: what the two tell each other comes late, twice or never."""
+"""Limits kept in partition 1 for work in partition 0, where messages between the two come late, twice or never."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +19,7 @@ async def machine(valkey_url: str) -> AsyncIterator[StateMachine]:
 
 
 async def admit(machine: StateMachine, token: str, slot: str, expires_at: int = 0) -> Any:
-    """What has no room, or nothing."""
+    """Ask partition 1 for room. Return what has no room, or nothing."""
     question = {"limit": token, "slot": slot, "expires_at": expires_at, "asker": 0}
     return await machine.stores["scheduler"].call(1, "admit", question)
 
@@ -57,7 +57,7 @@ async def test_a_slot_is_not_given_away_because_the_news_of_its_lease_got_lost(m
 
 
 async def test_news_of_an_earlier_hold_free_nothing(machine: StateMachine) -> None:
-    """Every scheduler acts on a hint: what one did, a slower one does again."""
+    """Every scheduler acts on a hint, so a slower scheduler repeats what another one has already done."""
     await machine.create(limit=KEY)
     slots: list[str] = []
     for _ in range(2):
@@ -79,7 +79,7 @@ async def test_news_of_an_earlier_hold_free_nothing(machine: StateMachine) -> No
 
 
 async def test_a_limit_waits_for_all_that_refused_it(machine: StateMachine) -> None:
-    """Two of one limit: one was refused by the other's slot, the other by somebody else's."""
+    """Of two executions with one limit, one was refused by the other's slot, the other by an unrelated slot."""
     both = f"{KEY}&{OTHER}"
     for limit in (both, both, KEY):
         await machine.create(limit=limit)

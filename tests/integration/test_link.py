@@ -1,4 +1,4 @@
-"""A connection to Valkey that has ended is never kept: whoever uses it is told, and the next call makes another."""
+"""A Valkey connection that has ended is never kept: calls that use it fail, and the next call opens a new one."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ DEADLINE_S = 20.0
 
 @asynccontextmanager
 async def turning_away(word: bytes = b"") -> AsyncIterator[str]:
-    """A server that says this to everyone who comes and closes at once."""
+    """Run a server that sends `word` to every client and closes the connection at once."""
 
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(word)
@@ -104,9 +104,9 @@ async def test_ids_follow_valkeys_clock_not_their_makers(monkeypatch: pytest.Mon
         ids: list[str] = []
         for _ in range(20):
             for machine in machines:
-                await machine.ping()  # so that a millisecond has passed, and more
+                await machine.ping()  # lets at least a millisecond pass
                 ids.append(machine.new_id(0))
-        # Each knows Valkey's clock to within a round trip.
+        # Each machine knows Valkey's clock to within a round trip.
         times = [int(each[2:10] + each[11:15], 16) for each in ids]
         assert all(later >= sooner - 50 for sooner, later in itertools.pairwise(times))
         assert abs(times[-1] - time.time() * 1000) < 60_000

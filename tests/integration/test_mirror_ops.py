@@ -27,7 +27,7 @@ async def mirror(machine: StateMachine, **more: Any) -> str:
 async def observe(
     machine: StateMachine, flow_id: str, status: str, run_id: str = "r1", task: str = "compile", **more: Any
 ) -> dict[str, Any]:
-    """As a request; what has a `message_id` as what was published."""
+    """Observe a step by a request, or, with a `message_id`, by a published message."""
     op = "apply" if "message_id" in more else "observe"
     return await machine(OBSERVER, op, flow_id=flow_id, run_id=run_id, task=task, status=status, **more)
 
@@ -37,7 +37,7 @@ async def steps(machine: StateMachine, flow_id: str) -> list[dict[str, Any]]:
 
 
 async def dropped(machine: StateMachine, flow_id: str) -> list[str]:
-    """Why observations were dropped."""
+    """Return the reasons why observations of the flow were dropped."""
     return [event[6] for event in await machine.events("flow", flow_id) if event[1] == "observation_dropped"]
 
 
@@ -144,7 +144,7 @@ async def test_a_message_is_applied_once(machine: StateMachine) -> None:
     flow_id = await mirror(machine)
     for status in ("pending", "running"):
         await observe(machine, flow_id, status, message_id=status)
-    # Without an instant it would look newer than the step.
+    # Without observed_at the repeated message would look newer than the step.
     assert await observe(machine, flow_id, "pending", message_id="pending") == {"applied": False}
     assert (await steps(machine, flow_id))[0]["status"] == "running"
     assert await dropped(machine, flow_id) == []

@@ -1,4 +1,4 @@
-"""Ready queues inside one call into Valkey, where creates and grants of one tick meet."""
+"""Ready queues inside one FCALL, where the creates and grants of one tick come together."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +24,7 @@ def grant(most: int = 1, *capabilities: str) -> tuple[int, str, dict[str, Any]]:
 
 
 async def granted(machine: StateMachine, *calls: Any) -> list[int]:
-    """All in one FCALL: how many each grant got."""
+    """Send all calls in one FCALL. Return how many executions each grant got."""
     replies = await machine.stores["scheduler"].call_many(calls)
     return [len(reply["grants"]) for reply in replies if "grants" in reply]
 
@@ -59,7 +59,7 @@ async def test_a_tenant_behind_other_capabilities_has_no_second_share(machine: S
 
 
 async def test_a_limit_that_ran_dry_hides_no_other(machine: StateMachine) -> None:
-    """A worker that asks for one looks past the limits that have nothing left."""
+    """A worker that asks for one execution gets past the limits whose queues are empty."""
     for n in range(3):
         assert await granted(machine, create(limit=f"c/0/9/k{n}")) == []
         assert await granted(machine, grant(1)) == [1]
@@ -70,7 +70,7 @@ async def test_a_limit_that_ran_dry_hides_no_other(machine: StateMachine) -> Non
 
 
 async def test_a_slot_that_nobody_had_wakes_nobody_when_it_is_freed(machine: StateMachine) -> None:
-    """Who was refused gives its grant back: were those who wait told, they would be refused and give back forever."""
+    """A refused grant frees a slot that it never had. Others woken by that would be refused and free it, forever."""
     store, token = machine.stores["scheduler"], "c/1/1/k"
     asks: list[dict[str, Any]] = [
         {"limit": token, "slot": name, "expires_at": 2**52, "asker": 0}

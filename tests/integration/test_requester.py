@@ -40,7 +40,7 @@ async def served(nats_url: str) -> AsyncIterator["Served"]:
 
 
 class Served:
-    """Real endpoints whose handlers a test sets; it keeps what came and how many messages it took."""
+    """Real endpoints whose handlers a test sets. Keep the requests, and the number of messages that carried them."""
 
     def __init__(self, client: Nats) -> None:
         self.client = client
@@ -129,7 +129,7 @@ async def test_large_ticks_are_split(nats_url: str, requester: Requester, served
     many = [ExecutionCreate(kind=f"k{n}") for n in range(MAX_ITEMS + 1)]
     big = [ExecutionCreate(kind=f"big{n}", tags={"t": "x" * 200}) for n in range(3)]
     for request in big:
-        request.input = b'"' + b"x" * 3_500_000 + b'"'  # bytes become base64: 4.7 MB of the 8 there are
+        request.input = b'"' + b"x" * 3_500_000 + b'"'  # as base64 4.7 MB, of 8 MB per message
     replies = await asyncio.gather(*(requester.call(verbs.EXECUTION_CREATE, r) for r in many))
     assert len(replies) == MAX_ITEMS + 1 and len(seen) == 2
     results = await asyncio.gather(
@@ -176,7 +176,7 @@ async def test_a_service_that_starts_late_is_waited_for(nats: Nats, served: Serv
 
 
 async def test_no_answer_in_time_is_a_timeout(nats: Nats, requester: Requester) -> None:
-    await nats.subscribe("penstock.v1.execution.get")  # somebody listens and never answers
+    await nats.subscribe("penstock.v1.execution.get")  # a subscriber that never answers
     with pytest.raises(errors.Timeout, match=r"no answer within 0\.1 s"):
         await requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=SOME_ID), timeout=0.1)
     assert not requester._inflight
@@ -211,7 +211,7 @@ async def test_closing_fails_what_is_under_way(nats: Nats) -> None:
     await nats.subscribe("penstock.v1.execution.get")
     requester = Requester(nats)
     call = requester.send(verbs.EXECUTION_GET, ExecutionGet(execution_id=SOME_ID))
-    await asyncio.sleep(0)  # the tick's end: it is sent
+    await asyncio.sleep(0)  # at the end of the tick the request is sent
     await requester.close()
     with pytest.raises(errors.Timeout, match="closed"):
         await call

@@ -39,7 +39,7 @@ def urls() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def settings(urls: tuple[str, str]) -> Callable[..., Settings]:
-    """Settings of one deployment: each test has its own root."""
+    """Return a function that makes the settings of one deployment; each test has its own root."""
     root = "t" + uuid7().replace("-", "")
 
     def make(**more: Any) -> Settings:
@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def environ_of(nats_url: str, valkey_url: str, ready: Path) -> dict[str, str]:
-    """What a service's process finds in its environment."""
+    """Return the environment of a service's process."""
     return {
         **os.environ,
         "PENSTOCK_NATS_URL": nats_url,
@@ -185,7 +185,7 @@ async def test_hints_reach_whoever_waits(settings: Any, run: Any) -> None:
     keeper.context.wakes.route(1, {"ready": {"default": 1}, "unknown to this version": 1})
     await until(lambda: heard == [("one:ready", 1, {"default": 1})])
     heard.clear()
-    one.context.wakes.route(0, {"done": [ID]})  # its own: at once, and only once
+    one.context.wakes.route(0, {"done": [ID]})  # a service hears its own hint at once, and only once
     assert heard == [("one:done", 0, [ID])]
     heard.clear()
 
@@ -195,7 +195,7 @@ async def test_hints_reach_whoever_waits(settings: Any, run: Any) -> None:
     await until(lambda: len(heard) == 2)
     assert heard == [("one:done", 0, [ID]), ("two:done", 0, [ID])]
 
-    # A due time for a service whose partition is somebody's: exactly that one looks.
+    # Only the instance that owns a partition looks at a due time there.
     for partition in (0, 1):
         mine = next(each for each in (one, two) if partition in each.context.membership.owned())
         await until(lambda mine=mine: mine.context.due.slices >= 1)
@@ -224,13 +224,13 @@ async def test_instances_share_the_partitions(settings: Any, run: Any) -> None:
     owned = [each.context.membership.owned() for each in running]
     assert sorted(partition for each in owned for partition in each) == list(range(16))
     assert sum(each.context.membership.is_leader() for each in running) == 1
-    await running[0].stop()  # says goodbye: no need to wait until it is missed
+    await running[0].stop()  # it says goodbye, so the others need not wait for missed heartbeats
     async with asyncio.timeout(2):
         await until(lambda: all(len(each.context.membership.members) == 2 for each in running[1:]))
     left = [each.context.membership.owned() for each in running[1:]]
     assert sorted(partition for each in left for partition in each) == list(range(16))
     for before, after in zip(owned[1:], left, strict=True):
-        assert before <= after  # only the departed one's partitions moved
+        assert before <= after  # only the stopped instance's partitions moved
 
 
 async def test_the_partitions_of_a_killed_instance_are_taken_over(
@@ -269,7 +269,7 @@ async def test_goes_on_after_valkey_and_nats_were_away(tmp_path: Path, run: Any)
         starting = asyncio.create_task(
             run("scheduler", nothing("scheduler"), Settings(nats_url=nats.url, valkey_url=valkey.url))
         )
-        await asyncio.to_thread(nats.start)  # any order: the service is there first
+        await asyncio.to_thread(nats.start)  # the start order does not matter: here the service starts first
         await asyncio.to_thread(valkey.start)
         running = await starting
         for server, name in ((valkey, "valkey"), (nats, "nats")):

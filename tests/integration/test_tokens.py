@@ -32,7 +32,7 @@ def test_a_token_is_true_for_its_own_waitpoint_only() -> None:
     key_id, waitpoint_id, mac = token.split(".")
     assert (key_id, waitpoint_id, len(mac)) == (ring.active, FACTS.waitpoint_id, 43)
     assert refusal(ring, token) is None
-    assert ring.mint(FACTS) == token  # so a repeated request can be answered alike
+    assert ring.mint(FACTS) == token  # so a repeated request can get the same reply
     for other in (replace(FACTS, key="other"), replace(FACTS, created_at=1001), None):
         assert refusal(ring, token, other) == "wrong"
     assert refusal(ring, f"{key_id}.{waitpoint_id}.{'A' * 43}") == "wrong"
@@ -50,7 +50,7 @@ def test_a_true_token_of_a_past_key_has_expired() -> None:
     assert refusal(ring, token, now=499) is None
     assert refusal(ring, token, now=500) == "expired"
     forged = f"{past}.{FACTS.waitpoint_id}.{'A' * 43}"
-    assert refusal(ring, forged, now=500) == "wrong"  # no oracle for who has no true one
+    assert refusal(ring, forged, now=500) == "wrong"  # a forger must not learn that the key has expired
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_an_unknown_key_is_looked_for_once_in_a_while(
     old = await tokens.ring()
     rotated = Ring(active="00000001", keys={**old.keys, "00000001": Key(b"new")})
     await service.store.execute("SET", f"{machine.root}:{{0}}:secrets", msgspec.json.encode(rotated))
-    assert "00000001" not in (await tokens.ring(["00000001"])).keys  # it was read just now
+    assert "00000001" not in (await tokens.ring(["00000001"])).keys  # not read again, as it was read just now
     monkeypatch.setattr("penstock_signal_router.tokens._REREAD_S", 0.0)
     assert (await tokens.ring(old.keys)).active == old.active
     assert (await tokens.ring(["00000001"])).active == "00000001"
@@ -101,7 +101,7 @@ async def test_secrets_that_are_derived_stand_nowhere_in_valkey(machine: StateMa
     assert (await same.ring()).mint(FACTS) == ring.mint(FACTS) != (await other.ring()).mint(FACTS)
     key_id, past, _ = await mine.rotate(1000)
     assert past == ring.active
-    same.forget()  # what the hint does
+    same.forget()  # as the hint about a new ring does
     assert (await same.ring()).active == key_id
     kept = await service.store.execute("GET", f"{machine.root}:{{0}}:secrets")
     assert all(key["secret"] == "" for key in msgspec.json.decode(kept)["keys"].values())

@@ -1,4 +1,4 @@
-"""An op that fails changes nothing and hurts nobody: the state machine with ops added that fail on purpose."""
+"""An op that fails changes nothing and harms no other op. The library has extra ops here that fail on purpose."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -88,14 +88,14 @@ async def machine(own_valkey_url: str) -> AsyncIterator[StateMachine]:
 
 
 async def contents(machine: StateMachine) -> dict[str, bytes]:
-    """Everything under the machine's root."""
+    """Return everything in Valkey under the machine's root."""
     store = machine.stores["scheduler"]
     names = await store.execute("KEYS", f"{machine.root}:*")
     return {name.decode(): await store.execute("DUMP", name) for name in sorted(names)}
 
 
 async def held_member(machine: StateMachine) -> tuple[str, dict[str, Any]]:
-    """A running member of a flow, with a waitpoint and somebody who waits for its end. Its flow's id and its task."""
+    """Make a running flow member with a waitpoint, whose end a client waits for. Return the flow's id and the task."""
     flow_id, members = await machine.flow(["first", "second"], [("first", "second")])
     [task] = await machine.take()
     assert task["execution_id"] == members["first"]
@@ -132,7 +132,7 @@ async def test_an_op_that_fails_changes_nothing(machine: StateMachine, op: str, 
 
 
 async def test_neighbours_of_an_op_that_fails_keep_what_they_did(machine: StateMachine) -> None:
-    """Those before it in the same call, of which it touched the same records, and those behind it."""
+    """Neighbors are ops before it in the same call, on the same records, and ops after it."""
     flow_id, task = await held_member(machine)
     lonely = await machine.create(lane="elsewhere")
     keeper = machine.stores["lease-keeper"]
@@ -143,7 +143,7 @@ async def test_neighbours_of_an_op_that_fails_keep_what_they_did(machine: StateM
     record = await machine.get(task["execution_id"])
     assert (record["state"], record["result"], record["progress"]["pct"]) == ("completed", '"done"', 50)
     assert (await machine.get(lonely))["state"] == "ready"
-    # What the flow's graph was told is whole: its second member follows.
+    # The flow's graph work is complete: its second member is ready.
     assert (await machine.flow_get(flow_id))["counts"] == {"completed": 1, "ready": 1}
     names = await machine.names("execution", task["execution_id"])
     assert names == ["created", "ready", "leased", "started", "progress", "completed"]
@@ -170,7 +170,7 @@ async def test_a_graph_that_fails_hurts_no_command(
     assert (await machine.get(execution_id))["state"] == "ready"
     assert len(machine.told("faults")) == 1
     assert flow_id in caplog.text
-    # The flow goes on; what failed is kept and tried again a minute later.
+    # The flow goes on; the failed work is kept and tried again a minute later.
     await machine.outcome("complete", task)
     assert (await machine.flow_get(flow_id))["counts"] == {"completed": 1, "ready": 1}
     assert await machine.stores["scheduler"].execute("LLEN", f"{machine.root}:{{0}}:fw:{flow_id}") == 1

@@ -113,12 +113,12 @@ class TestSignals:
         assert [item["signal_id"] for item in reply["items"]] == ["s1"] and reply["items"][0][
             "payload"
         ] == "[]"
-        # The lease is kept, a repeat is answered alike, and later signals are late.
+        # The lease is kept, a repeat gets the same reply, and later signals are ignored.
         assert await suspend(machine, task, APPROVED, waitpoint_id=pending) == reply
         assert await signal(machine, pending, "approved") == "ignored"
         assert await resumed_by(machine, task) == ["approved"]
         assert (await machine.get(task["execution_id"]))["state"] == "running"
-        # A worker that takes over after a crash still finds them.
+        # A worker that takes over after a crash still finds the signals.
         machine.skew_ms += 60_000
         await machine.due("lease-keeper")
         [again] = await machine.take()
@@ -177,13 +177,13 @@ class TestConditions:
             ({"count": 3, "of": [{"name": "a"}, {"name": "b"}]}, ["a", "c", "b", "a"], 4),
             ({"count": 2, "distinct_sources": True, "of": [{"name": "a"}]}, ["a@x", "a@x", "b@y", "a@y"], 4),
             ({"count": 2, "distinct_sources": True, "of": [{"name": "a"}]}, ["a", "a", "a@y"], 3),
-            # Each node counts its own: two of a and two of b, whatever comes in between.
+            # Each node counts its own signals: two of a and two of b, whatever comes in between.
             (
                 {"all_of": [{"count": 2, "of": [{"name": "a"}]}, {"count": 2, "of": [{"name": "b"}]}]},
                 ["a", "b", "c", "a", "b"],
                 5,
             ),
-            # A nested group counts once it is complete itself, with the signals that made it so.
+            # A nested group counts once it is met itself, with the signals that met it.
             (
                 {"count": 3, "of": [{"all_of": [{"name": "a"}, {"name": "b"}]}, {"name": "c"}]},
                 ["a", "a", "c", "b"],
@@ -353,7 +353,7 @@ class TestLife:
         task = await begin(machine)
         ids = [await waitpoint(machine, task, key, expires_in_ms=100) for key in ("a", "b")]
         machine.skew_ms += 101
-        assert await signal(machine, ids[0], "x") == "ignored"  # before the due loop came
+        assert await signal(machine, ids[0], "x") == "ignored"  # even before the due loop has run
         await machine.due(ROUTER)
         assert await signal(machine, ids[1], "x") == "ignored"
         for each in ids:
@@ -390,7 +390,7 @@ class TestLife:
         [task] = await machine.take()
         machine.skew_ms += DAY_MS + 1
         await machine.due(ROUTER)
-        # What the execution lives on stays, what it has done with goes.
+        # A waitpoint whose signals the execution may still read stays; the other one goes.
         assert await machine(ROUTER, "peek", waitpoint_id=ids[1])
         assert not await machine(ROUTER, "peek", waitpoint_id=ids[0])
         await machine.due("lease-keeper")

@@ -1,4 +1,4 @@
-"""A worker asks for work, drains, and lives through servers that go away."""
+"""A worker asks for work, drains, and survives servers that go away."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def test_one_request_for_work_at_a_time(services: Services) -> None:
         for _ in range(3):
             await services.until(lambda: services.parked)
             await services.give("wait")
-        assert not services.parked  # full: it does not ask
+        assert not services.parked  # the worker is full and does not ask
         go_on.set()
         await services.until(lambda: services.parked)
 
@@ -95,7 +95,7 @@ async def test_after_the_grace_time_the_rest_is_left_to_expire(services: Service
 
 
 async def test_an_idle_worker_stops_at_once(services: Services) -> None:
-    """And nobody listens any more for what its parked request may still be granted."""
+    """Its parked request has no subscription any more, so a late grant finds no listener."""
     running = Running(services, park=60.0)
     async with running:
         reply_to, _ = await services.until(lambda: services.parked and services.parked[0])
@@ -166,11 +166,11 @@ async def test_work_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
             await services.give("slow")
             await services.until(lambda: services.asked == 2)
             server.kill()
-            go_on.set()  # its outcome is on the way while there is no server
+            go_on.set()  # the outcome is sent while there is no server
             services.parked.clear()
             server.start()
             await services.outcome("lease.complete")
-            await services.until(lambda: services.parked)  # asked again, long before a minute is over
+            await services.until(lambda: services.parked)  # it asks again, long before a minute is over
             await services.give("noop")
             await services.until(lambda: len(services.got("lease.complete")) == 2)
         await services.stop()
@@ -226,7 +226,7 @@ async def test_a_cancelled_worker_leaves_no_handler_behind(services: Services) -
             await asyncio.wait_for(began.wait(), DEADLINE_S)
             running.running.cancel()
     await asyncio.wait_for(ended.wait(), DEADLINE_S)
-    assert not services.seen  # neither completed nor failed: its lease runs out
+    assert not services.seen  # the task is neither completed nor failed; its lease expires
 
 
 async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:

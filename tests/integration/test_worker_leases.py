@@ -1,4 +1,4 @@
-"""A worker holds its leases, loses them, and is asked to stop."""
+"""A worker keeps its leases, loses them, and is asked to stop."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from scripted_services import DEADLINE_S, Running, Services
 
 
 async def overfilled(services: Services) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Answers a worker of one slot with two tasks, as a late reply may."""
+    """Send two tasks to a worker that can run one, as may happen with a late reply."""
     await services.until(lambda: services.parked)
     reply_to, most = services.parked.popleft()
     assert most == 1
@@ -241,17 +241,17 @@ async def test_a_task_whose_lease_is_lost_while_it_waits_for_a_slot_never_begins
     async with running:
         first, second = await overfilled(services)
         assert second["lease_id"] == "lease2"
-        await services.until(lambda: len(refusals) > 1)  # the worker has heard the first one by then
+        await services.until(lambda: len(refusals) > 1)  # by then the worker has received the first refusal
         go.set()
         await services.until(lambda: services.got("lease.complete"))
-        await services.give("slow")  # the slot goes to the next one
+        await services.give("slow")  # the freed capacity goes to the next task
         await services.until(lambda: len(services.got("lease.complete")) == 2)
     assert begun == [first["lease_id"], "lease3"]
 
 
 def test_a_lease_ends_when_its_own_clock_says_so_not_a_ttl_after_it_arrived() -> None:
     clock = ValkeyClock()
-    behind_ms = 3_600_000  # Valkey's clock goes otherwise
+    behind_ms = 3_600_000  # Valkey's clock is an hour behind
     now = time.monotonic()
     clock.learn(round(time.time() * 1000) - behind_ms, now, now)
     left_ms = 200
@@ -269,16 +269,16 @@ def test_a_lease_ends_when_its_own_clock_says_so_not_a_ttl_after_it_arrived() ->
 @pytest.mark.parametrize("ahead_ms", [60_000, 0, -60_000])
 def test_a_slow_answer_never_makes_a_lease_look_longer_than_it_is(ahead_ms: int) -> None:
     clock = ValkeyClock()
-    assert clock.earliest(0) == -math.inf  # nothing is known: no lease is surely held
-    offset = time.time() * 1000 + ahead_ms - time.monotonic() * 1000  # the true one
+    assert clock.earliest(0) == -math.inf  # the clock knows nothing yet, so no lease counts as held
+    offset = time.time() * 1000 + ahead_ms - time.monotonic() * 1000  # the true offset (ms)
     for sent, answered, received in ((0.0, 0.1, 5.0), (5.0, 9.9, 10.0), (10.0, 10.01, 10.02)):
         begin = time.monotonic() - 20
         clock.learn(int((begin + answered) * 1000 + offset), begin + sent, begin + received)
         at = (time.monotonic() + 1) * 1000 + offset
         truly = (at - offset) / 1000
         assert clock.earliest(at) <= truly
-    assert truly - clock.earliest(at) < 0.1  # and a quick answer makes it exact
-    forward = offset + 3_600_000  # Valkey's clock steps
+    assert truly - clock.earliest(at) < 0.1  # a quick answer makes the estimate exact
+    forward = offset + 3_600_000  # Valkey's clock jumps an hour ahead
     now = time.monotonic()
     clock.learn(int(now * 1000 + forward), now, now)
     assert abs(clock.earliest(now * 1000 + forward) - now) < 0.1

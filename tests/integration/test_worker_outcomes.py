@@ -1,4 +1,4 @@
-"""How a task ends: results, failures, suspensions, and what is repeated until it is answered."""
+"""The end of a task: results, failures, suspensions, and outcomes that are repeated until they are answered."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
 
     @running.worker.handler("sync")
     def both(task: Task) -> str:
-        meet.wait()  # two at a time, or never
+        meet.wait()  # passes only if two handlers run at the same time
         task.run(task.progress(50, "half"))
         return threading.current_thread().name
 
@@ -64,7 +64,7 @@ async def test_sync_handlers_run_in_threads(services: Services) -> None:
         (Retry(after=2), {"category": "retry", "retry_after_ms": 2000, "retryable": True}),
         (Fail("bad card", "card"), {"category": "card", "reason": "bad card", "retryable": False}),
         (errors.make("waitpoint_not_found"), {"category": "waitpoint_not_found", "retryable": True}),
-        # Of another execution, which the handler has asked about: its own lease is all right.
+        # The error is about another execution that the handler asked about; the task's own lease is still good.
         (errors.make("execution_not_found"), {"category": "execution_not_found", "retryable": True}),
         (ValueError("a \udc80"), {"category": "value_error", "reason": "ValueError: a \\udc80"}),
         (Mute(), {"category": "mute", "reason": "Mute: its text cannot be had"}),
@@ -95,7 +95,7 @@ async def test_a_thread_may_raise_anything(services: Services) -> None:
 
     @running.worker.handler("raises")
     def raises() -> None:
-        raise StopIteration  # as next() does, and no future takes it
+        raise StopIteration  # as next() may; a future does not accept this exception
 
     async with running:
         await services.give("raises")
@@ -110,7 +110,7 @@ async def test_a_thread_may_raise_anything(services: Services) -> None:
     "result", [object(), CYCLE, Raw(b"{not JSON"), Raw(b"1, 2"), Raw(b""), Raw(b'"\xff"')], ids=repr
 )
 async def test_a_bad_result_fails_alone(services: Services, result: Any) -> None:
-    """Results of one tick leave as one message, where a piece that is no JSON would take the others down."""
+    """Results of one tick leave as one message, in which a result that is not JSON would spoil the others."""
     running = Running(services)
     gate = asyncio.Barrier(2)
 
@@ -297,7 +297,7 @@ async def test_a_raised_suspend_suspends_and_ends(services: Services) -> None:
 
     services.scripts["lease.suspend"] = lambda _: {"outcome": "suspended", "token": "t"}
     async with running:
-        # An id that is not one: refused by the service, so the attempt fails and says why.
+        # The service refuses a malformed id, so the attempt fails with that reason.
         await services.give("approval")
         failed = await services.outcome("lease.fail")
     assert failed.category == "invalid_request" and "waitpoint_id" in failed.reason

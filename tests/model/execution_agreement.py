@@ -1,4 +1,4 @@
-"""What stands in Valkey and what the model of executions says must agree."""
+"""Check that the records in Valkey agree with the model of executions."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from state_dump import StateDump
 
 
 class Agreement:
-    """`rooms`: what stands in Valkey; `base`: when the test began, by Valkey's clock."""
+    """`rooms`: a dump of Valkey's contents; `base`: the time on Valkey's clock when the test began (ms)."""
 
     rooms: StateDump
     base: int
@@ -22,7 +22,7 @@ class Agreement:
             assert x is None
             left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
             if any(w.get("execution_id") == job.execution_id for w in self.rooms.waitpoints.values()):
-                left.discard(f"wx:{job.execution_id}")  # its waitpoints may stay longer
+                left.discard(f"wx:{job.execution_id}")  # waitpoints may stay longer than their execution
             assert left == set(), "what retired leaves nothing"
             return
         assert x is not None, "a record is lost"
@@ -68,7 +68,7 @@ class Agreement:
         assert self._about(x.get("grant_expires_at"), job.grant.expires if job.grant else None)
 
     def _about(self, real: float | None, model: int | None) -> bool:
-        """The same instant, but for the time that the test itself takes."""
+        """Return whether both are the same instant, apart from the time that the test itself takes."""
         if real is None or model is None:
             return real is model
         return 0 <= real - self.base - model < HALF

@@ -1,4 +1,4 @@
-"""The commands that the model of executions draws, and the times that they are about."""
+"""The Hypothesis strategies for the commands of the executions model, and the durations that they use (ms)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ LIMITS = {"grant_ttl_ms": GRANT_TTL, "retention_ms": RETENTION}
 Command = tuple[str, dict[str, Any]]
 Check = Callable[[Any], None]
 
-# Kept in a key of its own; a small one stays in the record.
+# A payload of this size is kept in a key of its own; a small one stays in the record.
 LARGE = '"' + 600 * "x" + '"'
 index = st.integers(0, 11)
 worker = st.sampled_from(["w1", "w2"])

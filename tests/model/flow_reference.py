@@ -1,7 +1,7 @@
-"""What a flow's members should do to each other, in plain Python (contract §5).
+"""A plain-Python model of how the members of a flow affect each other (contract §5).
 
-Ops change members first; what their endings set in motion is worked off, first come first served, when the
-call is over (`settle`).
+Ops change members first. The work that follows from ended members is queued, and done in order at the end of the
+call (`settle`).
 """
 
 from collections import deque
@@ -47,7 +47,7 @@ class Member:
 
 
 class Flow:
-    """`members` in their order; `status` of the flow."""
+    """A flow: `members` by key, in order, and the flow's `status`."""
 
     def __init__(self, members: list[Member]) -> None:
         self.members = {member.key: member for member in members}
@@ -55,10 +55,10 @@ class Flow:
         self.cancel_requested = False
         self._work: deque[tuple[str, Any]] = deque()
 
-    # -- what befalls a flow ----------------------------------------------------------------------
+    # -- ops --------------------------------------------------------------------------------------
 
     def start(self) -> str | None:
-        """The code of the refusal, or None."""
+        """Start the flow. Return the code of the refusal, or None."""
         if self.status in ("finished", "failed", "cancelled"):
             return "already_terminal"
         if self.cancel_requested:
@@ -83,10 +83,10 @@ class Flow:
         else:
             self.end(key, "failed")
 
-    # -- what it sets in motion -------------------------------------------------------------------
+    # -- the work that follows --------------------------------------------------------------------
 
     def settle(self) -> None:
-        """The end of a call."""
+        """End a call: do all queued work, and finish the flow if all members have ended."""
         if not self._work:
             return
         while self._work:
@@ -123,7 +123,7 @@ class Flow:
             self._work.append(("sweep", None))
 
     def _parent_ended(self, child: Member, ok: bool) -> bool:
-        """Whether the join behind can do without."""
+        """Count an ended parent in the child's join. Return whether the join can do without that parent."""
         if ok:
             child.ok += 1
         else:

@@ -1,4 +1,4 @@
-"""What the model of limits draws and keeps: tokens, jobs, grants."""
+"""The strategies and the records (tokens, jobs, grants) of the limits model."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ FENCE = ("execution_id", "attempt_index", "lease_id", "lease_epoch")
 
 @dataclass
 class Token:
-    """A limit: so many at once, so many begun per window; or a budget, of which so much is left."""
+    """A limit token: at most `concurrent` at once, `per_window` begun per window; or a budget with `left` to use."""
 
     name: str
     concurrent: int | None = None
@@ -33,7 +33,7 @@ class Job:
     tokens: list[Token]
     ended: bool = False
     admitted: dict[str, int] = field(default_factory=dict)
-    """When each token had room for the hold that it has now, or had last."""
+    """By token: when it admitted the job's present hold, or its last one."""
     lease: dict[str, Any] | None = None
     lease_ends: int = 0
     started: bool = False
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass
 class Grant:
-    """What a scheduler is at: it asks one partition after the other, then claims."""
+    """A grant that a scheduler works on: it asks each partition in `remote` for room, then claims."""
 
     job: Job
     grant_id: str

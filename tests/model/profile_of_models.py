@@ -1,4 +1,4 @@
-"""How long the models run: quick by default; `PENSTOCK_MODEL_EXAMPLES` asks for more."""
+"""The Hypothesis profile of the models: a quick run by default; `PENSTOCK_MODEL_EXAMPLES` sets more examples."""
 
 import os
 

@@ -1,7 +1,7 @@
-"""What an execution should do, in plain Python: the contract's state machine without Valkey, Lua or batches.
+"""A plain-Python model of an execution: the contract's state machine without Valkey, Lua or batches.
 
-Time is a count of milliseconds that only the test moves. Every method is one op; it changes the job and
-returns what the op must answer, or raises `Refused` with the code that it must be refused with.
+Time is a count of milliseconds that only the test moves. A method models an op: it changes the job and returns the
+reply that the op must give, or raises `Refused` with the error code that the op must answer.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ HELD = frozenset({"leased", "running"})
 GRANT_TTL = 30_000
 RETENTION = 630_000
 KEEP = 86_400_000
-"""How long an ended waitpoint still tells repeated signals from new ones, at most."""
+"""How long, at most, an ended waitpoint still tells repeated signals from new ones (ms)."""
 
 
 class Refused(Exception):
@@ -50,7 +50,7 @@ class Lease:
 
 @dataclass
 class Waitpoint:
-    """Where signals for a job arrive: pending → open → satisfied, or closed, or expired."""
+    """A waitpoint, which collects signals for a job: pending → open → satisfied, or closed, or expired."""
 
     waitpoint_id: str
     key: str | None
@@ -58,7 +58,7 @@ class Waitpoint:
     expires: int | None = None
     condition: str | None = None
     lease_id: str | None = None
-    """The lease that was kept because the wait was satisfied before it began."""
+    """The lease that the execution kept, as the waitpoint was satisfied before the execution would have suspended."""
     signals: list[tuple[str, str]] = field(default_factory=list)
     retire_at: int = 0
     gone: bool = False
@@ -69,7 +69,7 @@ class Waitpoint:
 
 @dataclass
 class Job:
-    """One execution. `spec` has the fields of execution.create, with times of the model."""
+    """One execution. `spec` has the fields of execution.create; its times are the model's."""
 
     execution_id: str
     spec: dict[str, Any]
@@ -91,7 +91,7 @@ class Job:
     last: tuple[str, str, Any] | None = None
     lost: tuple[str, str] | None = None
     stop_at: int | None = None
-    """Cancellation was asked for: the end of the grace."""
+    """The end of the grace, once cancellation was requested."""
     look_at: int | None = None
     tries: int = 0
     failure: str | None = None
@@ -165,7 +165,7 @@ class Job:
     def claim(
         self, now: int, grant_id: str, worker: str, ttl: int, start: bool, verb: str, task: dict[str, Any]
     ) -> dict[str, Any]:
-        """`task` is what the op answered: the lease id that it made."""
+        """Claim the job by a grant. `task` is the op's real reply, from which the model takes the lease id."""
         self._alive()
         if self.lease is not None:
             if (self.lease.grant_id, self.lease.worker) == (grant_id, worker):
@@ -189,7 +189,7 @@ class Job:
     def take(
         self, now: int, grant_id: str | None, worker: str, ttl: int, start: bool, task: dict[str, Any]
     ) -> dict[str, Any]:
-        """A ready one that is claimed, or handed out without a grant (None)."""
+        """Lease the ready job, either claimed by a grant or handed out without one (None)."""
         self._move("leased", now)
         self.epoch += 1
         if self.fresh:
@@ -214,7 +214,7 @@ class Job:
         }
 
     def _hold(self, now: int, fence: Fence, verb: str | None = None) -> dict[str, Any] | None:
-        """None for the holder; the first answer for a repeat of `verb`."""
+        """Check the fence. Return None for the holder, or the first reply for a repeat of `verb`."""
         self._alive()
         if self.lease is not None and self.lease.fence == fence:
             if self.lease.expires <= now:
@@ -278,7 +278,7 @@ class Job:
             raise Refused("illegal_transition")
 
     def release(self, now: int, fence: Fence, verb: str) -> dict[str, Any]:
-        """release or give_back: the task goes back unused."""
+        """Model release and give_back: return the task to the queue without using an attempt."""
         repeated = self._hold(now, fence, verb)
         if repeated is not None:
             return repeated
@@ -449,7 +449,7 @@ class Job:
         )
 
     def deliver(self, now: int, waitpoint_id: str, signal_id: str, name: str) -> str:
-        """The effect. The waitpoint is one of this job's."""
+        """Deliver a signal to one of this job's waitpoints. Return the effect."""
         waitpoint = self.waitpoints[waitpoint_id]
         if waitpoint.gone:
             raise Refused("invalid_token")
@@ -483,14 +483,14 @@ class Job:
                     self._move("canceled", now)
                 case "resume":
                     self._resume(now)
-                case _:  # escalate: told once, and the wait goes on
+                case _:  # escalate: one event, and the suspension goes on without a timeout
                     self.wake_at = self.on_timeout = None
         for waitpoint in self.waitpoints.values():
             if waitpoint.state == "pending":
                 if (waitpoint.expires or 0) <= now:
                     self._close(waitpoint, "expired", now)
             elif waitpoint.state != "open" and waitpoint.retire_at <= now:
-                # What the job still lives on stays.
+                # The waitpoint stays as long as the job may still read its signals.
                 if self.woken_by is waitpoint:
                     waitpoint.retire_at = now + KEEP
                 else:

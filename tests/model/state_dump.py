@@ -1,4 +1,4 @@
-"""What stands in Valkey under one root, read without the library: records, indexes, outbox, histories."""
+"""Read all that Valkey holds under one root, without the Lua library: records, indexes, outbox, histories."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Event:
 
 
 class StateDump:
-    """A look at everything; `retention` is the setting that the stores were given."""
+    """A dump of partition 0, with checks of its invariants. `retention` is the stores' setting (ms)."""
 
     def __init__(self, redis: "Redis[bytes]", root: str, retention: int) -> None:
         self._redis = redis
@@ -42,7 +42,7 @@ class StateDump:
         self._logs: dict[str, bytes] = {}
 
     def look(self) -> None:
-        """Reads all keys, and what is new in the outbox."""
+        """Read all records, and the new entries of the outbox."""
         names = [name.decode() for name in self._redis.keys(f"{self._root}*")]
         self.keys = {name.removeprefix(self._root) for name in names}
         kinds = {"x": self.executions, "f": self.flows, "w": self.waitpoints}
@@ -77,7 +77,7 @@ class StateDump:
     # -- invariants -------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Everything that must always hold, whatever happened."""
+        """Assert every invariant that must hold after any op."""
         self._check_indexes()
         self._check_queues_can_be_found()
         self._check_events()
@@ -120,7 +120,7 @@ class StateDump:
         }
 
     def _placement(self, x: dict[str, Any]) -> dict[str, float]:
-        """Where an execution's record says that it stands."""
+        """Return the indexes that an execution must be in according to its record: {key: score}."""
         state = x["state"]
         placement = {f"s:{x['lane']}:{state}": 0.0}
 
@@ -161,7 +161,7 @@ class StateDump:
         return placement
 
     def _check_queues_can_be_found(self) -> None:
-        """A queue with work is known to its lane: else no worker would ever get it."""
+        """Every queue with work must be reachable from its lane; else no worker would ever get that work."""
         for name in self.keys:
             if name.startswith("q:"):
                 lane, caps, fair = name.removeprefix("q:").split("|")[:3]
@@ -177,7 +177,7 @@ class StateDump:
                     assert self._redis.sismember(f"{self._root}caps:{lane}", group), name
 
     def _check_events(self) -> None:
-        """Gapless, legal, and as the record and the history have it."""
+        """Events must be numbered without gaps, make legal moves, and agree with the record and the history."""
         for (entity, entity_id), events in self.events.items():
             assert [event.seq for event in events] == list(range(1, len(events) + 1)), (entity, entity_id)
             if entity in ("execution", "flow"):
@@ -215,7 +215,7 @@ _FIXED = {
 
 
 def _end_of(packed: bytes, at: int) -> int:
-    """Where the msgpack value at `at` ends: behind a record stands its history."""
+    """Return where the msgpack value at `at` ends. (In Valkey, an execution's history follows its record.)"""
     first = packed[at]
     if first < 0x80 or first >= 0xE0:
         return at + 1
@@ -239,7 +239,7 @@ def _end_of(packed: bytes, at: int) -> int:
 
 
 def _follow(moves: dict[str, frozenset[str]], events: list[Event]) -> str:
-    """The last state that these events lead to, by legal moves only."""
+    """Return the state that the events lead to; assert that each move is legal."""
     assert events[0].name == "created"
     assert not events[0].from_state
     state = events[0].to_state

@@ -1,7 +1,7 @@
-"""Random ops through the Lua library on a real Valkey, against the plain-Python model in reference.py.
+"""Compare random ops of the Lua library on a real Valkey with the plain-Python model in reference.py.
 
-Durations are odd multiples of 30 s and the clock moves in minutes: what is due is never a question of the
-few milliseconds that the ops themselves take. `PENSTOCK_MODEL_EXAMPLES` asks for more than the quick run.
+Durations are odd multiples of 30 s and the clock moves in minutes, so the few milliseconds that the ops themselves
+take never decide what is due. `PENSTOCK_MODEL_EXAMPLES` sets more examples than the quick run has.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from state_machine import StateMachine
 
 
 class Executions(Agreement, RuleBasedStateMachine):
-    """`now` is the model's clock; `jobs` the model; `rooms` what stands in Valkey."""
+    """`now` is the model's clock, `jobs` is the model, and `rooms` is a dump of Valkey's contents."""
 
     valkey_url = ""
 
@@ -86,7 +86,7 @@ class Executions(Agreement, RuleBasedStateMachine):
 
     @rule(grant=GRANT, claim=CLAIM, everything=st.sampled_from([True, True, False]))
     def work(self, grant: Command, claim: Command, everything: bool) -> None:
-        """The usual way: what was granted is claimed."""
+        """Take the usual way: claim each execution that was granted."""
         before = len(self.grants)
         most = {"lanes": ["a", "b"], "caps": ["gpu", "ssd"], "max": 10} if everything else {}
         self._run("scheduler", [("grant", {**grant[1], **most})])
@@ -96,7 +96,7 @@ class Executions(Agreement, RuleBasedStateMachine):
 
     @rule(commands=st.lists(command("give_back", **fenced), min_size=1, max_size=3))
     def return_tasks(self, commands: list[Command]) -> None:
-        """In a call of their own: only after it does the model know their new place in line."""
+        """Give tasks back, in a call of their own: only after it does the model know their new place in the queue."""
         self._run("scheduler", commands)
 
     @rule(commands=st.lists(st.one_of(CREATE, GRANT, HAND_OUT), min_size=1, max_size=5))
@@ -120,7 +120,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         minutes=st.sampled_from([1, 1, 1, 2, 5, 12]), services=st.permutations(LOOPS), loops=st.integers(0, 4)
     )
     def time_passes(self, minutes: int, services: list[str], loops: int) -> None:
-        """The clock moves; some of the due loops notice."""
+        """Move the clock and run some of the due loops."""
         self.machine.skew_ms += minutes * MINUTE
         for service in services[: 4 - loops]:
             self._due(service)
@@ -151,7 +151,7 @@ class Executions(Agreement, RuleBasedStateMachine):
     # -- one batch --------------------------------------------------------------------------------
 
     def _run(self, service: str, commands: list[Command]) -> None:
-        """All commands leave in one call; then the model does them one after the other."""
+        """Send all commands in one call; then apply them to the model one by one."""
         prepared = [
             each for name, fields in commands if (each := getattr(self, f"_{name}")(**fields)) is not None
         ]
@@ -165,7 +165,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         return await self.machine.stores[service].call_many(calls)
 
     def _expect(self, does: Callable[[Any], Any]) -> Check:
-        """The reply must be what the model says, or the refusal."""
+        """Return a check that a reply equals the model's reply, or its refusal."""
 
         def check(reply: Any) -> None:
             try:
@@ -180,7 +180,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         return check
 
     def _job(self, number: int) -> Job | None:
-        """The newest jobs first: they have more to live for."""
+        """Return a job; low numbers mean the newest jobs, which have more of their life ahead."""
         return self.jobs[-1 - number % len(self.jobs)] if self.jobs else None
 
     # -- the scheduler's ops ----------------------------------------------------------------------
@@ -247,7 +247,7 @@ class Executions(Agreement, RuleBasedStateMachine):
             assert reply["grants"] == [[] for _ in workers]
             taken: list[list[Any]] = reply["tasks"]
             assert all(len(tasks) <= most for tasks, (_, most) in zip(taken, workers, strict=True))
-            # The takers are served by turns.
+            # The takers are served in turn.
             order = [task for turn in zip_longest(*taken) for task in turn if task is not None]
             room = min(max, sum(most for _, most in workers))
             self._check_offer(lanes, caps, room, [task["execution_id"] for task in order])
@@ -266,7 +266,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         return "hand_out", {"takers": takers, "lanes": lanes, "capabilities": caps, "max": max}, check
 
     def _check_offer(self, lanes: list[str], caps: list[str], max: int, offered: list[str]) -> None:
-        """Lane by lane what is ready for these capabilities, up to `max`."""
+        """Check that a worker is offered the ready jobs for its capabilities, lane by lane, up to `max`."""
         room = max
         for lane in lanes:
             eligible = [
@@ -284,7 +284,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         assert offered == [], "more was offered than there is"
 
     def _check_order(self, mine: list[str], eligible: list[Job], most: int) -> None:
-        """Of each tenant the first by priority, then by the time they became ready."""
+        """Check that each tenant's jobs come by priority, then by the time they became ready."""
         assert len(mine) == most, f"{most} of {len(eligible)} should be offered, {len(mine)} were"
         tenants = {job.spec.get("fairness_key") for job in eligible}
         for tenant in tenants:
@@ -338,7 +338,7 @@ class Executions(Agreement, RuleBasedStateMachine):
     def _fenced(
         self, op: str, job: int, lease: int, forge: str, does: Callable[[Job, Fence], Any], **args: Any
     ) -> tuple[str, dict[str, Any], Check] | None:
-        """An op with a fence: the newest of the job's, an older one or a forged one."""
+        """Build an op with the newest fence of a job, an older one or a forged one."""
         leased = [each for each in self.jobs if each.execution_id in self.fences]
         if not leased:
             return None
@@ -469,7 +469,7 @@ class Executions(Agreement, RuleBasedStateMachine):
 
 @pytest.fixture(scope="module", autouse=True)
 def valkey() -> Iterator[None]:
-    """A server of its own: thousands of steps need no disk."""
+    """Start a server for this module only: thousands of steps need no disk."""
     with servers.valkey_server() as url:
         with Redis.from_url(url) as redis:
             redis.config_set("appendonly", "no")

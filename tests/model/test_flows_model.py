@@ -1,4 +1,4 @@
-"""Random graphs through the Lua library on a real Valkey, against the plain-Python model in flow_reference.py."""
+"""Compare random graphs in the Lua library on a real Valkey with the plain-Python model in flow_reference.py."""
 
 import asyncio
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Call = tuple[int, str, dict[str, Any]]
 
 @st.composite
 def graphs(draw: Any) -> tuple[list[Member], list[dict[str, str]], dict[str, dict[str, Any]]]:
-    """Members, edges that only lead forward, joins."""
+    """Draw members, edges that only lead forward (no cycles), and joins."""
     size = draw(st.integers(1, 9))
     members = [Member(f"m{n}", draw(st.sampled_from([1, 1, 2]))) for n in range(size)]
     edges: list[dict[str, str]] = []
@@ -50,7 +50,7 @@ def graphs(draw: Any) -> tuple[list[Member], list[dict[str, str]], dict[str, dic
 
 
 class Flows(RuleBasedStateMachine):
-    """One flow of a few members; what runs is held by worker `w`."""
+    """One flow with a few members; worker `w` holds the running ones."""
 
     valkey_url = ""
 
@@ -100,7 +100,7 @@ class Flows(RuleBasedStateMachine):
         return self.runner.run(self.machine(service, op, **args))
 
     def _calls(self, service: str, calls: list[Call]) -> list[Any]:
-        """All in one FCALL."""
+        """Send all calls in one FCALL."""
 
         async def call() -> list[Any]:
             return await self.machine.stores[service].call_many(calls)
@@ -117,7 +117,7 @@ class Flows(RuleBasedStateMachine):
 
     @rule(most=st.sampled_from([10, 10, 2, 1]))
     def take(self, most: int) -> None:
-        """Work is begun; a cancelled flow's is stopped instead."""
+        """Take ready members. Those of a cancelled flow are canceled instead."""
         tasks = self.runner.run(self.machine.take(most, ttl_ms=LEASE_MS))
         by_id = {execution_id: key for key, execution_id in self.ids.items()}
         ready = {key for key, member in self.flow.members.items() if member.state == "ready"}
@@ -140,7 +140,7 @@ class Flows(RuleBasedStateMachine):
 
     @rule(outcomes=st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=3))
     def outcomes(self, outcomes: list[tuple[int, bool]]) -> None:
-        """Some of those that run end, in one call."""
+        """End some of the running members in one call."""
         calls: list[Call] = []
         ended: list[tuple[str, bool]] = []
         running = [key for key in self.held if self.flow.members[key].state == "running"]
@@ -179,7 +179,7 @@ class Flows(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        """Leases run out, backoffs end."""
+        """Move the clock so far that leases expire and backoffs end."""
         self.machine.skew_ms += 2 * LEASE_MS
         for service in ("lease-keeper", "scheduler"):
             self.runner.run(self.machine.due(service))

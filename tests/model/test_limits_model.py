@@ -1,7 +1,7 @@
-"""Work under limits in two partitions that hear of each other late or never.
+"""A model of work under limits in two partitions whose messages to each other come late or never.
 
-The reference is what a limit means: who holds a lease now, what began when, and that whatever has room is handed out
-in the end. As in the other models, durations are odd multiples of 30 s and the clock moves in minutes.
+The reference is the meaning of a limit: which jobs hold a lease now, when each began, and that every job with room is
+handed out in the end. As in the other models, durations are odd multiples of 30 s and the clock moves in minutes.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from state_machine import StateMachine, taken_of
 
 
 class Limits(RuleBasedStateMachine):
-    """`mail` is what partitions have to tell each other, `grants` what schedulers are at."""
+    """`mail` holds the undelivered messages between partitions, `grants` the grants that schedulers work on."""
 
     valkey_url = ""
 
@@ -53,7 +53,7 @@ class Limits(RuleBasedStateMachine):
         post=st.sampled_from(["quick", "slow", "slow", "lost"]),
     )
     def open(self, creates: list[dict[str, Any]], focus: list[str], many: int, post: str) -> None:
-        """An example is about a few of the limits, and about one kind of trouble with the mail."""
+        """Begin an example with a few of the limits and one kind of mail trouble."""
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
@@ -109,7 +109,7 @@ class Limits(RuleBasedStateMachine):
     # -- calls ------------------------------------------------------------------------------------
 
     def _calls(self, service: str, calls: list[Call]) -> list[Any]:
-        """What goes to one partition leaves in one FCALL; news that come of it are mail."""
+        """Send the calls, one FCALL per partition. Put the resulting hints to other partitions into the mail."""
 
         async def call() -> list[Any]:
             taken = [(home, op, taken_of(service, op, args)) for home, op, args in calls]
@@ -150,7 +150,7 @@ class Limits(RuleBasedStateMachine):
 
     @rule(asks=st.lists(st.tuples(st.sampled_from([0, 0, 1]), ASK), min_size=1, max_size=3))
     def take(self, asks: list[tuple[int, dict[str, Any]]]) -> None:
-        """The usual way: what was granted is admitted and claimed at once. Some come a minute later."""
+        """Take the usual way: admit and claim each grant at once. Some requests come a minute later."""
         for minutes, ask in asks:
             self.machine.skew_ms += minutes * MINUTE
             before = len(self.grants)
@@ -163,7 +163,7 @@ class Limits(RuleBasedStateMachine):
         steps=st.lists(st.tuples(number, st.sampled_from([True, True, True, False])), min_size=1, max_size=4)
     )
     def admit(self, steps: list[tuple[int, bool]]) -> None:
-        """Schedulers go on with what they are at, or die over it."""
+        """Let schedulers do the next step of their grants, or die before it."""
         for which, lives in steps:
             if self.grants:
                 grant = self.grants[which % len(self.grants)]
@@ -220,7 +220,7 @@ class Limits(RuleBasedStateMachine):
         ),
     )
     def time_passes(self, minutes: int, loops: list[tuple[str, int]]) -> None:
-        """Some of the due loops notice."""
+        """Move the clock and run some of the due loops."""
         self.machine.skew_ms += minutes * MINUTE
         for service, partition in loops:
             self._due(service, partition)
@@ -411,7 +411,7 @@ class Limits(RuleBasedStateMachine):
     # -- in the end -------------------------------------------------------------------------------
 
     def everything_runs_in_the_end(self) -> None:
-        """All workers and schedulers die and all mail is lost; from then on nothing is."""
+        """Lose all workers, schedulers and mail, and from then on nothing; then every job must run."""
         self.grants.clear()
         self.mail.clear()
         self.mail_is, usual = "quick", self.mail_is
@@ -467,13 +467,13 @@ class Limits(RuleBasedStateMachine):
 
 
 def _home(token: str) -> int:
-    """The partition that keeps a token's books."""
+    """Return the partition that keeps a token's state."""
     return int(token.split("/")[1].split("-")[0])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def valkey() -> Iterator[None]:
-    """A server of its own: thousands of steps need no disk."""
+    """Start a server for this module only: thousands of steps need no disk."""
     with servers.valkey_server() as url:
         with Redis.from_url(url) as redis:
             redis.config_set("appendonly", "no")

@@ -1,4 +1,4 @@
-"""The audit trail's format: chain, canonical form, what a verification finds, what an outbox entry gives."""
+"""The audit trail's format: hash chain, canonical form, verification, decoding of outbox entries."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What `make bench` makes of its figures; it is run by hand, its arithmetic is checked here."""
+"""The report of `make bench`. The benchmark itself is run by hand; these tests check its arithmetic."""
 # ruff: noqa: RUF001 - the multiplication sign is meant
 
 from benchmarks.report import Results, markdown

@@ -1,4 +1,4 @@
-"""The example's pure parts: what the census counts, the shape of its flow, what its checks find."""
+"""The pure parts of the census example: its counts, the shape of its flow, the findings of its checks."""
 
 import ast
 from pathlib import Path

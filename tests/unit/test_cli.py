@@ -56,7 +56,7 @@ async def until(holds: object, what: str) -> None:
         await asyncio.sleep(0.01)
 
 
-# --- asked well and badly
+# --- good and bad arguments
 
 
 async def test_every_command_has_help() -> None:
@@ -167,7 +167,7 @@ def test_ports_come_back_unless_taken(tmp_path: Path) -> None:
 
 
 def program(folder: Path, name: str, says: str) -> None:
-    """A program that only says a version: what detection goes by."""
+    """Write a program that only prints a version, which is all that detection reads."""
     path = folder / name
     path.write_text(f"#!/bin/sh\necho '{says}'\n")
     path.chmod(0o755)

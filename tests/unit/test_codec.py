@@ -1,4 +1,4 @@
-"""The codec: what is a valid request, what becomes of payloads, what a reply looks like."""
+"""The codec: validation of requests, handling of payloads, format of replies."""
 
 import json
 

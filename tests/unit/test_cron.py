@@ -1,4 +1,4 @@
-"""When schedules are due: cron with time zones and changes of the clocks, catching up and skipping."""
+"""The due times of schedules: cron with time zones and daylight saving, catching up and skipping."""
 
 from datetime import datetime
 from itertools import pairwise
@@ -68,19 +68,19 @@ class TestCron:
 
 
 class TestDaylightSaving:
-    """New York: 2026-03-08 02:00 becomes 03:00, 2026-11-01 02:00 becomes 01:00."""
+    """In New York the clocks go from 02:00 to 03:00 on 2026-03-08, and from 02:00 to 01:00 on 2026-11-01."""
 
     def test_a_time_that_the_clocks_skip_comes_once_right_after(self) -> None:
         times = series("30 2 * * *", at("2026-03-07T12:00:00", NEW_YORK), 2, NEW_YORK)
         assert local(times, NEW_YORK) == ["2026-03-08T03:00:00-04:00", "2026-03-09T02:30:00-04:00"]
-        # Two that fall onto the same instant are one.
+        # Two local times that fall on the same instant are one due time.
         times = series("0,30 2 * * *", at("2026-03-07T12:00:00", NEW_YORK), 2, NEW_YORK)
         assert local(times, NEW_YORK) == ["2026-03-08T03:00:00-04:00", "2026-03-09T02:00:00-04:00"]
 
     def test_a_time_that_comes_twice_counts_once(self) -> None:
         times = series("30 1 * * *", at("2026-10-31T12:00:00", NEW_YORK), 2, NEW_YORK)
         assert local(times, NEW_YORK) == ["2026-11-01T01:30:00-04:00", "2026-11-02T01:30:00-05:00"]
-        # Seen from between the two.
+        # Starting between the first and the second 01:30.
         again = series("30 1 * * *", at("2026-11-01T01:15:00", NEW_YORK, fold=1), 1, NEW_YORK)
         assert local(again, NEW_YORK) == ["2026-11-02T01:30:00-05:00"]
 

@@ -1,4 +1,4 @@
-"""The tables of the docs are those of the code."""
+"""The tables in the docs are equal to those generated from the code."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DueLoop: woken in time, level-triggered, in slices, and never discouraged."""
+"""DueLoop: wakes in time, is level-triggered, works in slices, and retries after every failure."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ LOG = logger("scheduler", "test")
 
 
 class Agenda:
-    """A DueMachine in memory, with a clock of its own that may be far from ours."""
+    """A DueMachine in memory. Its clock is `ahead_ms` ahead of the local clock."""
 
     def __init__(self, partitions: int = 1, ahead_ms: int = 0) -> None:
         self.items: list[list[int]] = [[] for _ in range(partitions)]
@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 async def idle(agenda: Agenda, loop: DueLoop) -> None:
-    """The first look at every partition is over."""
+    """Wait until the loop has looked at every partition once."""
     await until(lambda: loop.slices >= len(agenda.items))
 
 
@@ -98,7 +98,7 @@ async def test_a_wake_up_during_a_slice_is_not_lost() -> None:
     loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
     loop.start()
     await agenda.entered.wait()
-    agenda.items[0].append(agenda.now() - 1)  # after the slice has looked
+    agenda.items[0].append(agenda.now() - 1)  # the running slice has already looked, so it misses this item
     loop.wake(0, agenda.now() - 1)
     agenda.gate.set()
     await until(lambda: len(agenda.done) == 1)
@@ -120,7 +120,7 @@ async def test_a_lost_hint_is_made_up_for_by_the_sweep() -> None:
     loop = DueLoop(agenda, 3, LOG, sweep_ms=100)
     loop.start()
     await idle(agenda, loop)
-    agenda.items[2].append(agenda.now())  # and nobody says so
+    agenda.items[2].append(agenda.now())  # without a wake-up
     await until(lambda: agenda.done != [])
     await loop.stop()
 
@@ -206,7 +206,7 @@ def test_the_clock_estimate_moves_only_as_far_as_a_reply_demands() -> None:
     before = clock.local(2_000_000)
     clock.learn(1_000_500, sent, sent + 2.0)  # a slow reply proves little
     assert clock.local(2_000_000) == before
-    clock.learn(5_000_000, sent, sent + 0.001)  # a jump is followed
+    clock.learn(5_000_000, sent, sent + 0.001)  # a jump of Valkey's clock is adopted
     assert abs(clock.local(5_000_000) - sent) < 0.01
 
 

@@ -1,4 +1,4 @@
-"""The sentence for each reason why an execution does not run now: a pure function of facts."""
+"""The sentence that explains why an execution does not run now, for every reason: a pure function of facts."""
 
 from typing import Any
 
@@ -250,7 +250,7 @@ def test_many_are_counted() -> None:
 
 
 def tally(**signals: list[str]) -> dict[str, Any]:
-    """{name: sources} as the state machine counts them."""
+    """Return the state machine's tally of the signals. signals: {name: sources}."""
     return {name: {"n": len(sources), "s": dict.fromkeys(sources, 1)} for name, sources in signals.items()}
 
 

@@ -1,4 +1,4 @@
-"""The house of lua/: every file says what it needs, nobody calls in a ring, every key is built in one place."""
+"""The structure of lua/: each file names its needs, files do not depend in a cycle, keys are built in one file."""
 
 import re
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import pytest
 LUA = Path(__file__).resolve().parents[2] / "lua"
 NAMES = (LUA / "manifest").read_text().split()
 FOLDERS = ("core", "queue", "lane", "worker", "limit", "execution", "flow", "lease", "waitpoint", "schedule")
-"""From the ground up: a file needs files of its own folder and of those before it."""
+"""The layers, lowest first: a file may need files of its own folder and of earlier folders only."""
 
 
 @cache
 def code(name: str) -> str:
-    """A file without its comments."""
+    """Return the code of a file without comments."""
     return re.sub(r"--.*", "", (LUA / name).read_text())
 
 
@@ -28,7 +28,7 @@ def rooms() -> set[str]:
 
 @cache
 def filled(name: str) -> dict[str, str]:
-    """What a file adds to rooms: {Room.member: Room}."""
+    """Return the members that a file defines in rooms (modules shared as Lua tables): {Room.member: Room}."""
     functions = re.findall(r"^function ((\w+)\.\w+)\(", code(name), re.MULTILINE)
     tables = re.findall(r"^((\w+)\.\w+) = ", code(name), re.MULTILINE)
     return {member: room for member, room in functions + tables if room in rooms()}
@@ -39,7 +39,7 @@ def used(name: str) -> set[str]:
 
 
 def files_needed(name: str) -> set[str]:
-    """Those that define what it calls, itself apart."""
+    """Return the other files that define the members which this file uses."""
     owners = {member: file for file in NAMES for member in filled(file)}
     return {owners[member] for member in used(name) - filled(name).keys() if member in owners} - {name}
 
@@ -74,7 +74,7 @@ def test_no_file_calls_in_a_ring() -> None:
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_room_needs_only_those_below_it(name: str) -> None:
     if folder(name) not in FOLDERS:
-        return  # reactions and ops know all
+        return  # reactions and ops may need every folder
     below = FOLDERS[: FOLDERS.index(folder(name)) + 1]
     assert {each for each in files_needed(name) if folder(each) not in below} == set()
 

@@ -1,4 +1,4 @@
-"""work.next at its worst moments: an error in a round, a sweep or a slow limit beside it."""
+"""work.next under bad timing: an error in a round, a concurrent sweep, a slow limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ TASK = Task(
 
 
 class Answers:
-    """What `Work` asks, with the state machine's part played by `reply(orders) -> replies`."""
+    """A fake of the state machine that `Work` asks: `reply(orders) -> replies` answers the operations."""
 
     def __init__(self, reply: Callable[[list[Any]], Awaitable[list[Any]]]) -> None:
         self.partitions = 1
@@ -37,7 +37,7 @@ class Answers:
 
 
 class Admission:
-    """Each grant is admitted when `gate` says so."""
+    """A fake admission that admits all grants once `gate(grants)` returns."""
 
     def __init__(self) -> None:
         self.gate: Callable[[list[Any]], Awaitable[None]] = lambda _grants: asyncio.sleep(0)
@@ -78,7 +78,7 @@ async def test_a_bug_in_a_round_answers_those_it_was_for_and_the_next_are_served
         assert isinstance(error, PenstockError)
         assert error.code == "internal"
         broken = False
-        assert await ask(matching) is None  # answered with tasks
+        assert await ask(matching) is None  # None: answered with tasks
 
 
 async def test_news_beside_a_sweep_are_not_lost() -> None:
@@ -98,7 +98,7 @@ async def test_news_beside_a_sweep_are_not_lost() -> None:
     waiting = asyncio.create_task(ask(matching))
     async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
-        matching.forget()  # what a sweep does
+        matching.forget()  # as a sweep does
         matching.ready(0, ["default"])
         answer.set()
         await again.wait()
@@ -116,7 +116,7 @@ async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> 
     admission = Admission()
 
     async def gate(grants: list[Any]) -> None:
-        """The first waits until the second was admitted."""
+        """Hold the first grant back until the second one is admitted."""
         if grants[0].execution_id == "first":
             await served.wait()
         else:

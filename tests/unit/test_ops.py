@@ -1,4 +1,4 @@
-"""The state machine's operations: what Python has of them (penstock.machine.ops) and what Lua has are the same."""
+"""The state machine's operations in Python (penstock.machine.ops) match those in Lua."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ FENCE = {"execution_id", "attempt_index", "lease_id", "lease_epoch"}
 COMMON = {"ping", "deployment"}
 
 
-# A comment of whole lines, right above a function that ends in its own line, or with an `end` at the margin.
+# Whole-line comments right above a function, which ends on its first line or with an `end` at the margin.
 _OP = re.compile(
     r"((?:^--.*\n)*)^function (?:ops|Ops\.\w+)\.(\w+)\((.*\bend\n|.*\n(?:.*\n)*?end\n)", re.MULTILINE
 )
@@ -31,7 +31,7 @@ class LuaOp(NamedTuple):
 
 def lua_ops() -> Iterator[tuple[tuple[str, str], LuaOp]]:
     for file in LUA.glob("ops/*/*.lua"):
-        # A comment of whole lines, right above a function that ends at its own `end`, or within its line.
+        # Whole-line comments right above a function, which ends on its first line or with an `end` at the margin.
         for found in re.finditer(
             r"((?:^--.*\n)*)^function (?:ops|Ops\.\w+)\.(\w+)\((.*\bend\n|.*\n(?:.*\n)*?end\n)",
             file.read_text(),

@@ -1,4 +1,4 @@
-"""Settings: read from the environment, refused by name, shown without secrets."""
+"""Settings: they come from the environment, errors name the variable, and secrets are never shown."""
 
 import io
 import json

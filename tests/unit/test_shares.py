@@ -1,4 +1,4 @@
-"""The best work of several partitions, chosen from what each of them shows."""
+"""The best executions of several partitions, chosen from the heads that each partition reports."""
 
 from penstock.machine.ops.scheduler import Head
 from penstock_scheduler.handing_out.shares import Choice, Share, share

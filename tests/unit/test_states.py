@@ -1,4 +1,4 @@
-"""The table of moves in Lua, where moves happen, is the contract's."""
+"""The tables of allowed state changes in Lua match those of penstock.states."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ LUA = Path(__file__).resolve().parents[2] / "lua"
 
 
 def moves_in(file: str) -> dict[str, frozenset[str]]:
-    """The `local MOVES = {…}` of a Lua file."""
+    """Read the table `local MOVES = {…}` of a Lua file."""
     found = re.search(r"^local MOVES = \{\n(.*?)^\}", (LUA / file).read_text(), re.MULTILINE | re.DOTALL)
     assert found, f"{file} has no table of moves"
     return {
@@ -34,7 +34,7 @@ def test_terminal_states_are_the_same() -> None:
 
 
 def test_only_transition_changes_a_state() -> None:
-    """One place moves an execution; records are born with a state where they are made."""
+    """One file changes an execution's state; another one sets the first state when it creates the record."""
     written = {
         f"{path.relative_to(LUA)}: {line.strip()}"
         for path in LUA.rglob("*.lua")

@@ -1,4 +1,4 @@
-"""The store's way through a bad hour of Valkey's. What answers here is a script, so that every odd reply can be had."""
+"""The store while Valkey has trouble. A scripted fake server answers, so that any rare reply can be produced."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ async def answering(reply: Callable[[], bytes]) -> AsyncIterator[Machine]:
 
 
 async def refusal(machine: Machine) -> str:
-    """What three calls in three partitions, hence three commands in one pipeline, are refused with."""
+    """Make three calls in three partitions (three commands in one pipeline). Return the error that refuses them."""
     answers = await machine.run_many([Clock()] * 3, range(3))
     assert all(
         isinstance(answer, PenstockError) and answer.code == "valkey_unavailable" for answer in answers

@@ -1,4 +1,4 @@
-"""Style, format, types, and who may import whom: `make lint`, as tests."""
+"""`make lint` as tests: style, format, types, and allowed imports between packages."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What waitpoints' tokens are signed with: from the environment or a file, and never shown."""
+"""The key that signs waitpoint tokens: it comes from the environment or a file, and is never shown."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How a handler's signature turns an input into arguments, and exceptions into categories."""
+"""How a handler's signature turns the input into arguments, and how exceptions get their category."""
 
 import dataclasses
 from datetime import datetime
@@ -30,7 +30,7 @@ class Pair(TypedDict):
 
 
 class AnInput:
-    """Stands for the task: only its input is looked at."""
+    """A fake task: only its input is read."""
 
     def __init__(self, text: str) -> None:
         self.raw_input = Raw(text.encode())

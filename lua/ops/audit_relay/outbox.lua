@@ -1,12 +1,12 @@
--- audit-relay: hands out the partition's outbox in order, and trims what JetStream has acknowledged.
--- How far it has come stands in the audit stream itself (services/penstock_audit_relay), so there is no more to do here.
+-- The audit-relay's ops: hand out the partition's outbox in order, and trim what JetStream has acknowledged.
+-- The relay reads its position from the audit stream itself (services/penstock_audit_relay); Valkey keeps none.
 --
 -- Needs: Call, Dispatch, Events, Keys.
 local ops = Ops.audit_relay
 
-local FIRST_SLICE, MAX_SLICE = 8, 64    -- entries of one XRANGE: what lies beyond `bytes` is read in vain
+local FIRST_SLICE, MAX_SLICE = 8, 64    -- entries per XRANGE: small at first, as entries read past `bytes` are wasted
 
--- How many entries wait (those that were taken but not trimmed among them), and since when the oldest does.
+-- Return the number of untrimmed entries in the outbox (taken ones included) and the age of the oldest (ms).
 local function waiting()
   local entries = redis.call('XLEN', Keys.outbox())
   if entries == 0 then return 0, 0 end
@@ -14,9 +14,9 @@ local function waiting()
   return entries, math.max(0, Call.now - tonumber(string.match(oldest, '^%d+')))
 end
 
--- take: entries after a position, oldest first.
--- args: after (entry id, '0' for the start), limit (entries), bytes (stop when this much is gathered).
--- reply: entries [[entry id, blob]], more (there may be further ones), waiting, age_ms.
+-- take: return the outbox entries after a position, oldest first.
+-- args: after (entry id, '0' for the start), limit (entries), bytes (stop once this much is gathered).
+-- reply: entries [[entry id, blob]], more (there may be further entries), waiting (untrimmed entries), age_ms.
 -- errors: none. events: none.
 function ops.take(a)
   local parts, count, bytes, after, ended, slice = { '' }, 0, 0, a.after, false, FIRST_SLICE
@@ -34,7 +34,8 @@ function ops.take(a)
       after = entry[1]
       count = count + 1
       bytes = bytes + #blob
-      -- Blobs are opaque here: msgpack bin 32, which cmsgpack cannot make. Long strings are joined once only.
+      -- A blob is opaque here and goes out as msgpack bin 32, which cmsgpack cannot encode: so the header is written by
+      -- hand. Parts are joined only once, at the end, because blobs are long.
       parts[#parts + 1] = '\146' .. pack(after) .. '\198' .. struct.pack('>I4', #blob)
       parts[#parts + 1] = blob
     end
@@ -45,9 +46,9 @@ function ops.take(a)
   return table.concat(parts)
 end
 
--- ack: trims the outbox up to an entry, which is in the audit stream now (or a dead letter).
+-- ack: trim the outbox up to and including an entry that is now in the audit stream (or is a dead letter).
 -- args: upto (entry id). reply: trimmed (entries), waiting, age_ms. errors: none. events: none.
--- Repeating it is harmless.
+-- A repeated ack is harmless.
 function ops.ack(a)
   local ms, n = string.match(a.upto, '^(%d+)%-(%d+)$')
   local trimmed = redis.call('XTRIM', Keys.outbox(), 'MINID', '=', ms .. '-' .. string.format('%.0f', tonumber(n) + 1))

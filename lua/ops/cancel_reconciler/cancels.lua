@@ -1,27 +1,28 @@
--- The cancel-reconciler's ops: stops things, and makes sure they stopped.
+-- The cancel-reconciler's ops: cancel executions and flows, and make sure that they really stop.
 --
--- What nobody holds is canceled at once. What a worker holds is asked to stop, again and again; past its grace the
--- lease is revoked. Such an execution is the backlog: x.stopping {until_at, tries, error}, x.cancel_at (the next look).
+-- An execution without a worker is canceled at once. A worker that holds one is asked to stop, repeatedly; after the
+-- grace its lease is revoked. Until then the execution is in the backlog, with x.stopping {until_at (end of the
+-- grace), tries, error} and x.cancel_at (time of the next check).
 --
--- A cancelled flow's members are walked in slices, by the caller's handler or, when that died, by the due loop:
--- f.cancel_next (position in fl) says how far; key ct lists the members that were to be stopped; f.unstopped counts
--- those of them that go on (each marked x.counted; Graph.member_moved counts down).
+-- The members of a cancelled flow are walked in slices, by the caller's handler or, if that has died, by the due loop.
+-- f.cancel_next is the last position walked (in key fl). Key ct lists the members to stop. f.unstopped counts the
+-- members in ct that still run (each has x.counted set; Graph.member_moved decrements the count).
 --
 -- Needs: Call, Children, Dispatch, Due, Errors, Events, Executions, Flows, Keys, Records, States.
 local ops = Ops.cancel_reconciler
 
 local ACTOR = 'cancel-reconciler'
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
--- A handler walks its flow without help; only when it has been silent for so long the due loop takes over.
+-- The due loop takes over the walk of a flow when its handler has made no step for this long.
 local HANDOVER_MS = 1000
--- Members of one step, and of one due call: about 1 ms of Valkey.
+-- Members per step, and per due call: about 1 ms of Valkey's time.
 local SLICE = 25
 local RETRY_IDS = 1000
-local CHILD_GRACE_MS = 10000   -- for children of a parent that ended
+local CHILD_GRACE_MS = 10000   -- grace of the children whose parent has ended
 
 local function why(reason) return reason and reason ~= '' and reason or 'canceled' end
 
--- Another try is made; the next look comes later each time, but not after the grace.
+-- Count one more try and schedule the next check. The pause doubles with each try, but ends with the grace at latest.
 local function next_look(x, error)
   local s = x.stopping
   s.tries = s.tries + 1
@@ -31,7 +32,7 @@ local function next_look(x, error)
   if s.until_at > Call.now then x.cancel_at = math.min(x.cancel_at, s.until_at) end
 end
 
--- Asks the worker that holds it. A repeated request may shorten the grace, never prolong it.
+-- Ask the worker that holds the execution to stop. A repeated request may shorten the grace, never prolong it.
 local function request(x, reason, grace_ms, actor)
   local until_at = Call.now + grace_ms
   if x.stopping then
@@ -54,7 +55,7 @@ local function stop(x, reason, grace_ms, actor)
   end
 end
 
--- cancel: an execution stops. args: execution_id, reason, grace_ms. reply: {state}.
+-- cancel: cancel an execution. args: execution_id, reason, grace_ms. reply: {state}.
 -- errors: execution_not_found, already_terminal. events: canceled, or cancel_requested when a worker holds it.
 function ops.cancel(a)
   local x = Executions.edit(a.execution_id)
@@ -65,7 +66,7 @@ function ops.cancel(a)
   return { state = x.state }
 end
 
--- flow_request_cancel: from now on the flow moves only to cancelled. args: flow_id, expected_revision.
+-- flow_request_cancel: from now on the flow can only move to cancelled. args: flow_id, expected_revision.
 -- reply: the flow. errors: flow_not_found, already_terminal, revision_mismatch. events: flow cancel_requested (once).
 function ops.flow_request_cancel(a)
   local f = Flows.read(a.flow_id)
@@ -80,7 +81,7 @@ end
 
 local function try_member(id, f) stop(Records.edit('x', id), 'flow_cancelled', f.cancel_grace_ms, 'flow:' .. f.id) end
 
--- One member of a cancelled flow. One that will not stop is looked at again; the others do not wait for it.
+-- Stop one member of a cancelled flow. A failure does not hold up the other members: this one is tried again later.
 local function stop_member(f, id)
   local ok, err = Records.attempt(try_member, id, f)
   local x = Records.edit('x', id)
@@ -94,7 +95,7 @@ local function stop_member(f, id)
   f.unstopped = (f.unstopped or 0) + 1
 end
 
--- Stops the next `max` members of a cancelled flow. Returns how many were looked at.
+-- Stop the next `max` members of a cancelled flow. Return how many members were checked.
 local function walk(f, max)
   local found = redis.call('ZRANGE', Keys.of('fl', f.id), '(' .. f.cancel_next, '+inf', 'BYSCORE', 'LIMIT', 0, max, 'WITHSCORES')
   local stopped = {}
@@ -117,13 +118,13 @@ local function walk(f, max)
   return #found / 2
 end
 
--- How far the cancellation is: more (members are still to be walked), left (members that go on).
+-- Return a cancellation's progress: more (members are still to be walked), left (members to stop that still run).
 local function progress(f) return { more = f.cancel_next ~= nil, left = f.unstopped or 0 } end
 
--- flow_cancel: the flow is cancelled at once; its first members are stopped.
+-- flow_cancel: cancel the flow at once and stop the first slice of its members.
 -- args: flow_id, policy (cancel_all | cancel_pending | flow_only), reason, grace_ms, expected_revision.
--- reply: {more, left}; for a flow that was terminal already {status, policy, ids (at most 1000), more}: with more, the
--- members are still being walked and ids are not yet all.
+-- reply: {more, left}; for a flow that was already terminal {status, policy, ids (at most 1000), more}, where `more`
+-- means that the members are still being walked and `ids` is incomplete.
 -- errors: flow_not_found, revision_mismatch. events: flow cancelled; canceled or cancel_requested for members.
 function ops.flow_cancel(a)
   local f = Flows.read(a.flow_id)
@@ -142,7 +143,8 @@ function ops.flow_cancel(a)
   return progress(f)
 end
 
--- flow_cancel_step: walks on. args: flow_id. reply: {more, left}. errors: flow_not_found. events: as flow_cancel.
+-- flow_cancel_step: stop the next slice of a cancelled flow's members. args: flow_id. reply: {more, left}.
+-- errors: flow_not_found. events: as flow_cancel.
 function ops.flow_cancel_step(a)
   local f = Flows.edit(a.flow_id)
   if f.cancel_next then
@@ -152,8 +154,8 @@ function ops.flow_cancel_step(a)
   return progress(f)
 end
 
--- flow_cancel_members: members that a cancellation was to stop. args: flow_id, offset, limit, left (true: only those
--- that go on). reply: {ids, more}. errors: flow_not_found.
+-- flow_cancel_members: list the members that a cancellation has to stop. args: flow_id, offset, limit, left (true: only
+-- members that still run). reply: {ids, more}. errors: flow_not_found.
 function ops.flow_cancel_members(a)
   Flows.read(a.flow_id)
   local ids = redis.call('LRANGE', Keys.of('ct', a.flow_id), a.offset, a.offset + a.limit - 1)
@@ -169,10 +171,10 @@ function ops.flow_cancel_members(a)
   return { ids = ids, more = more }
 end
 
--- flow_cancel_progress: args: flow_id. reply: {more, left}. errors: flow_not_found.
+-- flow_cancel_progress: see `progress` above. args: flow_id. reply: {more, left}. errors: flow_not_found.
 function ops.flow_cancel_progress(a) return progress(Flows.read(a.flow_id)) end
 
-local LISTED = { f = 'x' }   -- flows first, then executions
+local LISTED = { f = 'x' }   -- the kind that follows each kind in the backlog: flows first, then executions
 
 local function backlog_item(kind, id, at)
   local record = Records.read(kind, id)
@@ -181,14 +183,14 @@ local function backlog_item(kind, id, at)
     local s = record.stopping or {}
     return { execution_id = id, flow_id = record.flow_id, tries = s.tries or 0, next_at = at, last_error = s.error }
   end
-  -- Members that nobody has looked at yet, as one item.
+  -- All members of a flow that are not walked yet make one item.
   if not record.cancel_next then return nil end
   local members = redis.call('ZCOUNT', Keys.of('fl', id), '(' .. record.cancel_next, '+inf')
   return { flow_id = id, members = members, tries = 0, next_at = at }
 end
 
--- backlog: what is still to be stopped in this partition, soonest first. args: kind ('f' or 'x'), id and at (of the
--- last item seen, optional), limit. reply: {items, next {kind, id, at}}.
+-- backlog: list what is still to be stopped in this partition, earliest next check first. args: kind ('f' flows or 'x'
+-- executions), id and at (of the last item seen, optional), limit. reply: {items, next {kind, id, at}}.
 function ops.backlog(a)
   Records.settle()
   local items, last = {}, nil
@@ -214,7 +216,8 @@ local function revoke(id)
   Executions.stop(x, x.cancel_reason, 'canceled', ACTOR)
 end
 
--- One that was asked to stop and has not: asked again; past its grace its lease is revoked.
+-- Handle a due execution. After its end, stop the next of its children. If its worker was asked to stop and has not,
+-- ask again; once the grace is over, revoke the lease.
 local function due_execution(x)
   if x.closing then
     for _, id in ipairs(Children.next_closing(x, SLICE)) do
@@ -239,7 +242,8 @@ local function due_execution(x)
   end
 end
 
--- due: graces that ran out, cancelled flows whose handler died. args: limit. See Due.run.
+-- due: check executions whose workers were asked to stop, stop children of ended parents, walk cancelled flows whose
+-- handler has died. args: limit. See Due.run.
 function ops.due(a)
   local room = SLICE
   local function due_flow(f)

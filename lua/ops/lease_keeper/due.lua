@@ -1,4 +1,4 @@
--- What is due for the lease-keeper.
+-- The lease-keeper's due work.
 --
 -- Needs: Budgets, Call, Dispatch, Due, Executions, Leases, States, Workers.
 local ops = Ops.lease_keeper
@@ -21,8 +21,8 @@ local function due_execution(x)
   end
 end
 
--- due: leases run out, backoffs and delays end, attempts time out, budgets are reset,
--- workers fall silent. args: limit. See Due.run.
+-- due: expire leases, end backoffs and delays, time out attempts, send held-back progress events, do the budgets' due
+-- work, mark silent workers lost. args: limit. See Due.run.
 function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due }, a.limit) end
 
 Dispatch.serve('lease_keeper')

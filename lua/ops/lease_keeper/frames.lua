@@ -1,7 +1,8 @@
--- The lease-keeper's ops about frames: what a worker puts out while it works, kept in order per execution.
+-- The lease-keeper's ops for frames: the output of a worker while it works, kept in order per execution.
 --
--- Key fr of an execution: a list of msgpack frames [index, attempt_index, frame_type, at, payload, metadata]; the index of
--- a frame is its place, from 1. x.frames: n, bytes; lease_id and base (how many there were before its first).
+-- Key fr of an execution is a list of msgpack frames [index, attempt_index, frame_type, at, payload, metadata]; a
+-- frame's index is its position in the list, from 1. x.frames holds n (frames), bytes, lease_id (of the last frame) and
+-- base (how many frames there were before the first one of that lease).
 --
 -- Needs: Call, Errors, Executions, Fences, Keys.
 local ops = Ops.lease_keeper
@@ -22,8 +23,8 @@ local function check_room(frames, size)
   end
 end
 
--- frame: one more frame. args: fence, frame_type, payload, metadata (JSON text or nil), position (the lease's nth frame,
--- optional: a repeat is answered as the first was and stored once).
+-- frame: append a frame. args: fence, frame_type, payload, metadata (JSON text or nil), position (this is the lease's
+-- nth frame; optional: with it a repeated frame is stored once and answered with `duplicate`).
 -- reply: {index, count, at, duplicate}. errors: fence errors, invalid_request, payload_too_large. events: none.
 function ops.frame(a)
   local x = Fences.hold(a)
@@ -45,9 +46,10 @@ function ops.frame(a)
   return { index = x.frames.n, count = x.frames.n, at = Call.now }
 end
 
--- frame_read: frames in order. args: execution_id, attempt_index (only those, optional), after (an index), limit.
--- reply: {items, last (looked at so far), more}. errors: execution_not_found.
--- A page ends at its limit, or past half a MiB.
+-- frame_read: return a page of frames in order. args: execution_id, attempt_index (only frames of this attempt,
+-- optional), after (an index), limit. reply: {items, last (index of the last frame read), more}.
+-- errors: execution_not_found.
+-- A page ends at its limit, or once it holds half a MiB.
 function ops.frame_read(a)
   local x = Executions.read(a.execution_id)
   local n = x.frames and x.frames.n or 0

@@ -1,10 +1,11 @@
--- The lease-keeper's ops about a lease that goes on, or is taken back.
+-- The lease-keeper's ops that begin, renew, revoke or release a lease.
 --
 -- Needs: Call, Errors, Executions, Fences, Leases, Limits, States.
 local ops = Ops.lease_keeper
 
--- claim: a grant becomes a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (claim |
--- claim_resumed | reclaim). reply: a task. errors: see Leases.claim. events: leased (and started).
+-- claim: turn a grant into a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start (true: the attempt
+-- starts at once), verb (claim | claim_resumed | reclaim). reply: a task. errors: see Leases.claim.
+-- events: leased (and started).
 function ops.claim(a) return Leases.claim(a) end
 
 -- start: leased → running. args: fence. reply: {state}. errors: fence errors. events: started.
@@ -14,7 +15,7 @@ function ops.start(a)
   return { state = x.state }
 end
 
--- renew: the lease lasts longer. args: fence, lease_ttl_ms. reply: {expires_at, cancel_requested}.
+-- renew: extend the lease from now. args: fence, lease_ttl_ms (nil: as before). reply: {expires_at, cancel_requested}.
 -- errors: fence errors.
 function ops.renew(a)
   local x = Fences.hold(a)
@@ -24,8 +25,8 @@ function ops.renew(a)
   return { expires_at = x.lease_expires_at, cancel_requested = Executions.canceling(x) }
 end
 
--- revoke: an operator takes the lease away: ready again; neither an attempt nor a reclaim is counted. One that was
--- asked to stop is canceled. args: execution_id, reason. reply: {state}.
+-- revoke: an operator takes the lease away. The execution becomes ready again (or canceled, if cancellation was
+-- requested); neither an attempt nor a reclaim is counted. args: execution_id, reason. reply: {state}.
 -- errors: execution_not_found, no_active_lease {state}. events: reclaimed (or canceled).
 function ops.revoke(a)
   local x = Executions.edit(a.execution_id)
@@ -34,7 +35,7 @@ function ops.revoke(a)
   return { state = x.state }
 end
 
--- release: a lease that has not begun goes back, no attempt used. args: fence. reply: {state}.
+-- release: give back a lease whose attempt has not started; no attempt is used. args: fence. reply: {state}.
 -- errors: fence errors, illegal_transition. events: released.
 function ops.release(a)
   local x, repeated = Fences.hold(a, 'release')
@@ -49,8 +50,9 @@ function ops.release(a)
   return Fences.consume(x, a, 'release', { state = x.state })
 end
 
--- progress: how far it is. args: fence, pct, message. reply: {progress}. errors: fence errors. events: progress, at most one in
--- so many ms: the last of them is told when that time is over, or the execution moves on.
+-- progress: record the worker's progress. args: fence, pct, message. reply: {progress}. errors: fence errors.
+-- events: progress, at most one per `progress_events_ms` (a setting of the call): the latest report in between is told
+-- when that time is over, or when the execution changes its state.
 function ops.progress(a)
   local x = Fences.hold(a)
   x.progress = { pct = a.pct, message = a.message, at = Call.now }

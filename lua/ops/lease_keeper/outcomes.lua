@@ -1,13 +1,13 @@
--- The lease-keeper's ops that end a lease: outcomes and suspensions. Cancellation really cancels: an outcome that comes after it
--- was asked for ends the execution as canceled.
+-- The lease-keeper's ops that end a lease: outcomes and suspensions. Once cancellation was requested, any outcome or
+-- suspension that a worker reports ends the execution as canceled.
 --
 -- Needs: Call, Children, Executions, Fences, Leases, Payloads, Quotas, States.
 local ops = Ops.lease_keeper
 
--- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], made with it).
+-- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], created in the same step).
 -- reply: {state, children (their ids, if any)}. errors: fence errors, illegal_transition, invalid_request.
--- events: completed (or canceled: then no child is made), whatever that sets free in a flow; created for each child.
--- A draining lane takes children all the same: they belong to what it is to finish.
+-- events: completed (or canceled: then no child is created), what follows from that in a flow; created for each child.
+-- A draining lane accepts the children: they are part of the work that it has to finish.
 function ops.complete(a)
   local x, repeated = Fences.hold(a, 'complete')
   if not x then return repeated end
@@ -41,7 +41,7 @@ function ops.fail(a)
   return Fences.consume(x, a, 'fail', reply)
 end
 
--- cancel: the worker gives the work up, for good. args: fence, reason. reply: {state}. errors: fence errors.
+-- cancel: the worker gives up the work for good. args: fence, reason. reply: {state}. errors: fence errors.
 -- events: canceled.
 function ops.cancel(a)
   local x, repeated = Fences.hold(a, 'cancel')
@@ -51,8 +51,8 @@ function ops.cancel(a)
   return Fences.consume(x, a, 'cancel', { state = x.state })
 end
 
--- delay: running → suspended(delay) until a time, then ready; the same attempt goes on. A time that has come already
--- resumes it at once: clocks differ, that is no mistake of the caller's. args: fence, until.
+-- delay: running → suspended(delay) until a time, then ready; the same attempt goes on. A time in the past resumes the
+-- execution at once: clocks differ, so it is not the caller's mistake. args: fence, until.
 -- reply: {state}. errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
 function ops.delay(a)
   local x, repeated = Fences.hold(a, 'delay')
@@ -71,8 +71,8 @@ function ops.delay(a)
 end
 
 -- await_children: running → suspended(children) until every child is terminal, then ready; the same attempt goes on.
--- If all are, or there is none, it resumes at once: a worker always sees the same. args: fence. reply: {state}.
--- errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
+-- Without open children the execution resumes at once, so that a worker always sees the same steps.
+-- args: fence. reply: {state}. errors: fence errors, illegal_transition. events: suspended, resumed (or canceled).
 function ops.await_children(a)
   local x, repeated = Fences.hold(a, 'await_children')
   if not x then return repeated end
@@ -86,10 +86,10 @@ function ops.await_children(a)
   return Fences.consume(x, a, 'await_children', { state = x.state })
 end
 
--- namespace: which one an execution's children will have. args: execution_id. reply: {namespace}.
+-- namespace: return the namespace that an execution's children will have. args: execution_id. reply: {namespace}.
 -- errors: execution_not_found.
 function ops.namespace(a) return { namespace = Executions.read(a.execution_id).namespace or 'default' } end
 
--- quota_get: whether there is such a quota, for those who want to make children under it. args: quota_id. reply: the
--- quota. errors: quota_not_found.
+-- quota_get: return a quota, to check that it exists before children are created under it. args: quota_id.
+-- reply: the quota. errors: quota_not_found.
 function ops.quota_get(a) return Quotas.view(Quotas.read(a.quota_id)) end

@@ -1,9 +1,9 @@
--- The lease-keeper's ops about workers.
+-- The lease-keeper's ops for workers.
 --
 -- Needs: Errors, Records, Workers.
 local ops = Ops.lease_keeper
 
--- worker_register: a worker begins. args: worker_id, lanes, capabilities, version, heartbeat_ms. reply: the worker.
+-- worker_register: a worker starts. args: worker_id, lanes, capabilities, version, heartbeat_ms. reply: the worker.
 -- events: worker registered.
 function ops.worker_register(a)
   local w = Workers.seen(a)
@@ -12,9 +12,9 @@ function ops.worker_register(a)
   return Workers.view(w)
 end
 
--- worker_heartbeat: it is still there; one that is not known (any more) is registered by it.
--- args: worker_id, lanes, capabilities, version, heartbeat_ms, status (active | draining | stopped: what it says of itself).
--- reply: the worker; status draining means that it is to drain. events: registered, draining, stopped.
+-- worker_heartbeat: the worker is alive. A heartbeat of an unknown or lost worker registers the worker.
+-- args: worker_id, lanes, capabilities, version, heartbeat_ms, status (reported: active | draining | stopped).
+-- reply: the worker; its status draining means that it must drain. events: worker registered, draining, stopped.
 function ops.worker_heartbeat(a)
   local w, known = Workers.seen(a)
   if not known or w.status == 'lost' then
@@ -32,7 +32,7 @@ function ops.worker_heartbeat(a)
   return view
 end
 
--- worker_drain: it is to finish what it has and ask for no more. args: worker_id. reply: the worker.
+-- worker_drain: the worker must finish the tasks it has and ask for no more. args: worker_id. reply: the worker.
 -- errors: invalid_request. events: worker draining.
 function ops.worker_drain(a)
   local w = Records.edit('worker', a.worker_id)
@@ -41,8 +41,8 @@ function ops.worker_drain(a)
   return Workers.view(w)
 end
 
--- worker_list: a page of this partition's workers. args: cursor, limit, budget, lane, status. reply: see Workers.page.
+-- worker_list: list this partition's workers. args: cursor, limit, budget, lane, status. reply: see Workers.page.
 function ops.worker_list(a) return Workers.page(a) end
 
--- worker_held: how many leases they hold here. args: ids. reply: {held (in their order)}.
+-- worker_held: count the leases that each worker holds in this partition. args: ids. reply: {held (in the ids' order)}.
 function ops.worker_held(a) return { held = Workers.held(a.ids) } end

@@ -1,32 +1,32 @@
--- The mirror-observer's ops: flows that somebody else runs, known by what is observed of their steps.
+-- The mirror-observer's ops for mirrored flows: another system runs such a flow; here it is known by observed steps.
 --
--- Keys of one mirrored flow: ft {run id: step}, fr (run ids in the order in which they became known). A step: task,
+-- Keys of a mirrored flow: ft {run id: step}, fr (run ids in the order in which they became known). A step has task,
 -- status, result (JSON text), child_session_key, observed_at, published_at, created_at, updated_at, seen (ids of the
--- messages that were applied). f.counts and f.total count steps per status, as they count members of a managed flow.
+-- applied messages). f.counts and f.total count its steps per status, as they count the members of a managed flow.
 --
--- Observations come late, twice and out of order: a message is applied once; an older observed_at never overwrites a
--- newer one, and of the same instant the further status wins; a terminal step keeps its status.
+-- Observations come late, twice and out of order. So a message is applied once; an older observed_at never overwrites
+-- a newer one; of two statuses of the same instant the one further on wins; a terminal step keeps its status.
 --
 -- Needs: Call, Dispatch, Errors, Events, Flows, Hashes, Idempotency, Keys, Payloads, Records.
 local ops = Ops.mirror_observer
 
 local RANK = { pending = 1, running = 2, succeeded = 3, failed = 3, cancelled = 3 }
 local TERMINAL = 3
--- Message ids kept per step: a redelivery is seconds late, not dozens of observations of one step.
+-- Message ids kept per step. A redelivery comes seconds later, before dozens of further observations of the step.
 local SEEN = 32
--- How a managed flow's members look as steps.
+-- The step status that each state of a managed flow's member is shown as.
 local MEMBER_STATUS = {
   scheduled = 'pending', ready = 'pending', leased = 'running', running = 'running', retry_wait = 'running',
   suspended = 'running', completed = 'succeeded', failed = 'failed', canceled = 'cancelled',
 }
 local ENDINGS = { succeeded = 'finished', failed = 'failed', cancelled = 'cancelled' }
 
--- create_mirrored: a flow that somebody else runs, running from birth. args: id, digest, idempotency_key, completion
--- (manual | all_steps | on_task), completion_task, controller_id, goal, owner, requester_origin, current_step, state, namespace.
+-- create_mirrored: create a mirrored flow, with status running. args: id, digest, idempotency_key, completion (manual |
+-- all_steps | on_task), completion_task, controller_id, goal, owner, requester_origin, current_step, state, namespace.
 -- reply: the flow. errors: idempotency_conflict. events: flow created.
 function ops.create_mirrored(a)
   local existing = Records.read('f', a.id)
-  -- The command came twice: the caller's connection broke before our answer arrived.
+  -- The command came twice: the service's connection broke before the first reply arrived.
   if existing then return Flows.view(existing) end
   local namespace = a.namespace
   return Idempotency.once('flow_mirrored', namespace, a, function()
@@ -50,11 +50,11 @@ local function contains(list, value)
   return false
 end
 
--- What this observation is to the step as it is known: nil when it is news, 'duplicate', or why it is dropped.
+-- Judge an observation against the known step. Return nil if it is news, else 'duplicate' or the reason to drop it.
 local function judge(step, a, at)
   if a.message_id and contains(step.seen, a.message_id) then return 'duplicate' end
   local ended = RANK[step.status] == TERMINAL
-  -- The same again; an end that comes without an instant is the end that is known.
+  -- The same observation again. A terminal status without observed_at is taken as the known one.
   if (at == step.observed_at or ended and not a.observed_at) and a.status == step.status and a.task == step.task
     and (not a.result or a.result == step.result)
     and (not a.child_session_key or a.child_session_key == step.child_session_key) then
@@ -63,7 +63,7 @@ local function judge(step, a, at)
   if ended and a.status ~= step.status then return 'step_terminal' end
   if at < step.observed_at then return 'stale' end
   if a.published_at and step.published_at then
-    -- Without instants they are in the order in which they were published, also when one comes late.
+    -- Observations without observed_at are ordered by the time of publishing, even if one is delivered late.
     if a.published_at < step.published_at then return 'stale' end
   elseif at == step.observed_at and RANK[a.status] < RANK[step.status] then
     return 'stale'
@@ -77,8 +77,8 @@ local function remember(step, message_id)
   if #step.seen > SEEN then table.remove(step.seen, 1) end
 end
 
--- Ends the flow where its completion says so. With all_steps a runner announces its steps (pending) before the
--- first one ends: the flow is over once all that are known are.
+-- End the flow if its completion rule says so. With all_steps the flow ends once all known steps have ended: a runner
+-- must announce its steps (as pending) before the first one ends.
 local function complete(f, step)
   local ending, why
   if f.completion == 'on_task' and step.task == f.completion_task then
@@ -93,9 +93,9 @@ local function complete(f, step)
   if ending then Flows.conclude(f, ending, { reason = why, actor = 'flow:' .. f.id }) end
 end
 
--- One step of a mirrored flow, as its runner saw it. a: fields of flow.observe, and for what was published message_id and
--- published_at (by JetStream's clock, where there is no observed_at). Returns the flow, the step and whether anything
--- changed; or nil: the flow is over. Errors: flow_not_found, invalid_request (a managed flow).
+-- Apply one observation of a step. a: fields of flow.observe; for a published message also message_id and published_at
+-- (by JetStream's clock, if there is no observed_at). Return the flow, the step and whether anything changed; nil if
+-- the flow is over. Errors: flow_not_found, invalid_request (a managed flow).
 local function observe(a)
   local f = Flows.edit(a.flow_id)
   if f.kind ~= 'mirrored' then Errors.invalid('flow_id', 'a managed flow has members instead of observed steps') end
@@ -121,7 +121,7 @@ local function observe(a)
   end
   local from = step.status
   step.task, step.status, step.observed_at, step.updated_at = a.task, a.status, at, Call.now
-  -- What an observation leaves out stays as it was known.
+  -- A field that the observation leaves out keeps its known value.
   step.result = a.result or step.result
   step.child_session_key = a.child_session_key or step.child_session_key
   step.published_at = a.published_at or step.published_at
@@ -133,34 +133,34 @@ local function observe(a)
   return f, step, true
 end
 
--- The answer that a flow is over: not raised, for the event about it is kept.
+-- Return the error reply for a flow that is over. It is not raised: that would undo the observation_dropped event.
 local function over(flow_id)
   return { error = { code = 'already_terminal', detail = { status = Flows.read(flow_id).status } } }
 end
 
--- observe: one step of a mirrored flow. args: flow_id, run_id, task, status, result (JSON text), child_session_key,
--- observed_at. reply: the step, with applied (false: nothing changed). errors: flow_not_found, invalid_request (a managed
--- flow), already_terminal. events: flow observed; observation_dropped with why; what ends the flow.
+-- observe: apply an observation of a step. args: flow_id, run_id, task, status, result (JSON text), child_session_key,
+-- observed_at. reply: the step, with applied (false: nothing changed). errors: flow_not_found, invalid_request (a
+-- managed flow), already_terminal. events: flow observed, or observation_dropped with its reason; the flow's end.
 function ops.observe(a)
   local f, step, changed = observe(a)
   return f and view(f, a.run_id, step, changed) or over(a.flow_id)
 end
 
--- apply: as observe, of a published message. args: flow_id, run_id, task, status, result, child_session_key, observed_at,
--- message_id, published_at. reply: {applied}. errors, events: as observe.
+-- apply: as observe, for a published message. args: flow_id, run_id, task, status, result, child_session_key,
+-- observed_at, message_id, published_at. reply: {applied}. errors, events: as observe.
 function ops.apply(a)
   local f, _, changed = observe(a)
   return f and { applied = changed } or over(a.flow_id)
 end
 
--- drop: something published to a flow was no observation. args: flow_id, reason. errors: flow_not_found.
--- events: flow observation_dropped.
+-- drop: record that a message published to a flow was not an observation. args: flow_id, reason.
+-- errors: flow_not_found. events: flow observation_dropped.
 function ops.drop(a)
   Flows.read(a.flow_id)
   Events.emit('flow', Records.edit('f', a.flow_id), 'observation_dropped', { reason = a.reason })
 end
 
--- A member of a managed flow as a step.
+-- Return a managed flow's member in the form of a step.
 local function member_step(f, x)
   return {
     flow_id = f.id, run_id = x.id, runtime = 'managed', task = x.member, status = MEMBER_STATUS[x.state],
@@ -169,8 +169,8 @@ local function member_step(f, x)
   }
 end
 
--- steps: a slice of a flow's steps, oldest first. args: flow_id, after (position, 0 at first), limit, bytes (of
--- results, after which the slice ends). reply: {items, after (nil at the end)}. errors: flow_not_found.
+-- steps: return a slice of a flow's steps, oldest first. args: flow_id, after (position, 0 at first), limit, bytes (the
+-- slice ends once its results have this many). reply: {items, after (nil at the end)}. errors: flow_not_found.
 function ops.steps(a)
   local f = Flows.read(a.flow_id)
   local managed = f.kind == 'managed'

@@ -1,13 +1,14 @@
--- The mirror-observer's ops about rules, in partition 0, and about the flows of their keys, in the partition of each. What a
--- rule says, Python knows: here it is JSON text. kind: rule (a mirror rule) or trigger.
+-- The mirror-observer's ops for rules (in partition 0) and for the flows of a rule's keys (in each key's partition).
+-- Python interprets a rule; here its body is JSON text. kind: rule (a mirror rule) or trigger.
 --
--- A rule: body (JSON text), revision, seen, applied, dropped, last_error, last_at, told_at (when a drop was told of last), seq.
+-- A rule record: body (JSON text), revision, counts of messages (seen, applied, dropped), last_error, last_at, told_at
+-- (time of the last `dropped` event), seq.
 --
 -- Needs: Call, Errors, Events, Flows, Keys, Records.
 local ops = Ops.mirror_observer
 
-local MOST = 500        -- rules: each observer keeps all of them
-local TELL_MS = 10000   -- between two events about messages that a rule dropped
+local MOST = 500        -- rules of one kind, as each observer keeps all rules in memory
+local TELL_MS = 10000   -- at least this long between two `dropped` events of a rule
 
 local ENTITY = { rule = 'mirror_rule', trigger = 'trigger' }
 
@@ -28,13 +29,14 @@ local function read(kind, name)
   return r
 end
 
--- Every observer is to look again.
+-- Tell every observer to load the rules again.
 local function changed()
   redis.call('INCR', Keys.rules_version())
   Call.hints.rules = 1
 end
 
--- rule_put: args: kind, name, body. reply: the rule. errors: invalid_request (there are too many). events: put.
+-- rule_put: create or replace a rule. args: kind, name, body. reply: the rule.
+-- errors: invalid_request (too many rules). events: put.
 function ops.rule_put(a)
   local r = Records.edit(a.kind, a.name)
   if not r then
@@ -50,7 +52,7 @@ end
 -- rule_get: args: kind, name. reply: the rule. errors: mirror_rule_not_found, trigger_not_found.
 function ops.rule_get(a) return view(read(a.kind, a.name)) end
 
--- rule_list: in the order of their names. args: kind, cursor (a name), limit. reply: {items, cursor}.
+-- rule_list: list rules by name. args: kind, cursor (a name), limit. reply: {items, cursor}.
 function ops.rule_list(a)
   Records.settle()
   local from = a.cursor and '(' .. a.cursor or '-'
@@ -60,7 +62,8 @@ function ops.rule_list(a)
   return { items = items, cursor = #names == a.limit and names[#names] or nil }
 end
 
--- rule_delete: args: kind, name. reply: the rule as it was. errors: mirror_rule_not_found, trigger_not_found. events: deleted.
+-- rule_delete: args: kind, name. reply: the rule as it was. errors: mirror_rule_not_found, trigger_not_found.
+-- events: deleted.
 function ops.rule_delete(a)
   read(a.kind, a.name)
   local r = Records.edit(a.kind, a.name)
@@ -71,11 +74,11 @@ function ops.rule_delete(a)
   return was
 end
 
--- rules_version: how often rules have changed. args: none. reply: {version}.
+-- rules_version: return how many times rules have changed. args: none. reply: {version}.
 function ops.rules_version() return { version = tonumber(redis.call('GET', Keys.rules_version()) or 0) } end
 
--- rule_count: what an observer has done by a rule since it told last. args: kind, name, seen, applied, dropped, last_error.
--- events: dropped, at most one in ten seconds.
+-- rule_count: add an observer's counts since its last report. args: kind, name, seen, applied, dropped, last_error.
+-- events: dropped, at most one per ten seconds.
 function ops.rule_count(a)
   local r = Records.edit(a.kind, a.name)
   if not r then return end
@@ -88,8 +91,8 @@ function ops.rule_count(a)
   end
 end
 
--- rule_flow: the flow of a rule's key, made where there is none and `create` says how. args: rule, key, id, create (fields of
--- create_mirrored). reply: {flow_id}, or nil: there is none. events: flow created.
+-- rule_flow: return the flow of a rule's key; create it if it is missing and `create` is given. args: rule, key, id,
+-- create (fields of create_mirrored). reply: {flow_id}, or nil if there is no flow. events: flow created.
 function ops.rule_flow(a)
   local key = Keys.rule_flow(a.rule, a.key)
   local flow_id = redis.call('GET', key)

@@ -1,4 +1,4 @@
--- The scheduler's ops about budgets: their life. The rules stand in limit/budgets.lua.
+-- The scheduler's ops that create, change and delete budgets. The rules are in limit/budgets.lua.
 --
 -- Needs: Budgets, Idempotency, Records.
 local ops = Ops.scheduler
@@ -11,10 +11,11 @@ function ops.budget_create(a)
   return Idempotency.once('budget', a.namespace, a, function() return Budgets.view(Budgets.create(a.id, a)) end)
 end
 
--- budget_get: args: budget_id. reply: the budget. errors: budget_not_found. events: reset, when its period is over.
+-- budget_get: args: budget_id. reply: the budget. errors: budget_not_found.
+-- events: budget reset, if its period is over.
 function ops.budget_get(a) return Budgets.view(Budgets.read(a.budget_id)) end
 
--- budget_replenish: raises the limits; who was held back comes back. args: budget_id, dimensions {name: amount},
+-- budget_replenish: raise the budget; executions that it held back go on. args: budget_id, dimensions {name: amount},
 -- idempotency_key, digest. reply: the budget. errors: budget_not_found, invalid_request, idempotency_conflict.
 -- events: budget replenished.
 function ops.budget_replenish(a)
@@ -26,7 +27,7 @@ function ops.budget_replenish(a)
   end)
 end
 
--- budget_reset: nothing is used any more; who was held back comes back. args: budget_id. reply: the budget.
+-- budget_reset: set what is used to 0; executions that the budget held back go on. args: budget_id. reply: the budget.
 -- errors: budget_not_found. events: budget reset.
 function ops.budget_reset(a)
   local b = Budgets.edit(a.budget_id)
@@ -34,7 +35,7 @@ function ops.budget_reset(a)
   return Budgets.view(b)
 end
 
--- budget_delete: limits nothing from now on; who was held back comes back. args: budget_id. reply: the budget as it was.
+-- budget_delete: delete the budget; executions that it held back go on. args: budget_id. reply: the budget as it was.
 -- errors: budget_not_found. events: budget deleted.
 function ops.budget_delete(a)
   local b = Budgets.edit(a.budget_id)

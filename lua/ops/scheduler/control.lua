@@ -1,12 +1,12 @@
--- The scheduler's ops by which somebody steers an execution: run it now, order it anew, tag it, run it again.
+-- The scheduler's ops that control an execution: run it now, change its priority or tags, replay it.
 --
 -- Needs: Call, Errors, Executions, Graph, Idempotency, Lanes, Payloads, Records, States.
 local ops = Ops.scheduler
 
 local ACTOR = 'operator'
 
--- run_now: what waits for a time waits no longer; what is ready stays so. args: execution_id. reply: the record.
--- errors: execution_not_found, execution_not_eligible {state, reason} (it waits for something else, or runs already),
+-- run_now: end an execution's wait for a time; a ready execution stays ready. args: execution_id. reply: the record.
+-- errors: execution_not_found, execution_not_eligible {state, reason} (it waits for something else, or already runs),
 -- retry_exhausted {attempt_index, max_attempts}, already_terminal {state, outcome}. events: ready or resumed.
 function ops.run_now(a)
   local x = Executions.edit(a.execution_id)
@@ -24,15 +24,16 @@ function ops.run_now(a)
   return Executions.view(x)
 end
 
--- An execution to change otherwise than by its state. Errors: execution_not_found, already_terminal.
+-- Return an execution that has not ended, to change fields other than its state.
+-- Errors: execution_not_found, already_terminal.
 local function live(id)
   local x = Executions.edit(id)
   if States.TERMINAL[x.state] then Errors.raise('already_terminal', { state = x.state, outcome = x.outcome }) end
   return x
 end
 
--- change_priority: its place in its queue follows. args: execution_id, priority. reply: the record.
--- errors: execution_not_found, already_terminal. events: priority_changed.
+-- change_priority: change the priority, and with it the place in the queue. args: execution_id, priority.
+-- reply: the record. errors: execution_not_found, already_terminal. events: priority_changed.
 function ops.change_priority(a)
   local x = live(a.execution_id)
   local from = x.priority or 0
@@ -54,7 +55,7 @@ local function equal(one, other)
   return true
 end
 
--- set_tags: these and no others. args: execution_id, tags. reply: the record.
+-- set_tags: replace all tags. args: execution_id, tags. reply: the record.
 -- errors: execution_not_found, already_terminal. events: tags_changed.
 function ops.set_tags(a)
   local x = live(a.execution_id)
@@ -66,16 +67,17 @@ function ops.set_tags(a)
   return Executions.view(x)
 end
 
--- replay: a new execution with the spec of one that has ended, in its partition; the old one stays as it is. Times
--- (run_at, deadline), flow and parent are not taken over.
--- args: id (of the new one), again (as in create), execution_id, override (true: `input` replaces the old one; nil is null), input.
--- reply: {execution_id, state, duplicate, replay_of}; or {input, edge_inputs}: edges handed results on to it, the
--- caller merges them and comes again with override. errors: execution_not_found, execution_not_eligible {state, reason},
--- or {lane, lane_status} (it drains).
+-- replay: create a new execution with the spec of an ended one, in the same partition; the old one does not change.
+-- Times (run_at, deadline), flow and parent are not copied.
+-- args: id (of the new execution), again (as in create), execution_id (of the old one), override (true: `input`
+-- replaces the old input; nil is null), input.
+-- reply: {execution_id, state, duplicate, replay_of}; or {input, edge_inputs} if flow edges passed results to the old
+-- execution: the caller then merges them and calls again with override.
+-- errors: execution_not_found, execution_not_eligible {state, reason}, or {lane, lane_status} (the lane drains).
 -- events: created.
 function ops.replay(a)
   local old = Executions.read(a.execution_id)
-  -- The command came twice, see create.
+  -- The command came twice (the service's connection broke before the first reply), as in create.
   local x = Records.read('x', a.id)
   local duplicate = x ~= nil and a.again or false
   if not x then
@@ -95,8 +97,8 @@ function ops.replay(a)
   return { execution_id = a.id, state = x.state, duplicate = duplicate, replay_of = old.id }
 end
 
--- remember: an idempotency key whose execution will live in another partition: the id that it will have is kept here
--- first, so that whoever comes again after a crash goes on with the same one.
+-- remember: keep an idempotency key whose execution will live in another partition. The id of that execution is kept
+-- here first, so that a retry after a crash continues with the same id.
 -- args: verb, namespace, key, digest, execution_id. reply: {execution_id, reply (the first one, once it is settled)}.
 -- errors: idempotency_conflict. events: none.
 function ops.remember(a)
@@ -106,8 +108,8 @@ function ops.remember(a)
   return { execution_id = a.execution_id }
 end
 
--- settle: what `remember` prepared was made. args: verb, namespace, key, digest, reply.
+-- settle: keep the final reply, as the execution of `remember` was created. args: verb, namespace, key, digest, reply.
 function ops.settle(a) Idempotency.keep(a.verb, a.namespace, a.key, a.digest, a.reply) end
 
--- forget: what `remember` prepared was refused; the key is free again. args: verb, namespace, key.
+-- forget: free the key again, as the execution of `remember` was refused. args: verb, namespace, key.
 function ops.forget(a) Idempotency.drop(a.verb, a.namespace, a.key) end

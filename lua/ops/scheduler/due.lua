@@ -1,15 +1,15 @@
--- What is due for the scheduler.
+-- The scheduler's due work.
 --
 -- Needs: Blocks, Call, Dispatch, Due, Executions, Flows, Graph, Leases, Limits, Schedules, States.
 local ops = Ops.scheduler
 
--- What is due for an execution that the scheduler looks after.
+-- Do an execution's due work: retire it, or end it at its deadline, take back its grant or make it ready.
 local function due_execution(x)
   local now = Call.now
   if States.TERMINAL[x.state] then
     Executions.retire(x)
   elseif x.deadline_at and x.deadline_at <= now then
-    -- Only what has begun can fail; what has not is canceled.
+    -- Only an execution that has begun can fail; any other is canceled.
     if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
       Executions.expire(x, 'the deadline passed', 'deadline_exceeded')
     else
@@ -24,8 +24,8 @@ local function due_execution(x)
   end
 end
 
-local RETIRED = 100   -- members that one due call lets leave
-local retiring        -- how many more this one may
+local RETIRED = 100   -- members of ended flows that one due call retires at most
+local retiring        -- how many more members the running call may retire
 
 local function due_flow(f)
   if f.work_at then
@@ -37,10 +37,11 @@ local function due_flow(f)
   end
 end
 
--- A limit may have room again.
+-- A limit may have room again: put its blocked queues back.
 local function due_block(block) Blocks.open(block.id) end
 
--- due: run_at reached, schedules, grants run out, deadlines, wide fan-outs, retention. args: limit. See Due.run.
+-- due: handle reached run_at times, schedules, expired grants, deadlines, blocked limits, unfinished graph work of
+-- flows (wide fan-outs), and retention. args: limit. See Due.run.
 function ops.due(a)
   retiring = RETIRED
   return Due.run('scheduler', {

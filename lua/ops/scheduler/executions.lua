@@ -1,16 +1,16 @@
--- The scheduler's ops by which executions come in and are looked at.
+-- The scheduler's ops that create executions and read them.
 --
 -- Needs: Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
--- create: a new execution.
--- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit, parent_close, unique_key, on_conflict,
--- again (an earlier request settled the id).
--- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict (also of a unique_key), execution_not_found (the
--- parent), those of Graph.join (the flow). events: created; flow executions_added.
+-- create: create an execution.
+-- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit (its tokens,
+-- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id).
+-- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict (also of a unique_key),
+-- execution_not_found (the parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
   local existing = Records.read('x', a.id)
-  -- The command came twice: the caller's connection broke before our answer arrived.
+  -- The command came twice: the service's connection broke before the first reply arrived.
   if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
   return Idempotency.once('execution', a.namespace, a, function()
     Executions.check_spec(a.spec)
@@ -38,10 +38,10 @@ function ops.create(a)
   end)
 end
 
--- get: one execution, whole. args: execution_id. errors: execution_not_found.
+-- get: return an execution with its payloads. args: execution_id. errors: execution_not_found.
 function ops.get(a) return Executions.view(Executions.read(a.execution_id)) end
 
--- wait: as get; an execution that goes on is marked, so that its end gives a `done` hint.
+-- wait: as get, and mark an execution that has not ended, so that its end produces a `done` hint.
 -- args: execution_id. errors: execution_not_found.
 function ops.wait(a)
   local x = Executions.read(a.execution_id)
@@ -49,18 +49,19 @@ function ops.wait(a)
   return Executions.view(x)
 end
 
--- So much of a history is read by one call (bytes); no event is longer.
+-- Bytes of a history that one call reads; no event is longer.
 local HISTORY_CHUNK = 32768
 
--- history: an execution's next events. args: execution_id, seq (of the event before the first, 0 at the start), offset (bytes:
--- where that ended), limit. reply: packed [offset behind the last, whether there are more, events (as they were kept)…].
--- errors: execution_not_found, invalid_request (no event of that number begins there).
+-- history: return an execution's next events. args: execution_id, seq (number of the last event already read, 0 at the
+-- start), offset (bytes: where that event ended), limit.
+-- reply: packed [offset after the last event, whether there are more, events (as stored)…].
+-- errors: execution_not_found, invalid_request (event seq + 1 does not begin at that offset).
 function ops.history(a)
   local x = Executions.read(a.execution_id)
   local key, log = Keys.of('h', a.execution_id), x.log or ''
   local kept = redis.call('STRLEN', key)
   local chunk = a.offset < kept and redis.call('GETRANGE', key, a.offset, a.offset + HISTORY_CHUNK - 1) or ''
-  -- The end of a history stands in its record.
+  -- The latest events of a history are in the execution's record.
   if a.offset + #chunk >= kept then chunk = chunk .. string.sub(log, math.max(a.offset - kept, 0) + 1) end
   local at, n = 0, 0
   while n < a.limit and at < #chunk do
@@ -74,9 +75,9 @@ function ops.history(a)
   return Events.array_header(n + 2) .. pack(a.offset + at) .. pack(a.seq + n < x.seq) .. string.sub(chunk, 1, at)
 end
 
--- list: a page of executions, newest first, in this partition.
+-- list: list this partition's executions, newest first.
 -- args: namespace, lane, kind, state, flow_id, tag (a name or name=value; all optional), cursor (an id), limit, budget.
--- reply: {items, cursor}. At most `budget` executions are looked at, whatever the filters; a page may be short.
+-- reply: {items, cursor}. At most `budget` executions are read, whatever the filters; so a page may be short.
 function ops.list(a)
   Records.settle()
   local keys = {}

@@ -1,14 +1,15 @@
--- Why an execution does not run, as facts, as far as its own partition knows. The scheduler makes a sentence of them
--- (services/penstock_scheduler/explain.py); it asks other partitions for limits that are kept there, and for who is ahead.
+-- The facts about why an execution does not run, as far as its own partition knows them. The scheduler service makes a
+-- sentence of the facts (services/penstock_scheduler/explain.py); it asks other partitions about limits that are kept
+-- there, and for the number of executions ahead.
 --
 -- Needs: Blocks, Call, Executions, Graph, Keys, Lanes, Limits, Queues, Records.
 
 local ops = Ops.scheduler
 
-local PARENTS = 20      -- unmet parents that are named; the others are only counted
-local LOOKED_AT = 500   -- parents that are looked at for them
+local PARENTS = 20      -- unmet parents that are listed; any others are only counted
+local LOOKED_AT = 500   -- parents that are read to find those
 
--- Which parents a member of a flow still waits for.
+-- Add the parents that a member of a flow still waits for.
 local function dependencies(x, facts)
   local f = Records.read('f', x.flow_id)
   if not f then return end
@@ -26,7 +27,7 @@ local function dependencies(x, facts)
   facts.join = { policy = j.policy, k = j.k, n = j.n, ok = j.ok, dead = j.dead }
 end
 
--- What stands between a ready execution and a worker.
+-- Add what keeps a ready execution from being handed out: its lane, flow, grant, queue and limits.
 local function queue(x, facts)
   facts.lane_status = Lanes.status(x.lane)
   facts.caps = x.caps
@@ -83,21 +84,20 @@ local function facts_of(x)
   return facts
 end
 
--- explain: what an execution waits for, as facts. args: execution_id. reply: see facts_of.
+-- explain: return the facts about what an execution waits for. args: execution_id. reply: see facts_of.
 -- errors: execution_not_found. events: none.
 function ops.explain(a) return facts_of(Executions.read(a.execution_id)) end
 
--- ahead: how many stand before such a place in a queue here. args: lane, caps, fairness_key, limit, score (the
--- `queue` of an execution's facts). reply: {ahead}.
--- errors, events: none.
+-- ahead: count the executions in a queue of this partition that come before a score. args: lane, caps, fairness_key,
+-- limit, score (all from `queue` in an execution's facts). reply: {ahead}. errors, events: none.
 function ops.ahead(a)
   Records.settle()
   local key = Keys.queue(a.lane, a.caps or '', a.fairness_key or '', a.limit)
   return { ahead = redis.call('ZCOUNT', key, '-inf', '(' .. string.format('%.17g', a.score)) }
 end
 
--- limit_use: how a token that is kept here stands. args: token. reply: {kind, id, running, max_concurrent, in_window,
--- max_per_window, window_ms, retry_after_ms}; of a budget {kind, id, exhausted, dimensions, reset_at}.
+-- limit_use: return the use of a limit token that is kept here. args: token. reply: {kind, id, running, max_concurrent,
+-- in_window, max_per_window, window_ms, retry_after_ms}; for a budget {kind, id, exhausted, dimensions, reset_at}.
 -- errors, events: none.
 function ops.limit_use(a)
   Records.settle()

@@ -1,13 +1,13 @@
--- The scheduler's ops that change a flow which exists: its state, its end, its graph.
+-- The scheduler's ops that change an existing flow: its state, its end, its graph.
 --
 -- Needs: Executions, Flows, Graph, Idempotency, Lanes.
 local ops = Ops.scheduler
 
--- flow_state: what a patch is merged into; JSON is merged in Python. args: flow_id. reply: {state, revision, now}.
--- errors: flow_not_found, already_terminal, cancel_pending.
+-- flow_state: return a flow's state, so that Python can merge a JSON patch into it. args: flow_id.
+-- reply: {state, revision, now}. errors: flow_not_found, already_terminal, cancel_pending.
 function ops.flow_state(a) return Flows.state_of(a.flow_id) end
 
--- flow_update_state: args: flow_id, expected_revision, state (JSON text, merged already; nil: as it is), next_step.
+-- flow_update_state: args: flow_id, expected_revision, state (JSON text, already merged; nil: unchanged), next_step.
 -- reply: the flow. errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending.
 -- events: flow state_updated.
 function ops.flow_update_state(a)
@@ -18,8 +18,8 @@ function ops.flow_update_state(a)
   return Flows.view(f)
 end
 
--- flow_end: its controller ends it; members that have not begun are skipped, running ones may end.
--- args: flow_id, to (finished | failed), reason, expected_revision, state, next_step (both as above). reply: the flow.
+-- flow_end: the controller ends the flow. Members that have not begun are skipped; running members may finish.
+-- args: flow_id, to (finished | failed), reason, expected_revision, state, next_step (as above). reply: the flow.
 -- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition.
 -- events: flow finished or failed; canceled for members.
 function ops.flow_end(a)
@@ -34,8 +34,8 @@ function ops.flow_end(a)
   return Flows.view(f)
 end
 
--- flow_add: more members, in one step. args: flow_id, graph_revision, expected_revision, members, edges, joins (checked as
--- for flow_create), digest, idempotency_key. reply: the flow, and the ids of the new members.
+-- flow_add: add members in one step. args: flow_id, graph_revision, expected_revision, members, edges, joins (checked
+-- by the service, as for flow_create), digest, idempotency_key. reply: the flow, and the ids of the new members.
 -- errors: those of Graph.edit and Graph.check_more, idempotency_conflict, execution_not_eligible (a draining lane).
 -- events: flow executions_added; execution created for each.
 function ops.flow_add(a)
@@ -56,8 +56,9 @@ function ops.flow_add(a)
   end)
 end
 
--- flow_connect: one more edge. args: flow_id, graph_revision (at which it closes no cycle), expected_revision, from, to,
--- data. reply: the flow. errors: those of Graph.edit and Graph.connect. events: flow dependency_added.
+-- flow_connect: add an edge. args: flow_id, graph_revision (for which the service has checked that the edge closes no
+-- cycle), expected_revision, from, to, data. reply: the flow.
+-- errors: those of Graph.edit and Graph.connect. events: flow dependency_added.
 function ops.flow_connect(a)
   local f = Graph.edit(a)
   Graph.connect(f, a)
@@ -66,8 +67,9 @@ function ops.flow_connect(a)
   return Flows.view(f)
 end
 
--- flow_set_join: args: flow_id, graph_revision, expected_revision, key, policy, k, on_satisfied. reply: the flow.
--- errors: those of Graph.edit and Graph.set_join. events: flow join_set.
+-- flow_set_join: change a member's join.
+-- args: flow_id, graph_revision, expected_revision, key, policy, k, on_satisfied.
+-- reply: the flow. errors: those of Graph.edit and Graph.set_join. events: flow join_set.
 function ops.flow_set_join(a)
   local f = Graph.edit(a)
   Graph.set_join(f, a)

@@ -1,11 +1,11 @@
--- The scheduler's ops by which flows come in, begin and are looked at.
+-- The scheduler's ops that create, start and read flows.
 --
 -- Needs: Executions, Flows, Graph, Idempotency, Keys, Lanes, Lists, Records.
 local ops = Ops.scheduler
 
--- flow_create: a flow with its whole graph, in one step. args: id, members, edges, joins (checked for cycles and
--- unknown keys), digest, idempotency_key, controller_id, goal, owner, requester_origin, current_step, state, namespace.
--- reply: the flow, with the ids of its members.
+-- flow_create: create a flow with its graph in one step. args: id, members, edges, joins (the service has checked them
+-- for cycles and unknown keys), digest, idempotency_key, controller_id, goal, owner, requester_origin, current_step,
+-- state, namespace. reply: the flow, with the ids of its members.
 -- errors: invalid_request, idempotency_conflict. events: flow created; execution created for each member.
 function ops.flow_create(a)
   local existing = Records.read('f', a.id)
@@ -28,7 +28,7 @@ function ops.flow_create(a)
   end)
 end
 
--- flow_start: created → running; its roots become ready. args: flow_id, expected_revision. reply: the flow.
+-- flow_start: created → running; the root members become ready. args: flow_id, expected_revision. reply: the flow.
 -- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition. events: started.
 function ops.flow_start(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
@@ -41,7 +41,7 @@ end
 -- flow_get: args: flow_id. errors: flow_not_found.
 function ops.flow_get(a) return Flows.view(Flows.read(a.flow_id)) end
 
--- flow_list: newest first. args: owner, status, cursor (an id), limit, budget. reply: {items, cursor}.
+-- flow_list: list flows, newest first. args: owner, status, cursor (an id), limit, budget. reply: {items, cursor}.
 function ops.flow_list(a)
   Records.settle()
   local keys = {}
@@ -52,5 +52,5 @@ function ops.flow_list(a)
   return Lists.page(ids, cursor, function(id) return Flows.view(Records.read('f', id)) end)
 end
 
--- flow_graph: a slice of a flow's graph. args: flow_id, offset, limit. errors: flow_not_found.
+-- flow_graph: return a slice of a flow's graph. args: flow_id, offset, limit. errors: flow_not_found.
 function ops.flow_graph(a) return Graph.slice(Flows.read(a.flow_id), a.offset, a.limit) end

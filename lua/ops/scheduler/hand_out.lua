@@ -1,4 +1,4 @@
--- The scheduler's ops that hand work out: who gets what, under which limits, and what comes back undelivered.
+-- The scheduler's ops that hand out ready executions to workers, within their limits, and take back undelivered tasks.
 --
 -- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Queues, Records, States.
 local ops = Ops.scheduler
@@ -9,7 +9,7 @@ local function set_of(names)
   return set
 end
 
--- Whether there is no room in the limits of this execution; then its queue stands aside. Otherwise it has taken it.
+-- Take room in the limits of an execution. Return true if there is no room; then its queue is blocked.
 local function refused(x)
   if Blocks.read(x.limit) then return true end
   local slot = x.id .. '|' .. Call.unique()
@@ -18,9 +18,8 @@ local function refused(x)
   return full ~= nil
 end
 
--- One ready execution that was found: give(x, i) if it may run now. A cancelled flow's member ends here instead, that of a
--- flow that waits is set aside.
--- Returns whether it was given, and whether it has no room.
+-- Call give(x, i) with a ready execution if it may run now. A member of a cancelled flow is canceled instead; a member
+-- of a waiting flow is set aside. Return whether the execution was given, and whether its limits have no room.
 local function offer(x, i, give)
   local f = x.flow_id and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then
@@ -36,8 +35,8 @@ local function offer(x, i, give)
   end
 end
 
--- Up to `a.max` ready executions that this worker can do, best first: give(x) for each that may run now.
--- Returns {lane: true} for the lanes that may have more.
+-- Find at most `a.max` ready executions that a worker with `a.capabilities` can do, best first, and call give(x) with
+-- each that may run now. Return {lane: true} for the lanes that may have more; nil if there is none.
 local function each_found(a, give)
   local has = set_of(a.capabilities)
   local given, more = 0, {}
@@ -59,8 +58,8 @@ local function each_found(a, give)
   return next(more) and more or nil
 end
 
--- Those that were chosen among the heads of several partitions, as far as they still are ready: give(x, i) for each that may
--- run now, the ith of a.ids. a.turns: {lane: [[fairness key, turns]]}.
+-- Call give(x, i) with each execution a.ids[i] that is still ready and may run now. The service has chosen the ids
+-- among the heads of several partitions. a.turns: {lane: [[fairness key, turns taken in all partitions]]}.
 local function each_chosen(a, give)
   for lane, turns in pairs(a.turns) do Queues.catch_up(lane, turns) end
   Records.prefetch('x', a.ids)
@@ -72,8 +71,8 @@ local function each_chosen(a, give)
   end
 end
 
--- A grant, as it is answered. remote: the limit's tokens that are kept in other partitions, to be asked for by `admit`
--- before the grant may be used, under the name `slot`.
+-- Make a grant and return it as the reply has it. Its field `remote` lists the limit's tokens that are kept in other
+-- partitions: before the grant may be used, each must be taken there by `admit`, under the name `slot`.
 local function grant(x, worker_id)
   Leases.grant(x, worker_id)
   local answer = { x.grant_id, x.id, x.via == 'resumed', x.via == 'reclaim', x.grant_expires_at }
@@ -82,7 +81,7 @@ local function grant(x, worker_id)
   return answer
 end
 
--- heads: what a worker would get here, to be compared with other partitions. args: lanes, capabilities (list), max.
+-- heads: list what a worker would get here, to compare it with other partitions. args: lanes, capabilities (list), max.
 -- reply: {lanes: one list per lane, of [id, fairness key, score (lower is sooner), turns], more: {lane: true}}.
 function ops.heads(a)
   local has, room = set_of(a.capabilities), a.max
@@ -102,8 +101,8 @@ function ops.heads(a)
   return { lanes = lanes, more = next(more) and more or nil }
 end
 
--- grant: the right to claim up to `max` ready executions, or those of `ids`. args: worker_id, lanes, capabilities (list), max;
--- or ids and turns, see each_chosen.
+-- grant: grant a worker the right to claim up to `max` ready executions, or those of `ids`. args: worker_id, lanes,
+-- capabilities (list), max; or ids and turns, see each_chosen.
 -- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote, slot]…], more: {lane: true}}.
 function ops.grant(a)
   local grants = {}
@@ -112,8 +111,8 @@ function ops.grant(a)
   return { grants = grants, more = more }
 end
 
--- held: what holds work of these lanes back from this worker. args: lanes, capabilities. reply: nil, or {code (of the
--- error), wait_ms (until it may go on)}.
+-- held: return the limit that blocks work of these lanes for a worker and ends first. args: lanes, capabilities.
+-- reply: nil, or {code (of the error), wait_ms (until the block may end)}.
 function ops.held(a)
   local has, first = set_of(a.capabilities), nil
   for _, lane in ipairs(a.lanes) do
@@ -123,12 +122,13 @@ function ops.held(a)
   return first and { code = first.code, wait_ms = math.max(1, first.until_at - Call.now) } or nil
 end
 
--- hand_out: up to `max` ready executions, leased (and started), to workers that can do the same: `work.next` in one step.
--- The takers get them by turns, or those of `ids` as `to` says. What needs room in other partitions is only granted: `admit`
--- there, then `claim`.
--- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities (list), max; or ids, to (the taker of each) and turns,
--- see each_chosen.
--- reply: {tasks, grants (lists, one of each per taker; grants as above), more: {lane: true}}. events: leased (and started).
+-- hand_out: lease (and start) up to `max` ready executions for workers with the same lanes and capabilities:
+-- `work.next` in one step. The takers get executions in turn, or those of `ids` as `to` says. An execution that needs
+-- room in other partitions is only granted: `admit` there must follow, then `claim`.
+-- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities (list), max; or ids, to (the taker's index
+-- for each id) and turns, see each_chosen.
+-- reply: {tasks, grants (one list of each per taker; grants as in `grant`), more: {lane: true}}.
+-- events: leased (and started).
 function ops.hand_out(a)
   local takers, tasks, grants, rooms, room = a.takers, {}, {}, {}, 0
   for i, taker in ipairs(takers) do
@@ -158,16 +158,16 @@ function ops.hand_out(a)
   return { tasks = tasks, grants = grants, more = more }
 end
 
--- claim: a grant of `hand_out` becomes a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start, verb (any).
--- reply: a task. errors: see Leases.claim. events: leased (and started).
+-- claim: turn a grant of `hand_out` into a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start,
+-- verb (any). reply: a task. errors: see Leases.claim. events: leased (and started).
 function ops.claim(a) return Leases.claim(a) end
 
--- admit: room in the tokens of a limit that are kept here. args: limit, slot, expires_at, asker (the partition that asks).
--- reply: nil, or what has no room, as Limits.take.
+-- admit: take room in the tokens of a limit that are kept here. args: limit, slot, expires_at, asker (the partition
+-- that asks). reply: nil, or what has no room {code, until_at, token}, as from Limits.take.
 function ops.admit(a) return Limits.take(a.limit, a.slot, a.expires_at, tostring(a.asker)) end
 
--- ungrant: another partition had no room: the grant is taken back, its queue stands aside. args: execution_id,
--- grant_id, full (of `admit`). errors: execution_not_found.
+-- ungrant: take back a grant, as another partition had no room, and block the execution's queue. args: execution_id,
+-- grant_id, full (the reply of `admit`). errors: execution_not_found.
 function ops.ungrant(a)
   local x = Executions.edit(a.execution_id)
   if x.grant_id == a.grant_id and x.state == 'ready' then
@@ -176,8 +176,8 @@ function ops.ungrant(a)
   end
 end
 
--- slot: a slot of a token kept here lasts until expires_at, or ends (0). args: token, slot, expires_at, began (whether
--- what held it ever ran).
+-- slot: extend a slot of a token kept here to expires_at, or free it (0). args: token, slot, expires_at, began (whether
+-- the execution that held the slot ever began).
 function ops.slot(a)
   if a.expires_at == 0 then
     Limits.free_token(a.token, a.slot, a.began)
@@ -186,17 +186,18 @@ function ops.slot(a)
   end
 end
 
--- slot_ends: until when an execution of this partition holds a slot; 0: it does not. args: slot. reply: {expires_at}.
+-- slot_ends: return until when an execution of this partition holds a slot (0: it does not). args: slot.
+-- reply: {expires_at}.
 function ops.slot_ends(a) return { expires_at = Limits.ends(a.slot) } end
 
--- unblock: a token elsewhere has room for `room` again. args: token, room. reply: {left}: whether others still wait here,
--- of whom the token is to be told (`wait_room`).
+-- unblock: unblock queues here, as a token of another partition has room for `room` more. args: token, room.
+-- reply: {left}: whether others still wait here; the token's partition must then be told (`wait_room`).
 function ops.unblock(a) return { left = Blocks.open_token(a.token, a.room) } end
 
--- wait_room: in the partition `waiter` some still wait for a token kept here. args: token, waiter.
+-- wait_room: note that executions in the partition `waiter` still wait for a token kept here. args: token, waiter.
 function ops.wait_room(a) Limits.wait(a.token, tostring(a.waiter)) end
 
--- give_back: the worker never got the task: back to the queue, nothing used. args: fence. reply: {state}.
+-- give_back: return a task that never reached its worker to the queue; no attempt is used. args: fence. reply: {state}.
 -- errors: fence errors. events: returned.
 function ops.give_back(a)
   local x, repeated = Fences.hold(a, 'give_back')
@@ -209,7 +210,8 @@ function ops.give_back(a)
   return Fences.consume(x, a, 'give_back', { state = x.state })
 end
 
--- refuse: no worker can be sent this task: it fails for good. args: fence, reason, category. reply: {outcome}.
+-- refuse: fail an execution for good, as its task cannot be sent to a worker. args: fence, reason, category.
+-- reply: {outcome}.
 -- errors: fence errors. events: failed.
 function ops.refuse(a)
   local x, repeated = Fences.hold(a, 'refuse')

@@ -1,15 +1,15 @@
--- The scheduler's ops about lanes. A lane's status stands in every partition, so that grants look at their own;
--- partition 0 decides, and its version settles which of two changes came last.
+-- The scheduler's ops for lanes. Every partition keeps a copy of each lane's status, so that a grant reads only its own
+-- partition. Partition 0 decides on changes; its version number tells which of two changes came last.
 --
 -- Needs: Call, Events, Lanes, Records.
 local ops = Ops.scheduler
 
 local EVENTS = { active = 'resumed', paused = 'paused', draining = 'draining' }
 
--- lane_known: whether the lane ever had an execution here. args: lane. reply: {known}.
+-- lane_known: return whether this partition's lane index has the lane. args: lane. reply: {known}.
 function ops.lane_known(a) return { known = Lanes.known(a.lane) } end
 
--- The change as this partition sees it: what waits may be handed out again.
+-- Set a lane's status in this partition. A lane that was paused gets a `ready` hint: its work may be handed out again.
 local function set(record, status, version)
   if record.status == 'paused' and status ~= 'paused' then Call.hint('ready', record.id, 1) end
   record.status, record.version = status, version
@@ -19,8 +19,8 @@ local function edit(lane)
   return Records.edit('lane', lane) or Records.create('lane', lane, { status = 'active', version = 0 })
 end
 
--- lane_change: decides. args: lane, status (active | paused | draining), reason. reply: {status, version}.
--- events: lane paused, resumed or draining; none when it is so already.
+-- lane_change: decide on a lane's status, in partition 0. args: lane, status (active | paused | draining), reason.
+-- reply: {status, version}. events: lane paused, resumed or draining; none if the lane already has that status.
 function ops.lane_change(a)
   local record = edit(a.lane)
   if record.status ~= a.status then
@@ -30,7 +30,8 @@ function ops.lane_change(a)
   return { status = record.status, version = record.version }
 end
 
--- lane_follow: what partition 0 decided. args: lane, status, version. reply: the lane, as in `lanes`, and now. events: none.
+-- lane_follow: adopt partition 0's decision. args: lane, status, version. reply: the lane, as in `lanes`, and now.
+-- events: none.
 function ops.lane_follow(a)
   local record = edit(a.lane)
   if a.version > record.version then set(record, a.status, a.version) end
@@ -38,7 +39,7 @@ function ops.lane_follow(a)
   return { items = { Lanes.depth(a.lane) }, now = Call.now }
 end
 
--- lanes: a page of lanes. args: cursor, limit. reply: {items: [{lane, status, depth, oldest_ready_at}], now}
+-- lanes: list a page of lanes. args: cursor, limit. reply: {items: [{lane, status, depth, oldest_ready_at}], now}
 function ops.lanes(a)
   Records.settle()
   local items = {}

@@ -1,4 +1,4 @@
--- The scheduler's ops about quotas. The rules stand in limit/limits.lua.
+-- The scheduler's ops for quotas. The rules are in limit/limits.lua.
 --
 -- Needs: Idempotency, Quotas, Records.
 local ops = Ops.scheduler
@@ -14,5 +14,5 @@ end
 -- quota_get: args: quota_id. errors: quota_not_found.
 function ops.quota_get(a) return Quotas.view(Quotas.read(a.quota_id)) end
 
--- quota_delete: limits nothing from now on. args: quota_id. errors: quota_not_found. events: deleted.
+-- quota_delete: delete a quota; it limits nothing more. args: quota_id. errors: quota_not_found. events: deleted.
 function ops.quota_delete(a) return Quotas.delete(a.quota_id) end

@@ -1,13 +1,15 @@
--- The scheduler's ops about schedules. The rules stand in schedule/schedules.lua.
+-- The scheduler's ops for schedules. The rules are in schedule/schedules.lua.
 --
 -- Needs: Call, Idempotency, Keys, Lists, Records, Schedules.
 local ops = Ops.scheduler
 
--- clock: Valkey's time, from which cron's next one is counted. args: none. reply: {now}. errors, events: none.
+-- clock: return Valkey's time, from which Python computes a cron schedule's next due time. args: none. reply: {now}.
+-- errors, events: none.
 function ops.clock() return { now = Call.now } end
 
--- schedule_create: args: id, at | every_ms (count) | cron, timezone and next_at; misfire, spec, input, limit, namespace,
--- idempotency_key, digest. reply: the schedule. errors: invalid_request, idempotency_conflict. events: schedule created.
+-- schedule_create: args: id, at | every_ms (count) | cron, timezone and next_at; misfire, spec, input, limit,
+-- namespace, idempotency_key, digest. reply: the schedule. errors: invalid_request, idempotency_conflict.
+-- events: schedule created.
 function ops.schedule_create(a)
   local existing = Records.read('schedule', a.id)
   if existing then return Schedules.view(existing) end
@@ -17,8 +19,8 @@ end
 -- schedule_get: args: schedule_id. reply: the schedule. errors: schedule_not_found. events: none.
 function ops.schedule_get(a) return Schedules.view(Schedules.read(a.schedule_id)) end
 
--- schedule_list: newest first. args: namespace, status, cursor (an id), limit, budget. reply: {items, cursor}.
--- errors, events: none.
+-- schedule_list: list schedules, newest first. args: namespace, status, cursor (an id), limit, budget.
+-- reply: {items, cursor}. errors, events: none.
 function ops.schedule_list(a)
   Records.settle()
   local keys = {}
@@ -32,7 +34,7 @@ function ops.schedule_list(a)
   return Lists.page(ids, cursor, function(id) return Schedules.view(Records.read('schedule', id)) end)
 end
 
--- schedule_pause: due times pass without effect. args: schedule_id. reply: the schedule.
+-- schedule_pause: pause a schedule: its due times pass without effect. args: schedule_id. reply: the schedule.
 -- errors: schedule_not_found, already_terminal. events: schedule paused.
 function ops.schedule_pause(a)
   local s = Schedules.edit(a.schedule_id)
@@ -40,15 +42,16 @@ function ops.schedule_pause(a)
   return Schedules.view(s)
 end
 
--- schedule_resume: it goes on with `next_at`, unless it is not at `was` any more. args: schedule_id, was, next_at.
--- reply: the schedule. errors: schedule_not_found, already_terminal. events: schedule resumed.
+-- schedule_resume: resume a paused schedule with the due time `next_at`, if its next due time is still `was`.
+-- args: schedule_id, was, next_at. reply: the schedule. errors: schedule_not_found, already_terminal.
+-- events: schedule resumed.
 function ops.schedule_resume(a)
   local s = Schedules.edit(a.schedule_id)
   if s.status == 'paused' and s.next_at == a.was then Schedules.move(s, 'active', a.next_at) end
   return Schedules.view(s)
 end
 
--- schedule_delete: what it has created goes on. args: schedule_id. reply: the schedule as it was.
+-- schedule_delete: delete a schedule; its executions go on. args: schedule_id. reply: the schedule as it was.
 -- errors: schedule_not_found. events: schedule deleted.
 function ops.schedule_delete(a)
   local s = Schedules.read(a.schedule_id)
@@ -57,10 +60,11 @@ function ops.schedule_delete(a)
   return view
 end
 
--- schedule_fire: due times that the `due` op handed out. Late or double calls find `next_at` moved on and do nothing.
--- args: schedule_id, due_at, fires [[due time, execution id]], skipped, next_at (absent: that was the last).
--- reply: {fired}. errors: execution_not_eligible (its lane drains: it is handed out again). events: schedule misfired, fired,
--- finished; created.
+-- schedule_fire: create the executions of due times that the `due` op handed out. A late or repeated call finds that
+-- `next_at` has moved on and does nothing.
+-- args: schedule_id, due_at, fires [[due time, execution id]], skipped, next_at (absent: that was the last due time).
+-- reply: {fired}. errors: execution_not_eligible (the lane drains; the schedule will be handed out again).
+-- events: schedule misfired, fired, finished; created.
 function ops.schedule_fire(a)
   local s = Records.edit('schedule', a.schedule_id)
   if not s or s.status ~= 'active' or s.next_at ~= a.due_at then return { fired = 0 } end

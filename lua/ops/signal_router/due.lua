@@ -1,11 +1,11 @@
--- The signal-router's due work: suspensions time out, waitpoints expire and retire, flows' timers end.
+-- The signal-router's due work: time out suspensions, expire and retire waitpoints, end the waits of flows.
 --
 -- Needs: Call, Dispatch, Due, Executions, FlowWaits, Waitpoints.
 local ops = Ops.signal_router
 
 local ACTOR = 'signal-router'
 
--- A suspension lasted too long.
+-- What to do when a suspension times out, per timeout_behavior.
 local TIMEOUT = {}
 
 function TIMEOUT.fail(x)
@@ -16,7 +16,7 @@ function TIMEOUT.cancel(x) Executions.cancel(x, 'suspension_timeout', 'canceled'
 
 function TIMEOUT.resume(x) Executions.resume(x, 'timeout', ACTOR) end
 
--- Somebody should look: told once, and the wait goes on without a limit.
+-- Emit one `escalated` event, so that somebody takes a look; the suspension then goes on without a timeout.
 function TIMEOUT.escalate(x)
   x.wake_at, x.on_timeout = nil, nil
   x.updated_at = Call.now
@@ -35,7 +35,8 @@ local function due_waitpoint(w)
   end
 end
 
--- due: suspensions time out, pending waitpoints expire, ended ones retire, flows that wait go on. args: limit. See Due.run.
+-- due: time out suspensions, expire pending waitpoints, retire ended ones, end waits of flows.
+-- args: limit. See Due.run.
 function ops.due(a) return Due.run('signal_router', { x = due_execution, w = due_waitpoint, f = FlowWaits.due }, a.limit) end
 
 Dispatch.serve('signal_router')

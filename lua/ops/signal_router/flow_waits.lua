@@ -1,28 +1,31 @@
--- The signal-router's ops about flows that wait. The rules stand in flow/waits.lua.
+-- The signal-router's ops for waiting flows. The rules are in flow/waits.lua.
 --
 -- Needs: Errors, FlowWaits, Flows, Keys, Payloads, Records.
 local ops = Ops.signal_router
 
-local WAITERS = 20   -- flows of one look
+local WAITERS = 20   -- flows per call of event_come
 
--- flow_state: what a patch is merged into; JSON is merged in Python. args: flow_id. reply: {state, revision, now}.
--- errors: flow_not_found, already_terminal, cancel_pending.
+-- flow_state: return a flow's state, so that Python can merge a JSON patch into it. args: flow_id.
+-- reply: {state, revision, now}. errors: flow_not_found, already_terminal, cancel_pending.
 function ops.flow_state(a) return Flows.state_of(a.flow_id) end
 
 -- flow_get: args: flow_id. reply: the flow. errors: flow_not_found.
 function ops.flow_get(a) return Flows.view(Flows.read(a.flow_id)) end
 
--- flow_set_waiting: args: flow_id, wait, at (when it ends by itself), topic, correlation_id (of an event), expected_revision.
--- reply: {flow, wait_id, event {event_id, body}: one that came before}. errors: flow_not_found, revision_mismatch, already_terminal,
--- cancel_pending, illegal_transition. events: flow waiting, resumed (a time that has passed).
+-- flow_set_waiting: args: flow_id, wait, at (the timer's or timeout's end), topic, correlation_id (of the event to wait
+-- for), expected_revision. reply: {flow, wait_id, event {event_id, body}: a matching event that came before, if any}.
+-- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition.
+-- events: flow waiting, resumed (if `at` is already past).
 function ops.flow_set_waiting(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
   local event = FlowWaits.begin(f, a)
   return { flow = Flows.view(f), wait_id = f.wait_id or '', event = event }
 end
 
--- flow_resume: args: flow_id, expected_revision, state (JSON text, merged already; nil: as it is), next_step. reply: the flow.
--- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition. events: flow resumed.
+-- flow_resume: end a flow's wait by request. args: flow_id, expected_revision, state (JSON text, already merged; nil:
+-- unchanged), next_step. reply: the flow.
+-- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition.
+-- events: flow resumed.
 function ops.flow_resume(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
   Flows.check(f, 'running')
@@ -32,9 +35,9 @@ function ops.flow_resume(a)
   return Flows.view(f)
 end
 
--- event_come: an event is kept for a while, and who waits for it is named, a slice at a time. args: topic, correlation_id,
--- event_id, body, after (the flow behind which this slice begins). reply: {waiters [{flow_id, wait_id, state, revision}], after (nil: that
--- was the last)}. errors, events: none.
+-- event_come: keep an event for its retention time, and return a slice of the flows that wait for it. args: topic,
+-- correlation_id, event_id, body, after (id of the last flow of the previous slice; nil: the first slice).
+-- reply: {waiters [{flow_id, wait_id, state, revision}], after (nil: this was the last slice)}. errors, events: none.
 function ops.event_come(a)
   if not a.after then FlowWaits.keep_event(a.topic, a.correlation_id, a.event_id, a.body) end
   Records.settle()
@@ -52,8 +55,9 @@ function ops.event_come(a)
   return { waiters = waiters, after = #ids == WAITERS and ids[#ids] or nil }
 end
 
--- flow_wake: args: flow_id, wait_id, event_id, topic, body (for the audit trail), state (as in flow_resume), revision (at which it was
--- read). reply: {done}: false when it has another revision by now. errors: none. events: flow resumed.
+-- flow_wake: resume a flow by an event that it waits for. args: flow_id, wait_id, event_id, topic, body (for the audit
+-- trail), state (as in flow_resume), revision (of the flow when its state was read).
+-- reply: {done}: false if the flow's revision has changed since. errors: none. events: flow resumed.
 function ops.flow_wake(a)
   local f = Records.read('f', a.flow_id)
   local waits = f and f.status == 'waiting' and f.wait_id == a.wait_id and not f.cancel_requested

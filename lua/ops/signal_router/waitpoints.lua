@@ -1,4 +1,4 @@
--- The signal-router's ops about waitpoints that are looked at or closed, and about executions that an operator holds.
+-- The signal-router's ops that show or close waitpoints, and an operator's ops that suspend or resume an execution.
 --
 -- Needs: Errors, Executions, Keys, Lists, Records, States, Waitpoints.
 local ops = Ops.signal_router
@@ -22,8 +22,8 @@ end
 -- waitpoint_get: args: waitpoint_id. reply: the waitpoint. errors: waitpoint_not_found.
 function ops.waitpoint_get(a) return view(read(a.waitpoint_id)) end
 
--- waitpoint_list: newest first, of an execution or of a namespace. args: execution_id, namespace, status, cursor (an id),
--- limit, budget. reply: {items, cursor}.
+-- waitpoint_list: list the waitpoints of an execution or of a namespace, newest first. args: execution_id, namespace,
+-- status, cursor (an id), limit, budget (records to look at). reply: {items, cursor}.
 function ops.waitpoint_list(a)
   Records.settle()
   local keys = {}
@@ -41,7 +41,8 @@ function ops.waitpoint_list(a)
   return Lists.page(ids, cursor, function(id) return view(Records.read('w', id)) end)
 end
 
--- waitpoint_close: signals to a pending one are refused from then on. args: waitpoint_id, reason. reply: the waitpoint.
+-- waitpoint_close: close a pending waitpoint; it then refuses signals. args: waitpoint_id, reason.
+-- reply: the waitpoint.
 -- errors: waitpoint_not_found, illegal_transition (its execution waits on it). events: waitpoint closed.
 function ops.waitpoint_close(a)
   local w = read(a.waitpoint_id)
@@ -53,7 +54,7 @@ function ops.waitpoint_close(a)
   return view(w)
 end
 
--- hold: an operator holds what runs. args: execution_id, reason. reply: {state}.
+-- hold: an operator suspends a running execution. args: execution_id, reason. reply: {state}.
 -- errors: execution_not_found, illegal_transition, already_terminal. events: suspended (or canceled).
 function ops.hold(a)
   local x = Executions.edit(a.execution_id)
@@ -65,7 +66,7 @@ function ops.hold(a)
   return { state = x.state }
 end
 
--- resume: what is suspended goes on, whatever it waits for. args: execution_id, reason. reply: {state}.
+-- resume: an operator resumes a suspended execution, whatever it waits for. args: execution_id, reason. reply: {state}.
 -- errors: execution_not_found, illegal_transition, already_terminal. events: resumed.
 function ops.resume(a)
   local x = Executions.edit(a.execution_id)

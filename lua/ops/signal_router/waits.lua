@@ -1,20 +1,20 @@
--- The signal-router's ops: waits and wakes. Tokens never come here: they are made and checked outside.
+-- The signal-router's ops that suspend executions on waitpoints and deliver signals. Only Python sees tokens.
 --
 -- Needs: Call, Conditions, Errors, Executions, Fences, Records, States, Waitpoints.
 local ops = Ops.signal_router
 
 local ACTOR = 'signal-router'
 
--- What the service needs to know of a waitpoint to make and check its tokens; it never changes.
+-- Return the facts of a waitpoint from which the service makes and checks its tokens. They never change.
 local function facts(w) return { waitpoint_id = w.id, execution_id = w.execution_id, key = w.key, created_at = w.created_at } end
 
--- Makes the reply of a verb that hands out a token.
+-- Add a waitpoint's facts to the reply of a verb that hands out a token.
 local function with_facts(w, reply)
   for name, value in pairs(facts(w)) do reply[name] = value end
   return reply
 end
 
--- create: a pending waitpoint; signals to it are buffered. The same key again, while it is pending, answers the same.
+-- create: create a pending waitpoint, which buffers its signals. If one with this key is pending already, return that.
 -- args: fence, id, waitpoint_key, expires_in_ms. reply: facts, expires_at.
 -- errors: fence errors, invalid_request. events: waitpoint created.
 function ops.create(a)
@@ -31,7 +31,8 @@ local function already_satisfied(w)
   return { outcome = 'already_satisfied', waitpoint_id = w.id, items = (Waitpoints.items(w, 0, w.n)) }
 end
 
--- The pending waitpoint that a suspension names. Errors: waitpoint_not_found.
+-- Return the pending waitpoint that a suspension names (or one that this lease already found satisfied).
+-- Errors: waitpoint_not_found.
 local function claimed(x, a)
   local w = Records.edit('w', a.waitpoint_id)
   local ours = w and w.execution_id == x.id
@@ -39,11 +40,11 @@ local function claimed(x, a)
   Errors.raise('waitpoint_not_found', { waitpoint_id = a.waitpoint_id, state = ours and w.state or nil })
 end
 
--- suspend: running → suspended(signal), waiting on a pending waitpoint or on a new one; what was buffered is
--- evaluated in the same step and may mean that there is nothing to wait for.
--- args: fence, id (of a new one), waitpoint_id or waitpoint_key, condition (see conditions.lua), reason_code, timeout_ms,
--- timeout_behavior. reply: {outcome: suspended, suspension_id, facts} or {outcome: already_satisfied, items, waitpoint_id};
--- {outcome: canceled} when cancellation was asked for.
+-- suspend: running → suspended(signal), on a pending waitpoint or on a new one. The condition is first checked against
+-- the buffered signals; if they already meet it, the execution keeps running.
+-- args: fence, id (of a new waitpoint), waitpoint_id or waitpoint_key, condition (see conditions.lua), reason_code,
+-- timeout_ms, timeout_behavior. reply: {outcome: suspended, suspension_id, facts} or {outcome: already_satisfied,
+-- items, waitpoint_id}; {outcome: canceled} if cancellation was requested.
 -- errors: fence errors, illegal_transition, waitpoint_not_found, waitpoint_pending_use_buffer.
 -- events: suspended; waitpoint created, opened, satisfied.
 function ops.suspend(a)
@@ -61,7 +62,7 @@ function ops.suspend(a)
     local names = Conditions.met(a.condition, w.tally)
     if names then
       Waitpoints.satisfy(x, w, names, actor)
-      -- A repeat is answered alike, and a worker that takes over after a crash still finds the signals.
+      -- So a repeat gets the same reply, and a worker that takes over after a crash still finds the signals.
       w.lease_id, x.resumed = a.lease_id, true
       return already_satisfied(w)
     end
@@ -85,20 +86,20 @@ function ops.suspend(a)
   return Fences.consume(x, a, 'suspend', with_facts(w, { outcome = 'suspended', suspension_id = suspension_id }))
 end
 
--- peek: the facts of a waitpoint, or nil. args: waitpoint_id. reply: facts. errors, events: none.
+-- peek: return the facts of a waitpoint. args: waitpoint_id. reply: facts, or nil. errors, events: none.
 function ops.peek(a)
   local w = Records.read('w', a.waitpoint_id)
   return w and facts(w) or nil
 end
 
--- reject: a signal was refused. args: waitpoint_id (optional), event (token_rejected | signal_rejected), reason.
+-- reject: record a refused signal. args: waitpoint_id (optional), event (token_rejected | signal_rejected), reason.
 -- errors: none. events: waitpoint token_rejected | signal_rejected.
 function ops.reject(a) Waitpoints.refused(a.waitpoint_id, a.event, a.reason) end
 
--- One signal, by what its waitpoint is now. by: as in Waitpoints.tell_signal. Returns the reply of signal.deliver.
+-- Handle a signal according to its waitpoint's state. by: as in Waitpoints.tell_signal. Return signal.deliver's reply.
 local function deliver(w, a, by)
   local function answer(effect) return { effect = effect, signal_id = a.signal_id } end
-  -- A repeat is a repeat, whatever the limits say.
+  -- Check for a repeat first: a full waitpoint must not refuse it.
   if Waitpoints.knows(w, a.signal_id) then return answer('duplicate') end
   w = Records.edit('w', w.id)
   if w.state == 'pending' and not Waitpoints.pending(w) then Waitpoints.expire(w) end
@@ -121,10 +122,10 @@ local function deliver(w, a, by)
   return answer('resumed')
 end
 
--- deliver: one signal. Its token was checked.
+-- deliver: deliver one signal, whose token the service has checked.
 -- args: waitpoint_id, signal_id, name, source, payload. reply: {effect, signal_id}; effect: duplicate (this id came
 -- before), ignored (the waitpoint has ended), buffered (pending), recorded (open, condition not met yet) or resumed.
--- errors: invalid_token (the waitpoint has retired meanwhile, or an operator closed it), payload_too_large (it is full).
+-- errors: invalid_token (the waitpoint has retired or an operator closed it), payload_too_large (waitpoint full).
 -- events: waitpoint signal_ignored | signal_buffered | signal_recorded, satisfied; resumed.
 function ops.deliver(a)
   local w = Records.read('w', a.waitpoint_id)
@@ -132,7 +133,8 @@ function ops.deliver(a)
   return deliver(w, a)
 end
 
--- The waitpoint that an operator's signal means. Errors: waitpoint_not_found.
+-- Return the waitpoint that an operator's signal is for: the open one, or the only pending one (of that key).
+-- Errors: waitpoint_not_found.
 local function meant(x, key)
   local only, n = nil, 0
   for id, its in pairs(x.waitpoints or {}) do
@@ -145,14 +147,14 @@ local function meant(x, key)
     n > 1 and 'the execution has several pending waitpoints: name one by its waitpoint_key' or nil)
 end
 
--- send: an operator's signal, which needs no token. args: execution_id, waitpoint_key, signal_id, name, payload, reason.
+-- send: deliver an operator's signal (no token). args: execution_id, waitpoint_key, signal_id, name, payload, reason.
 -- reply: as deliver. errors: execution_not_found, waitpoint_not_found, payload_too_large. events: as deliver.
 function ops.send(a)
   local w = meant(Executions.read(a.execution_id), a.waitpoint_key)
   return deliver(w, a, { actor = 'operator', reason = a.reason ~= '' and a.reason or nil })
 end
 
--- resumed_by: the signals that the execution was resumed by; none after a timeout, an operator or in a new attempt.
+-- resumed_by: return the signals that resumed the execution; none after a timeout, an operator or in a new attempt.
 -- args: fence, skip, limit. reply: {items, more}. errors: fence errors.
 function ops.resumed_by(a)
   local x = Fences.hold(a)

@@ -1,1 +1,1 @@
-"""Mirror rules and triggers: what other systems publish becomes observations, or starts work."""
+"""Mirror rules and triggers: they turn messages of other systems into observations or into new work."""

@@ -1,6 +1,6 @@
-"""One rule at work: where its messages come from, and what is counted of them. What is done with them, its kind knows.
+"""One rule or trigger at work: it receives messages and counts them. A subclass decides what to do with them.
 
-Instances share the messages of a rule: a queue group on core NATS (best effort), a durable of its own on a stream.
+All observers share a rule's messages: by a queue group on core NATS (best effort), or by one durable on a stream.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from penstock.machine.ops import mirror_observer as ops
 from penstock_mirror_observer.rules.sources import Message
 
 WAITING: Final = 50_000
-"""Messages of a rule on core NATS that may wait here."""
+"""Most messages of one rule on core NATS that may wait in memory."""
 BATCH: Final = 256
 
 
 class Incoming(NamedTuple):
-    """A message that a rule is to read. published_at: microseconds by JetStream's clock; None on core NATS."""
+    """A message for a rule to read. published_at: microseconds by JetStream's clock; None on core NATS."""
 
     message: Message
     message_id: str
@@ -37,7 +37,7 @@ class Incoming(NamedTuple):
 
 
 class Follower(ABC):
-    """A mirror rule or a trigger, from `start` to `stop`. kind: rule or trigger."""
+    """A mirror rule or trigger that receives messages from `start` to `stop`. kind: rule or trigger."""
 
     kind: str
 
@@ -57,14 +57,14 @@ class Follower(ABC):
     # -- where messages come from -----------------------------------------------------------------
 
     def durable(self, root: str) -> str | None:
-        """Its durable's name. Another subject is another durable: it begins where the stream does."""
+        """Return the durable's name, None on core NATS. Another subject is another durable, from the stream's start."""
         if self.stream is None:
             return None
         part = hashlib.blake2b(self._subject.encode(), digest_size=4).hexdigest()
         return f"{root}-{self.kind}-{self.name}-{part}"
 
     def start(self, nats: Client, root: str) -> None:
-        """Begins, as soon as its stream is there: one that is missing keeps nobody else waiting."""
+        """Start in the background: the stream may be missing, and waiting for it must not delay other rules."""
         self._nats = nats
         self._starting = asyncio.get_running_loop().create_task(self._start(root))
 
@@ -77,7 +77,7 @@ class Follower(ABC):
             await self._consumer.start(self._nats, root)
 
     async def stop(self) -> None:
-        """Takes no more, and finishes what is here."""
+        """Stop receiving, then finish the messages already received."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -101,7 +101,7 @@ class Follower(ABC):
             self._working = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        """Applies what has gathered, batch by batch; nobody sends it again."""
+        """Apply the waiting messages in batches. Core NATS never redelivers, so a message that fails is dropped."""
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
@@ -123,18 +123,18 @@ class Follower(ABC):
             incoming.append(Incoming(message, published.message_id, published.published_at))
         return [ACK if done else Retry() for done in await self.apply(incoming)]
 
-    # -- what becomes of them ---------------------------------------------------------------------
+    # -- applying and counting messages -----------------------------------------------------------
 
     @abstractmethod
     async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
-        """Whether each is dealt with; what is not is to come again."""
+        """Apply messages. Return for each whether it is done; False asks for a redelivery."""
 
     def drop(self, why: str, count: int = 1) -> None:
         self.dropped += count
         self.last_error = why[:512]
 
     def counted(self) -> ops.RuleCount | None:
-        """What was done since this was asked last; None for nothing."""
+        """Return the counts since the last call and reset them; None if nothing happened."""
         if not (self.seen or self.applied or self.dropped):
             return None
         count = ops.RuleCount(

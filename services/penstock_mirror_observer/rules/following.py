@@ -1,4 +1,4 @@
-"""All rules and triggers at work in this process, kept as they stand in Valkey."""
+"""Keeps the rules and triggers at work in this process equal to those stored in Valkey."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,12 @@ from penstock_mirror_observer.rules.trigger import Trigger
 from penstock_mirror_observer.rules.triggering import Triggering
 
 EVERY_S: Final = 0.8
-"""Rules that changed are noticed by a hint, and at the latest after so long."""
+"""Seconds between looks at the stored rules, in case the hint about a change got lost."""
 PAGE: Final = 100
 
 
 class Following:
-    """Starts followers, and stops them, as rules come, change and go."""
+    """Starts and stops followers as rules and triggers are created, changed and deleted."""
 
     def __init__(self, machine: Machine, nats: Client, root: str, log: Log) -> None:
         self._machine = machine
@@ -51,11 +51,11 @@ class Following:
         self._changed = asyncio.Event()
 
     def changed(self, _partition: int, _value: object) -> None:
-        """The `rules` hint."""
+        """Handle the `rules` hint: some rule or trigger has changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Follows what there is, and looks again at every hint and every moment."""
+        """Follow the stored rules until cancelled. Look again at every hint, and at least every EVERY_S seconds."""
         try:
             while True:
                 self._changed.clear()
@@ -106,13 +106,13 @@ class Following:
     def _made(self, key: tuple[str, str], kept: ops.RuleKept) -> Follower | None:
         try:
             return self._kinds[key[0]](kept)
-        except (PenstockError, msgspec.MsgspecError) as error:  # a newer Penstock's
+        except (PenstockError, msgspec.MsgspecError) as error:  # a newer Penstock stored it
             self._log.error("it cannot be followed here", kind=key[0], name=kept.name, error=str(error))
             return None
 
     async def _delete_durable(self, follower: Follower) -> None:
-        """Nobody needs it any more, and the stream is not to keep messages for it. The last observer to stop does it
-        for good: until then another one's may make it anew."""
+        """Delete the follower's durable, so that the stream keeps no messages for it. An observer that still follows
+        the old rule may create the durable again; the last observer to stop deletes it for good."""
         if follower.stream is not None and (durable := follower.durable(self._root)) is not None:
             with contextlib.suppress(NatsError, TimeoutError):
                 await self._js.delete_consumer(follower.stream, durable)

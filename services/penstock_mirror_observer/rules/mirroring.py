@@ -1,4 +1,4 @@
-"""What a mirror rule does with messages: each becomes an observation of a step."""
+"""A mirror rule at work: each message becomes an observation of a step."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,11 +11,11 @@ from penstock_mirror_observer.rules.follower import Follower, Incoming
 from penstock_mirror_observer.rules.rule import Observed, Rule
 
 KNOWN: Final = 50_000
-"""Keys whose flows are kept in memory."""
+"""Most keys whose flow ids are cached in memory."""
 
 
 class Mirroring(Follower):
-    """A mirror rule at work. A step remembers its messages, so each is applied once."""
+    """A mirror rule at work. A step remembers the ids of its messages, so each message is applied once."""
 
     kind = "rule"
 
@@ -26,7 +26,7 @@ class Mirroring(Follower):
         self._flows: dict[str, str] = {}
 
     async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
-        """Whether each is dealt with; what is not is to come again: Valkey is away."""
+        """Apply messages. Return for each whether it is done; False (Valkey is away) asks for a redelivery."""
         self.seen += len(batch)
         read = [self.rule.read(each.message) for each in batch]
         flows = await self._find([each.key for each in read if isinstance(each, Observed) and each.key])
@@ -55,12 +55,12 @@ class Mirroring(Follower):
                 done[place] = False
             else:
                 self.drop(f"{answer.code}: {answer.message}")
-                self._flows.clear()  # a flow may have left
+                self._flows.clear()  # a cached flow may be gone
         self.seen -= done.count(False)
         return done
 
     async def _find(self, keys: Sequence[str]) -> dict[str, str | PenstockError | None]:
-        """The flows of these keys, made where the rule says so."""
+        """Return the flow id (or error, or None) of each key. Create missing flows if the rule says how."""
         found: dict[str, str | PenstockError | None] = {}
         missing: list[str] = []
         for key in dict.fromkeys(keys):

@@ -1,4 +1,4 @@
-"""One rule, compiled: from a message to an observation, or to why there is none."""
+"""One compiled mirror rule: it turns a message into an observation, or says why it cannot."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -17,7 +17,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Observed(NamedTuple):
-    """What a rule makes of a message. result: JSON text. One of flow_id and key is there."""
+    """The observation that a rule read from a message. result: JSON text. Exactly one of flow_id and key is set."""
 
     flow_id: str | None
     key: str | None
@@ -30,10 +30,10 @@ class Observed(NamedTuple):
 
 
 class Rule:
-    """A rule that can be followed."""
+    """A checked and compiled mirror rule."""
 
     def __init__(self, put: MirrorRulePut, revision: int = 0) -> None:
-        """Raises PenstockError("invalid_request"), naming the field, for a rule that does not hold together."""
+        """Compile a rule. Raise PenstockError("invalid_request"), naming the field, if the rule contradicts itself."""
         flow = put.flow
         if (flow.id is None) == (flow.key is None):
             raise invalid("flow", "takes exactly one of id and key")
@@ -59,7 +59,7 @@ class Rule:
         self._child = _optional(put.child_session_key, "child_session_key")
 
     def read(self, message: Message) -> Observed | str:
-        """The observation, or why the message is none."""
+        """Return the observation in a message, or the reason why there is none."""
         status = _text(self._status(message))
         mapped = self._map.get(status or "") if self._map is not None else status
         if mapped not in STATUSES:
@@ -93,7 +93,7 @@ def _optional(source: Any, path: str) -> Read | None:
 
 
 def _text(value: Any) -> str | None:
-    """A name: a text, or a whole number. None for anything else, and for what is too long."""
+    """Return a string or an integer as text; None for any other value or a text over MOST_CHARS."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     text = str(value)
@@ -101,7 +101,7 @@ def _text(value: Any) -> str | None:
 
 
 def _instant(value: Any) -> int | None:
-    """Milliseconds since the Unix epoch: a number, a text with one, or an instant as of RFC 3339."""
+    """Return ms since the Unix epoch, from a number, a text with a number, or an RFC 3339 time; None otherwise."""
     readers: tuple[Callable[[Any], float], ...] = (
         float,
         lambda text: datetime.fromisoformat(text).timestamp() * 1000,

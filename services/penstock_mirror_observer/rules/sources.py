@@ -1,4 +1,4 @@
-"""Where a rule's values come from: compiled once, when the rule is put."""
+"""The sources of a rule's values (token, header, JMESPath, constant), each compiled once into a function."""
 
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -15,7 +15,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 class Message:
-    """A message of another system, as rules read it."""
+    """A message of another system, with the views that rules read."""
 
     __slots__ = ("_data", "_json", "_tokens", "headers", "subject")
 
@@ -27,14 +27,14 @@ class Message:
         self._json: Any = UNSET
 
     def token(self, number: int) -> str | None:
-        """The nth token of its subject, from 1."""
+        """Return the subject's token with this number, counted from 1; None past the end."""
         if self._tokens is None:
             self._tokens = self.subject.split(".")
         return self._tokens[number - 1] if number <= len(self._tokens) else None
 
     @property
     def json(self) -> Any:
-        """Its data, decoded; None where it is no JSON."""
+        """The data decoded from JSON; None if the data is empty or no JSON."""
         if self._json is UNSET:
             try:
                 self._json = _decode(self._data) if self._data.strip() else None
@@ -47,7 +47,7 @@ Read = Callable[[Message], Any]
 
 
 def compiled(source: Source, path: str) -> Read:
-    """A function from a message to the value, None where it is not there. Raises PenstockError("invalid_request")."""
+    """Return a function that reads the value from a message, None if absent. Raise PenstockError("invalid_request")."""
     given = [name for name in ("token", "header", "jmespath") if getattr(source, name) is not None]
     if source.const is not UNSET:
         given.append("const")
@@ -66,7 +66,7 @@ def compiled(source: Source, path: str) -> Read:
 
 
 def expression(text: str, path: str) -> Read:
-    """A function from a message to what a JMESPath expression finds. Raises PenstockError("invalid_request")."""
+    """Return a function that applies a JMESPath expression to a message. Raise PenstockError("invalid_request")."""
     try:
         found: Any = cast("Any", jmespath).compile(text)
     except ParseError as error:
@@ -78,7 +78,7 @@ def expression(text: str, path: str) -> Read:
     def read(message: Message) -> Any:
         try:
             return found.search(message.json)
-        except JMESPathError:  # a function that this value does not fit
+        except JMESPathError:  # a JMESPath function got a value of the wrong type
             return None
 
     return read

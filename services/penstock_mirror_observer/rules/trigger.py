@@ -1,4 +1,4 @@
-"""One trigger, compiled: from a message to a request, or to why there is none."""
+"""One compiled trigger: it turns a message into a request, or says why it cannot."""
 
 from typing import Any, Final, cast
 
@@ -15,10 +15,10 @@ MOST_CHARS: Final = 256
 
 
 class Trigger:
-    """A trigger that can be followed."""
+    """A checked and compiled trigger."""
 
     def __init__(self, put: TriggerPut, revision: int = 0) -> None:
-        """Raises PenstockError("invalid_request"), naming the field, for a trigger that does not hold together."""
+        """Compile a trigger. Raise PenstockError("invalid_request"), naming the field, if the trigger is invalid."""
         if (put.execution is None) == (put.flow is None):
             raise invalid("execution", "give exactly one of execution and flow")
         self.name = put.name
@@ -36,7 +36,7 @@ class Trigger:
         else:
             self.verb = verbs.FLOW_CREATE
             self._fields = self._flow(cast(TriggerFlow, put.flow))
-        # What does not depend on the message must be right already.
+        # The fields that do not depend on a message can be validated now.
         sample = {**self._fields, "idempotency_key": "k"}
         try:
             msgspec.convert(sample, self.verb.request)
@@ -62,7 +62,7 @@ class Trigger:
         return {name: getattr(of, name) for name in plain}
 
     def read(self, message: Message, message_id: str) -> dict[str, Any] | str:
-        """The request's fields, or why the message makes none. message_id: the same at every delivery."""
+        """Return the request's fields, or the reason why there are none. message_id: the same at every delivery."""
         if self._where is not None and not self._where(message):
             return "where: it does not hold"
         fields = dict(self._fields)
@@ -78,6 +78,6 @@ class Trigger:
             fields["tags"] = {
                 name: str(value)[:MOST_CHARS] for name, value in found.items() if value is not None
             }
-        # One message makes one of them, however often it is delivered.
+        # The message id as key: a redelivered message creates no second execution or flow.
         fields.setdefault("idempotency_key", f"{self.name}:{message_id}"[:MOST_CHARS])
         return fields

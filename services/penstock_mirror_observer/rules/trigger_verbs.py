@@ -1,4 +1,4 @@
-"""trigger.put, .get, .list, .delete and .test."""
+"""The verbs trigger.put, .get, .list, .delete and .test."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from penstock_mirror_observer.rules.verbs import RULES_AT, Subjects
 
 
 class Triggers:
-    """Handlers about triggers; their verbs take no batches."""
+    """Handlers of the verbs about triggers. These verbs take no batches."""
 
     def __init__(self, machine: Machine, subjects: Subjects) -> None:
         self._machine = machine

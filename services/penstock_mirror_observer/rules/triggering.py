@@ -1,4 +1,4 @@
-"""What a trigger does with messages: each creates an execution, or a flow that is started."""
+"""A trigger at work: each message creates an execution, or creates and starts a flow."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ TIMEOUT_S: Final = 10.0
 
 
 class Triggering(Follower):
-    """A trigger at work. It asks the scheduler as anybody would; the idempotency key makes repeating harmless."""
+    """A trigger at work. It sends ordinary requests to the scheduler; an idempotency key makes repeating harmless."""
 
     kind = "trigger"
 
@@ -29,8 +29,8 @@ class Triggering(Follower):
         self._requester = requester
 
     async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
-        """Whether each is dealt with; what is not is to come again: no scheduler answers."""
-        # Requests of one tick leave as one message.
+        """Apply messages. Return for each whether it is done; False (a retryable error) asks for a redelivery."""
+        # The requester sends the requests of one event-loop tick as one message.
         done = await asyncio.gather(*(self._create(each) for each in batch))
         self.seen += sum(done)
         return done
@@ -53,7 +53,7 @@ class Triggering(Follower):
                 return False
             if not (
                 isinstance(error, PenstockError) and error.code == "illegal_transition"
-            ):  # it was started before
+            ):  # the flow was started before
                 self.drop(str(error))
                 return True
         self.applied += 1

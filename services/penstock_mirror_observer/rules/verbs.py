@@ -1,4 +1,4 @@
-"""mirror_rule.put, .get, .list, .delete and .test; the same of triggers."""
+"""The verbs mirror_rule.put, .get, .list, .delete and .test; and the subject checks that triggers share."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,18 +24,18 @@ from penstock_mirror_observer.rules.rule import Rule
 from penstock_mirror_observer.rules.sources import Message
 
 RULES_AT: Final = 0
-"""The partition that keeps the rules."""
+"""The partition that stores the rules and triggers."""
 
 
 class Subjects:
-    """Which subjects and streams may be followed."""
+    """Checks which subjects and streams a rule or trigger may follow."""
 
     def __init__(self, js: JetStreamContext, root: str) -> None:
         self._js = js
         self._root = root
 
     def check(self, subject: str) -> None:
-        """Raises PenstockError("invalid_request") for a subject that meets Penstock's own, or is none."""
+        """Raise PenstockError("invalid_request") if a subject is malformed or overlaps Penstock's own subjects."""
         if subject.split(".")[0] in (self._root, "*", ">"):
             raise invalid(
                 "subject", f"meets Penstock's own subjects ({self._root}.>): begin with another token"
@@ -44,7 +44,7 @@ class Subjects:
             raise invalid("subject", "`>` may only be its last token")
 
     async def check_stream(self, stream: str | None) -> None:
-        """Raises PenstockError: `invalid_request` for a stream that is not there, `timeout`."""
+        """Raise PenstockError: `invalid_request` if the stream is missing or Penstock's own, `timeout`."""
         if stream is None:
             return
         if stream.startswith(f"{self._root.upper()}_"):
@@ -58,7 +58,7 @@ class Subjects:
 
 
 class Rules:
-    """Handlers about mirror rules; their verbs take no batches."""
+    """Handlers of the verbs about mirror rules. These verbs take no batches."""
 
     def __init__(self, machine: Machine, subjects: Subjects) -> None:
         self._machine = machine

@@ -1,1 +1,1 @@
-"""Executions come in, are looked at, steered and waited for."""
+"""Executions: create, read, control and wait for them."""

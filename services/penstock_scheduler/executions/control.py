@@ -1,4 +1,4 @@
-"""execution.run_now, .change_priority, .set_tags and .replay: somebody steers an execution."""
+"""execution.run_now, .change_priority, .set_tags and .replay: control an existing execution."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from penstock.messages.control import (
 
 
 class Control:
-    """Handlers that change what is there, or run it again as something new."""
+    """Handlers that change an execution, or replay it as a new one."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -43,11 +43,11 @@ class Control:
         async def make(execution_id: str, again: bool = False) -> Replayed:
             replay = ops.Replay(id=execution_id, execution_id=item.execution_id, again=again)
             if item.input is not UNSET:
-                # By now a payload is its JSON text, or None for null.
+                # The request decoder made the payload JSON text, or None for null.
                 replay.override, replay.input = True, None if item.input is None else str(item.input)
             made = await self._machine.run(replay)
             if made.edge_inputs is not UNSET:
-                # It ran with what edges handed on to it, and so does its replay.
+                # The old execution got results from its flow's edges as input; merge them for the replay too.
                 replay.override = True
                 replay.input = merge(None if made.input is UNSET else made.input, made.edge_inputs)
                 made = await self._machine.run(replay)
@@ -56,5 +56,5 @@ class Control:
         partition = partition_of(item.execution_id)
         if item.idempotency_key is None:
             return await make(self._machine.new_id(partition))
-        # The old execution's namespace is not known here; replays' keys are apart from all others anyway.
+        # The old execution's namespace is unknown here. Keys of replays are kept apart by their verb.
         return await once(self._machine, "replay", "default", item, partition, make, Replayed)

@@ -23,12 +23,12 @@ from penstock.messages.executions import (
 from penstock_scheduler.handing_out.work import Places
 
 _SEQS: Final = 10**6
-"""A cursor in a history is its place, in bytes, times this, plus the number of the event before."""
+"""A history cursor is a byte offset times this, plus the seq of the event before that offset."""
 _EVENT: Final = ("seq", "event", "at", "actor", "from", "to", "reason", "data")
 
 
 class Executions:
-    """Handlers about executions; lists of requests in, lists of results out."""
+    """Handlers for executions; each takes a list of requests and returns a list of results."""
 
     def __init__(self, machine: Machine, references: References, expect: Callable[[Places], None]) -> None:
         self._machine = machine
@@ -58,12 +58,12 @@ class Executions:
 
     async def _make(self, items: Sequence[ExecutionCreate]) -> list[ExecutionCreated | PenstockError]:
         creates = [self._create(item) for item in items]
-        # Who waits for such work asks in the next step of the loop: behind these commands, and in the same call.
+        # Parked workers ask for this work in the next loop tick: behind these creates, but in the same batch.
         self._expect({(create.home(), item.lane) for create, item in zip(creates, items, strict=True)})
         return await self._machine.run_many(creates)
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:
-        """Its parent or its flow says where it lives, its idempotency key where that is remembered."""
+        """Create `item` in the partition of its parent, flow or unique key; its idempotency key may be in another."""
         create = self._create(item)
         create.idempotency_key = create.digest = None
 
@@ -129,14 +129,14 @@ class Executions:
 
 
 def _is_keyed_child(item: ExecutionCreate) -> bool:
-    """Whether something else than its idempotency key says where it lives."""
+    """Whether `item` has an idempotency key, but its parent, flow or unique key decides on the partition."""
     return (
         item.idempotency_key is not None and (item.parent_id or item.flow_id or item.unique_key) is not None
     )
 
 
 def _check(item: ExecutionCreate) -> PenstockError | None:
-    """Why the fields do not fit together."""
+    """Return the error of fields that do not fit together, or None."""
     if item.unique_key is not None and (item.parent_id or item.flow_id) is not None:
         return invalid("unique_key", "goes neither with parent_id nor with flow_id: these say where it lives")
     if item.unique_key is None and item.on_conflict != "existing":
@@ -147,5 +147,5 @@ def _check(item: ExecutionCreate) -> PenstockError | None:
 
 
 def _event(kept: Sequence[Any]) -> dict[str, Any]:
-    """One event of a history, which keeps "" where there is nothing."""
+    """Return a stored history event by field names. A stored "" stands for None."""
     return {name: None if value == "" else value for name, value in zip(_EVENT, kept, strict=True)}

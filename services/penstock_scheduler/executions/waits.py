@@ -1,7 +1,7 @@
-"""execution.wait: parks until an execution ends.
+"""execution.wait: park until an execution ends.
 
-The state machine marks an execution that is waited for, and its end gives a `done` hint to all schedulers: the
-ended execution itself, or its id where it is large. A hint may be lost, so a parked wait looks again every sweep.
+The state machine marks the execution as waited for. Its end sends all schedulers a `done` hint: the ended execution,
+or only its id if the execution is large. A hint may be lost, so a parked call looks again every sweep.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _ended: Final = inside(Record)
 
 
 class Waits:
-    """Who waits for which execution, in this process."""
+    """The calls parked in this process, by the execution that they wait for."""
 
     def __init__(self, machine: Machine, sweep_s: float) -> None:
         self._machine = machine
@@ -32,13 +32,13 @@ class Waits:
         self._stopping = False
 
     def drain(self) -> None:
-        """Lets those who wait go, with the record as it is: they ask another scheduler."""
+        """Answer all parked calls with the record as it is; the callers then ask another scheduler."""
         self._stopping = True
         for execution_id in self._waiting:
             self._tell(execution_id, None)
 
     def done(self, _partition: int, ended: Any) -> None:
-        """The `done` hint."""
+        """Handle the `done` hint: wake the calls parked for these executions."""
         for each in ended:
             if isinstance(each, str):
                 self._tell(each, None)
@@ -60,7 +60,7 @@ class Waits:
         deadline = loop.time() + item.wait_ms / 1000
         while True:
             waiting = self._waiting.setdefault(item.execution_id, set())
-            # Listening begins before the look: an end in between is not missed.
+            # Register before the look, so that an end in between is not missed.
             told: asyncio.Future[Record | None] = loop.create_future()
             waiting.add(told)
             try:

@@ -1,1 +1,1 @@
-"""Why an execution does not run, in a sentence."""
+"""Explain in a sentence why an execution does not run."""

@@ -1,4 +1,4 @@
-"""The words that explanations are made of."""
+"""Phrases that explanations are built from."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ Facts = Mapping[str, Any]
 
 
 class Reason(NamedTuple):
-    """What holds it, for people and for programs."""
+    """What holds an execution back: `explanation` and `advice` for people, `waiting_for` for programs."""
 
     explanation: str
     advice: str
@@ -18,7 +18,7 @@ class Reason(NamedTuple):
 
 
 def when(facts: Facts, field: str) -> str:
-    """An instant in UTC, and how far it is from the facts' own `now`."""
+    """Format an instant in UTC, with its distance from the facts' own `now` if it is in the future."""
     at = facts.get(field)
     if at is None:
         return "an unknown time"
@@ -38,7 +38,7 @@ def span(ms: int) -> str:
 
 
 def state_of(of: Mapping[str, Any]) -> str:
-    """`suspended(signal)`, `canceled(skipped)`, `running`."""
+    """Format a state with its reason or outcome: `suspended(signal)`, `canceled(skipped)`, `running`."""
     more = of.get("reason") or (of.get("outcome") if of.get("outcome") != of["state"] else None)
     return f"{of['state']}({more})" if more else str(of["state"])
 

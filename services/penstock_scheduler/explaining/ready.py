@@ -1,4 +1,4 @@
-"""Why does what is ready not run? Its lane, its limits, or nobody to take it."""
+"""Explain why a ready execution does not run: its flow, its lane, its limits, or no worker to take it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, span, w
 
 
 class Worker(NamedTuple):
-    """A registered worker, as far as it matters for who may do what."""
+    """A registered worker: the fields that decide which executions it can take."""
 
     worker_id: str
     lanes: frozenset[str]
@@ -49,7 +49,7 @@ def ready(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
 
 
 def _held(facts: Facts) -> Reason | None:
-    """A limit without room: a quota, a concurrency key, a budget."""
+    """Return the reason if a limit has no room: a quota, a concurrency key or a budget."""
     block = facts.get("block") or {}
     for limit in facts.get("limits") or ():
         if limit["kind"] == "budget":
@@ -95,7 +95,7 @@ def _exhausted(budget: Mapping[str, Any]) -> Reason:
 
 
 def _full(limit: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """How it is used up, and whether it still is (it may have had room since the last try)."""
+    """Return how a limit is used up, or None, and whether it still is: slots may be free since the last try."""
     most, per_window = limit.get("max_concurrent"), limit.get("max_per_window")
     if most is not None and limit["running"] >= most:
         return f"{limit['running']} of {most} run", True
@@ -107,7 +107,7 @@ def _full(limit: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str | Non
 
 
 def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
-    """It may be handed out: is there anybody to take it?"""
+    """Explain why no worker has taken an execution that nothing else holds back."""
     lane = facts["lane"]
     needs = frozenset((facts.get("caps") or "").split(",")) - {""}
     ahead = facts.get("ahead") or 0

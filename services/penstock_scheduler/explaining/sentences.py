@@ -1,6 +1,6 @@
-"""Why does it not run now? One reason, in a sentence, with what to do: a pure function of facts.
+"""Explain why an execution does not run now: one reason in a sentence, with advice. A pure function of facts.
 
-The facts are lua/ops/scheduler/explain.lua's, with `limits` completed and `workers` added by the caller.
+The facts come from lua/ops/scheduler/explain.lua; the caller adds `limits` of other partitions and the workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from penstock_scheduler.explaining.ready import Worker, ready
 
 
 def explain(facts: Facts, workers: Sequence[Worker] | None = None) -> dict[str, Any]:
-    """The reply of execution.explain. `workers`: the registry, or None where there is none."""
+    """Return the reply of execution.explain. `workers`: the registered workers, or None without a registry."""
     if facts["state"] == "ready":
         reason = ready(facts, workers)
     elif facts["state"] == "suspended":

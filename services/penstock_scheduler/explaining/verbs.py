@@ -1,4 +1,4 @@
-"""execution.explain: gathers the facts, in whichever partitions they are."""
+"""execution.explain: gather the facts from every partition that keeps some of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +22,7 @@ async def _no_registry() -> None:
 
 
 class Explanations:
-    """Handlers that say why. `registry` gives the registered workers, or None where nobody registers."""
+    """The handler of execution.explain. `registry` returns the registered workers, or None without a registry."""
 
     def __init__(self, machine: Machine, registry: Registry = _no_registry) -> None:
         self._machine = machine

@@ -1,1 +1,1 @@
-"""Flows: made, changed, looked at."""
+"""Flows: create, change and read them."""

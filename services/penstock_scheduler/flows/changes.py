@@ -1,5 +1,5 @@
-"""flow.update_state, .finish, .fail: a flow's controller moves it on; .add_execution, .add_dependency, .set_join:
-its graph grows while it runs.
+"""flow.update_state, .finish and .fail: a controller changes its flow's state. flow.add_execution, .add_dependency
+and .set_join: a flow's graph grows while the flow runs.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from penstock_scheduler.flows.verbs import whole_graph
 
 
 class FlowChanges:
-    """Handlers that change a flow which exists; their verbs take no batches."""
+    """Handlers that change an existing flow; their verbs take no batches."""
 
     def __init__(self, machine: Machine, references: References, payload_limit: int) -> None:
         self._machine = machine
@@ -53,7 +53,7 @@ class FlowChanges:
     async def _change(
         self, item: FlowUpdateState, op: ops.FlowUpdateState | ops.FlowEnd, failure: str | None = None
     ) -> Flow:
-        """The operation, with the state that it leads to."""
+        """Run `op` with the flow's new state: the old one with the request's patch and the failure merged in."""
         patch = patch_of(item)
 
         def merged(seen: ops.StateSeen) -> str:

@@ -1,4 +1,4 @@
-"""Is this graph sound? Checked before anything is written."""
+"""Check a flow's graph before anything is written."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,10 @@ from penstock.messages.flows import Edge, Join, Member
 def check(
     members: Sequence[Member], edges: Sequence[Edge], joins: Mapping[str, Join], *, more: bool = False
 ) -> None:
-    """Raises `invalid_request` (naming the field) or `dependency_cycle` (with its path).
+    """Raise `invalid_request` (naming the field) or `dependency_cycle` (with its path) for an unsound graph.
 
-    `more`: the members join others, so that an edge may come from a member that is not among these; whether it
-    exists is for the state machine to say.
+    `more`: the members are added to a flow, so an edge may come from a member that is not among these. The state
+    machine then checks that this member exists.
     """
     by_key: dict[str, Member] = {}
     for index, member in enumerate(members):
@@ -37,7 +37,7 @@ def check(
                 raise invalid(f"edges[{index}].data", f"two edges give {edge.to!r} the key {edge.data!r}")
             data.add((edge.to, edge.data))
             text = by_key[edge.to].input
-            # By now a payload is its JSON text, or None for null.
+            # The request decoder made the input JSON text, or None for null.
             if text is not None and not str(text).lstrip().startswith("{"):
                 raise invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")
         incoming[edge.to] += 1
@@ -49,13 +49,13 @@ def check(
 
 
 def check_policy(policy: str, k: int | None, within: str = "") -> None:
-    """Raises `invalid_request`."""
+    """Raise `invalid_request` unless `k` is given exactly for a quorum. `within`: prefix of the field's name."""
     if (policy == "quorum") != (k is not None):
         raise invalid(f"{within}k", "a quorum needs k, any other policy takes none")
 
 
 def check_edge(edges: Iterable[Mapping[str, str]], from_: str, to: str) -> None:
-    """Raises `dependency_cycle` if `to` leads to `from_` already."""
+    """Raise `dependency_cycle` if a path of edges already leads from `to` to `from_`."""
     following: dict[str, list[str]] = {}
     for edge in edges:
         following.setdefault(edge["from"], []).append(edge["to"])
@@ -86,7 +86,8 @@ def _check_join(key: str, join: Join, incoming: Mapping[str, int]) -> None:
 
 
 def _check_cycles(following: Mapping[str, Sequence[str]]) -> None:
-    """Kahn, "Topological sorting of large networks" (1962): what is never freed is on or behind a cycle."""
+    """Raise `dependency_cycle`, with its path, if the edges form a cycle."""
+    # Kahn, "Topological sorting of large networks" (1962): a member that is never freed is on or behind a cycle.
     waiting = dict.fromkeys(following, 0)
     for children in following.values():
         for child in children:
@@ -101,7 +102,7 @@ def _check_cycles(following: Mapping[str, Sequence[str]]) -> None:
                 free.append(child)
     if not waiting:
         return
-    # Every member left has a parent that is left too: walking back must come round.
+    # Each remaining member has a remaining parent, so walking back through parents ends in a cycle.
     parents = {child: key for key in waiting for child in following[key] if child in waiting}
     walk: list[str] = []
     at = next(iter(waiting))

@@ -13,11 +13,11 @@ from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, Fl
 from penstock_scheduler.flows import graphs
 
 GRAPH_SLICE: Final = 200
-"""Members of one look at a graph, so that no look holds Valkey for long."""
+"""Members read by one op, so that no op blocks Valkey for long."""
 
 
 class Flows:
-    """Handlers about flows; their verbs take no batches."""
+    """Handlers that create, start and read flows; their verbs take no batches."""
 
     def __init__(self, machine: Machine, references: References) -> None:
         self._machine = machine
@@ -52,7 +52,7 @@ class Flows:
 
 
 async def whole_graph(machine: Machine, flow_id: str) -> dict[str, Any]:
-    """A flow's graph, read in slices; begun again when it changes meanwhile."""
+    """Read a flow's graph in slices; start over if the graph changes meanwhile."""
     while True:
         parts: list[ops.GraphSlice] = []
         while not parts or parts[-1].more:

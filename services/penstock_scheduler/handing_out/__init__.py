@@ -1,1 +1,1 @@
-"""Work finds a worker: who waits, what each of them gets, and how it reaches them."""
+"""Hand out work: which workers wait, which tasks each worker gets, and how the tasks reach it."""

@@ -1,8 +1,8 @@
-"""Room in limits that are kept in another partition than the work. The rules stand in lua/limit/limits.lua.
+"""Admit grants to limits that are kept in another partition than the execution. Rules: lua/limit/limits.lua.
 
-A limit's books are kept in the partition that its token names. Where that is not the execution's own, a grant
-is admitted there before it may be used; slots and wake-ups travel as hints, and run out or come again by
-themselves when one is lost.
+A limit is kept in the partition that its token names. If that is not the execution's partition, a grant must be
+admitted there before it may be used. Changes of slots and wake-ups travel as hints. A hint may be lost: the slot
+then expires, and the wake-up is repeated.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from penstock.machine.tokens import by_home, home_of
 
 
 class Admission:
-    """The second step of a reservation that crosses partitions, and its upkeep."""
+    """The second step of a reservation across partitions, and the hints that keep reservations correct."""
 
     def __init__(self, machine: Machine, spawn: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._machine = machine
         self._spawn = spawn
 
     async def admit(self, partition: int, grants: list[ops.Granted]) -> list[ops.Granted]:
-        """The grants that may be used; the others are taken back."""
+        """Return the grants that may be used; take the others back."""
         if not any(grant.remote for grant in grants):
             return grants
         admitted = await asyncio.gather(*(self._admit(partition, grant) for grant in grants))
@@ -40,7 +40,7 @@ class Admission:
         return True
 
     def slot(self, _partition: int, slots: Any) -> None:
-        """The `slot` hint: [partition, token, slot, expires_at or 0 when it is free, began] each."""
+        """Handle the `slot` hint. Each item: [partition, token, slot, expires_at (0: free), began (optional)]."""
         told = [
             ops.Slot(token=token, slot=slot, expires_at=expires_at, began=began[0] if began else True)
             for _, token, slot, expires_at, *began in slots
@@ -48,7 +48,7 @@ class Admission:
         self._spawn(self._machine.run_many(told, [partition for partition, *_ in slots]))
 
     def slot_check(self, _partition: int, slots: Any) -> None:
-        """The `slot_check` hint: [partition of its execution, token, slot] each."""
+        """Handle the `slot_check` hint. Each item: [partition of the slot's execution, token, slot]."""
         self._spawn(self._ask_after(slots))
 
     async def _ask_after(self, slots: list[tuple[int, str, str]]) -> None:
@@ -62,7 +62,7 @@ class Admission:
         await self._machine.run_many(told, [home_of(each.token) for each in told])
 
     def unblock(self, _partition: int, tokens: Any) -> None:
-        """The `unblock` hint: [partition, token, for how many there is room] each."""
+        """Handle the `unblock` hint. Each item: [partition, token, number of executions that there is room for]."""
         self._spawn(self._unblock(tokens))
 
     async def _unblock(self, tokens: list[tuple[int, str, int]]) -> None:

@@ -1,8 +1,8 @@
-"""The end of `work.next`: tasks go to the worker that asked, and come back if it is gone.
+"""The last step of `work.next`: send tasks to the worker that asked, and take them back if the worker is gone.
 
-They go out with a reply subject of our own. A worker that is gone has no subscription on its inbox, so
-nats-server answers that subject with "no responders" at once, and the leases go back to their queue without
-waiting to expire.
+The tasks go out with a reply subject of our own. A worker that is gone has no subscription on its inbox, so
+nats-server answers "no responders" on that subject at once. The executions then return to their queues at once,
+instead of waiting for their leases to expire.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from penstock.machine.tasks import sendable
 log: Final = logging.getLogger(__name__)
 
 KEEP_S: Final = 10.0
-"""How long an answer may turn out to be undeliverable; the server tells within a round trip."""
+"""How long an answer may be reported as undeliverable; nats-server reports that within a round trip."""
 
 
 class Fence(NamedTuple):
@@ -38,7 +38,7 @@ class Fence(NamedTuple):
 
 
 class Handover:
-    """From leased tasks to the worker's answer."""
+    """Sends leased tasks to workers, and gives back the leases of tasks that cannot be delivered."""
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class Handover:
         self._returns: Subscription | None = None
 
     async def start(self) -> None:
-        """Before the first answer: hears which of them nobody got."""
+        """Subscribe to the reports of undeliverable answers. Call it before the first answer."""
         self._returns = await self._nats.subscribe(f"{self._inbox}.*", cb=self._returned)
 
     async def stop(self) -> None:
-        """After the last answer."""
+        """Unsubscribe. Call it after the last answer."""
         if self._returns is not None:
             await unsubscribe(self._nats, [self._returns])
 
     async def answer(self, reply_to: str, found: Sequence[ops.Task]) -> bool:
-        """Sends the state machine's tasks, as many as one message carries; the others go back to their queue.
+        """Send as many of the tasks as fit into one message; put the others back in their queues.
 
-        False when none of them can be sent, and the worker still waits.
+        Return False if none of the tasks can be sent: the worker then still waits.
         """
         fitting: list[ops.Task] = []
         sent: list[Fence] = []
@@ -106,14 +106,14 @@ class Handover:
             await self._give_back(fences)
 
     async def _refuse(self, fence: Fence, error: PenstockError) -> None:
-        """An input that no worker can be sent: the execution fails, retrying would not help."""
+        """Fail an execution whose input is too large to send to any worker; a retry would not help."""
         try:
             await self._machine.run(ops.Refuse(**fence._asdict(), reason=error.message, category=error.code))
         except PenstockError as refusal:
             log.warning("%s could not be failed: %s", fence.execution_id, refusal)
 
     async def _returned(self, msg: Msg) -> None:
-        """The worker is gone: no responders on its inbox."""
+        """Give the leases back if nats-server reports that the worker is gone (503, no responders on its inbox)."""
         if msg.headers and msg.headers.get("Status") == "503":
             fences = self._sent.pop(msg.subject.rpartition(".")[2], None)
             if fences:

@@ -1,7 +1,7 @@
-"""From those who wait to what each of them gets: one question to the state machine, or two over several partitions.
+"""Find out what each waiting worker gets: with one question to a partition, or two if several may have work.
 
-Where one partition may have work it is asked to hand it out. Where several may, each is first asked for its best
-(`heads`), so that priority, age and fairness hold over all of them, and then handed what was chosen there.
+If only one partition may have work, it is asked to hand the work out. If several may, each is first asked for its best
+executions (`heads`), so that priority, age and fairness hold across them; then each hands out those chosen from it.
 """
 
 import itertools
@@ -17,45 +17,45 @@ from penstock_scheduler.handing_out.shares import Choice, Share, share
 
 
 class Given(msgspec.Struct):
-    """What one who waits got."""
+    """What one waiting worker got."""
 
     tasks: list[ops.Task] = []
     grants: dict[int, list[ops.Granted]] = {}
-    """By partition: what other partitions must admit before it may be claimed."""
+    """By partition of the execution: grants that other partitions must admit before they may be claimed."""
 
 
 class Answer(msgspec.Struct):
-    """What became of an ask."""
+    """The result of an ask."""
 
     given: list[Given]
-    """One for each that waits, in their order."""
+    """One for each waiting worker, in the order of the ask."""
     exhausted: list[tuple[int, str]] = []
-    """Lanes of partitions that have nothing more."""
+    """(partition, lane) pairs that have no more work."""
     error: PenstockError | None = None
-    """Why a partition could not answer."""
+    """The error of a partition that could not answer."""
     order: dict[str, int] = {}
-    """Of what was chosen among several partitions: the place of each execution."""
+    """For executions chosen among several partitions: the place of each, best first."""
 
 
 class _Order(msgspec.Struct):
-    """A question to one partition, and for whom."""
+    """A question to one partition, and the workers (indexes in the ask) that it is for."""
 
     answer: Answer
     partition: int
     takers: list[int]
     lanes: Sequence[str]
-    """Those that turn out exhausted by its reply."""
+    """Lanes that are exhausted unless the reply says that they may have more."""
     op: ops.HandOut
 
 
 class HandOut:
-    """What the scheduler asks the state machine for."""
+    """The scheduler's questions for work to the state machine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     async def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Hands out to all of them: one pipeline, or two."""
+        """Hand out work for all asks, in one pipeline, or in two if an ask concerns several partitions."""
         answers = [Answer([Given() for _ in ask.takers]) for ask in asks]
         orders: list[_Order] = []
         several: list[tuple[Ask, Answer]] = []
@@ -80,7 +80,7 @@ class HandOut:
         return answers
 
     async def _chosen(self, several: Sequence[tuple[Ask, Answer]]) -> list[_Order]:
-        """Orders for the best of several partitions."""
+        """Return orders for the best executions of several partitions."""
         searches = [(ask.profile, ask.partitions, ask.wanted) for ask, _ in several]
         orders: list[_Order] = []
         for (ask, answer), found in zip(several, await self._best(searches), strict=True):
@@ -107,7 +107,7 @@ class HandOut:
     async def _best(
         self, searches: Sequence[tuple[Profile, Sequence[int], int]]
     ) -> list[tuple[Share, list[tuple[int, str]], PenstockError | None]]:
-        """For each search what is best, where there is nothing at all, and what could not be asked."""
+        """Return for each search the best executions, the (partition, lane) pairs without work, and an error if any."""
         questions = [
             (partition, ops.Heads(**profile.search(most)))
             for profile, partitions, most in searches
@@ -137,7 +137,7 @@ class HandOut:
     async def grants(
         self, profile: Profile, partitions: Sequence[int], worker_id: str, most: int
     ) -> tuple[list[tuple[int, ops.Granted]], list[int]]:
-        """Grants with their partitions, best first, and the partitions that may have more. Raises PenstockError."""
+        """Return grants with their partitions, best first, and partitions that may have more. Raise PenstockError."""
         if len(partitions) == 1:
             [partition] = partitions
             reply = await self._machine.run(
@@ -167,7 +167,7 @@ def _described(takers: Sequence[Parked]) -> list[ops.Taker]:
 
 
 def _rounds(rooms: Sequence[int]) -> "itertools.chain[int]":
-    """Who is next, by turns, as long as each has room."""
+    """Yield the takers' indexes by turns, each as long as it has room."""
     return itertools.chain.from_iterable(
         [taker for taker, room in enumerate(rooms) if room > turn] for turn in range(max(rooms))
     )

@@ -1,4 +1,4 @@
-"""Who waits for work, as `work` sees them."""
+"""Parked calls of `work.next`, the profiles of their workers, and the questions asked for them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,44 +9,44 @@ import msgspec
 from penstock.messages.executions import WorkGrant, WorkNext
 
 MAX_TASKS: Final = 64
-"""Tasks of one round, and of one answer: so that no call holds Valkey for long."""
+"""The most tasks of one round, and of one answer, so that no call blocks Valkey for long."""
 
 
 class Profile(NamedTuple):
-    """What a worker can do: equal profiles find the same work."""
+    """The lanes and capabilities of a worker: workers with equal profiles find the same work."""
 
     lanes: tuple[str, ...]
     capabilities: tuple[str, ...]
 
     def search(self, most: int) -> dict[str, Any]:
-        """What Valkey is told to look for."""
+        """Return the search arguments for the state machine's ops."""
         return {"lanes": self.lanes, "capabilities": self.capabilities, "max": min(most, MAX_TASKS)}
 
 
 class Parked(msgspec.Struct, eq=False):
-    """One `work.next` in line; the future's None means that it was answered with tasks."""
+    """One `work.next` in line. Its future's result is None if the worker was already sent tasks."""
 
     request: WorkNext
     reply_to: str
     answer: "asyncio.Future[Sequence[Any] | None]"
     late: bool = False
-    """Its time is over."""
+    """Whether its `wait_ms` has passed."""
     asked: int = 0
-    """In how many rounds it was asked for."""
+    """How many rounds have asked Valkey on its behalf."""
 
     @property
     def unasked(self) -> bool:
-        """Valkey is asked at least once for who does not wait: a hint under way would come too late."""
+        """Whether the call does not wait and has not asked Valkey yet; a hint under way would come too late for it."""
         return self.request.wait_ms == 0 and self.asked == 0
 
     def settle(self, answer: Sequence[Any] | None) -> None:
-        """The first answer counts."""
+        """Answer the call, unless it is answered already."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
 
 class Ask(NamedTuple):
-    """A question for workers that find the same work, to the partitions that may have some."""
+    """A question on behalf of workers of one profile, to the partitions that may have work for them."""
 
     profile: Profile
     partitions: list[int]

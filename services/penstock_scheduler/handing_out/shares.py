@@ -1,4 +1,4 @@
-"""The best work of several partitions: priority, age and fairness hold over all of them."""
+"""Choose the best work of several partitions, so that priority, age and fairness hold across all of them."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 from penstock.machine.ops.scheduler import Head
 
 BEHIND: Final = 8
-"""So many turns a fairness key may make up for."""
+"""The most turns by which a fairness key may lag behind the key with the most turns."""
 
 Turns = dict[str, list[tuple[str, int]]]
-"""By lane: fairness keys, and how many turns each has had."""
+"""By lane: the fairness keys, each with the number of turns it has had."""
 
 
 class Choice(NamedTuple):
@@ -22,15 +22,15 @@ class Share(NamedTuple):
     choices: list[Choice]
     """Best first."""
     turns: Turns
-    """What every partition has to know, where there is somebody to share with."""
+    """The turns that every partition must know: those of lanes that several fairness keys share."""
 
 
 def share(heads: Mapping[int, Sequence[Sequence[Head]]], lanes: Sequence[str], most: int) -> Share:
-    """Chooses at most `most` of the heads that partitions answered to the op `heads`, lane by lane.
+    """Choose at most `most` of the heads that partitions returned from the op `heads`, lane by lane.
 
-    Stride scheduling as within a partition (lua/queue/turns.lua): the fairness key with the fewest turns is
-    next, of equal ones the key whose best work is first. A key's turns are the most that any partition knows of, and
-    few behind those of the key that has had most: one that has just come where nobody else was starts there.
+    Stride scheduling as within a partition (lua/queue/turns.lua): the fairness key with the fewest turns is next; of
+    equal keys, the one with the better head. A key's turns are the highest count of any partition, but at most BEHIND
+    fewer than the top key's: a newcomer that was alone in its partition starts there, so it cannot hog the lane.
     """
     choices: list[Choice] = []
     turns: Turns = {}
@@ -43,7 +43,7 @@ def share(heads: Mapping[int, Sequence[Sequence[Head]]], lanes: Sequence[str], m
 
 
 def _by_turns(found: Mapping[int, Sequence[Head]], most: int, choices: list[Choice]) -> dict[str, int]:
-    """Appends what is chosen in one lane. Returns the fairness keys' turns."""
+    """Append the choices of one lane. Return the turns of its fairness keys."""
     turns: dict[str, int] = {}
     work: dict[str, list[tuple[float, str, Choice]]] = {}
     for partition, heads in found.items():
@@ -51,7 +51,7 @@ def _by_turns(found: Mapping[int, Sequence[Head]], most: int, choices: list[Choi
         for head in heads:
             key = head.fairness_key
             first.setdefault(key, head.turns)
-            # Of the same age: in the order of their ids, apart from the partition that these begin with.
+            # Order equal scores by id, but without the partition that an id begins with.
             made = head.execution_id.partition("-")[2]
             work.setdefault(key, []).append((head.score, made, Choice(partition, head.execution_id)))
         for key, had in first.items():

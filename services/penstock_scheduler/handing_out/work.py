@@ -1,8 +1,8 @@
-"""work.next and work.grant: finds work for workers, and workers for work.
+"""work.next and work.grant: find work for workers, and workers for work.
 
-A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane
-gets ready work, the first of each profile that serves it ask Valkey for tasks together; what answers "nothing more"
-makes the lane *exhausted* for that profile until the next hint. Hints can be lost, so a sweep forgets which are.
+A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane gets ready
+work, the first calls of each profile that serves it ask Valkey for tasks together. The answer "nothing more" marks the
+lane as *exhausted* for that profile until the next hint. Hints can be lost, so a sweep clears these marks.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profil
 log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.1
-"""How long one whose time is over, but who has not been asked for everywhere, stays in line."""
+"""How long a call whose `wait_ms` has passed stays in line while some partition may still have work for it."""
 ROUNDS: Final = 8
-"""How often one whose time is over is asked for: what is found first may have no room, or be gone."""
+"""The most rounds for a call whose time is over: work found first may have no room in its limit, or be gone."""
 FIRST_WIDTH: Final = 8
 MAX_WIDTH: Final = 64
-"""Workers of one profile that ask in one round: more and more while there is work."""
+"""Workers of one profile that ask in one round: FIRST_WIDTH at first, doubled while there is work."""
 
 
 Places = Set[tuple[int, str]]
-"""Lanes of partitions."""
+"""(partition, lane) pairs."""
 
 
 class Work:
-    """Who waits for work, and which lanes may have some."""
+    """The calls that wait for work, and the lanes that may have some."""
 
     def __init__(self, machine: Machine, admission: Admission, handover: Handover) -> None:
         self._machine = machine
@@ -46,7 +46,7 @@ class Work:
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
-        # Versions are never used twice: what was exhausted at one version is so at no other.
+        # Versions are never reused: a lane that is exhausted at one version is not exhausted at another.
         self._versions = itertools.count(1)
         self._swept = 0
         self._announced: dict[tuple[int, str], int] = {}
@@ -84,7 +84,7 @@ class Work:
             wanted = item.max - len(items)
             found, partitions = await self._hand_out.grants(profile, partitions, item.worker_id, wanted)
             admitted = await asyncio.gather(*(self._admission.admit(p, [grant]) for p, grant in found))
-            # What had no room stands aside by now: behind it there may be work that another limit is for.
+            # Refused executions are set aside by now; behind them there may be work under another limit.
             items += [
                 Grant(
                     grant_id=grant.grant_id,
@@ -101,7 +101,7 @@ class Work:
         return [{"items": items, "cursor": None}]
 
     async def _nothing(self, profile: Profile) -> PenstockError:
-        """Why there is no grant: the limit that is the first to be looked at again, or there is no work."""
+        """Return why there is no grant: the limit that is looked at again first, or that there is no work."""
         question = ops.Held(lanes=profile.lanes, capabilities=profile.capabilities)
         partitions = range(self._machine.partitions)
         replies = await self._machine.run_many([question] * len(partitions), partitions)
@@ -115,52 +115,52 @@ class Work:
     # -- wake-ups ---------------------------------------------------------------------------------
 
     def ready(self, partition: int, lanes: Any) -> None:
-        """The `ready` hint: these lanes got work in this partition."""
+        """Handle the `ready` hint: these lanes got work in this partition."""
         for lane in lanes:
             self._announced[partition, lane] = next(self._versions)
         self._wake()
 
     def expect(self, places: Places) -> None:
-        """Work is about to go to Valkey: who waits for it asks right behind, in the same call."""
+        """Let parked calls ask for work that is about to be created: right behind it, in the same batch to Valkey."""
         wanted = {lane for profile, line in self._lines.items() if line for lane in profile.lanes}
         for partition, lane in places:
             if lane in wanted:
                 self.ready(partition, [lane])
 
     def withdraw(self, worker_id: Any) -> None:
-        """A worker that stops no longer wants what it asked for; it is answered at once."""
+        """Answer a stopping worker's calls at once with no tasks: the worker no longer wants any."""
         for line in self._lines.values():
             for parked in [each for each in line if each.request.worker_id == worker_id]:
                 line.remove(parked)
                 parked.settle([{"tasks": []}])
 
     async def sweep(self, every_s: float) -> None:
-        """Looks again once in a while, in case a hint was lost."""
+        """Look for work again every `every_s` seconds, in case a hint was lost."""
         while True:
             await asyncio.sleep(every_s)
             self.forget()
 
     def forget(self) -> None:
-        """Every lane may have work: also for a question that is under way and will be answered "nothing more"."""
+        """Assume that every lane may have work, even where a question under way will be answered "nothing more"."""
         self._exhausted.clear()
         self._announced.clear()
         self._swept = next(self._versions)
         self._wake()
 
     async def drain(self) -> None:
-        """Lets the parked workers go: they ask another scheduler."""
+        """Take no more calls and release the parked ones: their workers ask another scheduler."""
         self._stopping = True
         self.release()
 
     def release(self) -> None:
-        """Answers all who wait with nothing: they ask again, and get another scheduler."""
+        """Answer all calls in line with no tasks: their workers ask again, and reach another scheduler."""
         lines, self._lines = self._lines, {}
         for line in lines.values():
             for parked in line:
                 parked.settle([{"tasks": []}])
 
     def _give_up(self, profile: Profile, parked: Parked) -> None:
-        """Nothing came in time. One that is being asked for is not in line: its answer decides."""
+        """End a call whose time is over, perhaps after GRACE_S. A call in the present round is left to that round."""
         first, parked.late = not parked.late, True
         line = self._lines.get(profile)
         if line and parked in line:
@@ -171,7 +171,7 @@ class Work:
             parked.settle([{"tasks": []}])
 
     def _may_find(self, profile: Profile, parked: Parked) -> bool:
-        """Whether there is a place left to look: even who does not wait gets what is there."""
+        """Whether a partition may still have work for the call: even a call that does not wait gets what is there."""
         if parked.unasked:
             return True
         partitions = range(self._machine.partitions)
@@ -184,7 +184,7 @@ class Work:
     # -- matching ---------------------------------------------------------------------------------
 
     async def _match(self) -> None:
-        """Asks for the parked, round by round, until every line is empty or its lanes are exhausted."""
+        """Ask on behalf of parked calls, round by round, until every line is empty or its lanes are exhausted."""
         try:
             width = FIRST_WIDTH
             while asks := self._round(width):
@@ -199,7 +199,7 @@ class Work:
             self._running = None
 
     def _round(self, width: int) -> list[Ask]:
-        """Up to `width` workers of each profile that may find work, with the partitions that may have some."""
+        """Take up to `width` calls of each profile out of line, with the partitions that may have work for them."""
         asks: list[Ask] = []
         for profile, line in list(self._lines.items()):
             if not line:
@@ -231,12 +231,12 @@ class Work:
         )
 
     def _version(self, partition: int, lane: str) -> int:
-        """Another one after each hint about the lane and each sweep."""
+        """Return the lane's version, which changes with each hint about the lane and each sweep."""
         return self._announced.get((partition, lane), self._swept)
 
     async def _play(self, asks: list[Ask]) -> bool:
-        """Runs one round: asks, answers, puts the others back in line. Returns whether any worker got a task."""
-        # Taken before the question: after news that come while it is under way, the lane may have work again.
+        """Run one round: hand out, reply, put the rest back in line. Return whether any worker got a task."""
+        # Read the versions before asking: if a hint comes meanwhile, its lane must not count as exhausted.
         seen = {
             (partition, lane): self._version(partition, lane)
             for ask in asks
@@ -256,11 +256,11 @@ class Work:
                 else:
                     deliveries.append(self._deliver(parked, given))
                     takers.append((ask.profile, parked))
-        # Limits of other partitions cost a question each: nobody waits for another one's.
+        # Limits in other partitions cost a question each, so deliver to all workers at the same time.
         outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
         delivered = False
         for (profile, parked), outcome in zip(takers, outcomes, strict=True):
-            if isinstance(outcome, PenstockError):  # another partition is away: what was granted expires
+            if isinstance(outcome, PenstockError):  # another partition is away: the grants expire
                 parked.settle([outcome])
             elif isinstance(outcome, BaseException):
                 log.error("delivering tasks failed", exc_info=outcome)
@@ -277,7 +277,7 @@ class Work:
         return delivered
 
     async def _deliver(self, parked: Parked, given: Given) -> bool:
-        """Answers the worker with what it was leased; False when there is nothing."""
+        """Send the worker the tasks leased to it. Return False if there are none."""
         tasks = given.tasks
         for partition, grants in given.grants.items():
             admitted = await self._admission.admit(partition, grants)
@@ -288,7 +288,7 @@ class Work:
         return True
 
     async def _claim(self, request: WorkNext, grants: list[ops.Granted]) -> list[ops.Task]:
-        """The leases of grants that had to be admitted elsewhere first."""
+        """Claim grants that other partitions had to admit first. Return the leased tasks."""
         replies = await self._machine.run_many(
             [
                 ops.Claim(
@@ -302,5 +302,5 @@ class Work:
                 for grant in grants
             ]
         )
-        # What was refused was cancelled or expired in between; whatever it is, the execution knows best.
+        # A claim is refused if its execution was canceled or its grant expired in between: skip it.
         return [reply for reply in replies if not isinstance(reply, PenstockError)]

@@ -1,4 +1,4 @@
-"""lane.list: how deep each lane is; lane.pause, .resume and .drain."""
+"""lane.list: the depth of each lane. lane.pause, .resume and .drain: change a lane's status."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,11 +11,11 @@ from penstock.messages.executions import Lane, LaneList
 from penstock.messages.lanes import LaneChange
 
 DECIDES: Final = 0
-"""The partition that decides on a lane's status; the others follow it."""
+"""The partition that decides on a lane's status; the other partitions follow it."""
 
 
 class Lanes:
-    """Handlers about lanes."""
+    """Handlers for lanes."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -23,7 +23,7 @@ class Lanes:
     async def list(self, call: Call[LaneList]) -> Sequence[Any]:
         item = call.items[0]
         found = await self._machine.everywhere(ops.Lanes(cursor=item.cursor, limit=item.limit))
-        # Each partition gave its first lanes in alphabetical order: the first `limit` of all are complete.
+        # Each partition returned its first lanes by name, so the sums of the first `limit` lanes are complete.
         lanes = _summed(found)
         page = sorted(lanes)[: item.limit]
         more = len(lanes) > item.limit or any(len(each.items) == item.limit for each in found)
@@ -39,7 +39,7 @@ class Lanes:
         return [await self._change(call.items[0], "draining")]
 
     async def _change(self, item: LaneChange, status: str) -> Lane:
-        """One partition decides, all follow: repeated after a crash in between, it makes up for the rest."""
+        """Let one partition decide, then all follow. After a crash in between, a repeated call does the rest."""
         found = await self._machine.everywhere(ops.LaneKnown(lane=item.lane))
         if not any(each.known for each in found):
             raise make("lane_not_found", detail={"lane": item.lane})

@@ -1,4 +1,4 @@
-"""The registered workers, as far as it matters for who may do what: for execution.explain."""
+"""Read the registered workers for execution.explain: their lanes, capabilities and whether they drain."""
 
 import asyncio
 from typing import Final
@@ -10,11 +10,11 @@ from penstock_scheduler.explaining.ready import Worker
 
 PAGE: Final = 500
 MOST: Final = 5000
-"""Workers of one partition that are looked at: an explanation names a few and counts the rest."""
+"""No more pages are read from a partition past this many workers: an explanation names a few and counts the rest."""
 
 
 class Registry:
-    """Reads the workers of all partitions, but for the lost ones."""
+    """A reader of the registered workers of all partitions, without the lost ones."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

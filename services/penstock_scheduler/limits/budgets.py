@@ -1,4 +1,4 @@
-"""budget.create, .get, .replenish, .reset and .delete. The rules stand in lua/limit/budgets.lua."""
+"""budget.create, .get, .replenish, .reset and .delete. The rules are in lua/limit/budgets.lua."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from penstock.messages.limits import BudgetCreate, BudgetGet, BudgetReplenish
 
 
 class Budgets:
-    """Handlers about budgets; their verbs take no batches."""
+    """Handlers for budgets; their verbs take no batches."""
 
     def __init__(self, machine: Machine, references: References) -> None:
         self._machine = machine

@@ -1,4 +1,4 @@
-"""quota.create, .get and .delete. The rules stand in lua/limit/limits.lua."""
+"""quota.create, .get and .delete. The rules are in lua/limit/limits.lua."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from penstock.messages.limits import QuotaCreate, QuotaGet
 
 
 class Quotas:
-    """Handlers about quotas."""
+    """Handlers for quotas."""
 
     def __init__(self, machine: Machine, references: References) -> None:
         self._machine = machine

@@ -1,1 +1,1 @@
-"""What creates executions at due times."""
+"""Schedules: create executions at due times."""

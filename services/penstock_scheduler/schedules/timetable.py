@@ -1,8 +1,8 @@
-"""When a schedule is due: pure functions of times, in milliseconds since the Unix epoch.
+"""Compute when a schedule is due: pure functions of times, in milliseconds since the Unix epoch.
 
-Cron is cronsim's, which does as Debian's does. Around a change of the clocks: a job at a fixed local time that the
-change skips runs right after the gap, once; one whose local time comes twice runs the first time only. Jobs whose
-hour or minute is a wildcard run by elapsed time: nothing in the gap, and both times what comes twice.
+Cron expressions are cronsim's, which follows Debian's cron when the clocks change. A job at a fixed local time runs
+once: right after the gap if the change skips its time, at the first occurrence if its time comes twice. A job whose
+hour or minute is a wildcard runs by elapsed time: never in the gap, and at both occurrences of a repeated time.
 """
 
 from datetime import UTC, datetime, tzinfo
@@ -14,15 +14,15 @@ from cronsim import CronSim, CronSimError
 from penstock.errors import invalid
 
 SLICE: Final = 50
-"""Due times that are made up for in one step."""
+"""The most missed due times that one step catches up on."""
 GRACE_MS: Final = 60_000
-"""With `skip`, a due time that is later than this is not made up for."""
+"""With misfire `skip`, a due time that passed longer ago than this is skipped."""
 MOST_COUNTED: Final = 1000
-"""Skipped cron times are counted up to here."""
+"""Skipped cron times are counted up to this number, so that a long absence costs little."""
 
 
 class Rule(NamedTuple):
-    """How due times follow one another: `every_ms` or `cron`; neither: there is only one."""
+    """How due times follow one another: by `every_ms` or `cron`. With neither there is a single due time."""
 
     every_ms: int | None = None
     cron: str | None = None
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is to be done about the due times until now."""
+    """What to do about the due times so far: those to fire, how many are skipped, and the next due time."""
 
     fires: list[int]
     skipped: int
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 def zone(name: str) -> tzinfo:
-    """Raises `invalid_request`, naming `timezone`."""
+    """Return the time zone. Raise `invalid_request`, naming `timezone`, if there is none of this name."""
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -46,9 +46,9 @@ def zone(name: str) -> tzinfo:
 
 
 def following(rule: Rule, after: int) -> int | None:
-    """The first due time past `after`, which is one itself, or for cron any time.
+    """Return the first due time past `after`: a due time itself or, for cron, any instant. None if there is none.
 
-    Raises `invalid_request` for a cron expression that is none, or that never comes true.
+    Raise `invalid_request` for a cron expression that is invalid or never comes true.
     """
     if rule.every_ms is not None:
         return after + rule.every_ms
@@ -56,7 +56,7 @@ def following(rule: Rule, after: int) -> int | None:
 
 
 def resumed(rule: Rule, next_at: int, now: int) -> int:
-    """From where a paused schedule goes on: times that passed meanwhile are left out. A single one is not."""
+    """Return the next due time of a resumed schedule. Times during the pause are dropped, except a single due time."""
     if next_at > now:
         return next_at
     if rule.every_ms is not None:
@@ -65,7 +65,7 @@ def resumed(rule: Rule, next_at: int, now: int) -> int:
 
 
 def step(rule: Rule, due_at: int, now: int, *, misfire: str, left: int | None = None) -> Step:
-    """From a due time that has come. `left`: how many executions it may still create."""
+    """Decide on the due times from `due_at` to `now`. `left`: how many executions the schedule may still create."""
     if misfire == "catch_up":
         result = _catch_up(rule, due_at, now, min(SLICE, left if left is not None else SLICE))
     else:
@@ -85,7 +85,7 @@ def _catch_up(rule: Rule, due_at: int, now: int, most: int) -> Step:
 
 
 def _skip(rule: Rule, due_at: int, now: int) -> Step:
-    """Only the latest of the times that have come counts, unless it is too late for that one too."""
+    """Fire only the latest due time that has come, unless it came longer than GRACE_MS ago."""
     latest, missed = due_at, 0
     if rule.every_ms is not None:
         missed = (now - due_at) // rule.every_ms
@@ -94,7 +94,7 @@ def _skip(rule: Rule, due_at: int, now: int) -> Step:
         while (after := following(rule, latest)) is not None and after <= now:
             missed += 1
             latest = after
-            if missed == MOST_COUNTED:  # a long absence: the latest one only
+            if missed == MOST_COUNTED:  # a long absence: jump to the first time in the last minute
                 latest = max(latest, _cron(rule.cron or "", zone(rule.timezone), now - GRACE_MS - 1))
                 break
     if latest > now:  # none in the last minute
@@ -109,7 +109,7 @@ def _cron(expression: str, where: tzinfo, after: int) -> int:
         times = CronSim(expression, datetime.fromtimestamp(after / 1000, where))
         for time in times:
             at = round(time.timestamp() * 1000)
-            # A local time that comes twice is given as its first, which may have passed.
+            # cronsim returns the first occurrence of a repeated local time, which may have passed.
             if at > after:
                 return at
     except CronSimError as error:

@@ -1,7 +1,7 @@
-"""schedule.create, .get, .list, .delete, .pause and .resume; and their due times.
+"""schedule.create, .get, .list, .delete, .pause and .resume; and the work when a schedule is due.
 
-The state machine hands a due schedule out with the reply of `due`; when the next one is comes from here; the
-execution is created in the step that moves the schedule on, so that it is once however many do this at a time.
+The state machine returns due schedules in the reply of `due`. This module computes the next due time. One op creates
+the execution and sets the next due time, so several schedulers at once still create the execution only once.
 """
 
 import logging
@@ -27,7 +27,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Schedules:
-    """Handlers about schedules (no batches), and what is done when one is due."""
+    """Handlers for schedules (no batches), and the work when a schedule is due."""
 
     def __init__(
         self, machine: Machine, references: References, spawn: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -53,7 +53,7 @@ class Schedules:
             item,
             id=machine.new_id(partition),
             next_at=next_at,
-            # By now a payload is its JSON text, or None for null.
+            # The request decoder made the input JSON text, or None for null.
             input=None if execution.input is None else str(execution.input),
             spec=execution,
             limit=limit_of(execution, execution.namespace, machine.partitions),
@@ -87,7 +87,7 @@ class Schedules:
     # -- due times --------------------------------------------------------------------------------
 
     def due(self, partition: int, done: ops.DueDone) -> None:
-        """Schedules that were handed out because they are due."""
+        """Fire the due schedules that the `due` op returned."""
         if done.outside:
             self._spawn(self._fire(partition, msgspec.convert(done.outside, list[ops.DueSchedule]), done.now))
 
@@ -96,7 +96,7 @@ class Schedules:
         for schedule in schedules:
             try:
                 fires.append(_fires(self._machine, partition, schedule, now))
-            except PenstockError as error:  # the time zones of this machine are other ones
+            except PenstockError as error:  # this machine's time zone data differ
                 log.error("schedule %s cannot go on here: %s", schedule.schedule_id, error)
         for fire, reply in zip(fires, await self._machine.run_many(fires), strict=True):
             if isinstance(reply, PenstockError):
@@ -120,7 +120,7 @@ def _rule(schedule: ops.DueSchedule | Schedule) -> Rule:
 
 
 def _check(item: ScheduleCreate) -> None:
-    """Refuses what does not fit together. Raises `invalid_request`, naming the field."""
+    """Raise `invalid_request`, naming the field, if the fields do not fit together."""
     given = [name for name in ("at", "every_ms", "cron") if getattr(item, name) is not None]
     if len(given) != 1:
         raise invalid(given[1] if given else "at", "give exactly one of at, every_ms and cron")

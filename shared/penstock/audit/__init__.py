@@ -1,4 +1,4 @@
-"""The audit trail: what an event looks like, how to prove that all are there, and how the stream is read."""
+"""The audit trail: the form of an event, the verification that no event is missing, and reading the stream."""
 
 from penstock.audit.form import (
     CURSOR_HEADER,

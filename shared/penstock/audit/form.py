@@ -1,21 +1,21 @@
-"""What an audit event looks like, and how events are chained.
+"""The form of an audit event, and the hash chain that links the events.
 
 A stored event is one JSON object, UTF-8, without spaces, its fields always in this order::
 
     {"event_id":…,"schema_version":1,"seq":…,"namespace":…,"entity":…,"id":…,"event":…,"at":…,"actor":…,
      "from":…,"to":…,"reason":…,"data":…,"prev_hash":"<64 hex digits>","hash":"<64 hex digits>"}
 
-Its **canonical form** is the object without the last two fields, byte for byte as it stands there. Then
+The **canonical form** of an event is this object without the last two fields, byte for byte as stored. Then
 
     hash = hex(SHA-256(prev_hash as 64 ASCII characters + canonical form))
 
-and prev_hash is the hash of the event before it in the stream; the very first has 64 zeros. To check one in
-any language: cut off the last 154 bytes (`,"prev_hash":"…","hash":"…"}`), put `}` in their place, hash. No
-JSON needs to be re-encoded, so number formats and key orders of other libraries do not matter.
+and prev_hash is the hash of the previous event in the stream; the first event's prev_hash is 64 zeros. To check
+an event in any language: replace its last 154 bytes (`,"prev_hash":"…","hash":"…"}`) by `}`, then hash. JSON is
+never re-encoded, so the number formats and key orders of other libraries do not matter.
 
-What the chain shows: an event that was edited (its hash), removed, inserted or reordered (the link to the
-one before; also its stream sequence and its entity's gapless `seq`). What it cannot show by itself: that the
-newest events were cut off the end; keep the last hash of a report elsewhere for that.
+The chain reveals an event that was edited (its hash), removed, inserted or reordered (its prev_hash, its stream
+sequence, its entity's gapless `seq`). The chain alone cannot reveal that the newest events were cut off: to detect
+that, keep the last hash of a verification report somewhere else.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ from msgspec import Struct
 
 SCHEMA_VERSION: Final = 1
 GENESIS: Final = b"0" * 64
-"""The prev_hash of the first event of all."""
+"""The prev_hash of the first event in the stream."""
 CURSOR_HEADER: Final = "Penstock-Cursor"
-"""On the last event of each batch: JSON {partition: outbox entry id}, up to where the relay has come."""
+"""Header of each batch's last event: JSON {partition: id of the last outbox entry that the relay has published}."""
 
 _PREV: Final = b',"prev_hash":"'
 _HASH: Final = b'","hash":"'
@@ -40,7 +40,7 @@ _NO_TOKEN: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Facts(Struct, rename={"from_": "from"}, gc=False):
-    """What happened: an event before it has its place in the chain."""
+    """An event without prev_hash and hash, before the relay adds it to the chain."""
 
     event_id: str
     schema_version: int
@@ -58,34 +58,35 @@ class Facts(Struct, rename={"from_": "from"}, gc=False):
 
 
 class Event(Facts, rename={"from_": "from"}, gc=False):
-    """An event as the stream has it."""
+    """An event as stored in the stream."""
 
     prev_hash: str
     hash: str
 
 
 canonical: Final = msgspec.json.Encoder().encode
-"""`canonical(facts)`: the canonical form of an event."""
+"""`canonical(facts)`: encode the canonical form of an event."""
 decode: Final = msgspec.json.Decoder(Event).decode
-"""`decode(body)`: a stored event; raises `msgspec.MsgspecError` when it is none."""
+"""`decode(body)`: decode a stored event. Raises `msgspec.MsgspecError` if the body is no event."""
 
 
 def seal(form: bytes, prev_hash: bytes) -> tuple[bytes, bytes]:
-    """The body to store for a canonical form after `prev_hash`, and its hash (the next one's prev_hash)."""
+    """Chain a canonical form to `prev_hash`. Return the body to store and its hash, the next event's prev_hash."""
     digest = hashlib.sha256(prev_hash + form).hexdigest().encode()
     return b"".join((form[:-1], _PREV, prev_hash, _HASH, digest, b'"}')), digest
 
 
 def unseal(body: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """The canonical form, prev_hash and hash of a stored body; None when it does not end like an event."""
+    """Split a stored body into canonical form, prev_hash and hash. Return None if it does not end like an event."""
     match = _TAIL_FORM(body, len(body) - _TAIL) if len(body) > _TAIL else None
     return (body[:-_TAIL] + b"}", match[1], match[2]) if match else None
 
 
 def tokens(namespace: str, entity: str, event: str, id: str) -> str:
-    """The part of an event's subject that tells what it is about, after `<root>.audit.`.
+    """Return the part of an event's subject after `<root>.audit.`: namespace, entity, event and id.
 
-    Names are tokens by contract; should one not be, it is spelt with `_` here (not in the event).
+    By contract all names are valid subject tokens. Should one be invalid, `_` replaces each invalid character, or
+    an empty name, in the subject (not in the event).
     """
     subject = f"{namespace}.{entity}.{event}.{id}"
     if _TOKENS(subject):

@@ -1,4 +1,4 @@
-"""The audit stream, read from JetStream without leaving a consumer behind."""
+"""Read the audit stream from JetStream with direct gets, without creating a consumer."""
 
 # nats-py leaves the types of its options open.
 # pyright: reportUnknownMemberType=false
@@ -19,9 +19,9 @@ PAGE_TIMEOUT_S: Final = 15.0
 
 
 async def verify(nats: Client, stream: str, progress: Callable[[int, int], object] | None = None) -> Report:
-    """Verifies the whole stream as it is now, from its first message to its last.
+    """Verify the whole stream as it is now, from its first message to its last.
 
-    `progress(done, total)` is called after each page. Raises what NATS raises when it cannot be read.
+    Call `progress(done, total)` after each page. Raise the NATS error if the stream cannot be read.
     """
     info = await nats.jetstream().stream_info(stream)
     last_seq, total = info.state.last_seq, info.state.messages
@@ -37,9 +37,9 @@ async def verify(nats: Client, stream: str, progress: Callable[[int, int], objec
 async def pages(
     nats: Client, stream: str, first_seq: int, last_seq: int
 ) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """The stream's messages in order, (sequence, body), many at a time; no consumer is left behind.
+    """Yield the stream's messages in order, as pages of (stream sequence, body); no consumer is created.
 
-    Raises NoRespondersError when the stream cannot be read, TimeoutError when the answer stops halfway.
+    Raise NoRespondersError if the stream cannot be read, TimeoutError if a page takes over `PAGE_TIMEOUT_S`.
     """
     inbox = nats.new_inbox()
     page: list[tuple[int, bytes]] = []
@@ -52,7 +52,7 @@ async def pages(
         elif not ended.done():
             ended.set_result(headers.get("Status", ""))
 
-    # No limits: nats-py would drop messages beyond them.
+    # No pending limits: nats-py drops messages beyond them.
     subscription = await nats.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
     try:
         while first_seq <= last_seq:

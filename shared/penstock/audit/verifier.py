@@ -1,4 +1,4 @@
-"""Checks that a chain of audit events is whole: pure, wherever the events come from."""
+"""Verify that a chain of audit events is whole. Pure code, independent of the source of the events."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from penstock.audit.form import GENESIS, unseal
 
 
 class Problem(NamedTuple):
-    """Something that must not be. `kind`: edited, broken_link, missing, repeated, removed, not_an_event (one that is
-    linked into the chain and yet tells of nothing)."""
+    """A defect of the chain. `kind`: edited, broken_link, missing, repeated, removed, not_an_event (a message that has
+    prev_hash and hash, but no valid entity, id and seq)."""
 
     stream_seq: int
     kind: str
@@ -20,29 +20,29 @@ class Problem(NamedTuple):
 
 
 class Report(Struct):
-    """What a verification found. `ok` when nothing is wrong with what is there."""
+    """The result of a verification. `ok` is true if no problem was found in the events that are there."""
 
     events: int = 0
     entities: int = 0
     first_seq: int = 0
     last_seq: int = 0
     head_cut: bool = False
-    """Older events have left the stream by its limits: the proof starts at `first_seq`."""
+    """Whether the stream has dropped older events by its limits: the proof then starts at `first_seq`."""
     last_hash: str = GENESIS.decode()
     strangers: int = 0
-    """Messages that are no events at all: somebody else may publish to the stream. They are no links of the chain."""
+    """Number of messages that are no events and no links of the chain: another program may publish to the stream."""
     first_stranger: int | None = None
-    """The stream sequence of the first of them."""
+    """The stream sequence of the first such message."""
     problem_count: int = 0
     problems: list[Problem] = []
-    """The first ones."""
+    """The first problems, at most `Verifier.KEPT`."""
 
     @property
     def ok(self) -> bool:
         return self.problem_count == 0
 
     def sentence(self) -> str:
-        """The result in words."""
+        """Return the result as one sentence."""
         span = f"{self.events} events of {self.entities} entities, stream {self.first_seq} to {self.last_seq}"
         if not self.ok:
             first = self.problems[0]
@@ -70,7 +70,7 @@ _key: Final = msgspec.json.Decoder(_Key).decode
 
 
 class Verifier:
-    """Checks events one by one, in stream order; `report` tells how it went so far."""
+    """Verifier that is fed messages one by one, in stream order; `report` holds the result so far."""
 
     KEPT: Final = 20
 
@@ -80,7 +80,7 @@ class Verifier:
         self._seqs: dict[str, int] = {}
 
     def feed(self, stream_seq: int, body: bytes) -> None:
-        """The next message of the stream."""
+        """Check the next message of the stream."""
         report = self.report
         if report.first_seq == 0:
             report.first_seq = stream_seq
@@ -122,7 +122,7 @@ class Verifier:
             self._problem(stream_seq, kind, f"{name}: event {key.seq} follows event {last}")
 
     def finish(self, last_seq: int) -> Report:
-        """The report; `last_seq` is the stream's own idea of its last sequence."""
+        """Finish and return the report. `last_seq` is the last sequence as the stream's info gives it."""
         report = self.report
         if not report.events and not report.strangers:
             report.head_cut = last_seq > 0
@@ -137,7 +137,7 @@ class Verifier:
 
 
 def verify_messages(messages: Iterable[tuple[int, bytes]]) -> Report:
-    """Verifies (stream sequence, body) pairs, wherever they come from."""
+    """Verify (stream sequence, body) pairs from any source, without the check of the stream's end (`finish`)."""
     verifier = Verifier()
     for stream_seq, body in messages:
         verifier.feed(stream_seq, body)

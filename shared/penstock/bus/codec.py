@@ -1,4 +1,4 @@
-"""Bytes ↔ messages, for one verb: requests decoded and checked, results encoded (contract §1)."""
+"""Decode and check the requests of a verb; encode its results (docs/contract.md, "Conventions")."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from penstock.errors import PenstockError
 from penstock.verbs import MAX_BATCH, Rep, Req, Verb
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
-# Left free of the connection's max_payload, for headers and the array around the items.
+# The part of max_payload that is reserved for the headers and for the JSON array around the items.
 _ENVELOPE_BYTES: Final = 2048
 _MESSAGE_CHARS: Final = 512
 
@@ -28,7 +28,7 @@ _PATH: Final = re.compile(r" - at `(?:key` in `)?\$([^`]*)`$")
 
 
 class Codec(Generic[Req, Rep]):
-    """The codec of one verb; `codec_of(verb)` keeps one of each."""
+    """Decoder and encoder of one verb. `codec_of(verb)` caches one codec per verb."""
 
     def __init__(self, verb: Verb[Req, Rep]) -> None:
         self.verb = verb
@@ -38,7 +38,7 @@ class Codec(Generic[Req, Rep]):
         self._gives = plan_of(verb.reply)
 
     def decode(self, body: bytes, max_payload_bytes: int) -> tuple[list[Req | PenstockError], bool]:
-        """The requests in a message, each valid or the error that says why not; True for a single one."""
+        """Return one entry per request, the valid request or its error, and whether the body was a single request."""
         body = body.lstrip()
         if not body.startswith(b"["):
             return [self._request(body or b"{}", max_payload_bytes)], True
@@ -53,7 +53,7 @@ class Codec(Generic[Req, Rep]):
         try:
             requests = self._many.decode(body)
         except _UNREADABLE:
-            # Some item is wrong: find out which, without hurting the others.
+            # At least one item is invalid: decode item by item, so that the valid ones still pass.
             try:
                 bodies = _raws.decode(body)
             except _UNREADABLE as error:
@@ -83,8 +83,8 @@ class Codec(Generic[Req, Rep]):
     def encode(
         self, results: Sequence[Any], single: bool, max_bytes: int | None = None
     ) -> tuple[bytes, dict[str, str] | None]:
-        """The reply's body and headers. `max_bytes` is what the connection carries: what does not fit is
-        answered with a typed error instead."""
+        """Return the body and headers of the reply. `max_bytes` is the connection's max_payload: a result that
+        does not fit is replaced by a `payload_too_large` error."""
         if self._gives is not None:
             for result in results:
                 if not isinstance(result, PenstockError):
@@ -108,14 +108,14 @@ def codec_of(verb: Verb[Req, Rep]) -> Codec[Req, Rep]:
 def decode(
     verb: Verb[Req, Rep], body: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES
 ) -> tuple[list[Req | PenstockError], bool]:
-    """The requests in a message, and whether it was a single one (`Codec.decode`)."""
+    """Decode a message into requests and errors, and tell whether it was a single request (see `Codec.decode`)."""
     return codec_of(verb).decode(body, max_payload_bytes)
 
 
 def encode(
     verb: Verb[Any, Any], results: Sequence[Any], single: bool, max_bytes: int | None = None
 ) -> tuple[bytes, dict[str, str] | None]:
-    """A reply's body and headers (`Codec.encode`)."""
+    """Encode results as the body and headers of a reply (see `Codec.encode`)."""
     return codec_of(verb).encode(results, single, max_bytes)
 
 
@@ -138,7 +138,7 @@ def _item(result: Any) -> dict[str, Any]:
 
 
 def _fitted(results: Sequence[Any], room: int) -> bytes:
-    """The items that fit, in order, and a typed error in the place of each other one."""
+    """Encode the batch, keeping the order: each item that does not fit becomes a `payload_too_large` error."""
     items = [_encode(_item(result)) for result in results]
     spare = _encode(_item(_too_large(max(map(len, items)), room)))
     left = room - len(items) * (len(spare) + 1)
@@ -168,9 +168,9 @@ def _check_count(count: int) -> None:
 
 
 def _lone_surrogate(body: bytes | Raw) -> PenstockError | None:
-    """The error for a string that holds half of a surrogate pair (RFC 8259, section 8.2), if the body has one.
+    """Return the error for a string with half of a surrogate pair (RFC 8259, section 8.2); None if there is none.
 
-    msgspec says of it that the input was truncated; Python's own parser lets it through, and so finds it.
+    For such a string msgspec reports truncated input. Python's json accepts the string, so it can locate it.
     """
     found: list[str] = []
 
@@ -198,7 +198,7 @@ def _lone_surrogate(body: bytes | Raw) -> PenstockError | None:
 
 
 def _refusal(error: Exception) -> PenstockError:
-    """`invalid_request`, naming the field where there is one."""
+    """Make an `invalid_request` error from a decoding error; its detail names the field if one is known."""
     if isinstance(error, RecursionError):
         return errors.make("invalid_request", "the request is nested too deeply")
     if isinstance(error, UnicodeDecodeError):

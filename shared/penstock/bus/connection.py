@@ -1,4 +1,4 @@
-"""A NATS connection that stays: it reconnects for ever, and says so in the log, without secrets."""
+"""A NATS connection that reconnects forever and logs its state changes, without secrets."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from penstock import errors
 
 log: Final = logging.getLogger("penstock.bus")
 
-# What may wait in memory while the server is away; past it, publishing fails at once.
+# Outgoing bytes buffered while the server is unreachable; when the buffer is full, publishing fails at once.
 _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
@@ -26,11 +26,11 @@ LEAVE_S: Final = 2.0
 async def connect(
     url: str, name: str, credentials: str | None = None, *, wait: bool = False, timeout: float = 5.0
 ) -> "Connection":
-    """Connects to NATS and keeps the connection.
+    """Connect to NATS; the connection reconnects by itself from then on.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
-    `credentials` is the path of a NATS credentials file. With `wait` this goes on trying until a
-    server answers (services); without, it raises `timeout`, saying what to check (clients).
+    `credentials` is the path of a NATS credentials file. With `wait` (services), retry until a server
+    answers; without (clients), raise a `timeout` error after `timeout` seconds, with advice on what to check.
     """
     servers, login = _split(url)
     if credentials is not None:
@@ -64,7 +64,7 @@ async def connect(
             return client
     finally:
         if not opening.done():
-            while not opening.done():  # asyncio.wait_for (3.11), used in there, may swallow a cancellation
+            while not opening.done():  # nats-py's asyncio.wait_for (3.11) may swallow a cancellation
                 opening.cancel()
                 await asyncio.wait({opening}, timeout=0.1)
             await client.close()
@@ -72,11 +72,11 @@ async def connect(
 
 
 async def leave(nats: Client) -> None:
-    """Closes a connection once what was sent has left; a server that is away keeps nobody for long."""
+    """Flush and close a connection. The flush waits at most `LEAVE_S`, so a dead server cannot block the caller."""
     with contextlib.suppress(NatsError, OSError, TimeoutError):
         if nats.is_connected:
             await asyncio.wait_for(nats.flush(), LEAVE_S)
-    with contextlib.suppress(Exception):  # uvloop has a RuntimeError of its own for a socket that is gone
+    with contextlib.suppress(Exception):  # uvloop raises RuntimeError when the socket is already closed
         await nats.close()
 
 
@@ -95,13 +95,13 @@ def _readable(credentials: str) -> str:
 
 
 def _split(url: str) -> tuple[list[str], dict[str, Any]]:
-    """The servers without their login, and the login: so that no URL with a secret is ever at hand."""
+    """Split URLs into servers without login, and the login, so that no URL with a secret can reach a log."""
     servers: list[str] = []
     login: dict[str, Any] = {}
     for one in filter(None, (part.strip() for part in url.split(","))):
         try:
             parts = urlsplit(one if "://" in one else f"nats://{one}")
-            host, _ = parts.hostname, parts.port  # a bad port raises here
+            host, _ = parts.hostname, parts.port  # `.port` raises ValueError for an invalid port
         except ValueError:
             host = None
             parts = urlsplit("")
@@ -123,10 +123,10 @@ def _split(url: str) -> tuple[list[str], dict[str, Any]]:
 
 
 class Connection(Client):
-    """nats-py's, with a `flush` that keeps its word, and a word about its end.
+    """nats-py's client with a reliable `flush`, and an event `closed` that tells when it is closed for good.
 
-    An error of the server's that is not about one message (the login is revoked, too many connections) ends
-    it for good: nats-py reconnects after a lost connection only.
+    A server error that concerns the whole connection (login revoked, too many connections) closes the client
+    for good: nats-py reconnects only after a lost connection.
     """
 
     def __init__(self) -> None:
@@ -135,28 +135,28 @@ class Connection(Client):
 
     @property
     def why_closed(self) -> str:
-        """For who did not close it, in one line."""
+        """One line that tells why the connection was closed, for code that did not close it itself."""
         return f"the connection to NATS was closed for good: {_text(self.last_error)}"
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         try:
             await super()._close(status, do_cbs)
-        finally:  # `closed_cb` is not called when this fails on the way, in writing to a socket that is gone
-            if do_cbs:  # not between two tries to connect
+        finally:  # nats-py skips `closed_cb` when `_close` fails, as in writing to a dead socket
+            if do_cbs:  # False between two attempts to connect
                 self.closed.set()
 
     async def flush(self, timeout: int = FLUSH_S) -> None:
-        """Returns once the server has had all that was sent before.
+        """Return once the server has received everything sent before.
 
-        nats-py's PING overtakes what still waits to be written (a subscription, say), so its PONG proves
-        nothing about that. The second one cannot.
+        nats-py's PING may overtake data that is still buffered (a SUB, say), so the first PONG proves nothing
+        about that data. The second PING cannot overtake it.
         """
         await super().flush(timeout)
         await super().flush(timeout)
 
 
 class _Watch:
-    """Logs what becomes of a connection: each change once, not each try."""
+    """Logger of a connection: it logs each state change once, and not every attempt to reconnect."""
 
     def __init__(self, client: Client, name: str, servers: str) -> None:
         self._client = client

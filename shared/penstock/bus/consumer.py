@@ -1,8 +1,8 @@
-"""A durable pull consumer: messages of one tick as one batch, each acked, retried or put to the dead letters.
+"""A durable pull consumer: it handles messages in batches; each is acked, retried or sent to the dead letters.
 
-It keeps a standing pull request at the server, so that a published message is here at once, and asks again
-when half of it is used. Server restarts, lost requests and a vanished durable are noticed (idle heartbeats,
-the connection's reconnects) and mended: nats-py's own `fetch` stays silent for ever after some of them.
+The consumer keeps a pull request open at the server, so that a published message arrives at once, and pulls
+again when half of the request is used. It detects server restarts, lost requests and a deleted durable (by idle
+heartbeats and reconnects) and recovers: nats-py's own `fetch` stays silent forever after some of these.
 """
 
 # nats-py leaves the types of its options open.
@@ -33,17 +33,17 @@ log: Final = logging.getLogger("penstock.bus")
 
 
 class Ack(Struct, frozen=True):
-    """Applied: the message leaves the stream."""
+    """The message was applied: it leaves the stream."""
 
 
 class Retry(Struct, frozen=True):
-    """Not now: it comes again after `delay` seconds."""
+    """The message cannot be applied now: it is redelivered after `delay` seconds."""
 
     delay: float = 1.0
 
 
 class Dead(Struct, frozen=True):
-    """Never: it goes to the dead letters, with this reason (which must hold no secret)."""
+    """The message can never be applied: it goes to the dead letters with this reason, which must hold no secret."""
 
     reason: str
 
@@ -58,30 +58,30 @@ _SECRET_HEADERS: Final = frozenset({"penstock-token"})
 _EXPIRES_S: Final = 30.0
 _MISSED_HEARTBEATS: Final = 2.5
 _WATCH_S: Final = 0.25
-# Between two tries of what an ordered consumer holds in hand.
+# The pause before an ordered consumer handles its retried messages again.
 _HOLD_S: Final = 0.25
 _STOP_S: Final = 10.0
 _PUBLISH_S: Final = 5.0
 _MAX_BACKOFF_S: Final = 60.0
 _MAX_ACK_PENDING: Final = 10_000
-# A handler that fails on a message with anything but a typed, retryable error this often will never do.
+# A message is dead after this many deliveries if its handler still fails with an untyped exception.
 _MAX_FAILURES: Final = 10
 _HEADER_ROOM: Final = 4096
 
 
 class Consumer:
-    """One durable of one of Penstock's streams (`streams.SIGNALS` …); all instances of a service share it.
+    """A durable consumer of one of Penstock's streams (`streams.SIGNALS` …), shared by all instances of a service.
 
-    The handler gets up to `batch` messages and returns an outcome for each. What this process has in hand it
-    keeps, however long the handler takes; when it dies its messages go to another after `ack_wait`. So
-    handling one twice must do no harm.
+    The handler gets up to `batch` messages and returns an outcome for each. This process keeps the messages that
+    it holds, however long the handler takes; if the process dies, the server redelivers them to another instance
+    after `ack_wait` seconds. The handler must therefore be idempotent.
 
-    `in_order`: messages are handled in the order of the stream. One instance of all takes them (`share` says which),
-    what cannot be handled yet holds up what comes later, and what an instance had in hand when it died is handled
-    before what came later, by the one that takes its place.
+    `in_order`: messages are handled in stream order. Only one instance takes messages (`share` tells which), a
+    message that must be retried blocks later ones, and the messages that a dead instance held are handled by its
+    successor before any later ones.
 
-    `subject`: the stream is somebody else's, with this very name, and only its messages of this subject are taken. It
-    is not made where it is missing, and nothing is acknowledged for others.
+    `subject`: `stream` is the full name of a stream that Penstock does not own; only messages of this subject are
+    taken. A missing stream is not created, and messages of other subjects are never acked.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Consumer:
         self._catching_up = False
         self._buffer: deque[Msg] = deque()
         self._in_hand: list[Msg] = []
-        self._asked = 0  # messages that the server still owes to our pull requests
+        self._asked = 0  # messages that the open pull requests may still deliver
         self._wake = asyncio.Event()
         self._lost = False
         self._taking = True
@@ -118,9 +118,9 @@ class Consumer:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, nats: Client, root: str, replicas: int = 1, *, taking: bool = True) -> None:
-        """Begins to handle messages, as soon as JetStream answers, or, with `taking=False`, once `share` says so.
+        """Start handling messages once JetStream answers; with `taking=False`, only after `share(True)`.
 
-        A missing stream is created.
+        Create a missing stream, unless it is one that Penstock does not own (`subject`).
         """
         self._taking, self._catching_up = False, False
         self._nats = nats
@@ -138,7 +138,7 @@ class Consumer:
         self._watching = self._loop.create_task(self._watch())
 
     async def share(self, taking: bool) -> None:
-        """Leaves the messages to other instances, or takes its part again. What is here already is handled."""
+        """Stop pulling, so that other instances get the messages, or pull again. Messages already here are handled."""
         if taking == self._taking:
             return
         self._taking = self._catching_up = taking
@@ -152,19 +152,19 @@ class Consumer:
             await self._unlisten()
 
     async def _unlisten(self) -> None:
-        """Ends the standing pull request, too."""
+        """Unsubscribe from the inbox; this also ends the open pull request."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await unsubscribe(self._nats, [subscription])
 
     async def stop(self) -> None:
-        """Takes no more; the batch at work is finished, what waits behind it goes back to the stream."""
+        """Stop pulling, finish the running batch, and return (nak) the buffered messages to the stream."""
         self._stopping = True
         await self._unlisten()
         self._wake.set()
         if self._watching is not None:
             self._watching.cancel()
-        if self._running is not None:  # else it was stopped while it began
+        if self._running is not None:  # None if `stop` comes before `start` has finished
             _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
             for task in late:
                 task.cancel()
@@ -182,7 +182,7 @@ class Consumer:
         status = headers.get("Status")
         if status == "100":  # idle heartbeat
             return
-        if status in ("404", "408"):  # a pull request expired; this is what it still had to give
+        if status in ("404", "408"):  # a pull request expired with this many messages undelivered
             self._asked -= int(headers.get("Nats-Pending-Messages", self._asked))
         else:
             log.warning("%s/%s: %s %s", self._name, self.durable, status, headers.get("Description", ""))
@@ -193,12 +193,12 @@ class Consumer:
         while not self._stopping:
             try:
                 await self._step()
-            except Exception:  # what it was about comes again after ack_wait
+            except Exception:  # unacked messages are redelivered after ack_wait
                 log.exception("%s/%s: going on after a bug", self._name, self.durable)
                 await asyncio.sleep(_WATCH_S)
 
     async def _step(self) -> None:
-        # Cleared before anything is looked at: news that come from here on end the wait below at once.
+        # Clear the event before checking any state: whatever changes from here on ends the wait below at once.
         self._wake.clear()
         if self._lost:
             await self._mend()
@@ -220,8 +220,8 @@ class Consumer:
             self._in_hand = []
 
     async def _leftovers(self) -> None:
-        """Waits until all that was handed out before is settled, or about to come again: the server then gives
-        it out first."""
+        """Wait until every message delivered earlier is settled, or `ack_wait` has passed: the server redelivers
+        the unsettled ones before it delivers new ones."""
         deadline = self._loop.time() + self._ack_wait + _WATCH_S
         reached: int | None = None
         while not self._stopping and self._taking and self._loop.time() < deadline:
@@ -235,7 +235,7 @@ class Consumer:
             await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
 
     async def _watch(self) -> None:
-        """Keeps what is here, and notices what no message tells: a reconnect (our pull request is gone), silence."""
+        """Extend the ack deadlines of held messages; after a reconnect or silence, count the pull request as lost."""
         kept = self._loop.time()
         while True:
             await asyncio.sleep(min(_WATCH_S, self._ack_wait / 4))
@@ -272,10 +272,10 @@ class Consumer:
         )
 
     async def _mend(self) -> None:
-        """Makes sure that the durable is there, and asks anew."""
+        """Make sure that the durable exists, retrying with backoff, and reset the count of requested messages."""
         backoff = Backoff(_WATCH_S, 5.0)
         while not self._stopping:
-            self._lost = False  # what is lost from here on is mended after this
+            self._lost = False  # a loss noticed from here on leads to another `_mend`
             try:
                 await self._ensure()
                 break
@@ -303,7 +303,7 @@ class Consumer:
             await self._js.add_consumer(self._name, config)
 
     async def _outcomes(self, batch: list[Msg]) -> Sequence[Outcome]:
-        """The handler's outcomes; when it fails on a batch, one by one, so that none hurts another."""
+        """Run the handler. If it fails on a batch, run it message by message, so that one cannot spoil the others."""
         try:
             outcomes = await self._handler(batch)
             if len(outcomes) != len(batch):
@@ -325,7 +325,7 @@ class Consumer:
         return Retry(_backoff(msg))
 
     async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> list[Msg]:
-        """Tells the stream. Returns what is to be tried again in hand: in order, nothing goes back to come later."""
+        """Send the outcomes to the server. Return the messages that an ordered consumer holds to retry in order."""
         held: list[Msg] = []
         for msg, outcome in zip(batch, outcomes, strict=True):
             match outcome:
@@ -347,7 +347,7 @@ class Consumer:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
 
     async def _dead_letter(self, msg: Msg, reason: str) -> None:
-        """To the dead letters; only once they have it does the stream let go of it."""
+        """Publish to the dead letters, and terminate the message only once the DEAD stream has stored the copy."""
         metadata = msg.metadata
         headers = {
             name: value
@@ -377,7 +377,7 @@ class Consumer:
         await self._send(msg.reply, b"+TERM")
 
     async def _send(self, subject: str, data: bytes, reply: str = "") -> None:
-        # What is lost here comes again: a message that is not acked, or the pull request at the next look.
+        # A lost send is made up for: an unacked message is redelivered, a missing pull request is sent again.
         with contextlib.suppress(NatsError):
             await self._nats.publish(subject, data, reply)
 

@@ -1,8 +1,8 @@
-"""What `nats micro ls`, `info` and `stats` see: the NATS micro protocol's three questions.
+"""Service discovery for `nats micro ls`, `info` and `stats`: the PING, INFO and STATS of the NATS micro protocol.
 
-nats-py's own `nats.micro` runs one handler at a time and drops, when it stops, what the server has sent
-but the handler has not seen. Endpoints here queue and drain instead (`endpoints.py`), so this module
-answers for them, with the library's message types.
+nats-py's own `nats.micro` runs one handler at a time and, when it stops, drops messages that the server has
+sent but the handler has not seen. Penstock's endpoints queue and drain instead (`endpoints.py`), so this module
+answers the discovery requests for them, with nats-py's message types.
 """
 
 # nats-py leaves the types of its options open.
@@ -31,7 +31,7 @@ from penstock.bus.reply_guard import ReplyGuard
 
 
 class Served:
-    """An endpoint as discovery shows it, and its counters."""
+    """An endpoint's description and counters, as service discovery shows them."""
 
     def __init__(self, name: str, subject: str, queue_group: str, metadata: dict[str, str]) -> None:
         self.name = name
@@ -40,20 +40,20 @@ class Served:
         self.stats = EndpointStats(name, subject, queue_group, 0, 0, 0, 0)
 
     def answered(self, messages: int, seconds: float) -> None:
-        """Messages that were answered together, after this time."""
+        """Count messages that were answered together, `seconds` after their handler call began."""
         stats = self.stats
         stats.num_requests += messages
         stats.processing_time += int(seconds * 1e9) * messages
         stats.average_processing_time = stats.processing_time // stats.num_requests
 
     def failed(self, code: str) -> None:
-        """A message among whose answers is an error."""
+        """Count one message whose reply holds an error, and keep the code of that error."""
         self.stats.num_errors += 1
         self.stats.last_error = code
 
 
 class Discovery:
-    """Answers PING, INFO and STATS for one service instance."""
+    """Responder to PING, INFO and STATS for one service instance."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Discovery:
                 self._subscriptions.append(await self._nats.subscribe(subject, cb=callback))
 
     def stop(self) -> list[Subscription]:
-        """Hands over the subscriptions, to be ended with the others."""
+        """Return the subscriptions; the caller ends them together with those of the endpoints."""
         subscriptions, self._subscriptions = self._subscriptions, []
         return subscriptions
 

@@ -1,8 +1,8 @@
-"""Serves verbs as one NATS micro service.
+"""Serve verbs as one NATS micro service.
 
-The subscription callback only queues. When the last of the messages that arrived together is there, they are
-decoded and handed to the handler: messages of a verb that takes batches are merged into one call and the results
-spread over their replies; messages of any other verb get a task each.
+The subscription callback only queues messages. Once the last message of one socket read is queued, the queued
+messages are decoded and handed to the handler. Messages of a batch verb are merged into one call, and the results
+are spread over their replies; each message of any other verb gets a task of its own.
 """
 
 # nats-py leaves the types of its options open.
@@ -32,7 +32,7 @@ from penstock.verbs import DESCRIPTIONS, Req, Verb
 
 log: Final = logging.getLogger("penstock.bus")
 
-# Merged calls stay within this many items, so that a small request never waits for a huge batch.
+# The most items in a merged call, so that a small request never waits for a huge batch.
 MERGE_ITEMS: Final = 512
 _PENDING_MESSAGES: Final = 1_000_000
 _PENDING_BYTES: Final = 1024 * 1024 * 1024
@@ -41,10 +41,10 @@ _UNSUBSCRIBE_S: Final = 5.0
 
 @dataclass(slots=True)
 class Call(Generic[Req]):
-    """What a handler gets: valid requests only, the invalid ones were answered already.
+    """One call of a handler. It holds valid requests only: `Endpoints` answers invalid ones itself.
 
-    `reply_to` and `single` are those of the message when it came alone (always so for verbs without
-    batches and for `parked` handlers); a merged call has `""` and False.
+    A call made of one message has that message's `reply_to` and `single`; verbs without batches and `parked`
+    handlers get only such calls. A call merged from several messages has `""` and False.
     """
 
     items: list[Req]
@@ -54,12 +54,12 @@ class Call(Generic[Req]):
 
 Handler = Callable[[Call[Any]], Awaitable[Sequence[Any] | None]]
 
-# (verb, requests, errors among them, seconds from arrival to reply)
+# (verb, number of requests, number of errors among them, seconds from the start of the call to the reply)
 Observer = Callable[[Verb[Any, Any], int, int, float], None]
 
 
 class Parked:
-    """A handler whose calls wait for something: each message is a call of its own."""
+    """Wrapper of a handler whose calls wait for an event: each message is handled in a call of its own."""
 
     __slots__ = ("_handler",)
 
@@ -71,12 +71,12 @@ class Parked:
 
 
 def parked(handler: Handler) -> Handler:
-    """Marks a handler that parks (`execution.wait`): its messages are never merged into one call."""
+    """Mark a handler as one that waits for an event (`execution.wait`): its messages are never merged."""
     return Parked(handler)
 
 
 class _Request:
-    """One message: who is to be answered, and its items, the invalid ones as errors."""
+    """One decoded message: its reply subject and its items; an invalid item is a PenstockError."""
 
     __slots__ = ("items", "reply", "single")
 
@@ -87,7 +87,7 @@ class _Request:
 
 
 class _Endpoint:
-    """One verb: its handler, and the messages that have arrived together."""
+    """One verb with its handler and the queue of messages that arrived together."""
 
     __slots__ = ("codec", "handler", "merge", "queue", "served", "subscription", "verb")
 
@@ -102,7 +102,7 @@ class _Endpoint:
 
 
 class Endpoints:
-    """The verbs of one service process, from `start` to `drain`."""
+    """The endpoints of all verbs of one service process, from `start` to `drain`."""
 
     def __init__(
         self,
@@ -141,22 +141,22 @@ class Endpoints:
 
     @property
     def in_flight(self) -> int:
-        """How many handler calls run now."""
+        """Number of handler calls that run now."""
         return len(self._tasks)
 
     @property
     def taking(self) -> bool:
-        """Whether this instance gets its share of requests."""
+        """Whether this instance is in the queue groups, and so gets its share of the requests."""
         return bool(self._subscriptions)
 
     async def start(self) -> None:
-        """Begins to take requests; once this returns the server knows of every endpoint."""
+        """Start taking requests. When this returns, the server has registered every subscription."""
         await self._subscribe()
         await self._discovery.start()
         await self._nats.flush()
 
     async def share(self, taking: bool) -> None:
-        """Leaves the queue groups, so that other instances get all requests, or joins them again."""
+        """Join the queue groups, or leave them, so that other instances get all requests."""
         if taking and not self._subscriptions:
             await self._subscribe()
         elif not taking and self._subscriptions:
@@ -181,16 +181,16 @@ class Endpoints:
             self._flush(endpoint)
 
     async def drain(self, timeout: float = 30.0) -> None:
-        """Stops taking requests, and lets the running handlers finish."""
+        """Stop taking requests, and let the running handlers finish (see `finish`)."""
         await self.stop_taking()
         await self.finish(timeout)
 
     async def stop_taking(self) -> None:
-        """No new requests; those that are here already still get their handlers."""
+        """Stop taking new requests. Requests that have already arrived are still handled."""
         await asyncio.gather(self._unsubscribe(), unsubscribe(self._nats, self._discovery.stop()))
 
     async def finish(self, timeout: float = 30.0) -> None:
-        """Waits for the running handlers; past `timeout` they are cancelled and their callers told so."""
+        """Wait for the running handlers; after `timeout` seconds cancel them and reply `timeout` to their callers."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         for task in self._tasks:
@@ -202,7 +202,7 @@ class Endpoints:
         if self.replies.admits(msg.reply):
             endpoint.queue.append(msg)
         if endpoint.subscription is None or not endpoint.subscription.pending_msgs:
-            self._flush(endpoint)  # it was the last of those that one read brought
+            self._flush(endpoint)  # this was the last message of one socket read
 
     def _flush(self, endpoint: _Endpoint) -> None:
         messages, endpoint.queue = endpoint.queue, []
@@ -224,7 +224,7 @@ class Endpoints:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, endpoint: _Endpoint, group: list[_Request]) -> None:
-        """Runs the handler over a group of messages and answers each."""
+        """Run the handler once for a group of messages, and reply to each message."""
         started = time.perf_counter()
         valid = [item for request in group for item in request.items if not isinstance(item, PenstockError)]
         results: Sequence[Any] | None = ()
@@ -249,7 +249,7 @@ class Endpoints:
             raise asyncio.CancelledError
 
     async def _results(self, endpoint: _Endpoint, call: Call[Any]) -> Sequence[Any] | None:
-        """What the handler answers, whatever happens in it: one result for each item, or None."""
+        """Call the handler. Return one result or error per item, also if it fails; None if it replies by itself."""
         try:
             results = await endpoint.handler(call)
         except PenstockError as error:
@@ -270,7 +270,7 @@ class Endpoints:
         return [errors.make("internal")] * len(call.items)
 
     async def _answer(self, endpoint: _Endpoint, group: list[_Request], results: Sequence[Any]) -> int:
-        """Spreads the results over the messages and replies; how many of all items are errors."""
+        """Reply to each message with its part of the results. Return how many of all items are errors."""
         failed = 0
         following = iter(results)
         for request in group:
@@ -279,7 +279,7 @@ class Endpoints:
             if wrong:
                 failed += len(wrong)
                 endpoint.served.failed(wrong[-1].code)
-            if not request.reply:  # published, not requested: nobody listens
+            if not request.reply:  # published without a reply subject: nobody waits for an answer
                 continue
             try:
                 body, headers = endpoint.codec.encode(answers, request.single, self._nats.max_payload)
@@ -302,7 +302,7 @@ class Endpoints:
 
 
 def _of_item(verb: Verb[Any, Any], result: Any) -> Any:
-    """A result fit to be sent. Handlers that gather their items' exceptions also gather those of bugs."""
+    """Return the result, or `internal` for an exception that is no PenstockError: a bug that the handler collected."""
     if not isinstance(result, BaseException) or isinstance(result, PenstockError):
         return result
     log.error("%s: the handler failed on an item", verb.name, exc_info=result)
@@ -310,7 +310,7 @@ def _of_item(verb: Verb[Any, Any], result: Any) -> Any:
 
 
 async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> None:
-    """Ends subscriptions, after what the server has already sent was handed over."""
+    """End subscriptions after their callbacks have received everything that the server had already sent."""
 
     async def end(subscription: Subscription) -> None:
         try:
@@ -325,7 +325,7 @@ async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> No
 
 
 def _served(verb: Verb[Any, Any], root: str, queue_group: str) -> Served:
-    """What service discovery tells about a verb, with the JSON Schemas of its messages."""
+    """Describe a verb for service discovery, with the JSON Schemas of its request and reply."""
     metadata = {
         "request_schema": _schema(verb.request),
         "reply_schema": _schema(verb.reply),

@@ -1,7 +1,7 @@
 """Hints: best-effort wake-ups between processes, over core NATS.
 
-A hint may be lost, so nothing may depend on one for correctness. What is sent to a topic within one
-event-loop tick leaves as one message, a msgpack list.
+A hint may be lost, so correctness must never depend on one. All payloads sent to a topic within one
+event-loop tick leave as one message, a msgpack list.
 """
 
 # nats-py leaves the types of its options open.
@@ -26,7 +26,7 @@ _decode: Final = msgpack.Decoder(list[Any]).decode
 
 
 class Hints:
-    """Sends and hears hints on `<root>.hint.<topic>`."""
+    """Sender and receiver of hints on `<root>.hint.<topic>`."""
 
     def __init__(self, nats: Client, root: str) -> None:
         self._nats = nats
@@ -35,7 +35,7 @@ class Hints:
         self._sending: asyncio.Task[None] | None = None
 
     def send(self, topic: str, payload: Any) -> None:
-        """Tells everyone who listens to this topic, this process included. Never raises, never waits."""
+        """Send a hint to all listeners of this topic, also those in this process. Never raises, never waits."""
         payloads = self._pending.get(topic)
         if payloads is not None:
             payloads.append(payload)
@@ -45,15 +45,15 @@ class Hints:
             self._sending = asyncio.get_running_loop().create_task(self._flush())
 
     async def listen(self, topic: str, callback: Callable[[Any], None]) -> Subscription:
-        """Calls back with each payload of this topic, until the subscription that this returns is ended."""
+        """Call `callback` with each payload of this topic. Return the subscription; unsubscribe it to stop."""
         return await self._nats.subscribe(self._prefix + topic, cb=partial(self._heard, callback))
 
     async def _flush(self) -> None:
-        """A task's first step runs in the next tick: all of this one's hints are here by then."""
+        """Publish the pending hints. The task starts one tick after `send`, so it finds all hints of that tick."""
         pending, self._pending = self._pending, {}
         self._sending = None
         if not self._nats.is_connected:
-            return  # stale once the connection is back, and the sweeps make up for it
+            return  # drop them: they would be stale after a reconnect, and the sweeps make up for lost hints
         for topic, payloads in pending.items():
             try:
                 await self._nats.publish(self._prefix + topic, _encode(payloads))

@@ -1,7 +1,7 @@
-"""Payloads: fields that hold any JSON value and travel byte for byte (contract §1).
+"""Payloads: fields that hold any JSON value and travel byte for byte (docs/contract.md, "Conventions").
 
-On the wire they are JSON inside JSON (`msgspec.Raw`); inside a service they are `str` of JSON text, or
-None for null, since that is what msgpack and Valkey keep. A `Plan` says where a message type has them.
+On the wire a payload is JSON inside JSON (`msgspec.Raw`). Inside a service it is a `str` of JSON text, or None
+for null, because msgpack and Valkey keep that form. A `Plan` lists the payload fields of a message type.
 """
 
 from collections.abc import Iterator
@@ -21,30 +21,30 @@ _check: Final = msgspec.json.Decoder(Raw).decode
 
 
 def raw_of(value: Any) -> Raw:
-    """Any value that msgspec encodes, as JSON; a `Raw` passes byte for byte.
+    """Encode any value that msgspec supports as JSON; return a `Raw` unchanged.
 
-    Raises `TypeError` or `ValueError`, also for a `Raw` that is no JSON: requests travel in batches, where it
-    would take its neighbours down.
+    Raise `TypeError` or `ValueError`, also for a `Raw` that is not valid JSON: in a batch of requests, one
+    invalid payload would make the whole message unreadable.
     """
     try:
         if not isinstance(value, Raw):
             return Raw(_encode(value))
         if value is not NULL:
             _check(value)
-            str(value, "utf-8")  # msgspec does not look into strings that it skips
+            str(value, "utf-8")  # msgspec does not check the UTF-8 of strings that it skips
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
 
 
 class Plan(Struct, frozen=True):
-    """The payload fields of a message type, and its fields that hold messages with such fields."""
+    """The payload fields of a message type (`own`), and its fields that hold messages with payloads (`inner`)."""
 
     own: tuple[str, ...]
     inner: tuple[tuple[str, "Plan"], ...]
 
     def to_text(self, message: Struct, limit: int, path: str = "") -> None:
-        """Checks a decoded request's payloads and makes text of them, in place."""
+        """Check the payloads of a decoded request and turn them from `Raw` into text, in place. `limit` is in bytes."""
         for name in self.own:
             value = getattr(message, name)
             if value is not UNSET:
@@ -58,7 +58,7 @@ class Plan(Struct, frozen=True):
                 plan.to_text(value, limit, f"{path}{name}.")
 
     def to_raw(self, result: Any) -> None:
-        """Makes the text payloads of a result (a dict or a Struct) raw JSON again, in place."""
+        """Turn the text payloads of a result (a dict or a Struct) back into `Raw`, in place."""
         fields = cast("dict[str, Any]", result) if isinstance(result, dict) else _Attributes(result)
         for name in self.own:
             value = fields.get(name)
@@ -74,7 +74,7 @@ class Plan(Struct, frozen=True):
 
 
 class _Attributes:
-    """A Struct's fields, with the two moves of a dict that `Plan.to_raw` makes."""
+    """Wrapper of a Struct with the two dict methods that `Plan.to_raw` uses."""
 
     __slots__ = ("_of",)
 
@@ -90,12 +90,12 @@ class _Attributes:
 
 @cache
 def plan_of(message_type: Any) -> Plan | None:
-    """Where this type has payloads; None if it has none, itself or inside."""
+    """Return the plan of a message type; None if neither the type nor a message inside it has payloads."""
     return _plan(message_type, ())
 
 
 def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
-    if message_type in above:  # a condition holds conditions
+    if message_type in above:  # recursion, as in a condition that holds conditions
         return None
     inner: list[tuple[str, Plan]] = []
     for field in msgspec.structs.fields(message_type):
@@ -108,11 +108,11 @@ def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
 
 
 def _structs_in(annotation: Any) -> Iterator[Any]:
-    """The message types in `list[Member]`, `Join | None`, `Annotated[…]` …"""
+    """Yield the message types inside an annotation such as `list[Member]`, `Join | None` or `Annotated[…]`."""
     held = get_origin(annotation) or annotation
     if isinstance(held, type) and issubclass(held, Struct):
         yield annotation
-    elif held is not dict:  # no message keeps payloads under names of the caller's choice
+    elif held is not dict:  # no message has payloads inside a dict with free keys
         for part in get_args(annotation):
             yield from _structs_in(part)
 
@@ -140,10 +140,10 @@ def _text(value: Raw, limit: int, field: str) -> str | None:
 
 @cache
 def _headroom() -> str:
-    """Brackets that leave about MAX_DEPTH levels of what a decoder can take here.
+    """Return opening brackets that use up all but MAX_DEPTH of the levels that msgspec can decode here.
 
-    A payload is decoded by others, inside larger messages and with other libraries: what this process can
-    just about take would break them.
+    A payload put inside these brackets fails to decode if it is deeper than about MAX_DEPTH. Other processes
+    decode payloads inside larger messages and with other libraries, so this process must not accept its own maximum.
     """
     takes, step = 0, 1 << 17
     while step:

@@ -1,4 +1,4 @@
-"""What is published for Penstock to apply (signals, observations), as JetStream hands it over: read in one way."""
+"""Read published messages (signals, observations) from JetStream, in the same way for every service."""
 
 from typing import NamedTuple
 
@@ -11,21 +11,21 @@ RETRY_S = 1.0
 
 
 class Published(NamedTuple):
-    """A message, as far as every service wants to know of it."""
+    """The parts of a published message that services use."""
 
     subject: str
-    """What is left of its subject behind the stream's own prefix."""
+    """The subject without the stream's prefix."""
     headers: dict[str, str]
-    """By their names in lower case."""
+    """The headers, their names in lower case."""
     body: bytes
     message_id: str
-    """Its Nats-Msg-Id; of one that came without: its place in the stream, the same at every delivery."""
+    """The Nats-Msg-Id; without one, `<stream>-<stream sequence>`, which is the same at every delivery."""
     published_at: int
-    """Microseconds since the Unix epoch, by JetStream's clock."""
+    """When JetStream stored the message: microseconds since the Unix epoch."""
 
 
 def read(message: Msg, prefix: str) -> Published:
-    """The message, of a stream whose subjects begin with `prefix`."""
+    """Read a message of a stream whose subjects begin with `prefix`."""
     headers = {name.lower(): value for name, value in (message.headers or {}).items()}
     place = f"{message.metadata.stream}-{message.metadata.sequence.stream}"
     return Published(
@@ -38,7 +38,7 @@ def read(message: Msg, prefix: str) -> Published:
 
 
 def outcome(result: object) -> Outcome:
-    """What becomes of a message with this result: an error that may pass brings it again, another one buries it."""
+    """Return the outcome for a result: retry after a retryable error, dead letter after any other, else ack."""
     if not isinstance(result, PenstockError):
         return ACK
     return Retry(RETRY_S) if result.retryable else Dead(f"{result.code}: {result.message}")

@@ -1,4 +1,4 @@
-"""What a reply says: a result for each request, a refusal, or that nobody is there."""
+"""Read replies: the results of the requests, an error, or the server's notice that there are no responders."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ _decode_refusal: Final = msgspec.json.Decoder(_Refusal).decode
 
 @functools.cache
 def _decoders(verb: Verb[Any, Any]) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[list[Any]]]:
-    """For a single reply, and for a batch's array of `{"ok": …}` or `{"error": …}`."""
+    """Return the decoder of a single reply, and that of a batch's array of `{"ok": …}` or `{"error": …}`."""
     item = msgspec.defstruct(
         "Item", [("ok", verb.reply | None, None), ("error", dict[str, Any] | None, None)]
     )
@@ -29,7 +29,7 @@ def _decoders(verb: Verb[Any, Any]) -> tuple[msgspec.json.Decoder[Any], msgspec.
 
 
 def refusal(msg: Msg) -> errors.PenstockError | None:
-    """The error that a reply carries, or None when it carries a result."""
+    """Return the error that a reply as a whole carries, or None if it carries results."""
     headers = msg.headers
     if not headers or "Nats-Service-Error-Code" not in headers:
         return None
@@ -40,12 +40,12 @@ def refusal(msg: Msg) -> errors.PenstockError | None:
 
 
 def is_no_responders(msg: Msg) -> bool:
-    """Whether the server says that nobody listens on the subject."""
+    """Return whether this is the server's notice that nobody subscribes to the subject (status 503)."""
     return not msg.data and bool(msg.headers) and msg.headers.get("Status") == "503"
 
 
 def nobody_answers(verb: Verb[Any, Any], root: str, how: str) -> errors.PenstockError:
-    """`timeout`, telling the user what to start."""
+    """Make a `timeout` error that names the service to start. `how` begins the message."""
     subject = verb.subject(root)
     return errors.make(
         "timeout",
@@ -57,7 +57,7 @@ def nobody_answers(verb: Verb[Any, Any], root: str, how: str) -> errors.Penstock
 def spread(
     verb: Verb[Any, Any], data: bytes, futures: Sequence["asyncio.Future[Any]"], *, array: bool
 ) -> None:
-    """Give each future its part of the reply. Raises `msgspec.MsgspecError`."""
+    """Set each future to its part of the reply. Raise `msgspec.MsgspecError` for a malformed reply."""
     single, batch = _decoders(verb)
     if not array:
         future = futures[0]

@@ -1,7 +1,7 @@
-"""Where answers may go: a request names the subject of its reply, and whoever may send requests could name any.
+"""Check reply subjects: a request names the subject of its reply, and a caller could name any subject.
 
-A service is allowed to publish where its callers are not. It must not be talked into writing to the audit trail, to
-verbs, hints or workers, or to the server's own subjects.
+A service may publish to subjects that its callers may not publish to. A caller must not be able to make a service
+write to the audit trail, to verbs, hints or workers, or to the server's own subjects.
 """
 
 import logging
@@ -14,18 +14,18 @@ log: Final = logging.getLogger("penstock.bus")
 
 
 class ReplyGuard:
-    """Says which reply subjects are answered. `prefixes`, where given, are all that there are (`_INBOX.`)."""
+    """Check of reply subjects. If `prefixes` are given, a reply subject must begin with one of them (`_INBOX.`)."""
 
     def __init__(self, root: str, prefixes: Sequence[str] = ()) -> None:
         self.refused = 0
-        """Requests that were dropped, for the metrics."""
+        """Number of dropped requests, for the metrics."""
         self._root = root
         self._own = f"{root}."
         self._prefixes = tuple(prefixes)
         self._throttle = Throttle()
 
     def admits(self, reply: str) -> bool:
-        """Whether a request with this reply subject may be served; an empty one asks for no answer."""
+        """Return whether a request with this reply subject may be served. An empty subject asks for no reply."""
         if not reply:
             return True
         internal = reply.startswith(("$", self._own)) or reply == self._root

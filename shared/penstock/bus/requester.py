@@ -1,8 +1,8 @@
-"""The caller's side of request/reply: typed, coalesced, with typed errors.
+"""The client side of request/reply, with typed requests, replies and errors.
 
-Requests of one batchable verb made in one event-loop tick leave as one JSON array, and its reply is
-spread over their futures again. One inbox subscription takes all replies; one timer guards a whole
-message, so that a request costs its caller little more than a future.
+Requests of one batch verb made in one event-loop tick leave as one JSON array, and the reply is spread over
+their futures. One inbox subscription receives all replies, and each message has one timer for its timeout, so
+that a request costs its caller little more than a future.
 """
 
 import asyncio
@@ -24,27 +24,27 @@ Req = TypeVar("Req", bound=Request)
 Rep = TypeVar("Rep", bound=Reply)
 
 MAX_ITEMS: Final = 500
-# A service that restarts is gone for a moment only. "No responders" means that nothing was
-# delivered, so that asking again is always safe.
+# How long a request is sent again while there are no responders: a restarting service is back soon. "No
+# responders" means that nothing was delivered, so sending again is always safe.
 PATIENCE_S: Final = 3.0
 FIRST_RETRY_S: Final = 0.05
-# What reaches a service beside the body: subject, headers, reply subject. They share the limit.
+# Bytes reserved within max_payload for what travels with the body: subject, headers, reply subject.
 _HEADROOM: Final = 1024
-# These are held open until something happens: in a batch, one would wait for the slowest.
+# The service holds these requests open until an event comes: in a batch, all would wait for the slowest.
 _PARKED: Final = frozenset({"execution.wait", "work.next"})
 
 encode: Final = msgspec.json.Encoder().encode
 
 
 async def listen(nats: Nats, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-    """Subscribe without limits: nats-py drops messages beyond them, and who awaits one waits in vain."""
+    """Subscribe without pending limits: beyond them nats-py drops messages, and a dropped reply never arrives."""
     return await nats.subscribe(  # pyright: ignore[reportUnknownMemberType] - nats-py leaves `future` open
         subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
     )
 
 
 class _Queue:
-    """Requests of one verb and timeout that wait for the end of this tick."""
+    """Requests of one verb with one timeout, collected until the end of the tick."""
 
     __slots__ = ("futures", "requests", "timeout", "verb")
 
@@ -56,7 +56,7 @@ class _Queue:
 
 
 class _Message:
-    """One request message under way."""
+    """One request message that is waiting for its reply."""
 
     __slots__ = ("array", "body", "delay", "futures", "patience", "timer", "verb")
 
@@ -78,7 +78,7 @@ class _Message:
 
 
 class Requester:
-    """Calls verbs over one NATS connection.
+    """Caller of verbs over one NATS connection.
 
     >>> record = await requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=...))
     """
@@ -101,15 +101,15 @@ class Requester:
     async def call(self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None) -> Rep:
         """Send one request and wait for its reply.
 
-        Raises the typed `PenstockError` that the service answered; `timeout` (an `UnavailableError`)
-        when no answer came in time or nobody listens: then the change may or may not have happened.
+        Raise the typed `PenstockError` that the service replied. Raise `timeout` (an `UnavailableError`) if no
+        reply came in time or there are no responders: the change may or may not have happened.
         """
         return await self.send(verb, request, timeout=timeout)
 
     def send(
         self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None
     ) -> "asyncio.Future[Rep]":
-        """As `call`, without waiting: the future has the reply or the error."""
+        """Send one request without waiting. Return a future of the reply; it raises as `call` does."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Rep] = loop.create_future()
         if timeout is None:
@@ -127,7 +127,7 @@ class Requester:
         return future
 
     async def close(self) -> None:
-        """Stop listening; what is still under way fails."""
+        """Unsubscribe from the inbox; requests still waiting for a reply fail with `timeout`."""
         inflight, self._inflight = self._inflight, {}
         for message in inflight.values():
             if message.timer:
@@ -138,14 +138,14 @@ class Requester:
         self._subscription = None
 
     async def _flush(self) -> None:
-        """Send what this tick has queued."""
+        """Send the requests that were queued in this tick."""
         queues, self._queues = self._queues, {}
         for queue in queues.values():
             for message in self._messages(queue):
                 await self._send_message(message, queue.timeout)
 
     def _messages(self, queue: _Queue) -> Iterator[_Message]:
-        """A tick's requests as messages: arrays as far as they fit, else single ones."""
+        """Pack a queue's requests into messages: arrays as large as allowed for batch verbs, else one by one."""
         verb, limit = queue.verb, self.nats.max_payload - _HEADROOM
         batch = verb.batch and verb.name not in _PARKED
         bodies: list[bytes] = []
@@ -192,7 +192,7 @@ class Requester:
                 await self._subscribe()
             await self.nats.publish(message.verb.subject(self.root), message.body, reply=self._inbox + token)
         except (nats_errors.Error, OSError) as error:
-            # Never sent: closed, or away for so long that the outgoing buffer is full.
+            # Nothing was sent: the connection is closed, or the outgoing buffer is full after a long outage.
             text = f"{message.verb.name} could not be sent to NATS ({type(error).__name__})"
             self._settle(token, errors.make("timeout", text))
 
@@ -202,7 +202,7 @@ class Requester:
                 self._subscription = await listen(self.nats, self._inbox + "*", self._on_reply)
 
     def _settle(self, token: str, error: Exception | None = None) -> _Message | None:
-        """Take a message out of flight, failed or answered."""
+        """Remove a message that got its reply, or that fails with `error`. Return it, or None if it is unknown."""
         message = self._inflight.pop(token, None)
         if message is not None:
             if message.timer:

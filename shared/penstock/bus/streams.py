@@ -1,4 +1,4 @@
-"""The five JetStream streams (ARCHITECTURE §4 of the contract's house plan), defined once."""
+"""The definitions of Penstock's five JetStream streams: signals, observations, events, dead letters, audit."""
 
 # nats-py leaves the types of its options open.
 # pyright: reportUnknownMemberType=false
@@ -20,10 +20,10 @@ AUDIT: Final = "AUDIT"
 DEDUP_WINDOW_S: Final = 120.0
 DEAD_MAX_BYTES: Final = 64 * 1024 * 1024
 DEAD_MAX_AGE_S: Final = 30 * 86_400.0
-"""Dead letters are kept so long, and so many: the oldest go first. `nats stream edit` sets other bounds, which stay."""
+"""Bounds of the DEAD stream; beyond them it drops the oldest. Bounds set with `nats stream edit` are kept."""
 _BOUNDS: Final = ("max_bytes", "max_age")
 
-# Raised when a definition changes: an older service then leaves a newer one's streams alone.
+# Increase this when a definition changes: an older service then leaves a newer service's streams alone.
 _DEFINITION: Final = 2
 _DEFINITION_KEY: Final = "penstock-definition"
 _NAME_IN_USE: Final = 10058
@@ -31,12 +31,12 @@ _PAUSE_S: Final = 0.25
 
 
 def stream_name(root: str, stream: str) -> str:
-    """The stream's full name: `PENSTOCK_SIGNALS` for `SIGNALS` under the root `penstock`."""
+    """Return the full name of a stream: `PENSTOCK_SIGNALS` for `SIGNALS` under the root `penstock`."""
     return f"{root.upper()}_{stream}"
 
 
 def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WINDOW_S) -> list[StreamConfig]:
-    """The streams of a deployment."""
+    """Return the configurations of all streams of a deployment."""
 
     def stream(name: str, subjects: str, description: str, **more: Any) -> StreamConfig:
         return StreamConfig(
@@ -50,7 +50,7 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
             **more,
         )
 
-    # When full (an operator's limit), an input refuses the new message instead of forgetting an old one.
+    # A full input stream (at a bound that an operator set) refuses new messages instead of dropping old ones.
     work_queue = {"retention": RetentionPolicy.WORK_QUEUE, "discard": DiscardPolicy.NEW}
     audit = f"{root}.audit."
     return [
@@ -75,7 +75,7 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
             deny_purge=True,
             allow_atomic=True,
             allow_direct=True,
-            # Without the entity's id: live subscribers see it, the stream's subjects stay few.
+            # Stored subjects drop the entity's id, so that the stream has few subjects; live subscribers see the id.
             subject_transform=SubjectTransform(
                 audit + "*.*.*.*", audit + "{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}"
             ),
@@ -91,10 +91,10 @@ async def ensure(
     dedup_window_s: float = DEDUP_WINDOW_S,
     timeout: float = 30.0,
 ) -> None:
-    """Makes every stream exist as defined here. Services may do this at the same moment.
+    """Create or update every stream as defined here. Several services may do this at the same time.
 
-    What this definition leaves open (an operator's max_bytes, say) stays as it is. JetStream may still be
-    starting: tries on for `timeout` seconds, then raises what it last heard.
+    Options that the definition leaves open (an operator's max_bytes, say) stay as they are. While JetStream is
+    still starting, retry for `timeout` seconds in all, then raise the last error.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -120,7 +120,7 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
         except BadRequestError as error:
             if error.err_code != _NAME_IN_USE:
                 raise
-        existing = (await js.stream_info(config.name)).config  # another service was quicker
+        existing = (await js.stream_info(config.name)).config  # another service has just created the stream
     if _definition(existing) > _DEFINITION:
         return
     changes = {
@@ -137,7 +137,7 @@ def _definition(config: StreamConfig) -> int:
 
 
 def _set_in(config: StreamConfig) -> dict[str, Any]:
-    """What this definition says, and not what it leaves to the server or an operator."""
+    """Return the options that the definition sets, without those that it leaves to the server or an operator."""
     blank = StreamConfig()
     return {
         name: value
@@ -147,7 +147,7 @@ def _set_in(config: StreamConfig) -> dict[str, Any]:
 
 
 def _is_bound(existing: StreamConfig, name: str) -> bool:
-    """Whether somebody has set a bound already."""
+    """Return whether the existing stream already has this bound."""
     value = getattr(existing, name)
     return value is not None and value > 0
 

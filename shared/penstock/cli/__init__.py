@@ -1,1 +1,1 @@
-"""The `penstock` command: `up`, and everything that a person asks of a running Penstock."""
+"""The `penstock` command: `up` starts a Penstock, all other commands use a running one."""

@@ -1,4 +1,4 @@
-"""The `penstock` command: global options, the commands, and how they fail."""
+"""The `penstock` command: global options, the registration of commands, and exit codes on errors."""
 
 import asyncio
 import inspect
@@ -185,19 +185,19 @@ def launch(
         fail(str(problem), problem.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader of the pipe is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """One line on stderr, and the exit code."""
+    """Print one line on stderr and exit with `code`."""
     sys.stderr.write(f"penstock: {message}\n")
     sys.exit(code)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the `penstock` console script."""
     app.meta()
 
 

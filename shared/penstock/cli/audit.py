@@ -1,4 +1,4 @@
-"""`penstock audit …`: the audit trail, read from its stream."""
+"""`penstock audit …`: print and verify the audit trail, read from its stream."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -32,18 +32,18 @@ async def tail(
     id: str = "*",
     shell: ShellArgument,
 ) -> None:
-    """Print the newest audit events; with --json whole, one to a line.
+    """Print the newest audit events; with --json in full, one per line.
 
     Parameters
     ----------
     follow
-        Go on with what happens from now, until Ctrl-C.
+        Go on with new events until Ctrl-C.
     lines
-        How many of the newest that fit to print first.
+        How many of the newest matching events to print first.
     namespace
         Only of this namespace.
     entity
-        Only of this sort: execution, flow, waitpoint, budget, lane, schedule, worker.
+        Only of this type: execution, flow, waitpoint, budget, lane, schedule, worker.
     event
         Only this event, such as completed.
     id
@@ -53,7 +53,7 @@ async def tail(
     wanted = {name: value for name, value in wanted.items() if value != "*"}
     async with shell.client() as client:
         live: EventStream | None = None
-        if follow:  # listen first, read the past after: nothing falls in between
+        if follow:  # subscribe before reading the past, so that no event is missed between the two
             live = client.events(namespace, entity, event, id)
             await live.open()
         seen: set[str] = set()
@@ -70,7 +70,7 @@ async def tail(
 async def verify(*, shell: ShellArgument) -> None:
     """Check the hash chain through the whole audit stream: nothing removed, reordered or edited.
 
-    Exit code 0 when it is whole. The last hash, kept elsewhere, also shows later whether the end was cut off.
+    Exit code 0 when the chain is whole. Keep the last hash elsewhere to see later whether the end was cut off.
     """
     async with shell.client() as client:
         with progress_bar(shell.errors) as progress:
@@ -96,7 +96,7 @@ async def verify(*, shell: ShellArgument) -> None:
 
 
 async def newest(nats: Nats, root: str, wanted: dict[str, str], count: int) -> list[AuditEvent]:
-    """The newest events that fit, oldest first; the stream is read backwards, in pages."""
+    """Return the newest `count` events that match `wanted`, oldest first. The stream is read backwards, in pages."""
     found: list[AuditEvent] = []
     async for page in backwards(nats, root):
         for event in reversed(page):
@@ -110,7 +110,7 @@ async def newest(nats: Nats, root: str, wanted: dict[str, str], count: int) -> l
 
 
 async def backwards(nats: Nats, root: str) -> AsyncIterator[list[AuditEvent]]:
-    """The whole stream, the newest page first; each page is in order."""
+    """Yield the whole stream in pages, the newest page first. Events within a page are oldest first."""
     stream = stream_name(root, AUDIT)
     try:
         info = await nats.jetstream().stream_info(stream)  # pyright: ignore[reportUnknownMemberType]
@@ -121,7 +121,7 @@ async def backwards(nats: Nats, root: str) -> AsyncIterator[list[AuditEvent]]:
         first = max(info.state.first_seq, last - audit.PAGE + 1)
         page: list[AuditEvent] = []
         async for messages in audit.pages(nats, stream, first, last):
-            # What does not end like an event is a stranger's: `audit verify` counts those.
+            # Skip messages without an event's ending: something else published them. `audit verify` counts them.
             page += [
                 msgspec.json.decode(body, type=AuditEvent)
                 for _, body in messages
@@ -138,7 +138,7 @@ def no_stream(root: str) -> Problem:
 
 
 def print_event(shell: Shell, event: AuditEvent) -> None:
-    """One event on one line."""
+    """Print one event on one line."""
     if shell.json:
         emit(msgspec.json.encode(event).decode())
     else:
@@ -146,7 +146,7 @@ def print_event(shell: Shell, event: AuditEvent) -> None:
 
 
 def event_line(event: AuditEvent, *, with_id: bool = True) -> str:
-    """An event for people: when, whose, what, from where to where, why."""
+    """Format an event for people: time, entity and id, event, states before and after, reason, data."""
     move = ""
     if event.to:
         move = f"{escape(event.from_)} → {styled(event.to)}" if event.from_ else styled(event.to)
@@ -157,7 +157,7 @@ def event_line(event: AuditEvent, *, with_id: bool = True) -> str:
 
 
 def brief(data: Any, length: int = 100) -> str:
-    """An event's data on the rest of a line."""
+    """Format an event's data as JSON, cut to `length` characters."""
     text = msgspec.json.encode(data).decode()
     return text if len(text) <= length else text[: length - 1] + "…"
 

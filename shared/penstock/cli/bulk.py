@@ -1,4 +1,4 @@
-"""`penstock submit-many`: executions from JSON Lines, in batches."""
+"""`penstock submit-many`: submit executions from a file of JSON Lines, in batches."""
 
 import asyncio
 import os
@@ -45,17 +45,17 @@ async def submit_many(
     """Submit an execution for each line of a file of JSON Lines; exit code 1 when any is refused.
 
     A line holds the fields of execution.create: {"kind": "mail.send", "input": {"to": "a@example.com"}}.
-    Options hold for all lines that do not say otherwise. With --json the answer to each line is one line.
+    Options are defaults for all lines. With --json, the reply to each line is one line.
 
     Parameters
     ----------
     file
         The file; - reads standard input.
     kind
-        What is to be done. The lines are then the inputs, and nothing but.
+        The kind of all executions. Each line is then only an input.
     key
-        Makes this command repeatable: submitted again with the same key, lines that were taken are not taken
-        twice. (The idempotency key of line 7 is KEY-7.)
+        Makes this command repeatable: with the same key again, lines that were accepted are not accepted twice.
+        (The idempotency key of line 7 is KEY-7.)
     """
     taken = failed = 0
     with _opened(file) as lines, _progress(shell) as progress:
@@ -85,7 +85,7 @@ async def submit_many(
 async def _submit(
     client: Client, number: int, text: bytes, kind: str | None, key: str | None, defaults: dict[str, Any]
 ) -> Any:
-    """One line's answer or error. Calls of one tick leave as one message."""
+    """Submit one line and return the reply or the error. Calls of one event-loop tick leave in one message."""
     try:
         if kind is None:
             fields: dict[str, Any] = {**defaults, **_fields(text)}
@@ -102,7 +102,7 @@ async def _submit(
 
 
 def batches(lines: BinaryIO) -> Iterator[list[Line]]:
-    """Lines with their numbers, as many as fit into a batch; empty ones are left out."""
+    """Yield batches of (line number, line), each as large as allowed. Empty lines are left out."""
     batch: list[Line] = []
     size = 0
     for number, text in enumerate(lines, 1):
@@ -127,7 +127,7 @@ def _opened(file: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _size(lines: BinaryIO) -> int | None:
-    """Bytes of a file; None for what has no end yet."""
+    """Return a file's size in bytes, or None for a pipe or terminal, whose size is unknown."""
     status = os.fstat(lines.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 

@@ -1,4 +1,4 @@
-"""`penstock doctor`: whether everything that Penstock needs is there, and what to do where it is not."""
+"""`penstock doctor`: check everything that Penstock needs, and advise what to do where something is missing."""
 
 import time
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ SKEW_MS: Final = 500
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table. `ok` None: it could not be looked at, or is only worth knowing."""
+    """One line of the table. `ok` is None if the check could not be made, or found nothing worse than a hint."""
 
     name: str
     ok: bool | None
@@ -46,7 +46,7 @@ async def doctor(
     Parameters
     ----------
     valkey
-        Where Valkey is; without it, that of the `penstock up` that runs here is looked at, if one does.
+        Valkey's URL; without it, the Valkey of the `penstock up` in this directory is checked, if one runs.
     """
     url = shell.nats_url()
     checks = [check async for check in on_nats(shell, url)]
@@ -69,7 +69,7 @@ async def doctor(
 
 
 async def on_nats(shell: Shell, url: str) -> AsyncIterator[Check]:
-    """Everything that can be seen with NATS credentials only."""
+    """Make all checks that need only NATS credentials."""
     try:
         nats = await connect(url, "penstock-doctor", shell.credentials)
     except PenstockError as error:
@@ -118,14 +118,14 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
 
 
 async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
-    """Which services answer a ping of the NATS micro protocol."""
+    """Check which services answer a ping of the NATS micro protocol."""
     inbox = nats.new_inbox()
     subscription = await nats.subscribe(inbox)  # pyright: ignore[reportUnknownMemberType]
     for service in SERVICES:
         await nats.publish(f"$SRV.PING.{root}-{service}", b"", reply=inbox)
     answers: dict[str, list[dict[str, Any]]] = {f"{root}-{service}": [] for service in SERVICES}
     deadline = time.monotonic() + PING_S
-    quiet = 0.25  # once all have answered: others may have more instances
+    quiet = 0.25  # once each service has answered, wait this long for more instances
     while (left := deadline - time.monotonic()) > 0:
         try:
             message = await subscription.next_msg(quiet if all(answers.values()) else left)
@@ -146,7 +146,7 @@ async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
 
 
 async def on_valkey(url: str) -> AsyncIterator[Check]:
-    """Valkey itself: only operators and services may reach it."""
+    """Check Valkey itself, which only operators and services can usually reach."""
     try:
         from redis import exceptions
         from redis.asyncio import Redis

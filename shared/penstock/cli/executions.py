@@ -1,4 +1,4 @@
-"""`penstock submit, get, list, cancel, signal`: one execution at a time."""
+"""`penstock submit, get, list, cancel, signal`: commands on executions."""
 
 import re
 import sys
@@ -49,11 +49,11 @@ async def submit(
     input
         Its input, as JSON; @FILE reads it from a file, - from standard input.
     idempotency_key
-        The same key and body again answer with the first one's id.
+        Repeating the command with the same key and body returns the first id.
     wait
-        Wait until it has ended and print its result; exit code 1 when it ended otherwise.
+        Wait until the execution has ended and print its result; exit code 1 when it ended without one.
     wait_s
-        How many seconds to wait at most; it goes on afterwards.
+        How many seconds to wait at most; the execution goes on afterwards.
     """
     request: dict[str, Any] = {"kind": kind, **spec.fields()}
     if idempotency_key is not None:
@@ -76,7 +76,7 @@ async def submit(
 
 
 async def get(execution_id: str, /, *, shell: ShellArgument) -> None:
-    """Show an execution, whole.
+    """Show an execution in full.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ async def list_(
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {
         "namespace": namespace,
@@ -148,11 +148,11 @@ async def cancel(
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     reason
         Why; it is kept with the execution.
     grace_ms
-        How long a worker that holds it may take to stop, before it loses its lease [10000].
+        How long the worker may take to stop before it loses its lease, in milliseconds [10000].
     """
     request = {"execution_id": execution_id, "reason": reason, "grace_ms": grace_ms}
     reply = await shell.ask("execution.cancel", request)
@@ -172,7 +172,7 @@ async def signal(
     publish: Annotated[bool, Parameter(negative="")] = False,
     shell: ShellArgument,
 ) -> None:
-    """Send a signal to the waitpoint whose token this is; prints its effect.
+    """Send a signal to the waitpoint that the token belongs to; prints the signal's effect.
 
     Parameters
     ----------
@@ -181,13 +181,13 @@ async def signal(
     name
         The signal's name, such as `approved`.
     payload
-        What it brings along, as JSON; @FILE reads it from a file.
+        The signal's payload, as JSON; @FILE reads it from a file.
     source
         Who sends it.
     signal_id
-        Sent again with the same id it acts once.
+        A signal sent again with the same id has no further effect.
     publish
-        Publish it: JetStream keeps it until it is applied, also while no signal-router runs.
+        Publish the signal: JetStream keeps it until it is applied, even while no signal-router runs.
     """
     if token == "-":  # noqa: S105
         token = sys.stdin.readline().strip()
@@ -216,21 +216,21 @@ async def _publish(
 
 
 def _unusual(record: Record) -> str:
-    """What of an execution is worth a word in a list."""
+    """Return what is unusual about an execution, for a list: another lane, a later attempt."""
     words = [f"in {record.lane}"] if record.lane != "default" else []
     words += [f"attempt {record.attempt_index}"] if record.attempt_index > 1 else []
     return f" [dim]{escape(', '.join(words))}[/]" if words else ""
 
 
 def how_it_ended(record: Record) -> str:
-    """One line about an execution that did not complete."""
+    """Describe in one line how an execution ended that did not complete."""
     failure = record.failure or {}
     told = f" ({failure.get('category')}): {failure.get('reason')}" if failure else ""
     return f"{record.kind} {record.execution_id} is {record.outcome or record.state}{told}"
 
 
 def record_facts(record: Record) -> Any:
-    """An execution for people: the fields that say something."""
+    """Format an execution for people, without the fields that are not set."""
     lease, progress, failure = record.lease, record.progress, record.failure
     return facts(
         {

@@ -19,7 +19,7 @@ from penstock.states import FlowStatus
 app = App(name="flow", help="Create, start, show and cancel flows: graphs of executions.")
 
 LONG_S: float = 30.0
-"""Seconds for calls about a whole graph."""
+"""The timeout of calls about a whole graph, in seconds."""
 
 
 @app.command
@@ -66,12 +66,12 @@ async def start(flow_id: str, /, *, shell: ShellArgument) -> None:
 
 @app.command
 async def get(flow_id: str, /, *, shell: ShellArgument) -> None:
-    """Show a flow: its status, its state, how many members are where.
+    """Show a flow: its status, its state, and the number of members in each state.
 
     Parameters
     ----------
     flow_id
-        Which one.
+        The flow's id.
     """
     flow = cast(Flow, await shell.ask("flow.get", {"flow_id": flow_id}))
     shell.show(flow, flow_facts(flow))
@@ -79,12 +79,12 @@ async def get(flow_id: str, /, *, shell: ShellArgument) -> None:
 
 @app.command
 async def graph(flow_id: str, /, *, shell: ShellArgument) -> None:
-    """Show a flow's members, each with what it waits for.
+    """Show a flow's members, each with the members that it waits for.
 
     Parameters
     ----------
     flow_id
-        Which one.
+        The flow's id.
     """
     graph = cast(Graph, await shell.ask("flow.graph", {"flow_id": flow_id}, timeout=LONG_S))
     after: dict[str, list[str]] = {}
@@ -123,7 +123,7 @@ async def list_(
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"owner": owner, "status": status, "limit": limit, "cursor": cursor}
     page = cast(Page[Flow], await shell.ask("flow.list", request))
@@ -152,17 +152,17 @@ async def cancel(
     Parameters
     ----------
     flow_id
-        Which one.
+        The flow's id.
     policy
-        Which members go with it: all, those not begun, or none.
+        Which members are cancelled too: all, those not begun, or none.
     reason
         Why; it is kept with the flow.
     wait
         Wait until all members have stopped; exit code 1 when some have not.
     wait_ms
-        How long to wait at most.
+        How long to wait at most, in milliseconds.
     request_only
-        Only leave the intent: from now on the flow moves to cancelled and nowhere else.
+        Only record the request: from now on the flow can only become cancelled.
     """
     if request_only:
         flow = cast(Flow, await shell.ask("flow.request_cancel", {"flow_id": flow_id}))
@@ -186,11 +186,11 @@ async def steps(
     Parameters
     ----------
     flow_id
-        Which one.
+        The flow's id.
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"flow_id": flow_id, "limit": limit, "cursor": cursor}
     page = cast(Page[Step], await shell.ask("flow.steps", request, timeout=LONG_S))
@@ -203,7 +203,7 @@ async def steps(
 
 
 def flow_facts(flow: Flow) -> Any:
-    """A flow for people."""
+    """Format a flow for people."""
     return facts(
         {
             "flow": flow.flow_id,
@@ -234,7 +234,7 @@ def _few(names: list[str]) -> str:
 
 
 def _owner() -> str:
-    """The person's name, as far as it is a token."""
+    """Return the name of the person at the terminal, as a token: other characters become `_`."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""`penstock lane …`: queues, how deep they are, and what an operator does to a whole one."""
+"""`penstock lane …`: show queues and their depth, and pause, resume or drain a whole queue."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -19,14 +19,14 @@ WAITING = ("scheduled", "retry_wait")
 
 @app.command(name="list")
 async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgument) -> None:
-    """List lanes: their status, how many executions are where, how long the oldest has been ready.
+    """List lanes: their status, the number of executions in each state, and how long the oldest has been ready.
 
     Parameters
     ----------
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     page = cast(Page[Lane], await shell.ask("lane.list", {"limit": limit, "cursor": cursor}))
     shell.show(page, table(page.items))
@@ -35,12 +35,12 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
 
 @app.command
 async def pause(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Hand out nothing of a lane until it is resumed. What runs goes on.
+    """Pause a lane: hand out none of its work until it is resumed. Running executions go on.
 
     Parameters
     ----------
     lane
-        Which one.
+        The lane's name.
     reason
         Why; it is kept in the audit trail.
     """
@@ -49,12 +49,12 @@ async def pause(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None
 
 @app.command
 async def resume(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Let a paused or draining lane go on.
+    """Resume a paused or draining lane.
 
     Parameters
     ----------
     lane
-        Which one.
+        The lane's name.
     reason
         Why; it is kept in the audit trail.
     """
@@ -63,12 +63,12 @@ async def resume(lane: str, /, *, reason: str = "", shell: ShellArgument) -> Non
 
 @app.command
 async def drain(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Refuse new work for a lane; what it has is still handed out.
+    """Drain a lane: refuse new work, and hand out the work it has.
 
     Parameters
     ----------
     lane
-        Which one.
+        The lane's name.
     reason
         Why; it is kept in the audit trail.
     """
@@ -81,13 +81,13 @@ async def _change(shell: Shell, verb: str, name: str, reason: str) -> None:
 
 
 def table(lanes: Iterable[Lane]) -> Any:
-    """Lanes for people."""
+    """Format lanes as a table for people."""
     columns = ("lane", "status", "ready", "running", "waiting", "suspended", "completed", "failed", "oldest")
     return listing(columns, (row(lane) for lane in lanes))
 
 
 def row(lane: Lane) -> tuple[str, ...]:
-    """A lane's cells: what is about to run, what runs, what waits, what has ended."""
+    """Return a lane's cells: name, status, the number of executions by state, the age of the oldest ready one."""
     counts = (
         count(lane, "ready"),
         count(lane, *HELD),
@@ -101,5 +101,5 @@ def row(lane: Lane) -> tuple[str, ...]:
 
 
 def count(lane: Lane, *states: str) -> int:
-    """How many executions of a lane are in these states."""
+    """Count a lane's executions in these states."""
     return sum(lane.depth.get(state, 0) for state in states)

@@ -1,4 +1,4 @@
-"""`penstock budget …` and `penstock quota …`: how much may be used, and how fast."""
+"""`penstock budget …` and `penstock quota …`: limits on what executions use, and on how fast they start."""
 
 from datetime import timedelta
 from typing import Any, Literal, cast
@@ -31,15 +31,15 @@ async def create_budget(
     Parameters
     ----------
     dimension
-        NAME=HARD or NAME=SOFT/HARD: how much of it may be used, and from where on reports are warned.
+        NAME=HARD or NAME=SOFT/HARD: how much of a dimension may be used; above SOFT, reports get a warning.
     on_hard
-        What becomes of an execution that goes past a hard limit [suspend].
+        What happens to an execution whose use passes a hard limit [suspend].
     reset_every
-        How often all of it is free again, such as 1d or 90m.
+        How often the use is reset to 0, such as 1d or 90m.
     namespace
-        Whose it is [default].
+        The namespace that it belongs to [default].
     idempotency_key
-        The same key and body again answer with the first one's id.
+        Repeating the command with the same key and body returns the first id.
     """
     request = {
         "dimensions": dict(_limits(each) for each in dimension),
@@ -54,12 +54,12 @@ async def create_budget(
 
 @budget.command(name="get")
 async def get_budget(budget_id: str, /, *, shell: ShellArgument) -> None:
-    """Show a budget: what is used, and what is held back.
+    """Show a budget: its use, and whether executions are held back.
 
     Parameters
     ----------
     budget_id
-        Which one.
+        The budget's id.
     """
     await _budget(shell, "budget.get", budget_id)
 
@@ -68,16 +68,16 @@ async def get_budget(budget_id: str, /, *, shell: ShellArgument) -> None:
 async def replenish(
     budget_id: str, /, *amount: str, idempotency_key: str | None = None, shell: ShellArgument
 ) -> None:
-    """Raise a budget's limits; what it held back goes on.
+    """Raise a budget's limits; executions that it held back go on.
 
     Parameters
     ----------
     budget_id
-        Which one.
+        The budget's id.
     amount
         NAME=AMOUNT: by how much.
     idempotency_key
-        With the same key again nothing more is added.
+        Repeating the command with the same key adds nothing more.
     """
     amounts = {name: _amount(text, each) for each in amount for name, text in [pair(each, "AMOUNT")]}
     await _budget(
@@ -87,24 +87,24 @@ async def replenish(
 
 @budget.command
 async def reset(budget_id: str, /, *, shell: ShellArgument) -> None:
-    """Count nothing as used any more; what the budget held back goes on.
+    """Reset a budget's use to 0; executions that it held back go on.
 
     Parameters
     ----------
     budget_id
-        Which one.
+        The budget's id.
     """
     await _budget(shell, "budget.reset", budget_id)
 
 
 @budget.command(name="delete")
 async def delete_budget(budget_id: str, /, *, shell: ShellArgument) -> None:
-    """Limit nothing by this budget any more; what it held back goes on.
+    """Delete a budget; executions that it held back go on.
 
     Parameters
     ----------
     budget_id
-        Which one.
+        The budget's id.
     """
     await _budget(shell, "budget.delete", budget_id)
 
@@ -132,9 +132,9 @@ async def create_quota(
     concurrent
         How many may run at once.
     namespace
-        Whose it is [default].
+        The namespace that it belongs to [default].
     idempotency_key
-        The same key and body again answer with the first one's id.
+        Repeating the command with the same key and body returns the first id.
     """
     request = {
         "max_per_window": per_window,
@@ -154,19 +154,19 @@ async def get_quota(quota_id: str, /, *, shell: ShellArgument) -> None:
     Parameters
     ----------
     quota_id
-        Which one.
+        The quota's id.
     """
     await _quota(shell, "quota.get", quota_id)
 
 
 @quota.command(name="delete")
 async def delete_quota(quota_id: str, /, *, shell: ShellArgument) -> None:
-    """Limit nothing by this quota any more.
+    """Delete a quota; from then on it limits nothing.
 
     Parameters
     ----------
     quota_id
-        Which one.
+        The quota's id.
     """
     await _quota(shell, "quota.delete", quota_id)
 
@@ -201,7 +201,7 @@ async def _quota(shell: Shell, verb: str, quota_id: str) -> None:
 
 
 def _limits(text: str) -> tuple[str, dict[str, int]]:
-    """`NAME=HARD` or `NAME=SOFT/HARD`."""
+    """Parse `NAME=HARD` or `NAME=SOFT/HARD`."""
     name, limits = pair(text, "DIMENSION")
     soft, slash, hard = limits.rpartition("/")
     return name, {"hard": _amount(hard, text), **({"soft": _amount(soft, text)} if slash else {})}
@@ -215,5 +215,5 @@ def _amount(text: str, said: str) -> int:
 
 
 def milliseconds(span: timedelta | None) -> int | None:
-    """The wire's form of a duration."""
+    """Convert a duration to whole milliseconds, the wire's unit."""
     return None if span is None else round(span / timedelta(milliseconds=1))

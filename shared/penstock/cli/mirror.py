@@ -1,4 +1,4 @@
-"""`penstock mirror …`: rules by which other systems' messages become observations of mirrored flows."""
+"""`penstock mirror …`: rules that turn other systems' messages into observations of mirrored flows."""
 
 from typing import Annotated, Any, cast
 
@@ -17,7 +17,7 @@ app = App(name="mirror", help="Follow other systems: rules that make observation
 
 @app.command
 async def put(file: TextOrDash, /, *, shell: ShellArgument) -> None:
-    """Keep a rule; it replaces the one with its name.
+    """Store a rule. It replaces a rule with the same name.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ async def put(file: TextOrDash, /, *, shell: ShellArgument) -> None:
 async def test(
     file: TextOrDash, /, *, sample: Annotated[str, Parameter(name="--sample")], shell: ShellArgument
 ) -> None:
-    """Show what a rule would make of a message. Nothing is changed.
+    """Show the observation that a rule would make of a message. Nothing is changed.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ async def test(
 
 @app.command
 async def get(name: str, /, *, shell: ShellArgument) -> None:
-    """Show a rule, and what it has done.
+    """Show a rule, with counts of the messages it has seen, applied and dropped.
 
     Parameters
     ----------
     name
-        Its name.
+        The rule's name.
     """
     rule = cast(MirrorRule, await shell.ask("mirror_rule.get", {"name": name}))
     shell.show(
@@ -87,7 +87,7 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"limit": limit, "cursor": cursor}
     page = cast(Page[MirrorRule], await shell.ask("mirror_rule.list", request))
@@ -110,12 +110,12 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
 
 @app.command
 async def delete(name: str, /, *, shell: ShellArgument) -> None:
-    """Follow a rule no more; the flows that it made stay.
+    """Delete a rule; the flows that it created stay.
 
     Parameters
     ----------
     name
-        Its name.
+        The rule's name.
     """
     rule = cast(MirrorRule, await shell.ask("mirror_rule.delete", {"name": name}))
     shell.show(rule, f"{escape(rule.name)} is deleted")

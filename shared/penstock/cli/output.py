@@ -1,4 +1,4 @@
-"""What commands print: JSON for scripts, tables and lines for people."""
+"""The output of commands: JSON for scripts, tables and lines for people."""
 
 import contextlib
 import sys
@@ -31,13 +31,13 @@ STYLES: Final = {
 
 
 def encoded(value: Any, *, pretty: bool) -> str:
-    """A reply as JSON; payloads stand there byte for byte (but for the spaces of `pretty`)."""
+    """Encode a reply as JSON. Payloads are kept byte for byte, except for the spaces that `pretty` adds."""
     body = msgspec.json.encode(value)
     return (msgspec.json.format(body, indent=2) if pretty else body).decode()
 
 
 def emit(text: str) -> None:
-    """A line of output that rich must not wrap or colour."""
+    """Print a line directly, so that rich does not wrap or color it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -47,13 +47,13 @@ def emit_json(value: Any) -> None:
 
 
 def styled(state: str, reason: str | None = None) -> str:
-    """A state in its colour, with its reason."""
+    """Format a state in its color, with its reason."""
     style = STYLES.get(state, "default")
     return f"[{style}]{escape(state)}[/]" + (f" [dim]({escape(reason)})[/]" if reason else "")
 
 
 def clock(at: int | None) -> str:
-    """An instant of the contract, in local time."""
+    """Format a time (ms since the Unix epoch) in local time, without the date if it is today."""
     if at is None:
         return ""
     seconds, ms = divmod(at, 1000)
@@ -63,7 +63,7 @@ def clock(at: int | None) -> str:
 
 
 def age(ms: int | None) -> str:
-    """How long something has lasted, roughly."""
+    """Format a duration roughly, in its two largest units."""
     if ms is None:
         return ""
     seconds = ms / 1000
@@ -78,12 +78,12 @@ def age(ms: int | None) -> str:
 
 
 def payload(value: Any) -> str:
-    """A payload, readable."""
+    """Format a payload as indented JSON."""
     return encoded(value, pretty=True)
 
 
 def facts(rows: Mapping[str, Any]) -> Table:
-    """Names and values, one to a line; what is not set is left out."""
+    """Make a table of names and values, one pair per line. Values that are not set are left out."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -94,7 +94,7 @@ def facts(rows: Mapping[str, Any]) -> Table:
 
 
 def listing(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A plain table. Only the last column gives way when a line gets too long: ids must stay whole."""
+    """Make a plain table. Only the last column is folded when a line is too long, so that ids stay whole."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     *whole, last = columns
     for name in whole:
@@ -106,7 +106,7 @@ def listing(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 
 class Status:
-    """How a long-running command tells what it does: lines, and on a terminal one that changes."""
+    """The status output of a long-running command: lines, and on a terminal one line that changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -140,6 +140,6 @@ class Status:
         self._print(f"[red]✗[/] {name:<18} {escape(text)}")
 
     def _print(self, markup: str) -> None:
-        # Where the lines go may be full, or gone: that is no reason to stop what runs.
+        # The disk may be full or the reader gone. Neither may stop the running command.
         with contextlib.suppress(OSError):
             self._console.print(markup, soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""What a command tells the person in one line instead of a traceback."""
+"""Errors that a command reports in one line instead of a traceback."""
 
 from penstock.local.problems import Problem
 
@@ -6,6 +6,6 @@ __all__ = ["Problem", "UsageProblem"]
 
 
 class UsageProblem(Problem):
-    """It was asked wrongly: exit code 2."""
+    """The command was called with wrong arguments: exit code 2."""
 
     exit_code = 2

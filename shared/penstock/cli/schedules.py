@@ -1,4 +1,4 @@
-"""`penstock schedule …`: executions that are created at their time."""
+"""`penstock schedule …`: schedules that create executions at due times."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
@@ -46,18 +46,18 @@ async def create(
     at
         Once, at this time: 2026-05-01T06:00, in local time unless it says otherwise (+02:00).
     every
-        Again and again, such as 90s, 15m, 1d; the first time after that long.
+        Repeatedly, such as 90s, 15m, 1d; the first time after one interval.
     count
-        With --every: how often in all.
+        With --every: how many executions in all.
     cron
         At the times of a cron expression.
     timezone
-        Where the cron expression's times hold [UTC].
+        The time zone of the cron expression [UTC].
     misfire
-        What becomes of times that nobody was there for: catch_up makes up for each, skip for none but the latest
-        [catch_up].
+        What happens to due times at which no scheduler ran: catch_up makes up for each, skip for none but the
+        latest [catch_up].
     idempotency_key
-        The same key and body again answer with the first one's id.
+        Repeating the command with the same key and body returns the first id.
     """
     if sum(given is not None for given in (at, every, cron)) != 1:
         raise UsageProblem("a schedule needs one of --at, --every and --cron")
@@ -85,7 +85,7 @@ async def get(schedule_id: str, /, *, shell: ShellArgument) -> None:
     Parameters
     ----------
     schedule_id
-        Which one.
+        The schedule's id.
     """
     await _ask(shell, "schedule.get", schedule_id)
 
@@ -110,7 +110,7 @@ async def list_(
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"namespace": namespace, "status": status, "limit": limit, "cursor": cursor}
     page = cast(Page[Schedule], await shell.ask("schedule.list", request))
@@ -131,36 +131,36 @@ async def list_(
 
 @app.command
 async def pause(schedule_id: str, /, *, shell: ShellArgument) -> None:
-    """Let due times pass without effect until it is resumed.
+    """Pause a schedule: due times have no effect until it is resumed.
 
     Parameters
     ----------
     schedule_id
-        Which one.
+        The schedule's id.
     """
     await _ask(shell, "schedule.pause", schedule_id)
 
 
 @app.command
 async def resume(schedule_id: str, /, *, shell: ShellArgument) -> None:
-    """Go on with the next due time.
+    """Resume a paused schedule from its next due time.
 
     Parameters
     ----------
     schedule_id
-        Which one.
+        The schedule's id.
     """
     await _ask(shell, "schedule.resume", schedule_id)
 
 
 @app.command
 async def delete(schedule_id: str, /, *, shell: ShellArgument) -> None:
-    """Remove a schedule; what it has created goes on.
+    """Delete a schedule; executions that it has created go on.
 
     Parameters
     ----------
     schedule_id
-        Which one.
+        The schedule's id.
     """
     await _ask(shell, "schedule.delete", schedule_id)
 

@@ -1,4 +1,4 @@
-"""What every command gets: the options before and after it, and the way to NATS."""
+"""`Shell`, which every command gets: the global options, the connection to NATS, and the output."""
 
 import asyncio
 import sys
@@ -28,14 +28,14 @@ DEFAULT_ROOT: Final = "penstock"
 
 
 def consoles() -> tuple[Console, Console]:
-    """For output and for errors; lines that go to a file or pipe are not cut."""
+    """Return the consoles for output and for errors. They are wide enough not to cut lines in a file or pipe."""
     out = Console(width=None if sys.stdout.isatty() else 1000)
     return out, Console(stderr=True, width=None if sys.stderr.isatty() else 1000)
 
 
 @dataclass(frozen=True)
 class Shell:
-    """The global options, and what commands do with them."""
+    """The global options, and methods to call Penstock and print replies accordingly."""
 
     console: Console
     errors: Console
@@ -46,24 +46,24 @@ class Shell:
     timeout: float = 10.0
 
     def nats_url(self) -> str:
-        """--nats or its variable; else the `penstock up` that runs in this directory; else the usual port."""
+        """Return --nats or its variable, else the URL of the `penstock up` in this directory, else the default URL."""
         if self.nats:
             return self.nats
         return str(self._here().get("nats_url", DEFAULT_URL))
 
     @property
     def root(self) -> str:
-        """--root or its variable; else that of the `penstock up` that nats_url() found."""
+        """--root or its variable, else the root of the `penstock up` that `nats_url` found, else the default root."""
         found = {} if self.nats else self._here()
         return self.named_root or str(found.get("root", DEFAULT_ROOT))
 
     def _here(self) -> dict[str, Any]:
-        """Facts about the `penstock up` that runs in this directory; none when none does."""
+        """Return the facts of the `penstock up` that runs in this directory, or none if none runs."""
         return data_dir.DataDir(data_dir.DEFAULT).running() or {}
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[Client]:
-        """The SDK's client, connected."""
+        """Yield a connected client of the SDK, and close it at the end."""
         url = self.nats_url()
         client = await Client.connect(
             url, self.credentials, root=self.root, timeout=self.timeout, name="penstock-cli"
@@ -76,20 +76,20 @@ class Shell:
             await client.close()
 
     async def ask(self, verb: str, request: Mapping[str, Any], *, timeout: float | None = None) -> Reply:
-        """One call of one verb. Fields that are None are not sent."""
+        """Connect and call one verb. Fields of the request that are None are not sent."""
         async with self.client() as client:
             sent = {name: value for name, value in request.items() if value is not None}
             return await client.call(verb, sent, timeout=timeout)
 
     def show(self, reply: Any, human: Any = None) -> None:
-        """A reply: as JSON with --json (or when there is no other form), else for people."""
+        """Print a reply as JSON with --json (or without a `human` form), else print its `human` form."""
         if self.json or human is None:
             emit_json(reply)
         else:
             self.console.print(human)
 
     def more(self, page: Page[Any]) -> None:
-        """Tells people how a list goes on; in JSON the cursor stands anyway."""
+        """Tell people the cursor of a list's next page. JSON output already has it."""
         if page.cursor and not self.json:
             self.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
 
@@ -100,7 +100,7 @@ TextOrDash = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 
 def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
-    """JSON from the command line: as it stands, `@file`, or `-` for standard input. Kept byte for byte."""
+    """Read JSON from an argument, from `@file`, or from standard input (`-`). The JSON is kept byte for byte."""
     if text is None:
         return None
     if text == "-" or text.startswith("@"):
@@ -115,7 +115,7 @@ def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
 
 
 def read_file(path: str, name: str) -> bytes:
-    """A file's content; `-` is standard input."""
+    """Return a file's content. The path `-` means standard input."""
     if path == "-":
         return sys.stdin.buffer.read()
     try:
@@ -125,7 +125,7 @@ def read_file(path: str, name: str) -> bytes:
 
 
 async def until(work: Awaitable[T], seconds: float | None) -> T:
-    """`work` within a time limit, with a plain sentence when it is over."""
+    """Wait for `work`. Raise `Problem` with a plain sentence if it takes longer than `seconds`."""
     try:
         return await asyncio.wait_for(work, seconds)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""What an execution is like, as options: the same for submit, submit-many and schedule create."""
+"""An execution's fields as command-line options, shared by submit, submit-many and schedule create."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,15 +19,15 @@ class Spec:
     Parameters
     ----------
     lane
-        The queue that it goes to [default].
+        The execution's queue [default].
     priority
         -128 to 127, higher first [0].
     namespace
-        Whose it is [default].
+        The namespace that it belongs to [default].
     max_attempts
-        How often it is tried in all [1].
+        How many attempts in all [1].
     capability
-        A capability that its worker must have; may be given several times.
+        A capability that the worker must have; may be given several times.
     tag
         NAME=VALUE; may be given several times.
     option
@@ -43,7 +43,7 @@ class Spec:
     option: Annotated[list[str], Parameter(alias="-o", negative="")] = field(default_factory=list[str])
 
     def fields(self) -> dict[str, Any]:
-        """Those that were given."""
+        """Return the fields that were given."""
         given: dict[str, Any] = {
             "lane": self.lane,
             "priority": self.priority,
@@ -61,12 +61,12 @@ NOTHING_SAID = Spec()
 
 
 def tags(texts: list[str]) -> dict[str, str]:
-    """Of `NAME=VALUE` each."""
+    """Parse tags, each `NAME=VALUE`."""
     return dict(pair(each, "--tag") for each in texts)
 
 
 def pair(text: str, option: str) -> tuple[str, str]:
-    """`NAME=VALUE`, taken apart."""
+    """Split `NAME=VALUE`. `option` is what the error message names."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UsageProblem(f"{option} must read NAME=VALUE, not {text!r}")

@@ -1,4 +1,4 @@
-"""`penstock why, replay, run-now, suspend, resume, send, …`: what is done to an execution that exists."""
+"""`penstock why, replay, run-now, suspend, resume, send, …`: commands on an existing execution."""
 
 from typing import cast
 
@@ -32,7 +32,7 @@ async def why(execution_id: str, /, *, shell: ShellArgument) -> None:
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     """
     told = cast(Explanation, await shell.ask("execution.explain", {"execution_id": execution_id}))
     advice = f"\n[dim]→[/] {escape(told.advice)}" if told.advice else ""
@@ -52,11 +52,11 @@ async def replay(
     Parameters
     ----------
     execution_id
-        Which one; it stays as it is.
+        The execution's id; the ended execution stays as it is.
     input
         Another input, as JSON; @FILE reads it from a file, - from standard input.
     idempotency_key
-        The same key again answers with the first replay's id.
+        Repeating the command with the same key returns the first replay's id.
     """
     request = {
         "execution_id": execution_id,
@@ -68,23 +68,23 @@ async def replay(
 
 
 async def run_now(execution_id: str, /, *, shell: ShellArgument) -> None:
-    """Let an execution that waits for a time go on at once: one scheduled, delayed, or before a retry.
+    """Make an execution that waits for a time ready at once: one scheduled, delayed, or before a retry.
 
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     """
     _state(shell, cast(Record, await shell.ask("execution.run_now", {"execution_id": execution_id})))
 
 
 async def suspend(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Hold an execution that runs, until `penstock resume`; its worker is told to stop.
+    """Suspend a running execution until `penstock resume`; its worker is told to stop.
 
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     reason
         Why; it is kept with the execution.
     """
@@ -94,12 +94,12 @@ async def suspend(execution_id: str, /, *, reason: str = "", shell: ShellArgumen
 
 
 async def resume(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Let a suspended execution go on, whatever it waits for.
+    """Resume a suspended execution, whatever it waits for.
 
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     reason
         Why; it is kept with the execution.
     """
@@ -123,11 +123,11 @@ async def send(
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     name
         The signal's name.
     payload
-        What it brings, as JSON; @FILE reads it from a file, - from standard input.
+        The signal's payload, as JSON; @FILE reads it from a file, - from standard input.
     key
         The waitpoint's key, where the execution has several.
     reason
@@ -150,7 +150,7 @@ async def priority(execution_id: str, priority: int, /, *, shell: ShellArgument)
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     priority
         -128 to 127, higher first.
     """
@@ -159,12 +159,12 @@ async def priority(execution_id: str, priority: int, /, *, shell: ShellArgument)
 
 
 async def tag(execution_id: str, /, *tag: str, shell: ShellArgument) -> None:
-    """Give an execution these tags and no others.
+    """Replace all tags of an execution.
 
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     tag
         NAME=VALUE; several may be given, none removes all.
     """
@@ -174,12 +174,12 @@ async def tag(execution_id: str, /, *tag: str, shell: ShellArgument) -> None:
 
 
 async def revoke(execution_id: str, /, *, reason: str = "", shell: ShellArgument) -> None:
-    """Take the lease of an execution away from its worker; another one gets it, and no attempt is counted.
+    """Take the lease of an execution away from its worker; another worker gets it, and no attempt is counted.
 
     Parameters
     ----------
     execution_id
-        Which one.
+        The execution's id.
     reason
         Why; it is kept with the execution.
     """

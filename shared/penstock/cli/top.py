@@ -1,4 +1,4 @@
-"""`penstock top`: lanes and workers, live."""
+"""`penstock top`: show lanes and workers, live."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ PAGE: Final = 1000
 
 @dataclass(frozen=True)
 class Look:
-    """What one look showed."""
+    """The lanes and workers at one moment."""
 
     lanes: list[Lane]
     workers: list[WorkerInfo]
@@ -44,14 +44,14 @@ async def top(
 ) -> None:
     """Show all lanes and their workers, again and again until Ctrl-C.
 
-    The rates are what came and what ended per second since the last look. With --json one look to a line.
+    The rates are executions that came and that ended per second since the last look. With --json, one look per line.
 
     Parameters
     ----------
     interval
         Seconds between two looks [1].
     once
-        Look once, for scripts; also what happens when the output is no terminal, but with --json.
+        Look once, for scripts. This is the default when the output is no terminal, except with --json.
     """
     async with shell.client() as client:
         look = await look_at(client)
@@ -74,12 +74,12 @@ async def top(
                     except errors.UnavailableError as error:
                         away = Text(str(error), style="red")
                         live.update(Group(picture(look, None), away), refresh=True)
-        except asyncio.CancelledError:  # Ctrl-C is how this ends well
+        except asyncio.CancelledError:  # Ctrl-C is the normal way to end this command
             return
 
 
 async def look_at(client: Client) -> Look:
-    """All lanes, and all workers that are known."""
+    """Fetch all lanes and all registered workers."""
     lanes, workers = await asyncio.gather(_all(client, verbs.LANE_LIST), _all(client, verbs.WORKER_LIST))
     return Look(lanes, workers)
 
@@ -97,7 +97,7 @@ async def _all(client: Client, verb: verbs.Verb[Any, Any]) -> list[Any]:
 
 
 def picture(look: Look, before: Look | None) -> Group:
-    """Both tables."""
+    """Render the tables of lanes and workers. Rates need the look `before`."""
     return Group(_lanes(look, before), Text(), _workers(look))
 
 
@@ -136,7 +136,7 @@ def _lanes(look: Look, before: Look | None) -> Table:
 
 
 def rates(lane: Lane, past: Lane | None, seconds: float) -> tuple[str, str, str]:
-    """Per second: executions that came, that completed, that failed. What retention removes hides some."""
+    """Return the executions that came, completed and failed per second. Those that retention removed are missing."""
     if past is None or seconds <= 0:
         return "", "", ""
 

@@ -1,4 +1,4 @@
-"""`penstock trigger …`: messages of other systems start executions and flows."""
+"""`penstock trigger …`: triggers, by which other systems' messages start executions and flows."""
 
 from typing import Annotated, Any, cast
 
@@ -17,7 +17,7 @@ app = App(name="trigger", help="Start executions and flows for messages of other
 
 @app.command
 async def put(file: TextOrDash, /, *, shell: ShellArgument) -> None:
-    """Keep a trigger; it replaces the one with its name.
+    """Store a trigger. It replaces a trigger with the same name.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ async def test(
 
 @app.command
 async def get(name: str, /, *, shell: ShellArgument) -> None:
-    """Show a trigger, and what it has done.
+    """Show a trigger, with counts of what it has seen, made and dropped.
 
     Parameters
     ----------
     name
-        Its name.
+        The trigger's name.
     """
     trigger = cast(Trigger, await shell.ask("trigger.get", {"name": name}))
     shell.show(
@@ -88,7 +88,7 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"limit": limit, "cursor": cursor}
     page = cast(Page[Trigger], await shell.ask("trigger.list", request))
@@ -111,12 +111,12 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
 
 @app.command
 async def delete(name: str, /, *, shell: ShellArgument) -> None:
-    """Follow a trigger no more; what it made stays.
+    """Delete a trigger; executions and flows that it created stay.
 
     Parameters
     ----------
     name
-        Its name.
+        The trigger's name.
     """
     trigger = cast(Trigger, await shell.ask("trigger.delete", {"name": name}))
     shell.show(trigger, f"{escape(trigger.name)} is deleted")

@@ -1,4 +1,4 @@
-"""`penstock watch ID`: an execution or a flow, followed until it has ended."""
+"""`penstock watch ID`: follow an execution or a flow until it has ended."""
 
 import asyncio
 import contextlib
@@ -22,16 +22,16 @@ from penstock.messages.flows import Flow
 from penstock.states import FLOW_TERMINAL, TERMINAL
 
 LOOK_AGAIN_S: Final = 0.5
-"""Seconds between looks at the record: progress is no event, and an event may get lost."""
+"""Longest time between two reads of the record: progress makes few events, and an event may be lost."""
 LAST_FRAMES_S: Final = 5.0
-"""Seconds for the last frames to arrive after the end."""
+"""How long to wait for the last frames after the execution has ended, in seconds."""
 
 
 async def watch(id: str, /, *, shell: ShellArgument) -> None:
-    """Follow an execution or a flow until it has ended; exit code 1 when it did not end well.
+    """Follow an execution or a flow until it has ended; exit code 1 unless it completed or finished.
 
-    Shows its events, its progress, and the frames that its worker puts out. With --json one event or frame to a
-    line, and at the end the whole record.
+    Shows its events, its progress, and the frames of its worker. With --json, one event or frame per line, and
+    at the end the whole record.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ async def _follow_execution(shell: Shell, client: Client, record: Record) -> Rec
         async with client.events(entity="execution", id=execution_id) as events:
             async for _ in _moments(events):
                 record = await client.get(execution_id)
-                if record.seq > told:  # the history has them in order, and all of them
+                if record.seq > told:  # print from the history, which has all events in order
                     async for event in client.history(execution_id):
                         if event.seq > told:
                             told = event.seq
@@ -75,7 +75,7 @@ async def _follow_execution(shell: Shell, client: Client, record: Record) -> Rec
 
 
 async def _tell_frames(shell: Shell, progress: Progress, client: Client, execution_id: str) -> None:
-    """What the worker puts out, until the execution has ended."""
+    """Print the worker's frames until the execution has ended."""
     async for frame in client.frames(execution_id, follow=True):
         if shell.json:
             emit(encoded(frame, pretty=False))
@@ -125,7 +125,7 @@ def _done_of(flow: Flow) -> tuple[int, int | None]:
 
 
 async def _moments(events: EventStream) -> AsyncIterator[AuditEvent | None]:
-    """Now; then at every event, and every so often without one."""
+    """Yield None at once, then each event, and None whenever none comes for LOOK_AGAIN_S."""
     yield None
     while True:
         event: AuditEvent | None = None
@@ -142,7 +142,7 @@ def _tell(shell: Shell, progress: Progress, event: AuditEvent) -> None:
 
 
 def _as_audit(execution_id: str, event: ExecutionEvent) -> AuditEvent:
-    """A history's event in the form of the audit trail's, for one way to print them."""
+    """Convert a history event to an audit event, so that both are printed the same way."""
     fields: dict[str, Any] = msgspec.structs.asdict(event)
     return AuditEvent(event_id="", namespace="", entity="execution", id=execution_id, **fields)
 

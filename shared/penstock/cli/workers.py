@@ -1,4 +1,4 @@
-"""`penstock worker`: runs one; `penstock workers …`: shows those that there are."""
+"""`penstock worker` runs a worker; `penstock workers …` lists and drains the registered workers."""
 
 import importlib
 import sys
@@ -24,7 +24,7 @@ def worker(target: str, /, *, shell: ShellArgument) -> None:
 
     penstock worker reports.jobs:worker
 
-    Where Penstock is: --nats, or its variable; else what the worker itself was made with; else the
+    The worker connects to --nats or its variable, else to the URL it was created with, else to the
     `penstock up` that runs in this directory.
 
     Parameters
@@ -43,21 +43,21 @@ def worker(target: str, /, *, shell: ShellArgument) -> None:
 
 
 def url_for(shell: Shell, worker: Worker) -> str:
-    """What is said here comes before what the code says, and that before what was not said at all."""
+    """Return the NATS URL: the one given to this command, else the worker's own, else the default."""
     if shell.nats or worker.url in DEFAULT_URLS:
         return shell.nats_url()
     return worker.url
 
 
 def root_for(shell: Shell, worker: Worker) -> str:
-    """The same for the root; the directory's goes with its URL."""
+    """Return the root, chosen as in `url_for`. The root of this directory's `penstock up` goes with its URL only."""
     if shell.named_root or (worker.root == DEFAULT_ROOT and url_for(shell, worker) == shell.nats_url()):
         return shell.root
     return worker.root
 
 
 def load(target: str) -> Worker:
-    """The worker that `module:name` names. Raises UsageProblem when there is none."""
+    """Import the worker that `module:name` names. Raise `UsageProblem` if there is none."""
     module_name, _, name = target.partition(":")
     name = name or "worker"
     sys.path.insert(0, str(Path.cwd()))
@@ -66,7 +66,7 @@ def load(target: str) -> Worker:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "\0"):
             raise UsageProblem(f"there is no module {module_name!r}, here or in Python's path") from None
-        traceback.print_exc()  # it is their code that fails: show where
+        traceback.print_exc()  # the user's own code fails: show where
         raise Problem(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from None
     found = getattr(module, name, None)
     if isinstance(found, Worker):
@@ -90,13 +90,13 @@ async def list_(
     Parameters
     ----------
     lane
-        Only those that take work of this lane.
+        Only workers that take work of this lane.
     status
-        Only those with this status.
+        Only workers with this status.
     limit
         How many at most, up to 1000.
     cursor
-        Goes on where an earlier list ended.
+        The cursor printed by an earlier list, to go on after it.
     """
     request = {"lane": lane, "status": status, "limit": limit, "cursor": cursor}
     page = cast(Page[WorkerInfo], await shell.ask("worker.list", request))
@@ -106,12 +106,12 @@ async def list_(
 
 @app.command
 async def drain(worker_id: str, /, *, shell: ShellArgument) -> None:
-    """Tell a worker to finish what it has, and to ask for no more.
+    """Tell a worker to finish the tasks it has, and to ask for no more.
 
     Parameters
     ----------
     worker_id
-        Which one, as `penstock workers list` shows it.
+        The worker's id, as `penstock workers list` shows it.
     """
     info = cast(WorkerInfo, await shell.ask("worker.drain", {"worker_id": worker_id}))
     shell.show(info, styled(info.status))

@@ -1,4 +1,4 @@
-"""The caller's side of the SDK (contract §6): `Client` and the handles that it gives out."""
+"""The caller's side of the SDK (contract §6): `Client` and the handles that its methods return."""
 
 from penstock.client._client import Client
 from penstock.client._errors import ExecutionCanceled, ExecutionError, ExecutionFailed

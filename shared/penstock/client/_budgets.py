@@ -1,4 +1,4 @@
-"""`client.budgets`: so much of each dimension, for all executions that list the budget."""
+"""`client.budgets`: limits on what all executions that list a budget may use together, per dimension."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,7 +9,7 @@ from penstock.messages.limits import Budget, BudgetCreate, BudgetGet, BudgetLimi
 
 
 class Budgets:
-    """Makes, looks at and changes budgets. Each call raises the typed error that the service answers."""
+    """Methods to create, read, change and delete budgets. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
@@ -23,10 +23,10 @@ class Budgets:
         namespace: str = "default",
         idempotency_key: str | None = None,
     ) -> Budget:
-        """So much of each dimension, for all executions that list the budget.
+        """Create a budget. All executions that list the budget share its limits.
 
-        `{"tokens": {"soft": 800, "hard": 1000}}`; a plain number is a hard limit.
-        Tasks report with `task.report_usage`.
+        `dimensions` is like `{"tokens": {"soft": 800, "hard": 1000}}`; a plain number is a hard limit.
+        Tasks report what they used with `task.report_usage`.
         """
         request = BudgetCreate(
             dimensions={name: _limits(limits) for name, limits in dimensions.items()},
@@ -38,23 +38,24 @@ class Budgets:
         return await self._requester.call(verbs.BUDGET_CREATE, request)
 
     async def get(self, budget_id: str) -> Budget:
+        """Return a budget and its use now."""
         return await self._requester.call(verbs.BUDGET_GET, BudgetGet(budget_id=budget_id))
 
     async def replenish(
         self, budget_id: str, dimensions: Mapping[str, int], *, idempotency_key: str | None = None
     ) -> Budget:
-        """Raise the limits; what the budget had suspended or held back goes on."""
+        """Raise the limits by these amounts. Executions that the budget suspended or held back go on."""
         request = BudgetReplenish(
             budget_id=budget_id, dimensions=dict(dimensions), idempotency_key=idempotency_key
         )
         return await self._requester.call(verbs.BUDGET_REPLENISH, request)
 
     async def reset(self, budget_id: str) -> Budget:
-        """Nothing counts as used any more; what the budget had suspended or held back goes on."""
+        """Set the use of every dimension to 0. Executions that the budget suspended or held back go on."""
         return await self._requester.call(verbs.BUDGET_RESET, BudgetGet(budget_id=budget_id))
 
     async def delete(self, budget_id: str) -> Budget:
-        """It limits nothing from now on; what it had suspended or held back goes on."""
+        """Delete a budget. Executions that the budget suspended or held back go on, without its limits."""
         return await self._requester.call(verbs.BUDGET_DELETE, BudgetGet(budget_id=budget_id))
 
 

@@ -1,4 +1,4 @@
-"""`Client`: everything that can be asked of Penstock, typed, over one NATS connection."""
+"""`Client`: a typed method for every public request to Penstock, over one NATS connection."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
@@ -57,10 +57,10 @@ from penstock.verbs import Verb
 
 
 class Client:
-    """A connection to Penstock. Every call raises the typed `PenstockError` that the service answers.
+    """A connection to Penstock. Every call raises the typed `PenstockError` that the service replies with.
 
-    Executions are its own calls; what is about other things is in `flows`, `schedules`, `quotas`, `budgets`,
-    `waitpoints`, `mirror_rules`, `triggers`,
+    The client's own methods are about executions, signals and events. Other things have attributes of their own:
+    `flows`, `schedules`, `quotas`, `budgets`, `waitpoints`, `mirror_rules`, `triggers`,
     `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
@@ -69,7 +69,7 @@ class Client:
     """
 
     def __init__(self, nats: Nats, *, root: str = "penstock", timeout: float = 10.0) -> None:
-        """Over a NATS connection that exists (`connect` makes one); `timeout`: seconds for one call."""
+        """Use an open NATS connection (`Client.connect` opens one). `timeout` is in seconds, for each call."""
         self.nats = nats
         self.root = root
         self._requester = Requester(nats, root, timeout=timeout)
@@ -94,11 +94,11 @@ class Client:
         timeout: float = 10.0,
         name: str = "penstock-client",
     ) -> Self:
-        """Connect to NATS. `credentials` is the path of a NATS credentials file."""
+        """Connect to NATS and return a client. `credentials` is the path of a NATS credentials file."""
         return cls(await connect(url, name, credentials), root=root, timeout=timeout)
 
     async def close(self) -> None:
-        """Send what is still to be sent, and close the connection."""
+        """Flush outgoing messages and close the connection. Calls that still wait for a reply fail."""
         await self._requester.close()
         await leave(self.nats)
 
@@ -128,7 +128,7 @@ class Client:
     # Executions.
 
     async def submit(self, kind: str, input: Any = NULL, **options: Unpack[ExecutionOptions]) -> Run:
-        """Create an execution. `input` is anything that msgspec can encode."""
+        """Create an execution and return a handle on it. `input` is any value that msgspec can encode."""
         request = create_request(kind, input, options)
         created = await self._requester.call(verbs.EXECUTION_CREATE, request)
         return Run(self._requester, created.execution_id, duplicate=created.duplicate)
@@ -152,11 +152,11 @@ class Client:
         return_errors: bool = False,
         **options: Unpack[ExecutionOptions],
     ) -> Any:
-        """Create many in as few messages as they fit in.
+        """Create many executions, in as few messages as possible. Return their handles in order.
 
-        An item is `(kind, input)`, or the fields of `execution.create`; `options` hold for all that do not
-        say otherwise. One bad item does not hurt the rest: its error is raised once all are answered, or
-        stands in its place with `return_errors`.
+        An item is `(kind, input)`, or the fields of `execution.create`. `options` are defaults for all items.
+        A bad item does not stop the others: the first error is raised after all replies have come. With
+        `return_errors`, nothing is raised and each error stands in the list in place of its run.
         """
         requests = [_item(item, options) for item in items]
         futures = [self._requester.send(verbs.EXECUTION_CREATE, request) for request in requests]
@@ -174,11 +174,11 @@ class Client:
         return runs
 
     def run(self, execution_id: str) -> Run:
-        """A handle on an execution that exists."""
+        """Return a handle on an existing execution, without a request."""
         return Run(self._requester, execution_id)
 
     async def get(self, execution_id: str) -> Record:
-        """An execution's record. `input` and `result` are raw JSON (`msgspec.json.decode` reads them)."""
+        """Return an execution's record. `input` and `result` are raw JSON: decode them with `msgspec.json.decode`."""
         return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=execution_id))
 
     def list(
@@ -192,7 +192,7 @@ class Client:
         tag: str | None = None,
         page: int = 100,
     ) -> AsyncIterator[Record]:
-        """Executions for which all filters hold, newest first; fetched `page` at a time.
+        """Iterate over the executions that match all filters, newest first, fetching `page` at a time.
 
         `tag` is a tag's name, or `name=value`.
         """
@@ -212,7 +212,7 @@ class Client:
         )
 
     def history(self, execution_id: str) -> AsyncIterator[ExecutionEvent]:
-        """An execution's events, oldest first."""
+        """Iterate over an execution's events, oldest first."""
         return each(
             self._requester,
             verbs.EXECUTION_HISTORY,
@@ -222,22 +222,22 @@ class Client:
     def frames(
         self, execution_id: str, *, follow: bool = False, attempt_index: int | None = None, after: int = 0
     ) -> AsyncIterator[Frame]:
-        """What its worker put out with `task.append_frame`, in order, behind index `after`.
+        """Iterate over the frames that workers stored with `task.append_frame`, in order, after index `after`.
 
-        `follow`: also what comes, until the execution has ended; no frame is missed and none comes twice.
+        With `follow`, wait for new frames too, until the execution has ended. No frame is missed or repeated.
         """
         if follow:
             return frames.followed(self.nats, self._requester, execution_id, attempt_index, after)
         return frames.stored(self._requester, execution_id, attempt_index, after)
 
     async def cancel(self, execution_id: str, reason: str = "", *, grace_ms: int = 10_000) -> str:
-        """Ask for an execution's end. Answers its state."""
+        """Cancel an execution; a running handler has `grace_ms` to stop. Return the execution's state."""
         return await self.run(execution_id).cancel(reason, grace_ms=grace_ms)
 
     async def replay(
         self, execution_id: str, *, input: Any = UNSET, idempotency_key: str | None = None
     ) -> Run:
-        """Run an ended execution again, as a new one; with another input, if one is given."""
+        """Run an ended execution again, as a new execution. `input` replaces the old input if given."""
         request = ExecutionReplay(
             execution_id=execution_id,
             input=UNSET if input is UNSET else raw_of(input),
@@ -247,32 +247,32 @@ class Client:
         return Run(self._requester, created.execution_id, duplicate=created.duplicate)
 
     async def run_now(self, execution_id: str) -> Record:
-        """Let what waits for a time (run_at, a backoff, a delay) go on at once."""
+        """Make an execution that waits for a time (run_at, a backoff, a delay) ready at once."""
         request = ExecutionRunNow(execution_id=execution_id)
         return await self._requester.call(verbs.EXECUTION_RUN_NOW, request)
 
     async def suspend(self, execution_id: str, reason: str = "") -> str:
-        """Hold what runs, until `resume`; its worker is told. Answers its state."""
+        """Suspend a running execution until `resume`, and tell its worker. Return the execution's state."""
         request = ExecutionSuspend(execution_id=execution_id, reason=reason)
         return (await self._requester.call(verbs.EXECUTION_SUSPEND, request)).state
 
     async def resume(self, execution_id: str, reason: str = "") -> str:
-        """Let what is suspended, for whatever reason, go on with the same attempt. Answers its state."""
+        """Resume an execution suspended for any reason, with the same attempt. Return the execution's state."""
         request = ExecutionResume(execution_id=execution_id, reason=reason)
         return (await self._requester.call(verbs.EXECUTION_RESUME, request)).state
 
     async def change_priority(self, execution_id: str, priority: int) -> Record:
-        """Order an execution anew: -128 to 127, higher is sooner."""
+        """Change an execution's priority: -128 to 127, higher runs sooner."""
         request = ExecutionChangePriority(execution_id=execution_id, priority=priority)
         return await self._requester.call(verbs.EXECUTION_CHANGE_PRIORITY, request)
 
     async def set_tags(self, execution_id: str, tags: Mapping[str, str]) -> Record:
-        """Give an execution these tags and no others."""
+        """Replace all tags of an execution."""
         request = ExecutionSetTags(execution_id=execution_id, tags=dict(tags))
         return await self._requester.call(verbs.EXECUTION_SET_TAGS, request)
 
     async def explain(self, execution_id: str) -> Explanation:
-        """Why an execution does not run now, and what to do about it."""
+        """Explain why an execution does not run now, and what to do about it."""
         request = ExecutionExplain(execution_id=execution_id)
         return await self._requester.call(verbs.EXECUTION_EXPLAIN, request)
 
@@ -287,7 +287,7 @@ class Client:
         source: str | None = None,
         signal_id: str | None = None,
     ) -> Delivered:
-        """Deliver a signal to the waitpoint whose token this is; answers its effect."""
+        """Deliver a signal to the waitpoint that `token` belongs to. Return the signal's effect."""
         request = SignalDeliver(
             token=token, name=name, payload=raw_of(payload), source=source, signal_id=signal_id or uuid7()
         )
@@ -303,9 +303,10 @@ class Client:
         reason: str = "",
         signal_id: str | None = None,
     ) -> Delivered:
-        """Deliver a signal without a token, as an operator; answers its effect.
+        """Deliver a signal without a token, as an operator. Return the signal's effect.
 
-        It goes to the waitpoint with this key, or to the one that the execution waits on, or to its only pending one.
+        The signal goes to the waitpoint with key `waitpoint_key`. Without a key, it goes to the waitpoint that the
+        execution waits on, or else to the execution's only pending waitpoint.
         """
         request = SignalSend(
             execution_id=execution_id,
@@ -320,9 +321,9 @@ class Client:
     async def publish_event(
         self, topic: str, correlation_id: str, body: Any = NULL, *, event_id: str | None = None
     ) -> str:
-        """Publish an event that flows wait for; JetStream keeps it until applied. Answers its id.
+        """Publish an event that flows can wait for, and return its id. JetStream keeps the event until it is applied.
 
-        Published again with the same id, it wakes nobody twice.
+        Publishing again with the same `event_id` wakes no flow a second time.
         """
         event_id = event_id or uuid7()
         headers = {"Nats-Msg-Id": event_id, "Penstock-Correlation-Id": correlation_id}
@@ -332,9 +333,9 @@ class Client:
     async def publish_signal(
         self, waitpoint_id: str, name: str, token: str, payload: Any = NULL, *, signal_id: str | None = None
     ) -> str:
-        """Publish a signal: JetStream keeps it until applied, also while every router is down.
+        """Publish a signal and return its id. JetStream keeps it until it is applied, even if all routers are down.
 
-        Answers the signal id; published again with the same one, it acts once.
+        Publishing again with the same `signal_id` has no further effect.
         """
         signal_id = signal_id or uuid7()
         subject = signal_subject(self.root, waitpoint_id, name)
@@ -342,10 +343,10 @@ class Client:
         await self._publisher.publish(subject, encode(raw_of(payload)), headers)
         return signal_id
 
-    # What happens.
+    # Audit events.
 
     def events(self, namespace: str = "*", entity: str = "*", event: str = "*", id: str = "*") -> EventStream:
-        """Audit events as they happen: `async with client.events(entity="flow") as events: async for …`."""
+        """Stream audit events as they happen: `async with client.events(entity="flow") as events: async for …`."""
         return EventStream(self.nats, f"{self.root}.audit.{namespace}.{entity}.{event}.{id}")
 
 

@@ -1,10 +1,10 @@
-"""How an execution can end other than well."""
+"""Exceptions for executions that end without a result."""
 
 from penstock.messages.common import Record
 
 
 class ExecutionError(Exception):
-    """It ended without a result. `record` is the execution as `execution.get` shows it."""
+    """The execution ended without a result. `record` is the execution's record, as `execution.get` returns it."""
 
     def __init__(self, record: Record, text: str) -> None:
         super().__init__(text)
@@ -12,7 +12,7 @@ class ExecutionError(Exception):
 
 
 class ExecutionFailed(ExecutionError):
-    """`reason` and `category` are those of its last failure."""
+    """The execution failed. `reason` and `category` are those of its last failure."""
 
     def __init__(self, record: Record) -> None:
         failure = record.failure or {}
@@ -24,7 +24,7 @@ class ExecutionFailed(ExecutionError):
 
 
 class ExecutionCanceled(ExecutionError):
-    """`outcome` is `canceled` or `skipped` (a flow's member that will never be needed)."""
+    """The execution was canceled. `outcome` is `canceled`, or `skipped` for a flow member that is no longer needed."""
 
     def __init__(self, record: Record) -> None:
         self.outcome = record.outcome or "canceled"

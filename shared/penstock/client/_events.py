@@ -1,4 +1,4 @@
-"""Audit events as they happen, over core NATS (nothing is replayed: `penstock audit` reads the stream)."""
+"""Audit events as they happen, over core NATS. Past events are not replayed: `penstock audit` reads the stream."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ _decode: Final = msgspec.json.Decoder(AuditEvent).decode
 
 
 class EventStream:
-    """Events from the moment it is opened (`async with`), or from the first one asked for."""
+    """Audit events since the stream was opened: by `async with`, by `open()`, or by the first `next()`."""
 
     def __init__(self, nats: Nats, subject: str) -> None:
         self.subject = subject
@@ -52,7 +52,7 @@ class EventStream:
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Listen from now on: what happens after this returns is not missed."""
+        """Subscribe to the events. No event published after this returns is missed."""
         if self._subscription is None:
             self._subscription = await listen(self._nats, self.subject, self._on_event)
             await self._nats.flush()
@@ -60,6 +60,7 @@ class EventStream:
                 self._watching = asyncio.create_task(self._watch(self._nats))
 
     async def close(self) -> None:
+        """Unsubscribe from the events."""
         subscription, self._subscription = self._subscription, None
         if self._watching is not None:
             self._watching.cancel()
@@ -67,11 +68,11 @@ class EventStream:
             await subscription.unsubscribe()
 
     async def next(self, timeout: float | None = None) -> AuditEvent:
-        """The next event. Raises `TimeoutError`, or the contract's `timeout` when the connection has been closed."""
+        """Return the next event. Raise `TimeoutError`, or the contract's `timeout` once the connection is closed."""
         await self.open()
         event = await asyncio.wait_for(self._queue.get(), timeout)
         if isinstance(event, errors.PenstockError):
-            self._queue.put_nowait(event)  # for whoever asks once more
+            self._queue.put_nowait(event)  # the next call raises it again
             raise event
         return event
 

@@ -41,14 +41,14 @@ from penstock.messages.flows import (
 from penstock.states import FLOW_TERMINAL
 from penstock.subjects import observation_subject
 
-# The flow's own events end a wait; looking again covers an event that got lost.
+# `wait` reads the flow again on each of the flow's audit events, and this often in case an event was lost.
 LOOK_AGAIN_S: Final = 1.0
 MARGIN_S: Final = 5.0
 PAUSE_S: Final = 0.2
 
 
 class FlowRun:
-    """One flow: `flow.flow_id`; of a managed one that was just created `flow.members[key]` is a `Run`."""
+    """A handle on one flow, `flow_id`. On a newly created managed flow, `members[key]` is the member's `Run`."""
 
     __slots__ = ("_nats", "_publisher", "_requester", "created", "flow_id", "members")
 
@@ -72,13 +72,13 @@ class FlowRun:
         return f"FlowRun({self.flow_id!r})"
 
     async def start(self) -> Flow:
-        """Make its roots ready."""
+        """Start the flow: make its root members ready."""
         return await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=self.flow_id))
 
     async def update_state(
         self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
     ) -> Flow:
-        """Merge `patch` into its state, shallowly (anything but an object replaces it), and name the step it is at."""
+        """Merge `patch` shallowly into the state (a non-object replaces it). `next_step` becomes `current_step`."""
         request = FlowUpdateState(
             flow_id=self.flow_id,
             state_patch=patch if patch is UNSET else raw_of(patch),
@@ -88,20 +88,20 @@ class FlowRun:
         return await self._requester.call(verbs.FLOW_UPDATE_STATE, request)
 
     async def wait_until(self, at: int) -> Flow:
-        """Let it wait until an instant (ms since the Unix epoch): its running members go on, none is started."""
+        """Make the flow wait until `at` (ms since the Unix epoch). Running members go on, no member is started."""
         return await self._set_waiting(TimerWait(at=at))
 
     async def wait_for_event(self, topic: str, correlation_id: str, *, timeout_at: int | None = None) -> Flow:
-        """Let it wait for an event of this topic and id (`client.publish_event`), also one that came a while ago.
+        """Make the flow wait for an event with this topic and id (`client.publish_event`). A recent past event counts.
 
-        The event is in its state as `event` when it goes on.
+        When the flow goes on, its state has the event as `event`. The flow goes on without an event at `timeout_at`.
         """
         return await self._set_waiting(
             EventWait(topic=topic, correlation_id=correlation_id, timeout_at=timeout_at)
         )
 
     async def wait_for_resume(self) -> Flow:
-        """Let it wait until `resume`."""
+        """Make the flow wait until `resume` is called."""
         return await self._set_waiting(ManualWait())
 
     async def _set_waiting(self, wait: TimerWait | EventWait | ManualWait) -> Flow:
@@ -112,7 +112,7 @@ class FlowRun:
     async def resume(
         self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
     ) -> Flow:
-        """End its wait, whatever that is for; `patch` is merged into its state as in `update_state`."""
+        """End the flow's wait, of any kind. `patch` is merged into the flow's state as in `update_state`."""
         request = FlowResume(
             flow_id=self.flow_id,
             state_patch=patch if patch is UNSET else raw_of(patch),
@@ -122,29 +122,29 @@ class FlowRun:
         return await self._requester.call(verbs.FLOW_RESUME, request)
 
     async def finish(self) -> Flow:
-        """End it well; members that have not begun are skipped."""
+        """Finish the flow successfully. Members that have not begun are skipped."""
         return await self._requester.call(verbs.FLOW_FINISH, FlowFinish(flow_id=self.flow_id))
 
     async def fail(self, reason: str) -> Flow:
-        """End it as failed; its state says why under `failure`."""
+        """Fail the flow. Its state has the reason under `failure`."""
         return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.flow_id, reason=reason))
 
     async def get(self) -> Flow:
-        """Its record now."""
+        """Return the flow's record."""
         return await self._requester.call(verbs.FLOW_GET, FlowGet(flow_id=self.flow_id))
 
     async def graph(self) -> Graph:
-        """Its members, edges and joins."""
+        """Return the flow's members, edges and joins."""
         return await self._requester.call(verbs.FLOW_GRAPH, FlowGraph(flow_id=self.flow_id), timeout=30.0)
 
     def steps(self) -> AsyncIterator[Step]:
-        """Its steps, oldest first."""
+        """Iterate over the flow's steps, oldest first."""
         return each(
             self._requester, verbs.FLOW_STEPS, lambda cursor: FlowSteps(flow_id=self.flow_id, cursor=cursor)
         )
 
     async def request_cancel(self) -> Flow:
-        """Leave a sticky intent to cancel: from now on the flow moves only to cancelled."""
+        """Record a sticky request to cancel. From now on the flow can only become cancelled."""
         return await self._requester.call(verbs.FLOW_REQUEST_CANCEL, FlowRequestCancel(flow_id=self.flow_id))
 
     async def cancel(
@@ -155,7 +155,7 @@ class FlowRun:
         wait: bool = False,
         wait_s: float = 30.0,
     ) -> FlowCancelled:
-        """Cancel it at once; `wait` for its members to have stopped, at most `wait_s` seconds."""
+        """Cancel the flow at once. With `wait`, wait at most `wait_s` seconds for its members to stop."""
         request = FlowCancel(
             flow_id=self.flow_id, policy=policy, reason=reason, wait=wait, wait_ms=round(wait_s * 1000)
         )
@@ -172,7 +172,7 @@ class FlowRun:
         child_session_key: str | None = None,
         observed_at: int | None = None,
     ) -> Step:
-        """Tell how a step of this mirrored flow is, and wait until that is applied."""
+        """Report a step's status in this mirrored flow, and wait until the report is applied."""
         request = Observe(
             flow_id=self.flow_id,
             run_id=run_id,
@@ -195,9 +195,10 @@ class FlowRun:
         observed_at: int | None = None,
         message_id: str | None = None,
     ) -> str:
-        """As `observe`, but only until JetStream has it: applied once, also when the service is down.
+        """Report a step like `observe`, but return as soon as JetStream has stored the report.
 
-        Answers the message id; published again with the same one, it has no further effect.
+        The report is applied once, even if the service is down now. Return the message id. Publishing again with
+        the same `message_id` has no further effect.
         """
         body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": raw_of(result)}
         if child_session_key is not None:
@@ -209,7 +210,7 @@ class FlowRun:
         return message_id
 
     async def wait(self, timeout: float | None = None) -> Flow:
-        """Wait until it is finished, failed or cancelled. Raises `TimeoutError`."""
+        """Wait until the flow is finished, failed or cancelled. Raise `TimeoutError` after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         events = EventStream(self._nats, f"{self._requester.root}.audit.*.flow.*.{self.flow_id}")
         async with events:

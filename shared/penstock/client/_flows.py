@@ -1,4 +1,4 @@
-"""`client.flows`: flows are made and found; what can be done with one is in `_flow_run.py`."""
+"""`client.flows`: creates and lists flows. The methods of a single flow are in `_flow_run.py`."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Literal, Unpack, cast
@@ -17,7 +17,7 @@ from penstock.states import FlowStatus
 
 
 class Flows:
-    """Makes and finds flows. Each call raises the typed error that the service answers."""
+    """Methods to create and list flows. Each raises the typed error that the service replies with."""
 
     def __init__(self, nats: Nats, requester: Requester, publisher: Publisher) -> None:
         self._nats = nats
@@ -35,7 +35,7 @@ class Flows:
         owner: str = "default",
         **options: Unpack[FlowOptions],
     ) -> FlowRun:
-        """Create a managed flow, whole: members (each with its `key`), edges, joins. `start()` begins it.
+        """Create a managed flow with all its members (each has a `key`), edges and joins. Then call `start()` on it.
 
         An edge is `(from, to)` or `{"from", "to", "data"?}`.
         """
@@ -53,7 +53,7 @@ class Flows:
         completion_task: str | None = None,
         **options: Unpack[FlowOptions],
     ) -> FlowRun:
-        """Create a flow that somebody else runs; `observe` or `publish_observation` tells how it goes."""
+        """Create a flow that another system runs. Report its steps with `observe` or `publish_observation`."""
         fields = dict(options)
         if "state" in fields:
             fields["state"] = raw_of(fields["state"])
@@ -69,7 +69,7 @@ class Flows:
         return self._handle(flow)
 
     def run(self, flow_id: str) -> FlowRun:
-        """A handle on a flow that exists."""
+        """Return a handle on an existing flow, without a request."""
         return FlowRun(self._nats, self._requester, self._publisher, flow_id)
 
     def _handle(self, created: Flow) -> FlowRun:
@@ -78,7 +78,7 @@ class Flows:
     def list(
         self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100
     ) -> AsyncIterator[Flow]:
-        """Flows for which all filters hold, newest first."""
+        """Iterate over the flows that match all filters, newest first, fetching `page` at a time."""
         return each(
             self._requester,
             verbs.FLOW_LIST,
@@ -95,7 +95,7 @@ def _create_request(
     joins: Mapping[str, Mapping[str, Any]],
     options: Mapping[str, Any],
 ) -> FlowCreate:
-    """One `flow.create` from plain values; an edge may be a pair `(from, to)`."""
+    """Build a `flow.create` request from plain values. An edge may be a pair `(from, to)`."""
     fields: dict[str, Any] = {
         "controller_id": controller_id,
         "goal": goal,

@@ -1,4 +1,4 @@
-"""An execution's frames: what is stored, then what comes, without a gap and without a double."""
+"""Reads an execution's frames: first the stored ones, then new ones live, without gaps or duplicates."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from penstock.messages.common import Record
 from penstock.messages.frames import Frame, FrameRead
 from penstock.subjects import frame_subject
 
-# The live subject ends a wait; looking again covers what got lost on it.
+# The longest wait for a live frame; then the store is read again, in case a live frame was lost.
 LOOK_AGAIN_S: Final = 2.0
 PAGE: Final = 500
 _decode: Final = msgspec.json.Decoder(Frame).decode
@@ -25,7 +25,7 @@ _decode: Final = msgspec.json.Decoder(Frame).decode
 async def stored(
     requester: Requester, execution_id: str, attempt_index: int | None, after: int
 ) -> AsyncIterator[Frame]:
-    """The frames behind index `after` that are there now."""
+    """Yield the frames stored now whose index is greater than `after`."""
     cursor = str(after)
     while True:
         request = FrameRead(execution_id=execution_id, attempt_index=attempt_index, cursor=cursor, limit=PAGE)
@@ -40,10 +40,10 @@ async def stored(
 async def followed(
     nats: Nats, requester: Requester, execution_id: str, attempt_index: int | None, after: int
 ) -> AsyncIterator[Frame]:
-    """The same, and those that come, until the execution has ended.
+    """Yield the stored frames and then new ones, until the execution has ended.
 
-    It listens before it reads: what is stored in between is read, what comes later is heard. A live frame that is
-    not the next one says that something was missed; then the store is read again.
+    The subscription starts before the first read, so that no frame falls between the two. If the index of a live
+    frame is not the next one, a frame was missed: then the store is read again.
     """
     live: asyncio.Queue[Frame] = asyncio.Queue()
 
@@ -77,7 +77,7 @@ async def followed(
 
 
 async def _next(live: "asyncio.Queue[Frame]", ended: "asyncio.Future[Record]") -> Frame | None:
-    """The next live frame; None when it is time to look into the store."""
+    """Return the next live frame, or None when it is time to read the store."""
     if not live.empty():
         return live.get_nowait()
     coming = asyncio.ensure_future(live.get())

@@ -1,4 +1,4 @@
-"""`client.lanes` and `client.workers`: where work waits, and who does it."""
+"""`client.lanes` and `client.workers`: the queues of work, and the workers that serve them."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -12,30 +12,30 @@ from penstock.messages.workers import WorkerDrain, WorkerInfo, WorkerList
 
 
 class Lanes:
-    """Looks at lanes and steers them. Each call raises the typed error that the service answers."""
+    """Methods to list, pause, drain and resume lanes. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
 
     def list(self) -> AsyncIterator[Lane]:
-        """Every lane, with its depth per state, in alphabetical order."""
+        """Iterate over all lanes in alphabetical order, each with its depth per state."""
         return each(self._requester, verbs.LANE_LIST, lambda cursor: LaneList(cursor=cursor))
 
     async def pause(self, lane: str, reason: str = "") -> Lane:
-        """Nothing of the lane is handed out."""
+        """Pause a lane: hand out none of its work."""
         return await self._requester.call(verbs.LANE_PAUSE, LaneChange(lane=lane, reason=reason))
 
     async def drain(self, lane: str, reason: str = "") -> Lane:
-        """What the lane has is handed out, and new work for it is refused."""
+        """Drain a lane: hand out the work it has, and refuse new work."""
         return await self._requester.call(verbs.LANE_DRAIN, LaneChange(lane=lane, reason=reason))
 
     async def resume(self, lane: str, reason: str = "") -> Lane:
-        """The lane takes work and hands it out."""
+        """Resume a lane: accept new work and hand work out."""
         return await self._requester.call(verbs.LANE_RESUME, LaneChange(lane=lane, reason=reason))
 
 
 class Workers:
-    """Looks at the registered workers. Each call raises the typed error that the service answers."""
+    """Methods to list and drain registered workers. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
@@ -43,7 +43,7 @@ class Workers:
     def list(
         self, *, lane: str | None = None, status: Literal["active", "draining", "lost"] | None = None
     ) -> AsyncIterator[WorkerInfo]:
-        """Workers for which all filters hold, in the order of their names."""
+        """Iterate over the workers that match all filters, in the order of their names."""
         return each(
             self._requester,
             verbs.WORKER_LIST,
@@ -51,5 +51,5 @@ class Workers:
         )
 
     async def drain(self, worker_id: str) -> WorkerInfo:
-        """Let a worker finish what it has and ask for no more."""
+        """Make a worker finish the tasks it has and ask for no more."""
         return await self._requester.call(verbs.WORKER_DRAIN, WorkerDrain(worker_id=worker_id))

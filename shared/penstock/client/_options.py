@@ -1,4 +1,4 @@
-"""What can be said when something is created, typed: the fields of `execution.create` and flow.create."""
+"""Typed options for creating executions and flows: the fields of `execution.create` and `flow.create`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
@@ -13,7 +13,7 @@ from penstock.verbs import VERBS, Verb
 
 
 class ExecutionOptions(TypedDict, total=False):
-    """Everything of `execution.create` but kind and input."""
+    """All fields of `execution.create` except `kind` and `input`."""
 
     lane: str
     priority: int
@@ -43,7 +43,7 @@ class ExecutionOptions(TypedDict, total=False):
 
 
 class FlowOptions(TypedDict, total=False):
-    """Everything of `flow.create` that may be left out."""
+    """The optional fields of `flow.create`, except its graph."""
 
     requester_origin: str
     current_step: str
@@ -57,12 +57,12 @@ StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
 def create_request(kind: str, input: Any, options: Mapping[str, Any]) -> ExecutionCreate:
-    """One `execution.create`. Raises `TypeError` for an option that does not exist."""
+    """Build an `execution.create` request. Raise `TypeError` for an unknown option."""
     return ExecutionCreate(kind=kind, input=raw_of(input), **options)
 
 
 def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:
-    """A verb's request from plain values, checked: raises `invalid_request` naming the field."""
+    """Build and check a verb's request from plain values. Raise `invalid_request`, naming the bad field."""
     try:
         return msgspec.json.decode(encode(fields), type=verb.request)
     except (msgspec.MsgspecError, TypeError) as error:
@@ -70,7 +70,7 @@ def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:
 
 
 def verb_named(name: str) -> Verb[Any, Any]:
-    """The verb of this name; raises `invalid_request` for one that does not exist."""
+    """Return the verb with this name. Raise `invalid_request` for an unknown name."""
     try:
         return VERBS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Lists as async iterators: the next page is fetched when the last one is used up."""
+"""Paged lists as async iterators: a page is fetched when the previous one is used up."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -14,9 +14,9 @@ T = TypeVar("T")
 async def each(
     requester: Requester, verb: Verb[Any, Page[T]], request: Callable[[str | None], Any]
 ) -> AsyncIterator[T]:
-    """Every item of every page. `request(cursor)` asks for one page, of `limit` items.
+    """Yield every item of every page. `request(cursor)` builds the request for one page of `limit` items.
 
-    Pages are smaller where the items are too large for as many to fit one message.
+    If a page does not fit into one message, the limit is lowered and the page is requested again.
     """
     cursor: str | None = None
     most: int | None = None

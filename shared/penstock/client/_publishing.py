@@ -1,4 +1,4 @@
-"""Fire and forget: JetStream keeps what is published until its service has applied it."""
+"""Publishing without waiting for a service: JetStream keeps each message until its service has applied it."""
 
 import asyncio
 import time
@@ -16,14 +16,14 @@ PAUSE_S: Final = 0.2
 
 
 class Publisher:
-    """Publishes until JetStream has acknowledged; the message id makes repeating harmless."""
+    """A publisher that repeats each message until JetStream acknowledges it. The message id makes repeats harmless."""
 
     def __init__(self, nats: Nats, timeout: float) -> None:
         self._js: JetStreamContext = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
         self._timeout = timeout
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Raises `timeout` when no stream has taken it in time, `payload_too_large` when none will."""
+        """Publish `body`. Raise `timeout` without an ack in time, `payload_too_large` if it exceeds the NATS limit."""
         end = time.monotonic() + self._timeout
         while True:
             try:

@@ -1,4 +1,4 @@
-"""`client.quotas`: so many starts in a window, so many at once."""
+"""`client.quotas`: limits on executions' starts per time window, and on how many run at once."""
 
 from penstock import verbs
 from penstock.bus.requester import Requester
@@ -6,7 +6,7 @@ from penstock.messages.limits import Quota, QuotaCreate, QuotaGet
 
 
 class Quotas:
-    """Makes and looks at quotas. Each call raises the typed error that the service answers."""
+    """Methods to create, read and delete quotas. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
@@ -20,7 +20,7 @@ class Quotas:
         namespace: str = "default",
         idempotency_key: str | None = None,
     ) -> Quota:
-        """At most so many starts in any window, at most so many at once; executions name it as `quota_id`."""
+        """Create a quota on starts in any window, on running at once, or both. Executions name it as `quota_id`."""
         request = QuotaCreate(
             max_per_window=max_per_window,
             window_ms=window_ms,
@@ -31,8 +31,9 @@ class Quotas:
         return await self._requester.call(verbs.QUOTA_CREATE, request)
 
     async def get(self, quota_id: str) -> Quota:
+        """Return a quota and its use now."""
         return await self._requester.call(verbs.QUOTA_GET, QuotaGet(quota_id=quota_id))
 
     async def delete(self, quota_id: str) -> Quota:
-        """It limits nothing from now on."""
+        """Delete a quota. From now on the quota limits nothing."""
         return await self._requester.call(verbs.QUOTA_DELETE, QuotaGet(quota_id=quota_id))

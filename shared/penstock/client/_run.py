@@ -16,23 +16,23 @@ from penstock.states import TERMINAL
 
 T = TypeVar("T")
 
-# How long one wait stays parked at a scheduler; also what a killed scheduler can cost its waiters.
+# How long one wait request stays parked at a scheduler. Killing that scheduler can delay the wait by this much.
 PARK_S: Final = 5.0
 MARGIN_S: Final = 3.0
-# For how long a wait without a time limit puts up with a scheduler that is away.
+# How long a wait without a timeout goes on asking while no scheduler answers.
 UNAVAILABLE_S: Final = 60.0
 PAUSE_S: Final = 0.2
 
 
 class Run:
-    """One execution, wherever it is: `run.execution_id`, `await run.result()`."""
+    """A handle on one execution: `run.execution_id`, `await run.result()`."""
 
     __slots__ = ("_requester", "duplicate", "execution_id")
 
     def __init__(self, requester: Requester, execution_id: str, *, duplicate: bool = False) -> None:
         self._requester = requester
         self.execution_id = execution_id
-        # Whether its idempotency key had made it before.
+        # Whether the execution existed before, made with the same idempotency key.
         self.duplicate = duplicate
 
     def __repr__(self) -> str:
@@ -43,10 +43,10 @@ class Run:
     @overload
     async def result(self, timeout: float | None = None, *, type: type[T]) -> T: ...
     async def result(self, timeout: float | None = None, *, type: Any = Any) -> Any:
-        """Wait for the end and give the result, as `type` if one is given.
+        """Wait for the execution to end and return its result, converted to `type` if given.
 
-        Raises `ExecutionFailed`, `ExecutionCanceled`, or `TimeoutError` when it has not ended in time
-        (seconds; it goes on, and can be waited for again).
+        Raises `ExecutionFailed`, `ExecutionCanceled`, or `TimeoutError` after `timeout` seconds. After a
+        `TimeoutError` the execution goes on, and `result` can be called again.
         """
         record = await self.wait(timeout)
         if record.state == "failed":
@@ -56,7 +56,7 @@ class Run:
         return msgspec.json.decode(record.result, type=type)
 
     async def wait(self, timeout: float | None = None) -> Record:
-        """Wait until it has ended, well or not, and give its record. Raises `TimeoutError`."""
+        """Wait until the execution has ended in any way, and return its record. Raises `TimeoutError`."""
         now = time.monotonic()
         end = None if timeout is None else now + timeout
         answered = now
@@ -69,7 +69,7 @@ class Run:
                     verbs.EXECUTION_WAIT, request, timeout=max(left, 0.0) + MARGIN_S
                 )
             except errors.UnavailableError:
-                # A restarting service is no reason to give up the wait.
+                # The service may only be restarting: go on waiting.
                 now = time.monotonic()
                 if now >= (answered + UNAVAILABLE_S if end is None else end):
                     raise
@@ -82,14 +82,14 @@ class Run:
                 raise TimeoutError(f"{record.kind} {self.execution_id} is {record.state} after {timeout:g} s")
 
     async def get(self) -> Record:
-        """Its record now."""
+        """Return the execution's record."""
         return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=self.execution_id))
 
     async def status(self) -> str:
-        """Its state now."""
+        """Return the execution's state."""
         return (await self.get()).state
 
     async def cancel(self, reason: str = "", *, grace_ms: int = 10_000) -> str:
-        """Ask for its end; a running handler has `grace_ms` to stop. Answers the state."""
+        """Cancel the execution; a running handler has `grace_ms` to stop. Return the execution's state."""
         request = ExecutionCancel(execution_id=self.execution_id, reason=reason, grace_ms=grace_ms)
         return (await self._requester.call(verbs.EXECUTION_CANCEL, request)).state

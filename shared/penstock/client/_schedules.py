@@ -1,4 +1,4 @@
-"""`client.schedules`: what creates executions at due times."""
+"""`client.schedules`: schedules that create executions at due times."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal, Unpack, cast
@@ -20,7 +20,7 @@ from penstock.messages.schedules import (
 
 
 class Schedules:
-    """Makes, finds and steers schedules. Each call raises the typed error that the service answers."""
+    """Methods to create, list and change schedules. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
@@ -38,9 +38,10 @@ class Schedules:
         misfire: Literal["catch_up", "skip"] = "catch_up",
         **options: Unpack[ExecutionOptions],
     ) -> Schedule:
-        """Create an execution at an instant, every so often, or as a cron expression says in a time zone.
+        """Create a schedule: it creates executions once (`at`), every `every_ms`, or by a `cron` expression.
 
-        `options` are those of `submit`, for each execution; an `idempotency_key` is the schedule's.
+        `timezone` is for `cron`. `options` are those of `Client.submit` and go into each execution, except
+        `idempotency_key`, which is the schedule's own.
         """
         fields = dict(options)
         key = cast("str | None", fields.pop("idempotency_key", None))
@@ -57,24 +58,25 @@ class Schedules:
         return await self._requester.call(verbs.SCHEDULE_CREATE, request)
 
     async def get(self, schedule_id: str) -> Schedule:
+        """Return a schedule."""
         return await self._requester.call(verbs.SCHEDULE_GET, ScheduleGet(schedule_id=schedule_id))
 
     async def pause(self, schedule_id: str) -> Schedule:
-        """Due times pass without effect until it is resumed."""
+        """Pause a schedule: due times have no effect until it is resumed."""
         return await self._requester.call(verbs.SCHEDULE_PAUSE, ScheduleGet(schedule_id=schedule_id))
 
     async def resume(self, schedule_id: str) -> Schedule:
-        """Go on with the next due time; a single one (`at`) that has passed meanwhile is made up for."""
+        """Resume a schedule from its next due time. A single due time (`at`) that passed meanwhile is not dropped."""
         return await self._requester.call(verbs.SCHEDULE_RESUME, ScheduleGet(schedule_id=schedule_id))
 
     async def delete(self, schedule_id: str) -> Schedule:
-        """What it has created goes on."""
+        """Delete a schedule. Executions that it has created go on."""
         return await self._requester.call(verbs.SCHEDULE_DELETE, ScheduleGet(schedule_id=schedule_id))
 
     def list(
         self, *, namespace: str | None = None, status: ScheduleStatus | None = None, page: int = 100
     ) -> AsyncIterator[Schedule]:
-        """Schedules for which all filters hold, newest first."""
+        """Iterate over the schedules that match all filters, newest first, fetching `page` at a time."""
         return each(
             self._requester,
             verbs.SCHEDULE_LIST,

@@ -1,4 +1,4 @@
-"""`client.triggers`: what other systems publish starts executions and flows."""
+"""`client.triggers`: rules by which other systems' messages start executions and flows."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -11,21 +11,21 @@ from penstock.messages.triggers import Trigger, TriggerGet, TriggerList, Trigger
 
 
 class Triggers:
-    """Keeps triggers and tries them. Each call raises the typed error that the service answers."""
+    """Methods to store, list, test and delete triggers. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
 
     async def put(self, trigger: Mapping[str, Any]) -> Trigger:
-        """Keep a trigger (the fields of `trigger.put`); it replaces the one with its name."""
+        """Store a trigger (the fields of `trigger.put`). An existing trigger with the same name is replaced."""
         return await self._requester.call(verbs.TRIGGER_PUT, request_of(verbs.TRIGGER_PUT, trigger))
 
     async def get(self, name: str) -> Trigger:
-        """A trigger, and what it has done."""
+        """Return a trigger, with counts of the messages it has seen, applied and dropped."""
         return await self._requester.call(verbs.TRIGGER_GET, TriggerGet(name=name))
 
     def list(self, *, page: int = 100) -> AsyncIterator[Trigger]:
-        """Every trigger, in the order of their names."""
+        """Iterate over all triggers in the order of their names, fetching `page` at a time."""
         return each(
             self._requester,
             verbs.TRIGGER_LIST,
@@ -33,10 +33,10 @@ class Triggers:
         )
 
     async def delete(self, name: str) -> Trigger:
-        """Follow a trigger no more; what it made stays."""
+        """Delete a trigger. The executions and flows that it created stay."""
         return await self._requester.call(verbs.TRIGGER_DELETE, TriggerGet(name=name))
 
     async def test(self, trigger: Mapping[str, Any], sample: Mapping[str, Any]) -> TriggerTested:
-        """The request that a trigger would make for a message {subject, headers, data}, or why none."""
+        """Return the request a trigger would make for a message {subject, headers, data}, or why it makes none."""
         fields = {"trigger": trigger, "sample": sample}
         return await self._requester.call(verbs.TRIGGER_TEST, request_of(verbs.TRIGGER_TEST, fields))

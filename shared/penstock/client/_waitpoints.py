@@ -1,4 +1,4 @@
-"""`client.waitpoints`: where signals for executions arrive, as an operator sees them."""
+"""`client.waitpoints`: the points where executions receive signals, for operators."""
 
 from collections.abc import AsyncIterator
 
@@ -17,13 +17,13 @@ from penstock.messages.signals import (
 
 
 class Waitpoints:
-    """Looks at waitpoints and closes them. Each call raises the typed error that the service answers."""
+    """Methods to list, read and close waitpoints. Each raises the typed error that the service replies with."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
 
     async def get(self, waitpoint_id: str) -> Waitpoint:
-        """What has come there, and what is still missing. Never its token."""
+        """Return a waitpoint, with the signals it has received and still needs, but never with its token."""
         return await self._requester.call(verbs.WAITPOINT_GET, WaitpointGet(waitpoint_id=waitpoint_id))
 
     def list(
@@ -34,7 +34,7 @@ class Waitpoints:
         status: WaitpointStatus | None = None,
         page: int = 100,
     ) -> AsyncIterator[Waitpoint]:
-        """Those of an execution, or of a namespace, newest first."""
+        """Iterate over the waitpoints of an execution, or else of a namespace, newest first."""
         return each(
             self._requester,
             verbs.WAITPOINT_LIST,
@@ -44,11 +44,11 @@ class Waitpoints:
         )
 
     async def close(self, waitpoint_id: str, reason: str = "") -> Waitpoint:
-        """Refuse signals to a pending one from now on."""
+        """Close a pending waitpoint: signals to it are refused from now on."""
         request = WaitpointClose(waitpoint_id=waitpoint_id, reason=reason)
         return await self._requester.call(verbs.WAITPOINT_CLOSE, request)
 
     async def rotate_secret(self, *, grace_ms: int = 86_400_000) -> SecretRotated:
-        """Sign tokens with a new key; those of the old one are valid for `grace_ms` more."""
+        """Sign new tokens with a new key. Tokens signed with the old key stay valid for `grace_ms`."""
         request = WaitpointRotateSecret(grace_ms=grace_ms)
         return await self._requester.call(verbs.WAITPOINT_ROTATE_SECRET, request)

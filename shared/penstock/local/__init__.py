@@ -1,1 +1,1 @@
-"""A Penstock on this machine: servers and services as processes, supervised. For `penstock up` and for tests."""
+"""Run Penstock on this machine: supervised server and service processes, for `penstock up` and for tests."""

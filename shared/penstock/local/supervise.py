@@ -1,4 +1,4 @@
-"""Child processes that are kept running, and that never outlive this one."""
+"""Supervise child processes: restart them when they end, and never let them outlive this process."""
 
 import asyncio
 import contextlib
@@ -17,28 +17,28 @@ from penstock.backoff import Backoff
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 10.0
-"""Seconds after which a process counts as running well: its next restart is quick again."""
+"""Seconds after which a process counts as stable: its next restart then uses the first, short pause."""
 
 PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final[Any] = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def dies_with(parent: int) -> Callable[[], None] | None:
-    """Run in the child before its program starts: the kernel kills it when this process dies, however."""
+    """Return a preexec function that makes the kernel kill the child when this process dies for any reason."""
     libc = _LIBC
-    if libc is None:  # elsewhere only an orderly end takes the children along
+    if libc is None:  # outside Linux, children end only if this process stops them
         return None
 
     def before_exec() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
 
     return before_exec
 
 
 class Child:
-    """One process, started again with growing pauses when it ends by itself."""
+    """A child process that is restarted, with growing pauses, when it ends by itself."""
 
     def __init__(
         self,
@@ -60,22 +60,22 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """Pid of the running process; None while none runs."""
         process = self._process
         return process.pid if process and process.returncode is None else None
 
     @property
     def exit_code(self) -> int | None:
-        """Of the process that ran last; None while one runs."""
+        """Exit code of the last process; None while a process runs, or before the first start."""
         return self._process.returncode if self._process else None
 
     async def start(self) -> None:
-        """Starts it, and keeps it running from now on."""
+        """Start the process, and restart it from now on when it ends by itself."""
         await self._spawn()
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self, patience: float) -> None:
-        """Ends it: SIGTERM, and SIGKILL when that takes longer than `patience` seconds."""
+        """Stop the process with SIGTERM, and with SIGKILL if it has not ended after `patience` seconds."""
         self._stopping.set()
         if self._keeper is None:
             return
@@ -86,20 +86,20 @@ class Child:
             await self._keeper
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal, if there is anybody to hear it."""
+        """Send a signal to the process, if one runs."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     def last_words(self, lines: int = 5) -> list[str]:
-        """The end of what the present (or last) process has logged."""
+        """Return the last lines that the current (or last) process has logged."""
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, size - 8192))
             return file.read().decode(errors="replace").splitlines()[-lines:]
 
     def last_word(self) -> str:
-        """The last line of its log, in words if it is one of our services'."""
+        """Return the last line of the log; of a service's JSON line, only the event and its reason."""
         line = (self.last_words(1) or [""])[0]
         with contextlib.suppress(ValueError, TypeError):
             said: dict[str, Any] = json.loads(line)
@@ -117,7 +117,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env=self._env,
-                start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor only: it keeps the order
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops all in order
                 preexec_fn=dies_with(os.getpid()),
             )
 
@@ -136,14 +136,14 @@ class Child:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), backoff.next_s())
                 return
-            with contextlib.suppress(OSError):  # no memory, no file handle: the next round tries again
+            with contextlib.suppress(OSError):  # such as no memory or file handle: the next round retries
                 await self._spawn()
-            if self._stopping.is_set():  # asked while it was being started
+            if self._stopping.is_set():  # `stop` was called during the spawn
                 self.signal(signal.SIGTERM)
 
 
 def in_words(code: int) -> str:
-    """How a process ended."""
+    """Describe how a process ended, given its return code (negative: the number of a signal)."""
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"

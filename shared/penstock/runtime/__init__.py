@@ -1,6 +1,6 @@
-"""A service's life: settings, logging, metrics, health, due loops, membership, drain.
+"""The runtime of a service: settings, logging, metrics, health, due loops, membership, drain.
 
-A service is a `build(context) -> Service`; `run(name, build)` is its whole process.
+A service is a function `build(context) -> Service`; `run(name, build)` runs it as a process.
 """
 
 from penstock.runtime.due import DueLoop

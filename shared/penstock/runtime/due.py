@@ -1,7 +1,7 @@
-"""Due work without polling: sleep until the earliest known time, be woken by hints, sweep rarely.
+"""Due work without polling: sleep until the earliest known due time, wake up on hints, sweep rarely.
 
-`DueLoop` calls the service's `due` command, which pops what is due in slices and re-validates it, so
-a time that is known wrongly, twice or too early only costs one call. Times are Valkey's clock.
+`DueLoop` calls the service's `due` command, which pops due items in slices and validates each again, so a due
+time that is wrong, duplicate or too early costs only one call. Due times are in ms of Valkey's clock.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from penstock.runtime.logging import Log
 from penstock.throttle import Throttle
 
 LIMIT: Final = 50
-"""Items of one slice: few enough that Valkey is never held for more than 2 ms."""
+"""The most items in one slice: few enough that a slice never blocks Valkey for more than 2 ms."""
 GAP_S: Final = 0.002
-"""Seconds between two slices of a partition that were not announced as `more`: they gather meanwhile."""
+"""Pause in seconds before a partition's next slice, unless the reply said `more`: due items gather meanwhile."""
 EARLY_S: Final = 0.0005
-"""Timers have a resolution of a millisecond: one that fires this early is on time."""
+"""Timers have a resolution of one millisecond: a timer that fires this many seconds early is on time."""
 
 
 class DueMachine(Protocol):
-    """What the loop needs of `penstock.machine.Machine`."""
+    """The part of `penstock.machine.Machine` that the due loop uses."""
 
     async def run(self, op: Due, at: int) -> DueDone: ...
 
@@ -36,18 +36,18 @@ class _Partition:
     __slots__ = ("backoff", "failing", "next_at", "not_before", "task")
 
     def __init__(self) -> None:
-        self.next_at: float = 0  # of Valkey's clock; 0: we know nothing yet, so look
-        self.not_before: float = 0  # of the local clock: gap or backoff
+        self.next_at: float = 0  # ms of Valkey's clock; 0: unknown, so run a slice now
+        self.not_before: float = 0  # time.monotonic(): end of the gap or backoff
         self.failing = False
         self.backoff = Backoff(0.1, 5.0)
         self.task: asyncio.Task[None] | None = None
 
 
 class DueLoop:
-    """Handles a service's due work in the partitions that this instance owns.
+    """The loop that handles a service's due work in the partitions that this instance owns.
 
-    `on_result(partition, done)`, where set, gets every reply of the `due` operation, for the work that a
-    service has to do outside Valkey; it may be a coroutine function.
+    `on_result(partition, done)`, if set, is called with every reply of the `due` operation, for work that the
+    service must do outside Valkey. It may be a coroutine function.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class DueLoop:
         self._owned = owned or (lambda: everything)
         self._partitions = [_Partition() for _ in range(partitions)]
         self._timer: asyncio.Handle | None = None
-        self._armed_for = math.inf  # time.monotonic(); kept here, for not every loop's timers tell it
+        self._armed_for = math.inf  # time.monotonic(); not every loop's timer handle has its time
         self._sweep_at = 0.0
         self._running = False
         self._complaints = Throttle()
 
     def start(self) -> None:
-        """Looks at every owned partition at once, then whenever something is due."""
+        """Run a slice in every owned partition now, and from then on whenever something is due."""
         self._running = True
         self._sweep_at = time.monotonic() + self._sweep
         self.rebalance()
 
     async def stop(self) -> None:
-        """Starts no further slice and waits for those under way."""
+        """Start no further slices, and wait for the running ones."""
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
@@ -95,9 +95,9 @@ class DueLoop:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self, partition: int, at_ms: float) -> None:
-        """Something in this partition is due at this time (Valkey's); 0 means look now.
+        """Note that an item of this partition is due at `at_ms` of Valkey's clock; 0 means now.
 
-        Level-triggered: a wake-up that comes while a slice runs is kept for after it.
+        A wake-up that comes while a slice runs is not lost: it takes effect after the slice.
         """
         if 0 <= partition < len(self._partitions):
             state = self._partitions[partition]
@@ -107,7 +107,7 @@ class DueLoop:
                     self._arm(max(self.clock.local(at_ms + 1), state.not_before))
 
     def rebalance(self) -> None:
-        """Look at all partitions now: other ones are owned, Valkey or NATS was away, or time was moved."""
+        """Run a slice in all owned partitions now: owners changed, Valkey or NATS was away, or the clock was moved."""
         for partition in self._partitions:
             partition.next_at = partition.not_before = 0
         if self._running:
@@ -120,11 +120,11 @@ class DueLoop:
             self._timer.cancel()
         self._armed_for = when
         loop = asyncio.get_running_loop()
-        # The loop's own clock may not be time.monotonic(), so only the difference is handed over.
+        # The event loop's clock may differ from time.monotonic(), so only the time left is passed on.
         self._timer = loop.call_at(loop.time() + max(0.0, when - time.monotonic()), self._fire)
 
     def _fire(self) -> None:
-        """Starts a slice in every owned partition that has something due; sleeps until the next one."""
+        """Start a slice in each owned partition with due items (at a sweep: in all), and arm the timer for the next."""
         self._timer, self._armed_for = None, math.inf
         now = time.monotonic() + EARLY_S
         sweep = now >= self._sweep_at
@@ -134,9 +134,9 @@ class DueLoop:
         earliest = self._sweep_at
         for number, state in enumerate(self._partitions):
             if state.task is not None:
-                continue  # arms the timer itself when it ends
+                continue  # the running task arms the timer when it ends
             if number not in owned:
-                state.next_at = math.inf  # its owner knows; a new owner starts with rebalance()
+                state.next_at = math.inf  # the owner tracks its due times; a new owner calls rebalance()
                 continue
             when = max(self.clock.local(state.next_at + 1) if state.next_at else 0.0, state.not_before)
             if when <= now or (sweep and state.not_before <= now):
@@ -148,7 +148,7 @@ class DueLoop:
     async def _slices(self, number: int, state: _Partition) -> None:
         try:
             while self._running and await self._slice(number, state):
-                pass  # each slice is a round trip, so requests get through in between
+                pass  # each slice is a round trip to Valkey, so requests run in between
             state.not_before = time.monotonic() + GAP_S
         except Exception as error:
             self._failed(number, state, error)
@@ -157,8 +157,8 @@ class DueLoop:
             self._arm(max(self.clock.local(state.next_at + 1) if state.next_at else 0.0, state.not_before))
 
     async def _slice(self, number: int, state: _Partition) -> bool:
-        """One `due` command; True when more is due already."""
-        planned, state.next_at = state.next_at, math.inf  # wake-ups from here on count anew
+        """Run one `due` command. Return whether more items are due already and the next slice may start at once."""
+        planned, state.next_at = state.next_at, math.inf  # wake-ups during the call set it again
         sent = time.monotonic()
         try:
             reply = await self._machine.run(Due(limit=self._limit), at=number)
@@ -180,7 +180,7 @@ class DueLoop:
             self._failed_handlers(number, reply.errors)
         await self._tell(number, reply)
         if reply.more and not handled:
-            state.next_at = 0  # it only cleaned up: go on, but after the gap, lest this spins
+            state.next_at = 0  # the slice only cleaned up: go on after the gap, not in a busy loop
         return reply.more and handled > 0
 
     async def _tell(self, number: int, reply: DueDone) -> None:
@@ -194,7 +194,7 @@ class DueLoop:
             self._log.exception("handling a due result failed", partition=number)
 
     def _failed_handlers(self, number: int, failed: list[str]) -> None:
-        """Records whose handlers failed: each is put off by the state machine and comes again."""
+        """Count and log items whose handlers failed. The state machine has postponed them; they become due again."""
         self.errors += len(failed)
         if self._complaints.passes():
             self._log.error(
@@ -202,7 +202,7 @@ class DueLoop:
             )
 
     def _failed(self, number: int, state: _Partition, error: Exception) -> None:
-        """Keeps what is due, waits with backoff, and says so once in a while."""
+        """Delay the partition's next slice with backoff after a failed call, and log that at a limited rate."""
         self.errors += 1
         state.failing = True
         state.not_before = time.monotonic() + state.backoff.next_s()

@@ -1,4 +1,4 @@
-"""Alive and ready: a handful of named conditions, watched, and logged when they change."""
+"""Readiness of a service: a few named conditions that are checked, and logged when they change."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,9 +13,9 @@ CHECK_TIMEOUT_S: Final = 2.0
 
 
 class Health:
-    """A service is ready when NATS is connected, Valkey answers, the library is loaded, the endpoints stand.
+    """The conditions for being ready: NATS connected, Valkey answering, Lua library loaded, endpoints started.
 
-    Losing NATS or Valkey later makes it not ready; it becomes ready again by itself.
+    A service that loses NATS or Valkey is not ready, and becomes ready again once the server is back.
     """
 
     def __init__(self, log: Log) -> None:
@@ -24,12 +24,12 @@ class Health:
         self._seen: set[str] = set()
         self._draining = False
         self.on_back: list[Callable[[], None]] = []
-        """Called when NATS or Valkey is back: hints may have been lost meanwhile."""
+        """Callbacks for when NATS or Valkey is back: hints may have been lost meanwhile."""
         self.on_change: list[Callable[[str, bool], None]] = []
-        """Called with each condition that changes, and whether it holds now."""
+        """Callbacks for each change of a condition: they get its name and whether it holds now."""
 
     def set(self, name: str, holds: bool) -> None:
-        """A condition holds, or no longer."""
+        """Set whether a condition holds; on a change, log it and call the listeners."""
         if self._conditions.get(name) == holds:
             return
         self._conditions[name] = holds
@@ -44,7 +44,7 @@ class Health:
         self._seen.add(name)
 
     def drain(self) -> None:
-        """From now on not ready: send no new work here."""
+        """Become not ready for good, so that no new requests are routed to this service."""
         self._draining = True
 
     def holds(self, name: str) -> bool:
@@ -55,18 +55,18 @@ class Health:
         return not self.missing()
 
     def missing(self) -> list[str]:
-        """What stands in the way of being ready."""
+        """Return the names of the conditions that do not hold, and `draining` while the service stops."""
         missing = [name for name, holds in self._conditions.items() if not holds]
         return [*missing, "draining"] if self._draining else missing
 
     async def watch(self, nats: Client, ping: Callable[[], Awaitable[object]]) -> None:
-        """Looks at NATS and Valkey every second, for ever."""
+        """Check NATS and Valkey every second, forever."""
         while True:
             self.set("nats", nats.is_connected)
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
                     await ping()
                 self.set("valkey", True)
-            except Exception:  # whatever the reason, it did not answer; the caller's errors say more
+            except Exception:  # for any reason; the calls that fail report details
                 self.set("valkey", False)
             await asyncio.sleep(CHECK_EVERY_S)

@@ -1,6 +1,6 @@
-"""Logs on stderr: a console on a terminal, JSON lines otherwise; stdlib loggers go the same way.
+"""Logging to stderr: console format on a terminal, JSON lines otherwise, also for the stdlib's loggers.
 
-No traceback shows local variables, and URLs lose their credentials: a log is no place for secrets.
+A log must hold no secrets: tracebacks do not show local variables, and URLs are logged without credentials.
 """
 
 import logging
@@ -15,11 +15,11 @@ from penstock.runtime.settings import Settings, redact
 Log = structlog.stdlib.BoundLogger
 
 QUIET: Final = {"nats": logging.WARNING, "redis": logging.WARNING, "asyncio": logging.WARNING}
-"""Libraries whose chatter only matters when it is a warning."""
+"""The least level at which these chatty libraries are logged."""
 
 
 def without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Takes user and password out of every URL, wherever it came from."""
+    """Remove user and password from every URL in the values of a log event."""
     for key, value in event.items():
         if isinstance(value, str) and "://" in value and "@" in value:
             event[key] = " ".join(redact(word) if "://" in word else word for word in value.split(" "))
@@ -33,13 +33,13 @@ _SHARED: Final[list[Processor]] = [
     structlog.stdlib.PositionalArgumentsFormatter(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
-    structlog.processors.format_exc_info,  # as text, here: a renderer might add local variables
+    structlog.processors.format_exc_info,  # to text now: a renderer might add local variables
     without_secrets,
 ]
 
 
 def logger(service: str, instance: str) -> Log:
-    """The logger of one service; it works, through the standard library's levels, also unconfigured."""
+    """Return the logger of one service. It works without `configure` too, with the stdlib's levels and handlers."""
     return structlog.wrap_logger(
         logging.getLogger(f"penstock.{service.replace('-', '_')}"),
         processors=[
@@ -55,7 +55,7 @@ def logger(service: str, instance: str) -> Log:
 
 
 def configure(service: str, settings: Settings) -> None:
-    """Sends everything that this process logs to stderr; for a process that is one service."""
+    """Send all log records of this process to stderr. For a process that runs one service."""
     terminal = sys.stderr.isatty()
     console = settings.log_format == "console" or (settings.log_format == "auto" and terminal)
     renderer: Processor = (

@@ -1,13 +1,13 @@
-"""Which instances of a service live, and which partitions are whose.
+"""The live instances of a service, and which instance owns which partition.
 
-Every instance says so twice a second on `<root>.hint.alive.<service>` and is forgotten after 2 s of silence:
-so long does the due work of one that was killed wait for its new owner.
+Every instance sends a heartbeat twice a second on `<root>.hint.alive.<service>` and is dropped after 2 s of
+silence; the due work of a killed instance waits that long for its new owner.
 A partition belongs to the instance that has the highest random weight for it (rendezvous hashing,
 D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM
-Transactions on Networking 6(1), 1998): when one comes or goes, only its own partitions move.
+Transactions on Networking 6(1), 1998): when an instance comes or goes, only its own partitions move.
 
-Two owners of a partition are harmless, none is not: an instance that hears nobody owns everything. One that cannot
-reach Valkey says nothing and owns nothing, as long as it hears another one.
+Two owners of a partition do no harm, but no owner does: an instance that hears no other owns all partitions. An
+instance that cannot reach Valkey sends no heartbeats, and owns no partition as long as it hears another instance.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ FORGET_S: Final = 2.0
 
 
 def weight(instance: str, key: str) -> bytes:
-    """The random weight that this instance has for this key; bytes of one length, so they compare."""
+    """Return the pseudo-random weight of an instance for a key: 8 bytes, to be compared with other weights."""
     return blake2b(f"{instance}\0{key}".encode(), digest_size=8).digest()
 
 
 def owner(instances: frozenset[str], key: str) -> str:
-    """The instance that the key belongs to."""
+    """Return the instance that owns the key: the one with the highest weight."""
     return max(instances, key=lambda instance: (weight(instance, key), instance))
 
 
@@ -63,31 +63,31 @@ class Membership:
 
     @property
     def members(self) -> frozenset[str]:
-        """All live instances that can work, this one among them unless it is `idle`."""
+        """All live instances that can work, including this instance unless it is `idle`."""
         return self._members
 
     @property
     def idle(self) -> bool:
-        """Whether this instance leaves its share to others: it cannot work, and somebody else can."""
+        """Whether this instance leaves its work to others: it cannot work, and another instance can."""
         return not self._able and bool(self._heard)
 
     def is_alone(self) -> bool:
-        """Whether nobody else is there."""
+        """Return whether this instance is the only member."""
         return self._members == frozenset({self.instance})
 
     def set_able(self, able: bool) -> None:
-        """Whether this instance can do its work, that is, reaches Valkey. The others are told at once."""
+        """Set whether this instance can work (reaches Valkey), and tell the other instances at once."""
         if able != self._able:
             self._able = able
             self._say(bye=not able)
             self._changed()
 
     def owned(self) -> frozenset[int]:
-        """The partitions that this instance looks after."""
+        """Return the numbers of the partitions that this instance owns."""
         return self._owned
 
     def is_leader(self) -> bool:
-        """Whether this instance comes first. Only a hint: two may think so for a while."""
+        """Return whether this instance is the leader. Not exclusive: for a while two instances may both be leader."""
         return self._leader
 
     async def start(self) -> None:
@@ -95,7 +95,7 @@ class Membership:
         self._task = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
-        """Says goodbye, so that the others take over at once."""
+        """Send a goodbye, so that the other instances take over at once."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -126,7 +126,7 @@ class Membership:
         self._heard[instance] = time.monotonic()
         if not known:
             if self._able:
-                self._say()  # a newcomer should not have to wait for our next beat
+                self._say()  # answer a new instance at once, so that it need not wait for the next heartbeat
             self._changed()
 
     def _forget(self) -> None:

@@ -1,7 +1,7 @@
-"""What a service counts, for Prometheus.
+"""The Prometheus metrics of a service.
 
-Hot paths add to plain numbers (an event loop is one thread: no locks); Prometheus' own types
-appear only when somebody scrapes.
+Hot paths add to plain numbers (an event loop is one thread, so no locks are needed); Prometheus' own types are
+built only for a scrape.
 """
 
 from bisect import bisect_left
@@ -24,7 +24,7 @@ Samples = Iterable[tuple[Sequence[str], float]]
 
 
 class Histogram:
-    """A histogram that costs one bisection and three additions."""
+    """A histogram that is cheap to update: `observe` costs one bisection and two additions."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -38,7 +38,7 @@ class Histogram:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, the way Prometheus wants them."""
+        """Return (upper bound, cumulative count) pairs, as Prometheus expects them."""
         reached, rows = 0, list[tuple[str, float]]()
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             reached += count
@@ -47,7 +47,7 @@ class Histogram:
 
 
 class VerbMetrics:
-    """The requests of one verb."""
+    """Counts and latency of the requests of one verb."""
 
     __slots__ = ("errors", "items", "latency")
 
@@ -78,32 +78,32 @@ class Metrics(Collector):
         info, labels = (service, instance, version), ("service", "instance", "version")
         self.watch("penstock_info", "gauge", "Which service this is", lambda: [(info, 1)], *labels)
         self.registry.register(self)
-        if whole_process:  # several services in one process (tests) would each claim these
+        if whole_process:  # process metrics are ambiguous when several services share a process (tests)
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
 
     def verb(self, name: str) -> VerbMetrics:
-        """The numbers of this verb: look them up once, then add."""
+        """Return the metrics of a verb; the caller may keep and update them."""
         found = self._verbs.get(name)
         if found is None:
             found = self._verbs[name] = VerbMetrics()
         return found
 
     def request(self, verb: Verb[Any, Any], items: int, errors: int, seconds: float) -> None:
-        """A call of this verb was answered (`Endpoints`' observer)."""
+        """Count an answered call of a verb (the observer of `Endpoints`)."""
         numbers = self.verb(verb.name)
         numbers.items += items
         numbers.errors += errors
         numbers.latency.observe(seconds)
 
     def store_call(self, _partition: int, commands: int, seconds: float) -> None:
-        """One FCALL that carried this many commands came back (`Store`'s observer)."""
+        """Count one finished FCALL and the commands in it (the observer of `Store`)."""
         self.store_calls += 1
         self.store_batch.observe(commands)
         self.store_seconds.observe(seconds)
 
     def watch(self, name: str, kind: Kind, help: str, read: Callable[[], Samples], *labels: str) -> None:
-        """`read()` gives (label values, value) pairs whenever somebody scrapes."""
+        """Add a metric. Every scrape calls `read()`, which returns (label values, value) pairs."""
         self._watched.append(_Watched(name, kind, help, labels, read))
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
@@ -113,7 +113,7 @@ class Metrics(Collector):
         self.watch(name, "counter", help, lambda: [((), read())])
 
     def exposition(self) -> bytes:
-        """What /metrics answers."""
+        """Return the response body of /metrics."""
         return generate_latest(self.registry)
 
     def describe(self) -> Iterable[Metric]:

@@ -1,6 +1,6 @@
-"""The metrics port: `/metrics`, `/healthz` (the event loop turns) and `/readyz`, over a minimal HTTP.
+"""The metrics port: `/metrics`, `/healthz` (the event loop runs) and `/readyz`, over minimal HTTP.
 
-It runs in the event loop on purpose: a service whose loop hangs must not call itself healthy.
+The port is served by the service's event loop on purpose: a service whose loop hangs must not report healthy.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method
 
 
 class Port:
-    """Serves one service's numbers and conditions; `url` is where /metrics is."""
+    """The HTTP server for the metrics and health of one service. `url` is the address of /metrics."""
 
     def __init__(self, metrics: Metrics, health: Health) -> None:
         self._metrics = metrics
@@ -28,7 +28,7 @@ class Port:
         self.url = ""
 
     async def start(self, host: str, port: int) -> None:
-        """Listens; port 0 takes a free one."""
+        """Start listening. Port 0 picks a free port."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=LONGEST)
         bound = self._server.sockets[0].getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to look from here
@@ -52,7 +52,7 @@ class Port:
                     writer.write(body)
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever it was, they sent no request or did not wait for the answer
+            pass  # the client sent no whole request, or did not wait for the response
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""A service as a process: settings from the environment, signals, the ready file, an exit code."""
+"""Run a service as a process: settings from the environment, signals, the ready file, the exit code."""
 
 import argparse
 import asyncio
@@ -25,13 +25,13 @@ from penstock.store import LibraryError
 from penstock.throttle import Throttle
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"
-"""Names a file that a supervisor wants written, as JSON, once the service is ready."""
+"""Environment variable with the path of the ready file: JSON that a supervisor reads once the service is ready."""
 TELL_AGAIN_S: Final = 1.0
 GC_THRESHOLD: Final = (50_000, 20, 50)
 
 
 def run(name: str, build: Build) -> None:
-    """The service as a process: settings from the environment, until SIGTERM or SIGINT. Never returns."""
+    """Run the service until SIGTERM or SIGINT, with settings from the environment. Exit the process; never return."""
     settings = _settings(name)
     logging.configure(name, settings)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -57,13 +57,13 @@ def _settings(name: str) -> Settings:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
-    except ImportError:  # there is none for Windows
+    except ImportError:  # uvloop does not support Windows
         return asyncio.new_event_loop
     return uvloop.new_event_loop
 
 
 async def _live(name: str, build: Build, settings: Settings) -> int:
-    """The process's exit code, once it has lived."""
+    """Start the service, run it until a signal or until NATS is lost, and return the exit code."""
     log = logging.logger(name, settings.instance)
     ready_file = os.environ.get(READY_FILE)
     for warning in misspelled(os.environ):
@@ -73,7 +73,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     starting = asyncio.create_task(start(name, build, settings, whole_process=True))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    while not starting.done():  # asyncio.wait_for (3.11), used by nats-py, may swallow a cancellation
+    while not starting.done():  # nats-py's asyncio.wait_for (3.11) may swallow a cancellation
         starting.cancel()
         await asyncio.wait({starting}, timeout=0.1)
     try:
@@ -88,7 +88,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
         log.exception("cannot start")
         return 1
     gc.collect()
-    gc.freeze()  # what start-up made lives as long as the process: no use looking at it again
+    gc.freeze()  # objects made at start-up live as long as the process: exclude them from collections
     gc.set_threshold(*GC_THRESHOLD)
     log.info("ready", metrics_url=running.metrics_url, pid=os.getpid(), version=__version__)
     telling = asyncio.create_task(_tell_when_possible(ready_file, running, log))
@@ -97,7 +97,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     await asyncio.wait({stopping, closed}, return_when=asyncio.FIRST_COMPLETED)
     telling.cancel()
     _tell(ready_file, None)
-    if not stop.is_set():  # nobody hears or answers us any more: only a new process can
+    if not stop.is_set():  # the NATS client is closed for good: only a new process can reconnect
         log.error("NATS is lost; ending, to be started again", reason=nats.why_closed)
         return 1
     await running.stop()
@@ -106,7 +106,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
 
 
 def _on_signals(log: Log) -> asyncio.Event:
-    """Set at the first SIGTERM or SIGINT; the second ends the process at once."""
+    """Return an event that the first SIGTERM or SIGINT sets. The second signal ends the process at once."""
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
@@ -121,7 +121,7 @@ def _on_signals(log: Log) -> asyncio.Event:
 
 
 async def _tell_when_possible(ready_file: str | None, running: Running, log: Log) -> None:
-    """Writes the ready file; a disk that is full is no reason not to serve."""
+    """Write the ready file, and retry until that succeeds: a full disk must not stop the service."""
     complaints = Throttle()
     while True:
         try:
@@ -136,7 +136,7 @@ async def _tell_when_possible(ready_file: str | None, running: Running, log: Log
 
 
 def _tell(ready_file: str | None, running: Running | None) -> None:
-    """Lets the supervisor know: the file is there, whole, exactly while the service is up."""
+    """Write the ready file for a running service, or remove the file for None. Readers never see half a file."""
     if not ready_file:
         return
     path = Path(ready_file)

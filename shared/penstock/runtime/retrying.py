@@ -1,4 +1,4 @@
-"""Waiting for what is not there yet: services start in any order."""
+"""Wait for a server that is not up yet: services and servers may start in any order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,10 +17,10 @@ SAY_EVERY_S: Final = 10.0
 async def retrying(
     what: str, attempt: Callable[[], Awaitable[T]], log: Log, passing: Callable[[Exception], bool]
 ) -> T:
-    """The result of the first attempt that succeeds.
+    """Call `attempt` until it succeeds, and return its result.
 
-    Errors that are `passing` are waited out, with backoff; any other is raised. What is waited for is
-    logged once, and again every 10 s.
+    After an error for which `passing(error)` is true, retry with backoff; raise any other error. After 1 s, and
+    then every 10 s, log that the service is waiting for `what`.
     """
     last: Exception | None = None
     waited = False

@@ -1,4 +1,4 @@
-"""A service inside a running event loop: what it stands on is opened in order, and undone in the reverse order."""
+"""Run a service inside an event loop: open its resources in order, and close them in reverse order."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Wakes
 
 LISTEN_S: Final = 0.2
-"""A newcomer has heard of the others by then: they answer its first beat at once."""
+"""Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
 CLOSING_S: Final = 3.0
-"""Seconds for each of the small steps at the end: flushing, disconnecting."""
+"""Seconds that each closing step may take (flush, disconnect), beside the drain timeout of patient steps."""
 
 
 class Running:
-    """A service that runs: what `start` gives."""
+    """A running service, as `start` returns it."""
 
     def __init__(self, name: str, settings: Settings, *, whole_process: bool = False) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class Running:
         return self._port.url
 
     async def stop(self) -> None:
-        """Drains: no new requests, those under way finish within the drain timeout, then disconnects."""
+        """Stop taking requests, let running ones finish within the drain timeout, then disconnect."""
         self.health.drain()
         if self._stopping is None:
             self._deadline = time.monotonic() + self._patience
@@ -66,7 +66,7 @@ class Running:
         await asyncio.shield(self._stopping)
 
     async def open(self, build: Build, skew: Callable[[], int] | None) -> None:
-        """Everything in order; each step leaves behind how it is undone, in the reverse order."""
+        """Start the service step by step. Each step registers its undo step; `stop` runs those in reverse order."""
         settings, name, log, health, metrics = self.settings, self.name, self.log, self.health, self.metrics
         await self._port.start(settings.metrics_host, settings.metrics_port)
         self._undo("closing the metrics port", self._port.stop)
@@ -77,13 +77,13 @@ class Running:
                 settings.nats_url, f"penstock-{name} {settings.instance}", settings.nats_creds, wait=True
             ),
             log,
-            passing=lambda error: False,  # it tries on by itself; what it raises is a wrong setting
+            passing=lambda error: False,  # `connect` retries by itself and raises only for wrong settings
         )
 
         self._undo("disconnecting from NATS", lambda: connection.leave(nats))
         health.set("nats", True)
 
-        wakes: Wakes | None = None  # needs the due loop, which needs the state machine
+        wakes: Wakes | None = None  # set below: it needs the due loop, which needs the state machine
 
         def on_hints(partition: int, hints: dict[str, Any]) -> None:
             if wakes is not None:
@@ -169,7 +169,7 @@ class Running:
         tasks.spawn(health.watch(nats, machine.ping))
 
     async def _serve(self, service: Service) -> None:
-        """From here on the service does its work."""
+        """Start the service's hints, membership, due work, loops, consumers and endpoints."""
         context, settings = self.context, self.settings
         endpoints = self.endpoints = Endpoints(
             context.nats,
@@ -201,7 +201,7 @@ class Running:
             loops.spawn(self._keep(loop))
         self._undo("stopping background loops", loops.cancel, patient=True)
         for consumer in service.consumers:
-            # Who takes an ordered one's messages is decided once the others have been heard.
+            # The instance that takes an ordered consumer's messages is chosen once the other instances are known.
             await consumer.start(
                 context.nats, settings.root, settings.stream_replicas, taking=not consumer.in_order
             )
@@ -227,8 +227,8 @@ class Running:
         self._sharing.set()
 
     async def _share(self, endpoints: Endpoints, service: Service) -> None:
-        """Leaves requests and messages to other instances while these can work and this one cannot; of messages that
-        are to be handled in order, one instance takes all."""
+        """Leave requests and messages to other instances while this one cannot work and they can. The leader alone
+        takes the messages of ordered consumers."""
         membership = self.context.membership
         taking = True
         while True:
@@ -247,7 +247,7 @@ class Running:
                 service.release()
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A background loop that fails is a bug, but no reason to stop the work that it does."""
+        """Run a background loop, and restart it with backoff when it fails: a failure must not end its work."""
         backoff = Backoff(0.1, 5.0)
         while True:
             try:
@@ -259,7 +259,7 @@ class Running:
             await asyncio.sleep(backoff.next_s())
 
     def _undo(self, what: str, step: Callable[[], Awaitable[None]], *, patient: bool = False) -> None:
-        """A step of `stop`: `patient` ones share the drain timeout."""
+        """Register a step of `stop`. `patient` steps may also use what is left of the drain timeout."""
 
         async def undo() -> None:
             left = self._deadline - time.monotonic() if patient else 0.0
@@ -316,10 +316,10 @@ async def start(
     skew: Callable[[], int] | None = None,
     whole_process: bool = False,
 ) -> Running:
-    """The service, once it is ready; `await running.stop()` ends it.
+    """Start a service and return it once it is ready; `await running.stop()` ends it.
 
-    Waits for NATS and Valkey for as long as it takes. `skew` gives milliseconds to add to Valkey's clock:
-    a test's way to move time. Raises what no waiting mends: a wrong setting, another build of the library.
+    Wait for NATS and Valkey for as long as it takes. `skew` returns milliseconds to add to Valkey's clock, so
+    that tests can move time. Raise errors that waiting does not cure: a wrong setting, another library build.
     """
     running = Running(name, settings or Settings.from_env(), whole_process=whole_process)
     try:

@@ -1,4 +1,4 @@
-"""What a service is made of: the `Context` that it gets, the `Service` that it gives."""
+"""The parts of a service: the `Context` that its `build` gets, and the `Service` that its `build` returns."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +23,7 @@ from penstock.verbs import Verb
 
 
 class Tasks:
-    """Background tasks: kept from the garbage collector, their exceptions logged, cancelled at drain."""
+    """Background tasks: referenced until they end, their exceptions logged, cancelled when the service stops."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -41,7 +41,7 @@ class Tasks:
             self._log.error("a background task failed", task=task.get_name(), exc_info=error)
 
     async def finish(self) -> None:
-        """Waits for all of them, also for those that they start."""
+        """Wait for all tasks, including tasks that they spawn meanwhile."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -53,7 +53,7 @@ class Tasks:
 
 @dataclass
 class Context:
-    """What a service is built from."""
+    """The connections and parts of the runtime from which a service is built."""
 
     settings: Settings
     nats: Connection
@@ -70,13 +70,13 @@ class Context:
     tasks: Tasks
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Runs this beside all else: its exception is logged, it is cancelled when the service stops."""
+        """Run a background task. Its exception is logged, and it is cancelled when the service stops."""
         return self.tasks.spawn(work)
 
     def listen(self, topic: str, callback: Listener) -> None:
-        """Calls `callback(partition, value)` for each hint on this topic, from here or another process.
+        """Call `callback(partition, value)` for each hint on this topic, from this or another process.
 
-        Topics and values: the table of hints in docs/architecture.md. To be called while building.
+        The table of hints in docs/architecture.md lists topics and values. Only `build` may call `listen`.
         """
         self.wakes.listen(topic, callback)
 
@@ -86,7 +86,7 @@ Loop = Callable[[], Awaitable[None]]
 
 @dataclass
 class Service:
-    """The table of contents that a service's `build` returns."""
+    """The parts of one service, as its `build` returns them."""
 
     name: str
     endpoints: dict[Verb[Any, Any], Handler] = field(default_factory=dict[Verb[Any, Any], Handler])
@@ -94,15 +94,15 @@ class Service:
     background: list[Callable[[], Awaitable[None]]] = field(
         default_factory=list[Callable[[], Awaitable[None]]]
     )
-    """Long-running loops; started again when they fail, cancelled at drain."""
+    """Long-running loops: restarted when they fail, cancelled when the service stops."""
     start: Callable[[], Awaitable[None]] | None = None
-    """Called before the loops and the first request: what must stand when the service says that it is ready."""
+    """Called before the loops and the first request, to prepare what a ready service must have."""
     drain: Callable[[], Awaitable[None]] | None = None
-    """Called first when the service is to stop: let go of what is parked (an empty `work.next`)."""
+    """Called when the service stops, before running requests finish: answer parked requests (an empty `work.next`)."""
     release: Callable[[], None] | None = None
-    """Called when this instance leaves its share to others, for it cannot reach Valkey: let go of what is parked."""
+    """Called when this instance cannot reach Valkey and leaves its requests to others: answer parked requests."""
     close: Callable[[], Awaitable[None]] | None = None
-    """Called last, while NATS and Valkey are still there."""
+    """Called last, while NATS and Valkey are still connected."""
     due: bool = True
     """Whether the service has a `due` command."""
 

@@ -1,6 +1,6 @@
-"""The settings of a service: one frozen struct, each field from `PENSTOCK_<NAME>`.
+"""The settings of a service: one frozen struct, each field set by the variable `PENSTOCK_<NAME>`.
 
-`Settings` below is the only table of them: the environment, `--help` and the docs are read from it.
+`Settings` is the only list of settings: the parsing of the environment, `--help` and the docs derive from it.
 """
 
 import difflib
@@ -19,17 +19,17 @@ from penstock.ids import TOKEN_PATTERN
 
 PREFIX: Final = "PENSTOCK_"
 NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
-"""Read by the runtime too, but set by a supervisor for one start, not by people."""
+"""Variables that the runtime reads but that are no settings: a supervisor sets them for one start."""
 SECRET: Final = {"secret": True}
-"""Marks a field that may hold credentials: it is only ever shown redacted."""
+"""Mark of a field that may hold credentials: it is shown redacted."""
 HIDDEN: Final = {"secret": True, "hidden": True}
-"""Marks a field that is never shown."""
+"""Mark of a field whose value is never shown."""
 KEY_CHARS: Final = 32
-"""The least length of a signing key: 128 bits, where each character has but four."""
+"""The least length of a signing key in characters: 128 bits if each is a hex digit (four bits)."""
 
 
 def redact(text: str) -> str:
-    """A URL, or a list of them, without user, password, token or query: fit for logs and people."""
+    """Return a URL, or a comma-separated list of URLs, without user, password, token and query, fit for logs."""
     shown: list[str] = []
     for url in re.split(r",\s*(?=[a-z][a-z0-9+.-]*://)", text):
         scheme, separator, rest = url.partition("://")
@@ -43,7 +43,7 @@ def redact(text: str) -> str:
 
 
 def instance_name() -> str:
-    """A name that no other process has, and that tells where this one runs."""
+    """Make a unique name for this process from the host name, the pid and random digits."""
     host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0])[:64] or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
@@ -53,7 +53,7 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What a service is told by its environment; every field has a default that works on one machine."""
+    """The settings of a service. Every field has a default that works on a single machine."""
 
     nats_url: Annotated[
         str, Meta(min_length=1, description="NATS servers, separated by commas", extra=SECRET)
@@ -141,14 +141,14 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """The settings that these variables give. Raises SettingsError naming all wrong ones."""
+        """Read the settings from environment variables. Raise one SettingsError that names all wrong variables."""
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
         for field in FIELDS:
             text = environ.get(field.variable)
             if text is None or not text.strip():
-                continue  # an empty variable is how compose files and units say "not set"
+                continue  # in compose files and systemd units, an empty variable means "not set"
             try:
                 values[field.name] = _parse(text.strip(), field.type)
             except msgspec.ValidationError as error:
@@ -159,7 +159,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return cls(**values)
 
     def limits(self) -> dict[str, int]:
-        """What the Lua library has to know of them."""
+        """Return the settings that the Lua library needs."""
         return {
             "max_payload_bytes": self.max_payload_bytes,
             "idempotency_ttl_ms": self.idempotency_ttl_ms,
@@ -170,7 +170,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         }
 
     def shown(self) -> dict[str, Any]:
-        """All fields, fit for logs: without secrets."""
+        """Return all fields without their secrets, fit for logs."""
         return {field.name: _shown(field, getattr(self, field.name)) for field in FIELDS}
 
     def __repr__(self) -> str:
@@ -180,9 +180,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         yield from self.shown().items()
 
     def signing_key(self) -> bytes | None:
-        """What tokens are signed with; None in dev mode, where the deployment makes keys of its own.
+        """Return the key that signs tokens. None in dev mode without a key: the deployment then makes its own keys.
 
-        Raises SettingsError for a key that is missing, short or unreadable.
+        Raise SettingsError if the key is missing, too short or unreadable.
         """
         key, variable = self.token_key, "PENSTOCK_TOKEN_KEY"
         if self.token_key_file is not None:
@@ -220,9 +220,9 @@ class Field(NamedTuple):
     default: str
     description: str
     secret: bool
-    """It may hold a login: shown without it."""
+    """The value may hold a login, and is shown without it."""
     hidden: bool = False
-    """It is never shown."""
+    """The value is never shown."""
 
 
 def _fields() -> tuple[Field, ...]:
@@ -252,7 +252,7 @@ def _text(value: Any) -> str:
 
 def _parse(text: str, annotation: Any) -> Any:
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    if kind is bool:  # the words that people use, beside msgspec's own
+    if kind is bool:  # accept more words than msgspec does
         text = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
     return msgspec.convert(text, annotation, strict=False)
 
@@ -261,7 +261,7 @@ FIELDS: Final = _fields()
 
 
 def misspelled(environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like a setting but are none, each with the one that was probably meant."""
+    """Return a warning for each variable that looks like a misspelled setting, with the likely name."""
     known = {field.variable for field in FIELDS}
     found: list[str] = []
     for name in sorted(environ):
@@ -273,7 +273,7 @@ def misspelled(environ: Mapping[str, str]) -> list[str]:
 
 
 def help_text() -> str:
-    """The settings, one to a paragraph, for `--help`. Shows defaults only, never what is set."""
+    """Return the settings for `--help`, one paragraph each. It shows defaults only, never current values."""
     lines: list[str] = []
     for field in FIELDS:
         default = f" [{field.default}]" if field.default else ""
@@ -282,6 +282,6 @@ def help_text() -> str:
 
 
 def markdown_table() -> str:
-    """The settings, for the docs."""
+    """Return the settings as a Markdown table, for the docs."""
     rows = [f"| `{field.variable}` | `{field.default or ' '}` | {field.description} |" for field in FIELDS]
     return "\n".join(["| variable | default | what it is |", "| --- | --- | --- |", *rows])

@@ -1,7 +1,7 @@
-"""Where hints go: what a call into Valkey set in motion wakes whoever waits for it.
+"""Route hints: the reply of a Valkey call names changes (work ready, item due), and the services concerned wake up.
 
-Listeners of this process are called directly, the others hear it over NATS. Any hint may be lost; sweeps
-make up for that, so what nobody needs to hear is not sent.
+Listeners in this process are called directly, other processes get hints over NATS. Any hint may be lost: sweeps
+make up for lost hints. Hints that no other process needs are not sent.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from penstock.subjects import worker_subject
 from penstock.verbs import AUDIT_RELAY, CANCEL_RECONCILER, MIRROR_OBSERVER, SCHEDULER, SIGNAL_ROUTER
 
 Listener = Callable[[int, Any], None]
-"""Gets the partition, and the hint's value as the table in docs/architecture.md has it."""
+"""A callback with the partition and the hint's value (see the table of hints in docs/architecture.md)."""
 
 AUDIENCE: Final = {
     "ready": SCHEDULER,
@@ -34,13 +34,13 @@ AUDIENCE: Final = {
     "rules": MIRROR_OBSERVER,
     "audit": AUDIT_RELAY,
 }
-"""The topics, and the service whose instances listen to each."""
+"""The service whose instances listen to each topic."""
 AUDIT_GAP_S: Final = 0.02
-"""Seconds between two audit hints: nearly every call has one, and one wakes the relay for all before it."""
+"""Seconds between two audit hints: nearly every call has one, and one hint wakes the relay for all earlier ones."""
 
 
 class Wakes:
-    """Routes the hints of one service instance."""
+    """The router of the hints of one service instance."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class Wakes:
         self._audit_timer: asyncio.TimerHandle | None = None
 
     def listen(self, topic: str, callback: Listener) -> None:
-        """`callback(partition, value)` for every hint on this topic; before `start`."""
+        """Call `callback(partition, value)` for every hint on this topic. Must be called before `start`."""
         if topic not in AUDIENCE:
             raise ValueError(f"no such topic: {topic}; there are {', '.join(AUDIENCE)}")
         self._listeners[topic].append(callback)
 
     async def start(self, *, due: bool) -> None:
-        """Subscribes to what the listeners, and the due loop if there is one, have to hear."""
+        """Subscribe to the topics that have listeners and, if `due`, to the hints for the due loop."""
         for topic in self._listeners:
             await self._hints.listen(topic, lambda payload, topic=topic: self._heard(topic, payload))
         if due:
@@ -87,7 +87,7 @@ class Wakes:
             self._send_audit()
 
     def route(self, partition: int, hints: dict[str, Any]) -> None:
-        """What came with a reply of Valkey's (`Store`'s `on_hints`)."""
+        """Route the hints that came with a reply from Valkey (the `on_hints` of `Store`)."""
         for topic, value in hints.items():
             if topic == "due":
                 self._route_due(partition, value)
@@ -99,10 +99,10 @@ class Wakes:
                     self._gather_audit(partition, value)
                 elif not self._alone(AUDIENCE[topic]):
                     self._hints.send(topic, (self._instance, partition, value))
-            # any other: a newer library's, and best effort like all
+            # ignore other topics: a newer Lua library may have more, and any hint may be lost
 
     def _alone(self, audience: str) -> bool:
-        """Whether this instance is all of that audience, so that nobody else has to be told."""
+        """Return whether this is the only instance of the service `audience`, so that no hint need be sent."""
         return audience == self._service and self._membership.is_alone()
 
     def _tell(self, topic: str, partition: int, value: Any) -> None:
@@ -114,7 +114,7 @@ class Wakes:
 
     def _heard(self, topic: str, payload: Any) -> None:
         origin, partition, value = payload
-        if origin != self._instance:  # our own come back to us, and were told already
+        if origin != self._instance:  # our own hints come back from NATS; `route` has handled them
             self._tell(topic, partition, value)
 
     # -- due times ----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Wakes:
             self._announce(service, partition, at)
 
     def _announce(self, service: str, partition: int, at: float) -> None:
-        """Tells the others, unless their sweep will find it in time or they were told of an earlier time."""
+        """Send a due time to other instances, unless their sweep finds it in time or they know an earlier due time."""
         now = self._due.clock.now()
         if at > now + self._near_ms:
             return
@@ -149,7 +149,7 @@ class Wakes:
         if self._alone(AUDIT_RELAY):
             return
         self._audit[partition] = value
-        if self._audit_timer is None:  # the first leaves at once, those after it gather
+        if self._audit_timer is None:  # send the first hint at once; later ones wait for the timer
             self._send_audit()
 
     def _send_audit(self) -> None:
@@ -163,7 +163,7 @@ class Wakes:
     # -- workers ------------------------------------------------------------------------------------
 
     def _push(self, tasks: Sequence[Sequence[str]]) -> None:
-        """Tells workers to stop tasks: a push of which renewals are the safe repetition."""
+        """Tell workers to stop tasks. A push may be lost: the reply to a lease renewal tells the worker again."""
         sending = asyncio.get_running_loop().create_task(self._publish(tasks))
         self._pushes.add(sending)
         sending.add_done_callback(self._pushes.discard)

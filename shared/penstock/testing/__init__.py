@@ -1,4 +1,4 @@
-"""For tests of what stands on Penstock: a real one, inside the test, with a clock that can be moved.
+"""Tools for testing code that uses Penstock: a real Penstock inside the test, with a clock that tests can move.
 
 In the `conftest.py` at the top of your tests:
 
@@ -14,8 +14,8 @@ and in a test:
         penstock.clock.move(timedelta(days=3))
         assert await run.result(timeout=10) == "at last"
 
-Nothing is faked: a nats-server and a valkey-server run for the whole session, and each test has all six
-services, in its own event loop, under a root of their own. Needs `pip install 'penstock[testing]'` and a
+Nothing is faked. One nats-server and one valkey-server run for the whole session. Each test runs all six
+services in its own event loop, under its own root. This needs `pip install 'penstock[testing]'` and a
 valkey-server on PATH. docs/testing.md tells more.
 """
 

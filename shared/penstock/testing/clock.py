@@ -7,14 +7,14 @@ from typing import Final
 from penstock.runtime.running import Running
 
 _NOT_WAITED_FOR: Final = b":worker"
-"""Due sets of this kind say when a silent worker is forgotten: nobody's work waits for that."""
+"""Suffix of the due sets for forgetting silent workers. No execution waits for these, so they are skipped."""
 
 
 class Clock:
-    """The time of all services: Valkey's, plus an offset.
+    """The time of all services: Valkey's time plus an offset.
 
-    Whatever is due by the new time happens at once: retries, delays, time limits, schedules, and leases run
-    out too. Handlers, `timeout=` arguments and `asyncio.sleep` go by the real time.
+    Everything that is due by the new time happens at once: retries, delays, timeouts, schedules, and the expiry
+    of leases. Handlers, `timeout=` arguments and `asyncio.sleep` use the real time.
     """
 
     def __init__(self, services: Mapping[str, Running]) -> None:
@@ -22,20 +22,20 @@ class Clock:
         self._services = services
 
     async def now(self) -> int:
-        """The present instant, as the services see it: milliseconds since the Unix epoch."""
+        """Return the services' current time, in milliseconds since the Unix epoch."""
         seconds, micros = await self._valkey("TIME")
         return int(seconds) * 1000 + int(micros) // 1000 + self.offset_ms
 
     def move(self, by: timedelta | int) -> None:
-        """On by this much (a number: milliseconds); negative goes back."""
+        """Move the clock forward by a timedelta or by milliseconds. A negative value moves it back."""
         self.offset_ms += round(by / timedelta(milliseconds=1)) if isinstance(by, timedelta) else by
         for service in self._services.values():
             service.context.due.rebalance()
 
     async def skip_to_next_due(self) -> timedelta:
-        """On to the earliest instant that anything waits for; answers how far that was.
+        """Move the clock to the earliest time that anything waits for. Return how far it moved.
 
-        Zero when it is past, and about to happen. Raises `LookupError` when nothing waits for a time.
+        The result is zero if that time is already past. Raises `LookupError` if nothing waits for a time.
         """
         root = next(iter(self._services.values())).settings.root
         times: list[float] = []

@@ -1,4 +1,4 @@
-"""The pytest fixtures: `pytest_plugins = ["penstock.testing"]` brings them in."""
+"""The pytest fixtures, loaded by `pytest_plugins = ["penstock.testing"]`."""
 
 from collections.abc import AsyncGenerator, Generator
 
@@ -11,13 +11,13 @@ from penstock.testing.servers import Urls, servers
 
 @pytest.fixture(scope="session")
 def penstock_servers() -> Generator[Urls]:
-    """A nats-server and a valkey-server, once per session; their URLs."""
+    """Start a nats-server and a valkey-server once per session, and yield their URLs."""
     with servers() as urls:
         yield urls
 
 
 @pytest_asyncio.fixture
 async def penstock(penstock_servers: Urls) -> AsyncGenerator[Penstock]:
-    """A whole Penstock of the test's own."""
+    """Start a complete Penstock for one test, and yield it."""
     async with Penstock.open(*penstock_servers) as running:
         yield running

@@ -1,4 +1,4 @@
-"""`Penstock`: all six services inside one event loop, on real servers."""
+"""`Penstock`: all six services in one event loop, on real servers."""
 
 import asyncio
 import contextlib
@@ -24,16 +24,16 @@ from penstock.verbs import SERVICES
 from penstock.worker import Worker
 
 PATIENCE_S: Final = 20.0
-"""A deadline for things that take milliseconds: machines are noisy."""
+"""The timeout for things that normally take milliseconds. Long, because test machines can be slow."""
 LOOK_S: Final = 0.01
 SWEEP_MS: Final = 1000
 
 
 class Penstock:
-    """A Penstock that lives as long as a test.
+    """A Penstock that runs for the length of one test.
 
-    `url` and `root` say where it is, `clock` moves its time, `services` are those that run, by name:
-    `await penstock.services["scheduler"].stop()` takes one away, `start_service` brings it back.
+    Clients connect to `url` with `root`. `clock` moves the services' time. `services` has the running services by
+    name: `await penstock.services["scheduler"].stop()` stops one, and `start_service` starts it again.
     """
 
     def __init__(self, nats: Nats, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class Penstock:
     @classmethod
     @asynccontextmanager
     async def open(cls, nats_url: str, valkey_url: str, **settings: Any) -> AsyncGenerator[Self]:
-        """All services on these servers, under a root of their own; the end takes everything away.
+        """Start all services on these servers, under a new root. On exit, stop them and delete their streams.
 
         `settings` are fields of `penstock.runtime.Settings`, such as `partitions=3`.
         """
@@ -68,15 +68,15 @@ class Penstock:
                 yield penstock
 
     async def client(self) -> Client:
-        """A connected client; it is closed when the test ends."""
+        """Return a connected client, which is closed when the test ends."""
         client = await Client.connect(self.url, root=self.root)
         self._guests.push_async_callback(client.close)
         return client
 
     async def run_worker(self, worker: Worker) -> Worker:
-        """Runs a worker's handlers here, wherever the worker itself belongs; it is stopped when the test ends.
+        """Run a copy of `worker` against this Penstock, whatever URL `worker` has. The copy stops when the test ends.
 
-        Answers the worker that runs, a copy: one worker of yours can serve many tests.
+        Return the running copy. Because it is a copy, many tests can use the same worker.
         """
         guest = worker.at(self.url, root=self.root)
         running = asyncio.create_task(guest.run(handle_signals=False))
@@ -89,7 +89,7 @@ class Penstock:
         return guest
 
     async def wait_for(self, run: Run | str, *states: str) -> Record:
-        """An execution's record, once it is in one of these states. Raises `TimeoutError` after 20 s."""
+        """Wait until an execution is in one of `states`, and return its record. Raises `TimeoutError` after 20 s."""
         execution_id = run if isinstance(run, str) else run.execution_id
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE_S
@@ -104,7 +104,7 @@ class Penstock:
             await asyncio.sleep(LOOK_S)
 
     async def start_service(self, name: str) -> Running:
-        """Starts a service that was stopped."""
+        """Start a service that was stopped."""
         build = importlib.import_module(f"penstock_{name.replace('-', '_')}.service").build
         settings = msgspec.structs.replace(self.settings, instance=f"{name}-{secrets.token_hex(3)}")
         running = await start(name, build, settings, skew=lambda: self.clock.offset_ms)
@@ -114,7 +114,7 @@ class Penstock:
     @staticmethod
     async def _send_home(worker: Worker, running: "asyncio.Task[None]") -> None:
         worker.stop()
-        worker.stop()  # without grace: what still runs is of no use to anybody
+        worker.stop()  # the second call stops without grace: running handlers do not matter any more
         await asyncio.wait({running}, timeout=PATIENCE_S)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""nats-server and valkey-server on free loopback ports, with their data in folders that go away."""
+"""nats-server and valkey-server on free loopback ports, with their data in temporary folders."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ from penstock.local.supervise import dies_with
 
 START_S: Final = 20.0
 TRIES: Final = 3
-"""Somebody else may take a port between its choice and its use."""
+"""How often to try a start: another process may take the chosen port before the server uses it."""
 
 
 class Urls(NamedTuple):
-    """Where the servers of a session are."""
+    """The URLs of a session's servers."""
 
     nats: str
     valkey: str
 
 
 class ServerProcess:
-    """A server that a test can kill and start again, on the same port and the same data."""
+    """A server that a test can kill and start again, with the same port and data."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.url = server.url
@@ -38,7 +38,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns once it answers. Raises `RuntimeError` with the end of its log when it does not."""
+        """Start the server and wait until it answers. Raises `RuntimeError` with the end of its log if it does not."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 self._server.command, stdout=log, stderr=log, preexec_fn=dies_with(os.getpid())
@@ -51,20 +51,20 @@ class ServerProcess:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """SIGKILL: no time to write anything down."""
+        """Kill the server with SIGKILL, so that it cannot save anything, and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
-        """SIGTERM, and waits for its end."""
+        """Stop the server with SIGTERM, and wait for its end."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(START_S)
 
 
 class NatsServer(ServerProcess):
-    """nats-server with JetStream, messages to 8 MiB. `extra` is appended to its configuration."""
+    """nats-server with JetStream and messages of up to 8 MiB. `extra` is appended to its configuration."""
 
     def __init__(self, folder: Path, extra: str = "", durability: Durability = "process") -> None:
         data = DataDir(folder)
@@ -75,7 +75,7 @@ class NatsServer(ServerProcess):
         super().__init__(server, folder)
 
     def turn_clients_away(self) -> None:
-        """Closes all connections with an error after which nats-py does not come back."""
+        """Close all connections with an error after which nats-py does not reconnect."""
         with self._conf.open("a") as conf:
             conf.write("max_connections: 0\n")
         if self._process is not None:
@@ -83,7 +83,7 @@ class NatsServer(ServerProcess):
 
 
 class ValkeyServer(ServerProcess):
-    """valkey-server that keeps every acknowledged change when it is killed (`disk`: also in a power cut)."""
+    """valkey-server that keeps every acknowledged change when it is killed (with `disk`, also in a power cut)."""
 
     def __init__(self, folder: Path, durability: Durability = "process") -> None:
         super().__init__(embedded.valkey(DataDir(folder), embedded.choose_port(0, None), durability), folder)
@@ -91,7 +91,7 @@ class ValkeyServer(ServerProcess):
 
 @contextmanager
 def running(make: Callable[[Path], ServerProcess]) -> Generator[ServerProcess]:
-    """A server in a temporary folder, for as long as this block."""
+    """Run a server in a temporary folder for the length of the `with` block."""
     for attempt in range(1, TRIES + 1):
         with tempfile.TemporaryDirectory(prefix="penstock-test-", ignore_cleanup_errors=True) as name:
             server = make(Path(name))
@@ -110,6 +110,6 @@ def running(make: Callable[[Path], ServerProcess]) -> Generator[ServerProcess]:
 
 @contextmanager
 def servers() -> Generator[Urls]:
-    """Both servers, for as long as this block."""
+    """Run both servers for the length of the `with` block, and yield their URLs."""
     with running(NatsServer) as nats, running(ValkeyServer) as valkey:
         yield Urls(nats.url, valkey.url)

@@ -1,4 +1,4 @@
-"""The worker's side of the SDK (contract §6): `Worker`, `Task`, and what handlers raise."""
+"""The worker's side of the SDK (contract §6): `Worker`, `Task`, and the exceptions that handlers raise."""
 
 from penstock.worker._errors import Fail, PossiblySucceeded, Retry, Suspend, TaskConsumedError
 from penstock.worker._signals import Signal

@@ -1,4 +1,4 @@
-"""Children that are created together with their parent's completion, as handlers write them."""
+"""Child executions that a handler passes to `task.complete`, created in the same step as the completion."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionSpec
 
 Child = tuple[str, Any] | Mapping[str, Any]
-"""`(kind, input)`, or the fields of `execution.create`."""
+"""A child execution to create: `(kind, input)`, or the fields of `execution.create`."""
 
 
 def spec_of(child: Child) -> ExecutionSpec:
-    """Raises `TypeError` for a field that does not exist or an input that cannot be encoded."""
+    """Build the spec of a child. Raise `TypeError` for an unknown field or an input that cannot be encoded."""
     fields: dict[str, Any] = (
         {"kind": child[0], "input": child[1]} if isinstance(child, tuple) else dict(child)
     )

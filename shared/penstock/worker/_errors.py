@@ -1,4 +1,4 @@
-"""What a handler may raise, and what the SDK raises to a handler."""
+"""Exceptions that a handler may raise, and exceptions that the SDK raises to a handler."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -16,15 +16,15 @@ _HUMPS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def milliseconds(duration: Duration) -> int:
-    """Seconds (or a timedelta) as the wire's integer."""
+    """Convert seconds or a timedelta to whole milliseconds, the wire's unit."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     return round(seconds * 1000)
 
 
 class Retry(Exception):
-    """Raise: this attempt failed, try again (as long as attempts are left).
+    """Raise this to fail the attempt and try again, as long as attempts are left.
 
-    `after`: seconds or a timedelta until the next attempt; None leaves it to the execution's backoff.
+    `after` is the time until the next attempt, in seconds or as a timedelta. None means the execution's backoff.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Retry(Exception):
 
 
 class Fail(Exception):
-    """Raise: failed for good, no further attempt."""
+    """Raise this to fail the execution for good, without another attempt."""
 
     def __init__(self, reason: str, category: str = "failed") -> None:
         super().__init__(reason)
@@ -43,21 +43,21 @@ class Fail(Exception):
 
 
 class Suspend(Exception):
-    """Raise: give the lease back and wait for signals.
+    """Raise this to give the lease back and wait for signals.
 
-    When the condition is met the handler runs again from its start, with `task.resumed` true and the
-    signals in `await task.resumed_by()`. `condition`: a signal name (`"approved"`), a prefix
-    (`"review.*"`), the contract's dict, or a `Condition`; None is any signal.
+    When the condition is met, the handler runs again from its start, with `task.resumed` true and the
+    signals in `await task.resumed_by()`. `condition` is a signal name (`"approved"`), a prefix
+    (`"review.*"`), the contract's dict, or a `Condition`. None means any signal.
 
-    Somebody has to learn the token that signals need. Either make the waitpoint first and hand its token on, which is
-    safe when the worker dies at any moment, for the same key again gives the same waitpoint::
+    The sender of a signal needs a token. One way is to create the waitpoint first and pass its token on. This is safe
+    even if the worker dies at any moment, because the same key returns the same waitpoint::
 
         waitpoint = await task.create_waitpoint("approval")
         await mail(link_with(waitpoint.token))
         raise Suspend("approved", waitpoint=waitpoint)
 
-    Or give `on_suspended`, which gets the reply, with `token` and `waitpoint_id`, once the execution is suspended (a
-    worker that dies just then never calls it). Operators need no token: `client.send_signal`, `penstock send`.
+    The other way is `on_suspended`: it is called with the reply (`token`, `waitpoint_id`) once the execution is
+    suspended, but never if the worker dies just then. Operators need no token: `client.send_signal`, `penstock send`.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ ConditionLike = Condition | dict[str, Any] | str | None
 
 
 class TaskConsumedError(RuntimeError):
-    """The task has had its outcome already; nothing was sent."""
+    """The task already has an outcome. The second outcome was not sent."""
 
 
 class PossiblySucceeded(RuntimeError):
-    """An outcome was sent again and again without an answer, and the state could not be read either.
+    """An outcome was sent repeatedly without a reply, and the execution's state could not be read either.
 
-    It may or may not have been applied. If it was not, the lease runs out and the execution is handed
-    to a worker again.
+    The outcome may or may not have been applied. If it was not, the lease expires and the execution is
+    handed to a worker again.
     """
 
     def __init__(self, execution_id: str, verb: str) -> None:
@@ -97,8 +97,8 @@ class PossiblySucceeded(RuntimeError):
 
 
 def category_of(error: BaseException) -> str:
-    """The failure category of an exception: a contract error's code, its `category` attribute if that is a
-    token, else its class name in snake_case (`ValueError` → `value_error`, `HTTPStatusError` →
+    """Return the failure category of an exception: the code of a contract error, else its `category` attribute
+    if that is a token, else its class name in snake_case (`ValueError` → `value_error`, `HTTPStatusError` →
     `http_status_error`).
     """
     if isinstance(error, PenstockError):
@@ -111,16 +111,16 @@ def category_of(error: BaseException) -> str:
 
 
 def text_of(text: str) -> str:
-    """At most 4096 characters that UTF-8 has: half a surrogate pair (in the name of a file, say) is spelled out."""
+    """Return at most 4096 characters of `text`, with lone surrogates (from a file name, say) as backslash escapes."""
     return text[:4096].encode(errors="backslashreplace").decode()[:4096]
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in at most 4096 characters."""
+    """Return an error's class and message in at most 4096 characters."""
     try:
         text = str(error)
-    except Exception:  # somebody's own __str__
+    except Exception:  # the exception's own __str__ may raise
         text = "its text cannot be had"
     if isinstance(error, PenstockError):
-        return text_of(text)  # begins with its code
+        return text_of(text)  # its text already begins with its code
     return text_of(f"{type(error).__name__}: {text}" if text else type(error).__name__)

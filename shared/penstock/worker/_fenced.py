@@ -1,4 +1,4 @@
-"""A task's calls under its lease: each carries the fence, and at most one outcome is sent."""
+"""A task's calls under its lease. Each call carries the fence, and at most one outcome is applied."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,19 +19,19 @@ Rep = TypeVar("Rep", bound=Reply)
 
 
 class FencedCalls:
-    """What one attempt tells the services while it holds its lease, up to the outcome that ends it."""
+    """The fenced calls of one attempt, from the start of its lease to the outcome that ends it."""
 
     __slots__ = ("_lease", "_leases", "_requester", "consumed")
 
     def __init__(self, requester: Requester, leases: LeaseRenewer, lease: Lease) -> None:
         self.consumed = False
-        """Whether the outcome is decided."""
+        """Whether the attempt has its outcome."""
         self._requester = requester
         self._leases = leases
         self._lease = lease
 
     def request(self, verb: Verb[F, Any], **fields: Any) -> F:
-        """The verb's request, with the fence."""
+        """Build the verb's request, with the fence."""
         message = self._lease.message
         return verb.request(
             execution_id=message.execution_id,
@@ -42,11 +42,11 @@ class FencedCalls:
         )
 
     async def call(self, verb: Verb[Any, Rep], **fields: Any) -> Rep:
-        """A call that is no outcome."""
+        """Make a call that does not end the attempt."""
         return await self.answer(self._requester.call(verb, self.request(verb, **fields)))
 
     async def answer(self, answer: Awaitable[T]) -> T:
-        """What is answered under the fence; a refusal of the fence is a lost lease."""
+        """Await the reply to a fenced call. If the fence is refused, mark the lease as lost and raise."""
         try:
             return await answer
         except errors.PenstockError as error:
@@ -55,7 +55,7 @@ class FencedCalls:
             raise
 
     async def consume(self, verb: Verb[Any, Rep], **fields: Any) -> Rep:
-        """Deliver an outcome, once."""
+        """Deliver an outcome. Raise `TaskConsumedError` if the attempt already has one."""
         request = self.request(verb, **fields)
         if self.consumed:
             raise TaskConsumedError(f"{request.execution_id} has had its outcome: {verb.name} was not sent")
@@ -66,7 +66,7 @@ class FencedCalls:
             reply = await deliver(self._requester, self._lease, verb, request)
         except BaseException as error:
             if isinstance(error, errors.PenstockError) and error.code not in LOST:
-                self._go_on(on_stop)  # refused as it stands: too large, no such waitpoint
+                self._go_on(on_stop)  # only this request was refused (too large, no such waitpoint)
             else:
                 self._leases.drop(self._lease)
             raise
@@ -77,14 +77,14 @@ class FencedCalls:
         return reply
 
     def end(self) -> None:
-        """A service has ended the attempt by itself."""
+        """Mark the attempt as ended by a service, so that no outcome is sent."""
         self.consumed = True
         self._lease.on_stop = None
         self._leases.drop(self._lease)
 
     def _go_on(self, on_stop: Callable[[], object] | None) -> None:
-        """The lease is kept, for another outcome."""
+        """Keep the lease, so that the handler can still send another outcome."""
         self.consumed = False
         self._lease.on_stop = on_stop
-        if self._lease.stopping:  # since then; at once, if the handler still runs by then
+        if self._lease.stopping:  # a stop came meanwhile: apply it now, if the handler still runs
             asyncio.get_running_loop().call_soon(self._lease.stop)

@@ -1,4 +1,4 @@
-"""Frames leave in order: those of one tick in one message, none lost and none stored twice."""
+"""Sends frames in order, the frames of one event-loop tick in one message. None is lost or stored twice."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ Waiting = tuple[LeaseFrame, "asyncio.Future[FrameStored]"]
 
 
 class FrameSender:
-    """The frames of one lease. Each message waits for the one before it, so that what is repeated keeps its place."""
+    """Sends the frames of one lease, one message at a time, so that a repeated frame keeps its position."""
 
     def __init__(self, requester: Requester, lease: Lease) -> None:
         self._requester = requester
@@ -28,12 +28,12 @@ class FrameSender:
         self._delay = FIRST_DELAY_S
 
     def append(self, frame: LeaseFrame) -> "asyncio.Future[FrameStored]":
-        """Queues a frame; the future has its place, or the error."""
+        """Queue a frame. The future gets the reply with the frame's index, or the error."""
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[FrameStored] = loop.create_future()
         self._waiting.append((frame, stored))
         if self._sending is None:
-            # A task's first step runs in the next tick: all frames of this one are here by then.
+            # The sending task first runs in the next tick, when all frames of this tick are queued.
             self._sending = loop.create_task(self._send())
         return stored
 
@@ -46,7 +46,7 @@ class FrameSender:
             self._sending = None
 
     async def _deliver(self, batch: list[Waiting]) -> list[Waiting]:
-        """Sends frames; gives back those that are to be sent (again), behind what was not stored."""
+        """Send a batch. Return the frames to send again: from the first without a reply, or after an invalid one."""
         for place, (frame, _) in enumerate(batch, 1):
             frame.position = self._stored + place
         answers = await asyncio.gather(
@@ -64,7 +64,7 @@ class FrameSender:
                 self._delay = min(self._delay * 2, LONGEST_DELAY_S)
                 return batch[index:]
             elif isinstance(answer, errors.InvalidError):
-                # This one is refused as it is; those behind it move up.
+                # This frame is invalid and fails alone; the frames after it move up one position.
                 _fail(batch[index : index + 1], answer)
                 return batch[index + 1 :]
             else:

@@ -1,4 +1,4 @@
-"""How a worker is, for whoever watches its process."""
+"""A worker's health, for probes and monitoring."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ from msgspec import Struct
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """`ok`: it is connected, takes work or drains as it should, and every lease that it holds renews."""
+    """A worker's health. `ok` means: connected, working or draining, and every lease it holds is renewed."""
 
     worker_id: str
     status: Literal["starting", "working", "draining", "stopped"]
     connected: bool
     running: int
-    """Handlers that run now."""
+    """How many handlers run now."""
     unhealthy_leases: int
-    """Leases that are lost, or whose renewals fail."""
+    """How many leases are lost, past their end, or fail to renew (three times in a row)."""
 
     @property
     def ok(self) -> bool:

@@ -1,4 +1,4 @@
-"""What surrounds handlers: middleware around each, what is set up before the first and torn down after the last."""
+"""Hooks around handlers: middleware around each call, and startup, lifespan and shutdown around all of them."""
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,7 +14,7 @@ Hook = Callable[[], Any]
 
 
 class Hooks:
-    """The hooks of one worker, in the order in which they were registered."""
+    """The hooks of one worker, in order of registration."""
 
     def __init__(self) -> None:
         self.middleware: list[Middleware] = []
@@ -24,7 +24,7 @@ class Hooks:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Any]:
-        """Startup hooks, then the lifespan, whose value this gives; at the end the lifespan, then shutdown hooks."""
+        """Run startup hooks, enter the lifespan and yield its value. At the end, exit it and run shutdown hooks."""
         async with AsyncExitStack() as stack:
             for hook in self.startup:
                 await _run(hook)
@@ -33,7 +33,7 @@ class Hooks:
             yield None if self.lifespan is None else await stack.enter_async_context(self.lifespan())
 
     def call(self, task: Task, handler: CallNext) -> Awaitable[Any]:
-        """The handler inside all middleware; the first that was registered is the outermost."""
+        """Call the handler inside all middleware. The first one registered is the outermost."""
         call_next = handler
         for each in reversed(self.middleware):
             call_next = _around(each, call_next)

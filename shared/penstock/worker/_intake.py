@@ -1,7 +1,7 @@
-"""Asks for work: one parked request at a time, on an inbox of its own.
+"""Asks for work with one parked request at a time. Replies come on a separate inbox.
 
-The inbox outlives each request, so that tasks whose reply is late (a reconnect, a slow claim) still arrive
-instead of lying leased until they expire.
+The inbox outlives each request. Tasks in a late reply (after a reconnect or a slow claim) therefore still arrive,
+instead of staying leased and idle until their leases expire.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _decode: Final = msgspec.json.Decoder(Tasks).decode
 
 
 class TaskIntake:
-    """Keeps asking for as much work as there are free slots."""
+    """Keeps asking for as many tasks as there are free slots."""
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class TaskIntake:
         self._outages = OutageLog()
 
     def slot_freed(self) -> None:
-        """There may be room for more: look again."""
+        """Note that a slot may be free, so that `run` asks again."""
         self._free.set()
 
     async def start(self) -> None:
-        """Listen for tasks."""
+        """Subscribe to the inbox on which tasks arrive."""
         self._subscription = await listen(self._nats, self._inbox, self._on_reply)
 
     async def run(self) -> None:
-        """Ask until stopped. Raises when the request itself is refused, for that will not change."""
+        """Ask for work until stopped. Raise if the request itself is invalid, because repeating it cannot help."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
@@ -93,8 +93,8 @@ class TaskIntake:
                 backoff.reset()
 
     async def stop(self) -> None:
-        """Take no more. What is granted to a request that is still parked finds nobody here any more: the
-        lease-keeper sees that and puts it back at once.
+        """Stop receiving tasks. Tasks granted to a request that is still parked find no subscriber: the
+        scheduler notices and puts them back in their queue at once.
         """
         self._stopping = True
         if self._subscription is not None and self._nats.is_connected:
@@ -112,7 +112,7 @@ class TaskIntake:
             self._answered.set()
 
     async def _answer(self) -> bool:
-        """Wait for the answer; False when it is lost: late, or the connection was another one."""
+        """Wait for the reply. Return False if it is late or lost, or the connection was remade meanwhile."""
         loop = asyncio.get_running_loop()
         connection = self._nats.stats["reconnects"]
         end = loop.time() + self._ask.wait_ms / 1000 + MARGIN_S

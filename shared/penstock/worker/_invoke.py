@@ -1,10 +1,10 @@
-"""From a Python function to a handler: its signature says how the input becomes arguments.
+"""Turns a Python function into a handler. The function's signature says how the input becomes arguments.
 
 - A first parameter annotated `Task`, or named `task` without an annotation, gets the task.
-- One more parameter that is a Struct, dataclass, TypedDict or NamedTuple, or is named `input`, takes
-  the whole input.
-- Otherwise each parameter takes the input field of its name, converted to its annotation; fields that
-  no parameter asks for are ignored, unless there is a `**rest`, which gets them.
+- If one parameter remains, and it is a Struct, dataclass, TypedDict or NamedTuple, or is named `input`,
+  it gets the whole input.
+- Otherwise each parameter gets the input field with its name, converted to its annotation. Fields without
+  a parameter are ignored, or go to `**rest` if there is one.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Handler:
         self._takes_task, self._arguments = _read(function)
 
     def bind(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for this task. Raises `InvalidInput`."""
+        """Return the arguments for this task. Raise `InvalidInput` if the input does not fit them."""
         positional = (task,) if self._takes_task else ()
         if self._arguments is None:
             return positional, {}
@@ -53,13 +53,13 @@ class Handler:
             raise InvalidInput(f"the input does not fit the handler of {self.kind}: {error}") from None
 
     def call(self, task: Task) -> Any:
-        """Call the function: an async one answers its awaitable. Raises `InvalidInput`."""
+        """Call the function. An async one returns its awaitable. Raise `InvalidInput` if the input does not fit."""
         positional, named = self.bind(task)
         return self.function(*positional, **named)
 
 
 def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
-    """Whether the task is asked for, and how the other arguments come from the input."""
+    """Return whether the function takes the task, and how to make its other arguments from the input."""
     parameters = list(inspect.signature(function).parameters.values())
     target = function if inspect.isroutine(function) else type(function).__call__
     hints = typing.get_type_hints(target, include_extras=True)
@@ -82,7 +82,7 @@ def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
 
 
 def _is_task(first: inspect.Parameter, hints: dict[str, Any]) -> bool:
-    # Whoever writes `def handler(task)` means the task; an input field of that name takes an annotation.
+    # `def handler(task)` means the task. To get an input field named `task`, annotate the parameter.
     return hints.get(first.name, Task if first.name == "task" else None) is Task
 
 
@@ -117,14 +117,14 @@ def _by_name(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> Argu
         if parameter.default is _EMPTY:
             fields.append((parameter.name, annotation))
         else:
-            # The very default object, as a plain call of the function would use.
+            # Use the same default object as a plain call of the function would, not a copy.
             default = msgspec.field(default_factory=lambda value=parameter.default: value)
             fields.append((parameter.name, annotation, default))
     decode = msgspec.json.Decoder(msgspec.defstruct("Input", fields, kw_only=True)).decode
     names = tuple(p.name for p in named)
 
     def arguments(raw: Raw) -> dict[str, Any]:
-        # `null` is what an execution created without input has.
+        # An execution created without input has the input `null`.
         value = decode(b"{}" if raw == _NULL else raw)
         return {name: getattr(value, name) for name in names}
 

@@ -1,6 +1,6 @@
 """The leases that this worker holds, and the one loop that renews them all.
 
-Short tasks never see a renewal; a thousand long ones cost a few batch messages every ttl/3.
+Short tasks end before a renewal. Renewing a thousand long tasks costs a few batch messages every ttl/3.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ LATE: Final = (
     "no lease could be renewed for %.1f s: the process was paused, or an async handler blocks the event loop "
     "(a plain def runs in a thread)"
 )
-# A fence that gets one of these is no longer ours.
+# Error codes that mean that this worker no longer holds the lease.
 LOST: Final = frozenset(
     {
         "stale_lease",
@@ -35,7 +35,7 @@ LOST: Final = frozenset(
 
 
 class Lease:
-    """One lease: until when it surely holds, and how to stop the handler that works under it."""
+    """One lease: the time until which it surely holds, and the way to stop its handler."""
 
     __slots__ = (
         "abandoned",
@@ -50,60 +50,60 @@ class Lease:
 
     def __init__(self, message: TaskMessage, ttl: float, clock: ValkeyClock) -> None:
         self.message = message
-        # A task may have been long on its way: its lease ends when its own clock says so, not `ttl` after its arrival.
-        # As long as that clock is known badly, this lies in the past, and a renewal has to show that the lease holds.
+        # The task may have traveled long, so its lease may end earlier than `ttl` after its arrival: by Valkey's clock.
+        # While that clock is not known well, `expires` lies in the past, and a renewal must show that the lease holds.
         self.expires = min(time.monotonic() + ttl, clock.earliest(message.lease_expires_at))
         self.failures = 0
         self.lost: str | None = None
         self.cancel_requested = False
-        # The worker is going down: the lease is left to expire.
+        # The worker is shutting down: the lease is left to expire.
         self.abandoned = False
-        # Set while a handler runs that can be interrupted.
+        # Interrupts the handler. Set only while an interruptible (async) handler runs.
         self.on_stop: Callable[[], object] | None = None
         # Keeps the running task alive: the event loop itself holds only a weak reference.
         self.runner: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
-        """False once lost, past its end, or after three failed renewals in a row."""
+        """False once the lease is lost, past its end, or after three failed renewals in a row."""
         return self.ours and self.failures < UNHEALTHY_AFTER
 
     @property
     def ours(self) -> bool:
-        """Whether nobody else can hold it yet."""
+        """Whether this worker surely holds the lease: not lost, and not past its end."""
         return self.lost is None and time.monotonic() < self.expires
 
     @property
     def stopping(self) -> bool:
-        """Whether its handler is to be interrupted."""
+        """Whether the handler is to be interrupted."""
         return self.lost is not None or self.cancel_requested or self.abandoned
 
     def stop(self) -> None:
-        """Interrupt its handler, if one runs that can be."""
+        """Interrupt the handler, if an interruptible one runs."""
         if self.on_stop is not None:
             stop, self.on_stop = self.on_stop, None
             stop()
 
     def lose(self, why: str) -> None:
-        """Somebody else may hold it now: stop the handler, send nothing."""
+        """Mark the lease as lost and stop the handler. Another worker may hold it now, so no outcome is sent."""
         if self.lost is None:
             self.lost = why
             self.stop()
 
     def cancel(self) -> None:
-        """Somebody wants the execution stopped."""
+        """Note a request to cancel the execution, and stop the handler."""
         if not self.cancel_requested:
             self.cancel_requested = True
             self.stop()
 
     def abandon(self) -> None:
-        """The grace time of a shutdown is over."""
+        """Stop the handler at the end of a shutdown's grace time."""
         self.abandoned = True
         self.stop()
 
 
 class LeaseRenewer:
-    """All leases that are held, by lease id."""
+    """All leases that this worker holds, by lease id, and their renewal."""
 
     def __init__(self, requester: Requester, ttl: float) -> None:
         self.ttl = ttl
@@ -118,11 +118,11 @@ class LeaseRenewer:
         return lease
 
     def drop(self, lease: Lease) -> None:
-        """The lease has ended: no more renewals."""
+        """Forget an ended lease, so that it is no longer renewed."""
         self.held.pop(lease.message.lease_id, None)
 
     async def renew_for_ever(self) -> None:
-        """Renew everything every ttl/3."""
+        """Renew all held leases every ttl/3."""
         tick = self.ttl / 3
         while True:
             started = time.monotonic()
@@ -142,7 +142,7 @@ class LeaseRenewer:
                 lease.lose("lease_expired")
 
     async def renew(self, lease: Lease, timeout: float | None = None) -> Renewed:
-        """Push the lease's end on. Raises what the keeper says, and takes note of it."""
+        """Renew a lease for another ttl. On an error, count the failure or mark the lease as lost, then raise."""
         message = lease.message
         request = LeaseRenew(
             execution_id=message.execution_id,
@@ -151,7 +151,7 @@ class LeaseRenewer:
             lease_epoch=message.lease_epoch,
             lease_ttl_ms=self._ttl_ms,
         )
-        # Counted from before it left: the local end never lies after the true one.
+        # Count the ttl from before sending, so that the local end is never later than the true one.
         asked = time.monotonic()
         try:
             reply = await self._requester.send(verbs.LEASE_RENEW, request, timeout=timeout)

@@ -1,4 +1,4 @@
-"""Says why there is no work: once, then less and less often; and that there is work again."""
+"""Logs failing requests for work: at once, then less and less often, and once when they succeed again."""
 
 import logging
 import time
@@ -11,14 +11,14 @@ LONGEST_S: Final = 300.0
 
 
 class OutageLog:
-    """Asking for work fails, for now."""
+    """The log of one worker's outages."""
 
     def __init__(self) -> None:
         self._gap = 0.0
         self._say_at = 0.0
 
     def failed(self, error: Exception) -> None:
-        """It has failed (again)."""
+        """Record a failed request for work."""
         now = time.monotonic()
         if not self._gap or now >= self._say_at:
             log.warning("no work, trying on: %s", error)
@@ -26,7 +26,7 @@ class OutageLog:
             self._say_at = now + self._gap
 
     def recovered(self) -> None:
-        """It is answered."""
+        """Record an answered request for work."""
         if self._gap:
             log.info("work is answered again")
             self._gap = 0.0

@@ -1,7 +1,7 @@
-"""Outcomes reach their service, whatever happens on the way.
+"""Delivers outcomes to their service in spite of lost messages.
 
-An outcome is repeated with the same fence until it is answered: the services answer a repetition as
-they answered the first. When the lease must have run out meanwhile, the execution's state tells.
+An outcome is sent again with the same fence until a reply comes: a service replies to a repeat as it
+did to the first. Once the lease must have expired, the execution's record shows whether it was applied.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from penstock.worker._leases import Lease
 Rep = TypeVar("Rep", bound=Reply)
 
 ANSWER_S: Final = 5.0
-# How long after the lease's end an outcome is still worth repeating.
+# How long after the lease's end an outcome is still repeated.
 MARGIN_S: Final = 5.0
 READ_TRIES: Final = 3
 FIRST_DELAY_S: Final = 0.05
@@ -39,7 +39,7 @@ def _failed(record: Record) -> Reply | None:
     return None
 
 
-# What a record must look like if the outcome was applied; the answer is rebuilt from it.
+# By verb: rebuild the reply from the record if the record shows that the outcome was applied, else None.
 _APPLIED: Final[dict[str, Callable[[Record], Reply | None]]] = {
     "lease.complete": lambda r: Completed(state=r.state) if r.state == "completed" else None,
     "lease.cancel": lambda r: StateReply(state=r.state) if r.state == "canceled" else None,
@@ -51,10 +51,10 @@ _APPLIED: Final[dict[str, Callable[[Record], Reply | None]]] = {
 
 
 async def deliver(requester: Requester, lease: Lease, verb: Verb[Any, Rep], request: Fence) -> Rep:
-    """Send an outcome until it is answered, or until its fate can be read.
+    """Send an outcome until a reply comes, or until the lease is over; then read the execution's record.
 
-    Raises the typed refusal, `stale_lease` when somebody else has the execution by now, or
-    `PossiblySucceeded`.
+    Raises the service's typed refusal, `stale_lease` if the lease expired before the outcome was applied,
+    or `PossiblySucceeded`.
     """
     delay = FIRST_DELAY_S
     while True:

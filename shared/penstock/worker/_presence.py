@@ -1,6 +1,6 @@
-"""Tells the lease-keeper that this worker is there, and hears from it when it is to drain.
+"""Registers the worker with the lease-keeper, sends heartbeats, and learns from the replies when to drain.
 
-Leases live by their own renewals; on this depend what people see, and what the worker knows of Valkey's clock.
+Leases do not depend on heartbeats. The registry that people see does, and the worker's estimate of Valkey's clock.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ GOODBYE_S: Final = 1.0
 
 
 class Presence:
-    """One worker's entry in the registry."""
+    """Keeps one worker's entry in the registry."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Presence:
         self.registered = asyncio.Event()
 
     async def run(self) -> None:
-        """Registers, then sends a heartbeat every ten seconds, until cancelled."""
+        """Register, then send a heartbeat every ten seconds, until cancelled."""
         while True:
             try:
                 await (self._beat("active") if self.registered.is_set() else self._register())
@@ -52,7 +52,7 @@ class Presence:
             await asyncio.sleep(HEARTBEAT_S if self.registered.is_set() else AGAIN_S)
 
     async def say(self, status: Literal["draining", "stopped"]) -> None:
-        """Best effort: the registry finds out by itself, only later."""
+        """Tell the registry a new status. Best effort: without it, the registry finds out later."""
         if self.registered.is_set():
             with contextlib.suppress(errors.PenstockError):
                 await self._beat(status, GOODBYE_S)
@@ -87,7 +87,7 @@ class Presence:
         request: WorkerRegister | WorkerHeartbeat,
         timeout: float | None = None,
     ) -> WorkerInfo:
-        """The worker as the registry sees it; `seen_at` also tells what Valkey's clock shows."""
+        """Send a request and return the worker's registry entry. Its `seen_at` is also a reading of Valkey's clock."""
         sent = time.monotonic()
         reply = await self._requester.call(verb, request, timeout=timeout)
         self._clock.learn(reply.seen_at, sent, time.monotonic())

@@ -1,4 +1,4 @@
-"""Runs handlers, each in a slot, and turns what they return or raise into an outcome."""
+"""Runs handlers, each in a slot, and turns what a handler returns or raises into an outcome."""
 
 import asyncio
 import inspect
@@ -28,14 +28,14 @@ from penstock.worker._task import Task
 
 log: Final = logging.getLogger("penstock.worker")
 
-# An outcome that is still to be sent, or None when there is nothing (more) to say.
+# A call that sends the outcome when awaited, or None when no outcome is to be sent.
 Outcome = Coroutine[Any, Any, object] | None
 
 
 class Runner:
-    """At most `concurrency` handlers at a time.
+    """Runs at most `concurrency` handlers at a time.
 
-    A slot is free as soon as its handler has ended: its outcome is delivered beside the next handler.
+    A slot is free as soon as its handler has ended: the outcome is delivered while the next handler runs.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class Runner:
         self._on_free_slot = on_free_slot
         self._threads: ThreadPoolExecutor | None = None
         self.running: set[asyncio.Task[None]] = set()
-        # Attempts whose handler is in a thread, which cannot be interrupted.
+        # Lease ids of the handlers that run in a thread and so cannot be interrupted.
         self.in_threads: set[str] = set()
 
     def start(self, lease: Lease) -> None:
-        """Run a task's handler; it has a slot from now on."""
+        """Start a task's handler, which takes a slot at once."""
         self.active += 1
         lease.runner = asyncio.get_running_loop().create_task(self._run(lease))
         self.running.add(lease.runner)
 
     def task(self, lease: Lease) -> Task:
-        """A task without a handler: for giving it back."""
+        """Return the task of a lease without starting its handler, to give the task back."""
         return Task(self._requester, self._leases, lease, self._context)
 
     def close(self) -> None:
-        """Nothing that still runs can send its outcome any more."""
+        """Abandon all leases and cancel all handlers. No outcome is sent after this."""
         for lease in list(self._leases.held.values()):
             lease.abandon()
         for task in list(self.running):
@@ -103,7 +103,7 @@ class Runner:
     async def _tell(
         self, callback: Callable[[Suspended], Awaitable[object] | object], reply: Suspended, task: Task
     ) -> None:
-        """The handler's word about its suspension, which stands whatever becomes of this."""
+        """Call the handler's `on_suspended`. If it fails, the error is logged and the suspension stands."""
         try:
             told = callback(reply)
             if inspect.isawaitable(told):
@@ -112,7 +112,7 @@ class Runner:
             log.exception("%s %s: on_suspended failed", task.kind, task.execution_id)
 
     async def _handle(self, task: Task, lease: Lease) -> Outcome:
-        """Run the handler (again, when what it would wait for is there already)."""
+        """Run the handler and return its outcome. Run it again if it suspends and its signals are already there."""
         handler = self._handlers.get(task.kind)
         if handler is None:
             log.error("no handler for kind %r, which lane %r holds", task.kind, task.lane)
@@ -143,7 +143,7 @@ class Runner:
             except (
                 Exception,
                 SystemExit,
-            ) as error:  # exit() ends the attempt, not the other handlers' worker
+            ) as error:  # exit() ends this attempt, not the whole worker
                 return self._failed(task, lease, error)
             else:
                 return self._returned(task, lease, result)
@@ -172,7 +172,7 @@ class Runner:
         self.in_threads.add(task.lease_id)
         try:
             return handler.call(task)
-        except StopIteration as error:  # which a future refuses; in a coroutine Python does the same
+        except StopIteration as error:  # a future cannot hold it; coroutines convert it the same way
             raise RuntimeError("the handler raised StopIteration") from error
         finally:
             self.in_threads.discard(task.lease_id)
@@ -192,7 +192,7 @@ class Runner:
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             if not asked:
-                raise error  # not ours: the event loop is going down
+                raise error  # not asked for by the lease: the event loop is closing
             current.uncancel()
         if not asked:
             return self._failed(task, lease, error)
@@ -218,7 +218,7 @@ class Runner:
 
     @staticmethod
     def _too_late(task: Task, error: BaseException) -> None:
-        """The task had its outcome before the handler raised: the error can only be told."""
+        """Log an error that a handler raised after the task's outcome, because it cannot be sent any more."""
         quiet = isinstance(error, (TaskConsumedError, PossiblySucceeded, errors.PenstockError))
         log.error(
             "%s %s: raised after its outcome: %s",
@@ -237,7 +237,7 @@ class Runner:
 
     @staticmethod
     async def _send(task: Task, outcome: Coroutine[Any, Any, object], *, refused: bool = False) -> None:
-        """Sends an outcome; one that is refused while the lease holds becomes a failure, `refused` says."""
+        """Send an outcome. If it is refused while the lease holds, send a failure instead, once (`refused`)."""
         try:
             await outcome
         except PossiblySucceeded as error:
@@ -252,7 +252,7 @@ class Runner:
                 exc_info=None if known else error,
             )
             if not task.consumed and not refused:
-                # Trying again would not make the request valid; what else stands in the way may pass.
+                # A retry cannot make an invalid request valid; any other error may pass.
                 retryable = not isinstance(error, errors.InvalidError)
                 failure = task.fail(reason_of(error), category_of(error), retryable=retryable)
                 await Runner._send(task, failure, refused=True)

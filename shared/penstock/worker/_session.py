@@ -1,4 +1,4 @@
-"""A worker's time at work, over one connection: takes tasks, runs them in its slots, and drains in the end."""
+"""A worker's session on one connection: it takes tasks, runs them in slots, and drains at the end."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ CONFIRM_AGAIN_S: Final = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a worker works on, and how: what its user has set and registered."""
+    """A worker's settings, handlers and hooks, as its user has set and registered them."""
 
     root: str
     ask: WorkNext
@@ -45,7 +45,7 @@ class WorkerConfig:
 
 
 class Stop:
-    """Asked for once: drain. Asked for twice: without grace."""
+    """A request to stop. The first `ask` means drain, the second means without grace."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -58,7 +58,7 @@ class Stop:
 
 
 class _Push(msgspec.Struct):
-    """What is pushed to a worker: `{"type": "cancel", execution_id, lease_id}` or `{"type": "drain"}`."""
+    """A message pushed to a worker: `{"type": "cancel", execution_id, lease_id}` or `{"type": "drain"}`."""
 
     type: str
     lease_id: str | None = None
@@ -68,7 +68,7 @@ _decode_push: Final = msgspec.json.Decoder(_Push).decode
 
 
 class Session:
-    """Connects intake, runner, leases and presence, from the first request for work to the last outcome."""
+    """Runs intake, runner, leases and presence together, from the first request for work to the last outcome."""
 
     def __init__(self, nats: Connection, config: WorkerConfig, stop: Stop, context: Any) -> None:
         self.status: Literal["starting", "working", "draining"] = "starting"
@@ -91,13 +91,13 @@ class Session:
             self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request
         )
         self._intake = TaskIntake(nats, config.root, config.ask, self._free_slots, self._accept)
-        # Tasks beyond the free slots: only a late reply brings them. Their leases are renewed like all others.
+        # Leased tasks beyond the free slots. Only a late reply brings them. Their leases are renewed like all others.
         self._surplus: deque[Lease] = deque()
-        # Tasks whose lease has yet to be shown to hold.
+        # One asyncio task for each lease that a renewal must confirm before its handler starts.
         self._confirming: set[asyncio.Task[None]] = set()
 
     async def work(self, ready: asyncio.Event) -> None:
-        """Until it is to stop, or what it stands on fails; `ready` is set once it asks for work."""
+        """Work until asked to stop, or until renewals or intake fail; then drain. Set `ready` once working."""
         await listen(self._nats, worker_subject(self._config.root, self._worker_id), self._on_push)
         await self._intake.start()
         renewals = asyncio.ensure_future(self.leases.renew_for_ever())
@@ -127,10 +127,10 @@ class Session:
             with contextlib.suppress(Exception):
                 await self._requester.close()
 
-    # Work that comes in.
+    # Incoming work.
 
     async def _ask_for_work(self) -> None:
-        # The registry's answer tells what Valkey's clock shows; without it each lease has to be renewed first.
+        # The registry's reply shows Valkey's clock. Without it, each lease must be renewed before its handler starts.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._presence.registered.wait(), REGISTER_S)
         await self._intake.run()
@@ -138,7 +138,7 @@ class Session:
     def _free_slots(self) -> int:
         if self._stop.asked.is_set():
             return 0
-        # Outcomes on their way are bounded too, lest a slow lease-keeper fill the memory.
+        # Undelivered outcomes are bounded too, so that a slow lease-keeper cannot fill the memory.
         if len(self.runner.running) > 4 * self._config.concurrency + 256:
             return 0
         return self._config.concurrency - self.runner.active - len(self._surplus) - len(self._confirming)
@@ -152,7 +152,7 @@ class Session:
                 self._begin(lease)
 
     def _begin(self, lease: Lease) -> None:
-        """Starts the handler of a lease that surely holds; of any other once a renewal has shown that it does."""
+        """Start the handler if the lease surely holds; otherwise confirm the lease with a renewal first."""
         if lease.ours:
             self.runner.start(lease)
             return
@@ -162,7 +162,7 @@ class Session:
 
     def _confirmed(self, confirming: "asyncio.Task[None]") -> None:
         self._confirming.discard(confirming)
-        self._intake.slot_freed()  # unless its task has taken the slot: the intake counts
+        self._intake.slot_freed()  # the intake counts again, so a slot that the task took is not given twice
 
     async def _confirm(self, lease: Lease) -> None:
         give_up = time.monotonic() + self._config.lease_ttl
@@ -182,7 +182,7 @@ class Session:
             self.runner.start(lease)
 
     def _drop(self, lease: Lease) -> None:
-        """Somebody else may be at it."""
+        """Drop a lost lease without starting it: another worker may run the task."""
         self.leases.drop(lease)
         log.warning("%s: its lease was lost before it could begin", lease.message.execution_id)
 
@@ -196,7 +196,7 @@ class Session:
         self._intake.slot_freed()
 
     def _drain_on_request(self) -> None:
-        if not self._stop.asked.is_set():  # a second stop would take the grace away
+        if not self._stop.asked.is_set():  # a second `ask` would end the grace time
             log.info("worker %s is told to drain", self._worker_id)
             self._stop.ask()
 
@@ -212,10 +212,10 @@ class Session:
         elif push.type == "drain":
             self._drain_on_request()
 
-    # The end.
+    # Shutdown.
 
     async def _end_with_connection(self) -> None:
-        """Without its connection it can neither take work nor tell what became of it."""
+        """Stop without grace when the connection closes: no work can be taken and no outcome sent without it."""
         await self._nats.closed.wait()
         self._stop.hurry.set()
         self._stop.asked.set()
@@ -247,7 +247,7 @@ class Session:
             await asyncio.wait_for(self.runner.task(lease).release(), 5.0)
         except errors.ConflictError:
             if lease.ours:
-                # Begun already as far as the service knows: finish it within the grace.
+                # The service counts the task as begun, so it cannot go back: run it within the grace time.
                 self.runner.start(lease)
                 return
         except (errors.PenstockError, TimeoutError) as error:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Signal:
-    """A signal that woke a task: `signal_id`, `name`, `payload`, `source`, `at` (ms)."""
+    """A signal that resumed a task: `signal_id`, `name`, `payload`, `source`, `at` (ms since the Unix epoch)."""
 
     __slots__ = ("at", "name", "raw_payload", "signal_id", "source")
 
@@ -29,7 +29,7 @@ class Signal:
         return msgspec.json.decode(self.raw_payload)
 
     def payload_as(self, type: type[T]) -> T:
-        """The payload as this type. Raises `msgspec.ValidationError`."""
+        """Return the payload converted to `type`. Raises `msgspec.ValidationError`."""
         return msgspec.json.decode(self.raw_payload, type=type)
 
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ class Signal:
 
 
 def condition_of(condition: "Condition | dict[str, Any] | str | None") -> Condition | None:
-    """A name, a prefix `review.*`, or the contract's tree. Raises `msgspec.ValidationError`."""
+    """Build a condition from a name, a prefix `review.*`, or the contract's dict. Raises `msgspec.ValidationError`."""
     if condition is None or isinstance(condition, Condition):
         return condition
     tree = {"name": condition} if isinstance(condition, str) else condition

@@ -1,4 +1,4 @@
-"""`Task`: what a handler can see and do."""
+"""`Task`: the attempt as a handler sees it, and the calls that a handler can make."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
@@ -31,9 +31,9 @@ T = TypeVar("T")
 class Task:
     """One attempt at one execution.
 
-    `complete`, `fail`, `cancel`, `suspend`, `delay`, `await_children` and `release` consume it: a second one
-    raises `TaskConsumedError` before anything is sent. Returning from the handler completes a task that was
-    not consumed.
+    `complete`, `fail`, `cancel`, `suspend`, `delay`, `await_children` and `release` consume the task. Calling
+    another one after that raises `TaskConsumedError` before anything is sent. When the handler returns, a task
+    that is not consumed is completed.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Task:
 
     def __init__(self, requester: Requester, leases: LeaseRenewer, lease: Lease, context: Any = None) -> None:
         self.context = context
-        """What the worker's lifespan gave."""
+        """The value that the worker's lifespan yielded."""
         self._frames: FrameSender | None = None
         self._requester = requester
         self._leases = leases
@@ -62,7 +62,7 @@ class Task:
         self._resumed = lease.message.resumed
         self._signals: list[Signal] | None = None
 
-    # What it is.
+    # The task's data.
 
     @property
     def execution_id(self) -> str:
@@ -98,17 +98,17 @@ class Task:
 
     @property
     def deadline_at(self) -> int | None:
-        """Milliseconds since the Unix epoch, or None."""
+        """The execution's deadline in milliseconds since the Unix epoch, or None."""
         return self._lease.message.deadline_at
 
     @property
     def resumed(self) -> bool:
-        """Whether this run continues after a suspension: `await task.resumed_by()` tells the signals."""
+        """Whether this run follows a suspension (see `resumed_by()`), a `delay` or `await_children`."""
         return self._resumed
 
     @property
     def raw_input(self) -> Raw:
-        """The input's JSON, byte for byte."""
+        """The input as raw JSON, byte for byte."""
         return self._lease.message.input
 
     @property
@@ -119,40 +119,40 @@ class Task:
         return self._input
 
     def input_as(self, type: type[T]) -> T:
-        """The input as this type. Raises `msgspec.ValidationError`."""
+        """Return the input converted to `type`. Raises `msgspec.ValidationError`."""
         return msgspec.json.decode(self._lease.message.input, type=type)
 
-    # How its lease is.
+    # The lease.
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody wants this stopped. Async handlers are cancelled; sync ones look here."""
+        """Whether a cancellation was requested. Async handlers are cancelled; sync handlers must check this."""
         return self._lease.cancel_requested
 
     @property
     def consumed(self) -> bool:
-        """Whether the outcome is decided."""
+        """Whether the task already has its outcome."""
         return self._calls.consumed
 
     def is_lease_healthy(self) -> bool:
-        """False after three failed renewals in a row, and once the lease is lost or over."""
+        """Return False after three failed renewals in a row, or once the lease is lost or past its end."""
         return self._lease.healthy
 
     def consecutive_renewal_failures(self) -> int:
         return self._lease.failures
 
     async def renew(self) -> None:
-        """Renew the lease now (it also renews by itself). Raises what the lease-keeper answers."""
+        """Renew the lease now (the worker also renews it regularly). Raises the lease-keeper's typed error."""
         await self._leases.renew(self._lease)
 
-    # What consumes it.
+    # Outcomes, which consume the task.
 
     async def complete(self, result: Any = None, *, children: Iterable[Child] = ()) -> str:
-        """End with a result (anything that msgspec can encode). Answers the state.
+        """Complete the execution with a result that msgspec can encode. Return the execution's state.
 
-        `children` are created in the same atomic step: each `(kind, input)`, or the fields of
-        `execution.create`. Raises `TypeError` when something cannot be encoded: then the task is not
-        consumed.
+        `children` are created in the same atomic step, each given as `(kind, input)` or as the fields of
+        `execution.create`. Raises `TypeError` if the result or a child cannot be encoded: then the task is
+        not consumed.
         """
         reply = await self._calls.consume(
             verbs.LEASE_COMPLETE, result=raw_of(result), children=[spec_of(child) for child in children]
@@ -167,7 +167,7 @@ class Task:
         retryable: bool = True,
         retry_after: Duration | None = None,
     ) -> Failed:
-        """This attempt failed. Says whether another one follows."""
+        """Fail this attempt. The reply's `outcome` says whether another attempt follows."""
         after = None if retry_after is None else max(0, milliseconds(retry_after))
         return await self._calls.consume(
             verbs.LEASE_FAIL,
@@ -178,13 +178,13 @@ class Task:
         )
 
     async def cancel(self, reason: str = "canceled") -> str:
-        """Give the work up, for good: the execution ends as canceled. Answers the state."""
+        """Give up for good: the execution ends as canceled. Return the execution's state."""
         return (await self._calls.consume(verbs.LEASE_CANCEL, reason=text_of(reason))).state
 
     async def delay(self, seconds: Duration | None = None, *, until: int | None = None) -> str:
-        """Give the lease back and go on later: after so many seconds (or a timedelta), or at an instant (ms).
+        """Give the lease back and go on after `seconds` (or a timedelta), or at `until` (ms since the Unix epoch).
 
-        The handler runs again from its start then, with `task.resumed` true. Answers the state.
+        The handler then runs again from its start, with `task.resumed` true. Return the execution's state.
         """
         if (seconds is None) == (until is None):
             raise TypeError("delay() takes seconds or until")
@@ -193,9 +193,9 @@ class Task:
         return (await self._calls.consume(verbs.LEASE_DELAY, until=until)).state
 
     async def await_children(self) -> str:
-        """Give the lease back until every child has ended, well or not (`create_child` makes one).
+        """Give the lease back until every child (see `create_child`) has ended, in any way.
 
-        The handler runs again from its start then, with `task.resumed` true. Answers the state.
+        The handler then runs again from its start, with `task.resumed` true. Return the execution's state.
         """
         return (await self._calls.consume(verbs.LEASE_AWAIT_CHILDREN)).state
 
@@ -208,10 +208,10 @@ class Task:
         timeout_behavior: TimeoutBehavior = "fail",
         waitpoint: WaitpointCreated | str | None = None,
     ) -> Suspended:
-        """Give the lease back and wait for signals (`Suspend` says what the arguments mean).
+        """Give the lease back and wait for signals. `Suspend` explains the arguments.
 
-        `outcome` is `suspended`: return from the handler; it runs again when the condition is met. Or
-        `already_satisfied`: the signals had come before, the lease is kept, the task is not consumed and
+        If the reply's `outcome` is `suspended`, return from the handler: it runs again when the condition is met.
+        If it is `already_satisfied`, the signals came before: the lease is kept, the task is not consumed and
         `resumed_by()` has the signals.
         """
         waitpoint_id = waitpoint.waitpoint_id if isinstance(waitpoint, WaitpointCreated) else waitpoint
@@ -229,23 +229,23 @@ class Task:
         return reply
 
     async def release(self) -> str:
-        """Give back what was leased and not begun, using no attempt up."""
+        """Give a task back that was leased but not begun. No attempt is counted. Return the execution's state."""
         return (await self._calls.consume(verbs.LEASE_RELEASE)).state
 
-    # What does not.
+    # Calls that do not consume the task.
 
     async def progress(self, pct: float, message: str = "") -> None:
-        """Tell how far this is: 0 to 100 percent."""
+        """Report progress: `pct` is 0 to 100 percent."""
         await self._calls.call(verbs.LEASE_PROGRESS, pct=pct, message=message)
 
     async def report_usage(
         self, budget_id: str, dimensions: Mapping[str, int], dedup_key: str | None = None
     ) -> Usage:
-        """Tell what was used of a budget since the last report. Reports with the same `dedup_key` count once.
+        """Report what was used of a budget since the last report. Reports with the same `dedup_key` count once.
 
-        Passing a hard limit ends the lease, unless the budget denies (then `errors.BudgetExceeded` is raised
-        and nothing was counted). `consumed` is true then: return from the handler; it runs again
-        once there is room in the budget.
+        Passing a hard limit ends the lease and sets `consumed`. Return from the handler then; with `on_hard`
+        "suspend" it runs again once the budget has room. With `on_hard` "deny", passing a hard limit counts
+        nothing, keeps the lease and raises `errors.BudgetExceeded`.
         """
         request = self._calls.request(
             verbs.LEASE_USAGE,
@@ -259,18 +259,19 @@ class Task:
         return reply
 
     async def create_child(self, kind: str, input: Any = NULL, **options: Any) -> str:
-        """Create an execution that `await_children` waits for; `options` as in `execution.create`. Its id.
+        """Create a child execution that `await_children` waits for, and return its id.
 
-        A handler that runs again creates again: give an `idempotency_key`, or look at `task.resumed`.
+        `options` are fields of `execution.create`. A handler that runs again creates the child again: pass an
+        `idempotency_key`, or check `task.resumed`.
         """
         request = ExecutionCreate(kind=kind, input=raw_of(input), parent_id=self.execution_id, **options)
         return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
 
     async def append_frame(self, frame_type: str, payload: Any = NULL, metadata: Any = NULL) -> FrameStored:
-        """Put out a frame: stored, and seen at once by `client.frames(…, follow=True)`. Answers its index.
+        """Store a frame, which `client.frames(…, follow=True)` sees at once. The reply has its index.
 
-        Frames of one tick (`asyncio.gather`) leave as one message; what is not answered is sent again and stored
-        once. Raises `payload_too_large` past 10,000 frames or 64 MiB of an execution.
+        Frames of one event-loop tick (`asyncio.gather`) leave in one message. A frame without a reply is sent again
+        and stored once. Raises `payload_too_large` past 10,000 frames or 64 MiB per execution.
         """
         if self._frames is None:
             self._frames = FrameSender(self._requester, self._lease)
@@ -283,23 +284,23 @@ class Task:
         return await self._calls.answer(self._frames.append(frame))
 
     async def create_waitpoint(self, key: str, *, expires_in: Duration = 86_400.0) -> WaitpointCreated:
-        """A waitpoint that collects signals already, before the task suspends on it.
+        """Create a waitpoint. It collects signals even before the task suspends on it.
 
-        Its `token` is shown only here: hand it to whoever shall send the signal.
+        The reply has its `token`, which is shown only here: give it to the sender of the signal.
         """
         return await self._calls.call(
             verbs.WAITPOINT_CREATE, waitpoint_key=key, expires_in_ms=milliseconds(expires_in)
         )
 
     async def resumed_by(self) -> list[Signal]:
-        """The signals that caused this resume; empty after a timeout or an operator's resume."""
+        """Return the signals that caused this resume: none after a timeout or an operator's resume."""
         if self._signals is None:
             page = await self._calls.call(verbs.SIGNAL_RESUMED_BY)
             self._signals = [Signal(item) for item in page.items]
         return self._signals
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """From a sync handler's thread: run one of the methods above, e.g. `task.run(task.progress(50))`."""
+        """Run one of the async methods from a sync handler's thread: `task.run(task.progress(50))`."""
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
 

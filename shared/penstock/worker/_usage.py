@@ -1,4 +1,4 @@
-"""Usage reports reach their budget once, whatever happens on the way."""
+"""Delivers usage reports so that each counts once, in spite of lost messages."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ PAUSE_S = 0.1
 
 
 async def report(requester: Requester, lease: Lease, request: LeaseUsage) -> Usage:
-    """Sends a report until it is answered or the lease must have run out; its dedup key makes that safe."""
+    """Send a report until a reply comes or the lease must have expired. Its dedup key makes repeats safe."""
     while True:
         try:
             return await requester.send(verbs.LEASE_USAGE, request)

@@ -1,4 +1,4 @@
-"""`Worker`: what its user sets and registers, and the life of the process that runs it (its work: `_session.py`)."""
+"""`Worker`: settings, registration of handlers and hooks, start and stop. Its work is in `_session.py`."""
 
 import asyncio
 import contextlib
@@ -26,17 +26,17 @@ log: Final = logging.getLogger("penstock.worker")
 
 
 class Worker:
-    """Runs handlers for the work of some lanes.
+    """A worker that runs handlers for the tasks of its lanes.
 
     >>> worker = Worker("nats://localhost:4222", lanes=["default"], concurrency=32)
     >>> @worker.handler("mail.send")
     ... async def send(task: Task, to: str, subject: str) -> Receipt: ...
     >>> worker.main()
 
-    `lease_ttl`: seconds after which the work of a dead worker goes to another one. `grace`: seconds
-    that running handlers have to finish after SIGTERM. `park`: seconds that one request for work waits
-    at the scheduler; also how long a worker may sit idle when that scheduler is killed. `version`: yours, as
-    `worker.list` shows it.
+    * **lease_ttl** - Seconds after which a dead worker's tasks go to another worker.
+    * **grace** - Seconds that running handlers have to finish after SIGTERM.
+    * **park** - Seconds that a request for work waits at a scheduler. If that is killed, the worker idles as long.
+    * **version** - The version of your own worker, as `worker.list` shows it.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Worker:
 
     @property
     def url(self) -> str:
-        """The NATS that it was made for."""
+        """The NATS URL that the worker was created with."""
         return self._url
 
     @property
     def credentials(self) -> str | None:
-        """The path of the NATS credentials file that it was made with."""
+        """The path of the NATS credentials file that the worker was created with."""
         return self._credentials
 
     def at(
@@ -100,7 +100,7 @@ class Worker:
         credentials: str | None = None,
         worker_id: str | None = None,
     ) -> "Worker":
-        """A new worker like this one, with its handlers and hooks, for another Penstock: that of a test, say."""
+        """Return a copy of this worker, with its handlers and hooks, for another Penstock (in a test, for example)."""
         other = Worker(
             url,
             self._ask.lanes,
@@ -118,9 +118,9 @@ class Worker:
         return other
 
     def handler(self, kind: str) -> Callable[[Function], Function]:
-        """Register a function, async or sync, for a kind (see `penstock.worker._invoke` for its parameters).
+        """Register an async or sync function for a kind. `penstock.worker._invoke` describes its parameters.
 
-        What it returns is the result. It may raise `Retry`, `Fail` or `Suspend`; any other exception
+        The function's return value is the result. It may raise `Retry`, `Fail` or `Suspend`. Any other exception
         fails the attempt, with the exception's class name in snake_case as category.
         """
 
@@ -135,15 +135,15 @@ class Worker:
     def middleware(self, function: Middleware) -> Middleware:
         """Register `async (task, call_next)`, which runs around every handler: `return await call_next(task)`.
 
-        What it returns or raises is what the handler would have; the first one registered is the outermost.
+        The middleware's return value or exception replaces the handler's. The first one registered is the outermost.
         """
         self._hooks.middleware.append(function)
         return function
 
     def lifespan(self, function: Lifespan) -> Lifespan:
-        """Register an async context manager: entered before the first task, left after the last.
+        """Register an async context manager, entered before the first task and exited after the last.
 
-        Handlers find its value as `task.context`.
+        Handlers get the value that it yields as `task.context`.
         """
         if self._hooks.lifespan is not None:
             raise ValueError("there is a lifespan already")
@@ -161,7 +161,7 @@ class Worker:
         return function
 
     def health(self) -> Health:
-        """How it is now. Cheap: for a readiness probe, a metrics endpoint, a log line."""
+        """Return the worker's health now. Cheap enough for a readiness probe, a metrics endpoint or a log line."""
         session, nats = self._session, self._nats
         leases = list(session.leases.held.values()) if session else []
         return Health(
@@ -173,11 +173,11 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Begin to drain, as SIGTERM does; called twice, stop without grace."""
+        """Begin to drain, as on SIGTERM. The second call stops without grace."""
         self._stop.ask()
 
     def main(self) -> None:
-        """Run until SIGTERM or SIGINT, with uvloop where it is installed."""
+        """Run the worker until SIGTERM or SIGINT, with uvloop if it is installed."""
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:
@@ -188,7 +188,7 @@ class Worker:
             sys.exit(code)
 
     async def _live(self) -> int:
-        """The exit code of a process that is all worker."""
+        """Run the worker and return the exit code for its process."""
         code = 0
         try:
             await self.run()
@@ -196,7 +196,7 @@ class Worker:
             log.error("worker %s cannot go on: %s", self.worker_id, error)
             code = 1
         if self._session is not None and (self._session.runner.running or self._session.runner.in_threads):
-            # Python would wait for these without end; their leases are left to expire.
+            # Python would wait for these handlers forever. Exit now; their leases are left to expire.
             logging.shutdown()
             os._exit(code)
         return code
@@ -204,11 +204,11 @@ class Worker:
     async def run(self, *, handle_signals: bool = True) -> None:
         """Work until `stop()`, SIGTERM or SIGINT; then drain.
 
-        Draining: no new work; what was leased and not begun goes back; running handlers finish within the
-        grace time, the rest is left to expire and goes to another worker.
+        Draining takes no new work and gives back tasks that were leased but not begun. Running handlers finish
+        within the grace time; the leases of the others expire, and their tasks go to another worker.
 
-        Raises what ends it: `invalid_request` when its way of asking for work is refused, `timeout` when the
-        server has closed the connection for good (a connection that breaks is made again).
+        Raises `invalid_request` if the service refuses the worker's request for work as invalid, and `timeout` if
+        the server has closed the connection for good (a broken connection is opened again).
         """
         with _signals(self.stop) if handle_signals else contextlib.nullcontext():
             nats = await self._connect()
@@ -236,7 +236,7 @@ class Worker:
         )
 
     async def _connect(self) -> Connection | None:
-        """A connection, however long that takes; None when stopped before."""
+        """Connect to NATS, however long that takes. Return None if the worker is stopped before."""
         name = f"penstock-worker {self.worker_id}"
         connecting = asyncio.ensure_future(connect(self._url, name, self._credentials, wait=True))
         stopping = asyncio.ensure_future(self._stop.asked.wait())
@@ -250,7 +250,7 @@ class Worker:
 
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Generator[None]:
-    """SIGTERM and SIGINT call `stop`, where this thread may say so."""
+    """Call `stop` on SIGTERM and SIGINT, where this thread may install signal handlers."""
     loop = asyncio.get_running_loop()
     caught: list[signal.Signals] = []
     for number in (signal.SIGTERM, signal.SIGINT):
