@@ -1,6 +1,6 @@
 -- The facts about why an execution does not run, as far as its own partition knows them. The scheduler service makes a
--- sentence of the facts (services/penstock_scheduler/explain.py); it asks other partitions about limits that are kept
--- there, and for the number of executions ahead.
+-- sentence of the facts (services/penstock_scheduler/explaining/sentences.py); it asks other partitions about limits
+-- that are kept there, and for the number of executions ahead.
 --
 -- Needs: Blocks, Call, Executions, Graph, Keys, Lanes, Limits, Queues, Records.
 

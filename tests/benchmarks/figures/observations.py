@@ -1,4 +1,7 @@
-"""Published observations: how many a second a mirror-observer applies, over many mirrored flows."""
+"""Published observations: how many a second a mirror-observer applies, over many mirrored flows.
+
+The rate includes the publishing, which is its dearest part where nats-server syncs every message.
+"""
 
 import asyncio
 import time
