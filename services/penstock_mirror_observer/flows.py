@@ -9,6 +9,7 @@ from penstock.machine import Machine
 from penstock.machine.idempotency import digest, home_for
 from penstock.machine.ops import mirror_observer as ops
 from penstock.messages.flows import FlowCreateMirrored
+from penstock.messages.mirror_rules import RuleCreate
 
 
 class Flows:
@@ -19,8 +20,13 @@ class Flows:
 
     async def create_mirrored(self, call: Call[FlowCreateMirrored]) -> Sequence[Any]:
         item = call.items[0]
-        if (item.completion == "on_task") != (item.completion_task is not None):
-            raise invalid("completion_task", "on_task needs it, any other completion takes none")
+        check_completion(item, "completion_task")
         partition = home_for(item.namespace, item.idempotency_key, self._machine.partitions)
         create = ops.CreateMirrored.of(item, id=self._machine.new_id(partition), digest=digest(item))
         return [await self._machine.run(create)]
+
+
+def check_completion(wanted: FlowCreateMirrored | RuleCreate, field: str) -> None:
+    """Raise PenstockError("invalid_request"), naming the field, unless on_task, and only on_task, names a task."""
+    if (wanted.completion == "on_task") != (wanted.completion_task is not None):
+        raise invalid(field, "on_task needs it, any other completion takes none")

@@ -7,8 +7,9 @@ from penstock.runtime import Context, Service
 from penstock_mirror_observer.flows import Flows
 from penstock_mirror_observer.observations import Observations
 from penstock_mirror_observer.rules.following import Following
+from penstock_mirror_observer.rules.stored import Subjects
 from penstock_mirror_observer.rules.trigger_verbs import Triggers
-from penstock_mirror_observer.rules.verbs import Rules, Subjects
+from penstock_mirror_observer.rules.verbs import Rules
 from penstock_mirror_observer.steps import Steps
 
 

@@ -20,6 +20,7 @@ from penstock.runtime.logging import Log
 from penstock_mirror_observer.rules.follower import Follower
 from penstock_mirror_observer.rules.mirroring import Mirroring
 from penstock_mirror_observer.rules.rule import Rule
+from penstock_mirror_observer.rules.stored import RULES_AT
 from penstock_mirror_observer.rules.trigger import Trigger
 from penstock_mirror_observer.rules.triggering import Triggering
 
@@ -78,14 +79,15 @@ class Following:
             self._version = -1
 
     async def _look(self) -> None:
-        version = (await self._machine.run(ops.RulesVersion(), at=0)).version
+        version = (await self._machine.run(ops.RulesVersion(), at=RULES_AT)).version
         if version == self._version:
             return
         kept: dict[tuple[str, str], ops.RuleKept] = {}
         for kind in self._kinds:
             cursor: str | None = None
             while True:
-                page = await self._machine.run(ops.RuleList(kind=kind, cursor=cursor, limit=PAGE), at=0)
+                more = ops.RuleList(kind=kind, cursor=cursor, limit=PAGE)
+                page = await self._machine.run(more, at=RULES_AT)
                 kept |= {(kind, each.name): each for each in page.items}
                 if (cursor := page.cursor) is None:
                     break
@@ -122,4 +124,4 @@ class Following:
 
     async def _tell(self, followers: Sequence[Follower]) -> None:
         counts = [count for follower in followers if (count := follower.counted()) is not None]
-        await self._machine.run_many(counts, [0] * len(counts))
+        await self._machine.run_many(counts, [RULES_AT] * len(counts))

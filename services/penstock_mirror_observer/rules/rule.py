@@ -9,10 +9,10 @@ import msgspec
 from penstock.errors import invalid
 from penstock.messages.common import LAST_INSTANT, Id
 from penstock.messages.mirror_rules import MirrorRulePut, RuleCreate, StepStatus
-from penstock_mirror_observer.rules.sources import Message, Read, compiled
+from penstock_mirror_observer.flows import check_completion
+from penstock_mirror_observer.rules.sources import MOST_CHARS, Message, Read, compiled
 
 STATUSES: Final = frozenset(get_args(StepStatus))
-MOST_CHARS: Final = 256
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -39,10 +39,8 @@ class Rule:
             raise invalid("flow", "takes exactly one of id and key")
         if flow.create is not None and flow.key is None:
             raise invalid("flow.create", "goes with key only")
-        if flow.create is not None and (flow.create.completion == "on_task") != (
-            flow.create.completion_task is not None
-        ):
-            raise invalid("flow.create.completion_task", "on_task needs it, any other completion takes none")
+        if flow.create is not None:
+            check_completion(flow.create, "flow.create.completion_task")
         self.name = put.name
         self.subject = put.subject
         self.stream = put.stream

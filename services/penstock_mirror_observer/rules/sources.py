@@ -11,6 +11,8 @@ from msgspec import UNSET
 from penstock.errors import invalid
 from penstock.messages.mirror_rules import Source
 
+MOST_CHARS: Final = 256
+"""Characters of a value that becomes a key, a name or a tag."""
 _decode: Final = msgspec.json.Decoder().decode
 
 

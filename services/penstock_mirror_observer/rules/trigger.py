@@ -8,10 +8,9 @@ from penstock import verbs
 from penstock.errors import invalid
 from penstock.messages.triggers import TriggerExecution, TriggerFlow, TriggerPut
 from penstock.verbs import Verb
-from penstock_mirror_observer.rules.sources import Message, Read, compiled, expression
+from penstock_mirror_observer.rules.sources import MOST_CHARS, Message, Read, compiled, expression
 
 _PLAIN: Final = ("kind", "lane", "priority", "namespace", "max_attempts", "capabilities")
-MOST_CHARS: Final = 256
 
 
 class Trigger:

@@ -1,14 +1,13 @@
 """`penstock mirror …`: rules that turn other systems' messages into observations of mirrored flows."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import msgspec
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from penstock.cli.output import facts, listing
-from penstock.cli.problems import UsageProblem
-from penstock.cli.shell import ShellArgument, TextOrDash, read_file
+from penstock.cli.output import encoded
+from penstock.cli.rules import read_object, show_deleted, show_rule, show_rules, show_stored
+from penstock.cli.shell import ShellArgument, TextOrDash
 from penstock.messages.common import Page
 from penstock.messages.mirror_rules import MirrorRule, MirrorRuleTested
 
@@ -24,8 +23,8 @@ async def put(file: TextOrDash, /, *, shell: ShellArgument) -> None:
     file
         The rule as JSON: name, subject, flow, run_id, task, status …; - reads standard input.
     """
-    rule = cast(MirrorRule, await shell.ask("mirror_rule.put", _object(file, "FILE")))
-    shell.show(rule, f"{escape(rule.name)} revision {rule.revision} follows {escape(rule.subject)}")
+    request = read_object(file, "FILE")
+    show_stored(shell, cast(MirrorRule, await shell.ask("mirror_rule.put", request)))
 
 
 @app.command
@@ -41,14 +40,13 @@ async def test(
     sample
         A file with the message: {"subject": …, "headers": {…}, "data": …}.
     """
-    request = {"rule": _object(file, "FILE"), "sample": _object(sample, "--sample")}
+    request = {"rule": read_object(file, "FILE"), "sample": read_object(sample, "--sample")}
     found = cast(MirrorRuleTested, await shell.ask("mirror_rule.test", request))
     if found.dropped is not None:
         shell.show(found, f"no observation: {escape(found.dropped)}")
         return
     of = f"flow {found.flow_id}" if found.flow_id else f"the flow of key {found.key!r}"
-    body = msgspec.json.format(msgspec.json.encode(found.observation), indent=2).decode()
-    shell.show(found, f"{escape(of)}\n{escape(body)}")
+    shell.show(found, f"{escape(of)}\n{escape(encoded(found.observation, pretty=True))}")
 
 
 @app.command
@@ -60,22 +58,7 @@ async def get(name: str, /, *, shell: ShellArgument) -> None:
     name
         The rule's name.
     """
-    rule = cast(MirrorRule, await shell.ask("mirror_rule.get", {"name": name}))
-    shell.show(
-        rule,
-        facts(
-            {
-                "name": escape(rule.name),
-                "subject": escape(rule.subject),
-                "stream": escape(rule.stream or "core NATS"),
-                "revision": rule.revision,
-                "seen": rule.seen,
-                "applied": rule.applied,
-                "dropped": rule.dropped,
-                "last error": escape(rule.last_error or ""),
-            }
-        ),
-    )
+    show_rule(shell, cast(MirrorRule, await shell.ask("mirror_rule.get", {"name": name})), "applied")
 
 
 @app.command(name="list")
@@ -91,21 +74,7 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
     """
     request = {"limit": limit, "cursor": cursor}
     page = cast(Page[MirrorRule], await shell.ask("mirror_rule.list", request))
-    rows = (
-        (
-            escape(rule.name),
-            escape(rule.subject),
-            escape(rule.stream or "core NATS"),
-            str(rule.seen),
-            str(rule.applied),
-            str(rule.dropped),
-            escape(rule.last_error or ""),
-        )
-        for rule in page.items
-    )
-    columns = ("rule", "subject", "stream", "seen", "applied", "dropped", "last error")
-    shell.show(page, listing(columns, rows))
-    shell.more(page)
+    show_rules(shell, page, "rule", "applied")
 
 
 @app.command
@@ -117,12 +86,4 @@ async def delete(name: str, /, *, shell: ShellArgument) -> None:
     name
         The rule's name.
     """
-    rule = cast(MirrorRule, await shell.ask("mirror_rule.delete", {"name": name}))
-    shell.show(rule, f"{escape(rule.name)} is deleted")
-
-
-def _object(file: str, name: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(read_file(file, name), type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"{file} does not hold a JSON object: {error}") from None
+    show_deleted(shell, cast(MirrorRule, await shell.ask("mirror_rule.delete", {"name": name})))

@@ -1,14 +1,13 @@
 """`penstock trigger …`: triggers, by which other systems' messages start executions and flows."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-import msgspec
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from penstock.cli.output import facts, listing
-from penstock.cli.problems import UsageProblem
-from penstock.cli.shell import ShellArgument, TextOrDash, read_file
+from penstock.cli.output import encoded
+from penstock.cli.rules import read_object, show_deleted, show_rule, show_rules, show_stored
+from penstock.cli.shell import ShellArgument, TextOrDash
 from penstock.messages.common import Page
 from penstock.messages.triggers import Trigger, TriggerTested
 
@@ -24,10 +23,8 @@ async def put(file: TextOrDash, /, *, shell: ShellArgument) -> None:
     file
         The trigger as JSON: name, subject, stream, where, execution or flow; - reads standard input.
     """
-    trigger = cast(Trigger, await shell.ask("trigger.put", _object(file, "FILE")))
-    shell.show(
-        trigger, f"{escape(trigger.name)} revision {trigger.revision} follows {escape(trigger.subject)}"
-    )
+    request = read_object(file, "FILE")
+    show_stored(shell, cast(Trigger, await shell.ask("trigger.put", request)))
 
 
 @app.command
@@ -43,13 +40,12 @@ async def test(
     sample
         A file with the message: {"subject": …, "headers": {…}, "data": …}.
     """
-    request = {"trigger": _object(file, "FILE"), "sample": _object(sample, "--sample")}
+    request = {"trigger": read_object(file, "FILE"), "sample": read_object(sample, "--sample")}
     found = cast(TriggerTested, await shell.ask("trigger.test", request))
     if found.dropped is not None:
         shell.show(found, f"nothing: {escape(found.dropped)}")
         return
-    body = msgspec.json.format(msgspec.json.encode(found.request), indent=2).decode()
-    shell.show(found, f"{escape(found.verb or '')}\n{escape(body)}")
+    shell.show(found, f"{escape(found.verb or '')}\n{escape(encoded(found.request, pretty=True))}")
 
 
 @app.command
@@ -61,22 +57,7 @@ async def get(name: str, /, *, shell: ShellArgument) -> None:
     name
         The trigger's name.
     """
-    trigger = cast(Trigger, await shell.ask("trigger.get", {"name": name}))
-    shell.show(
-        trigger,
-        facts(
-            {
-                "name": escape(trigger.name),
-                "subject": escape(trigger.subject),
-                "stream": escape(trigger.stream or "core NATS"),
-                "revision": trigger.revision,
-                "seen": trigger.seen,
-                "made": trigger.applied,
-                "dropped": trigger.dropped,
-                "last error": escape(trigger.last_error or ""),
-            }
-        ),
-    )
+    show_rule(shell, cast(Trigger, await shell.ask("trigger.get", {"name": name})), "made")
 
 
 @app.command(name="list")
@@ -92,21 +73,7 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
     """
     request = {"limit": limit, "cursor": cursor}
     page = cast(Page[Trigger], await shell.ask("trigger.list", request))
-    rows = (
-        (
-            escape(trigger.name),
-            escape(trigger.subject),
-            escape(trigger.stream or "core NATS"),
-            str(trigger.seen),
-            str(trigger.applied),
-            str(trigger.dropped),
-            escape(trigger.last_error or ""),
-        )
-        for trigger in page.items
-    )
-    columns = ("trigger", "subject", "stream", "seen", "made", "dropped", "last error")
-    shell.show(page, listing(columns, rows))
-    shell.more(page)
+    show_rules(shell, page, "trigger", "made")
 
 
 @app.command
@@ -118,12 +85,4 @@ async def delete(name: str, /, *, shell: ShellArgument) -> None:
     name
         The trigger's name.
     """
-    trigger = cast(Trigger, await shell.ask("trigger.delete", {"name": name}))
-    shell.show(trigger, f"{escape(trigger.name)} is deleted")
-
-
-def _object(file: str, name: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(read_file(file, name), type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"{file} does not hold a JSON object: {error}") from None
+    show_deleted(shell, cast(Trigger, await shell.ask("trigger.delete", {"name": name})))
