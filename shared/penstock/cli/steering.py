@@ -88,8 +88,7 @@ async def suspend(execution_id: str, /, *, reason: str = "", shell: ShellArgumen
     reason
         Why; it is kept with the execution.
     """
-    request = {"execution_id": execution_id, "reason": reason}
-    reply = cast(StateReply, await shell.ask("execution.suspend", request))
+    reply = await _steer(shell, "execution.suspend", execution_id, reason)
     shell.show(reply, styled(reply.state, "operator" if reply.state == "suspended" else None))
 
 
@@ -103,8 +102,7 @@ async def resume(execution_id: str, /, *, reason: str = "", shell: ShellArgument
     reason
         Why; it is kept with the execution.
     """
-    request = {"execution_id": execution_id, "reason": reason}
-    reply = cast(StateReply, await shell.ask("execution.resume", request))
+    reply = await _steer(shell, "execution.resume", execution_id, reason)
     shell.show(reply, styled(reply.state))
 
 
@@ -183,9 +181,13 @@ async def revoke(execution_id: str, /, *, reason: str = "", shell: ShellArgument
     reason
         Why; it is kept with the execution.
     """
-    request = {"execution_id": execution_id, "reason": reason}
-    reply = cast(StateReply, await shell.ask("lease.revoke", request))
+    reply = await _steer(shell, "lease.revoke", execution_id, reason)
     shell.show(reply, styled(reply.state))
+
+
+async def _steer(shell: ShellArgument, verb: str, execution_id: str, reason: str) -> StateReply:
+    """Send a verb that takes a reason and replies with the execution's state."""
+    return cast(StateReply, await shell.ask(verb, {"execution_id": execution_id, "reason": reason}))
 
 
 def _state(shell: ShellArgument, record: Record) -> None:
