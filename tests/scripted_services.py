@@ -131,6 +131,20 @@ class Running:
     def __init__(self, services: Services, **settings: Any) -> None:
         self.worker = Worker(services.url, root=services.root, **{"grace": 5.0, **settings})
 
+    def endless(self, kind: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Add a handler that runs until it is cancelled. Return the events of its beginning and its end."""
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        @self.worker.handler(kind)
+        async def endless() -> None:  # pyright: ignore[reportUnusedFunction]
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        return began, ended
+
     async def __aenter__(self) -> Worker:
         self.running = asyncio.create_task(self.worker.run(handle_signals=False))
         await self.worker.ready.wait()

@@ -78,15 +78,7 @@ async def test_draining_lets_running_ones_finish_and_gives_the_rest_back(service
 
 async def test_after_the_grace_time_the_rest_is_left_to_expire(services: Services) -> None:
     running = Running(services, grace=0.05)
-    began, ended = asyncio.Event(), asyncio.Event()
-
-    @running.worker.handler("endless")
-    async def endless() -> None:
-        began.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
+    began, ended = running.endless("endless")
 
     async with running:
         await services.give("endless")
@@ -187,15 +179,7 @@ async def test_a_connection_closed_for_good_ends_the_worker(tmp_path: Path) -> N
         services = Services(server.url, nats, "closed")
         await services.start()
         running = Running(services, grace=60.0)
-        began, ended = asyncio.Event(), asyncio.Event()
-
-        @running.worker.handler("long")
-        async def long() -> None:
-            began.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
+        began, ended = running.endless("long")
 
         with pytest.raises(errors.Timeout, match="maximum connections exceeded"):
             async with running:
@@ -210,15 +194,7 @@ async def test_a_connection_closed_for_good_ends_the_worker(tmp_path: Path) -> N
 
 async def test_a_cancelled_worker_leaves_no_handler_behind(services: Services) -> None:
     running = Running(services)
-    began, ended = asyncio.Event(), asyncio.Event()
-
-    @running.worker.handler("long")
-    async def long() -> None:
-        began.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
+    began, ended = running.endless("long")
 
     with pytest.raises(asyncio.CancelledError):
         async with running:
