@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from penstock import errors
-from penstock.messages.common import NULL
+from penstock.messages.common import NULL, is_payload
 
 MAX_DEPTH: Final = 256
 
@@ -97,14 +97,16 @@ def plan_of(message_type: Any) -> Plan | None:
 def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
     if message_type in above:  # recursion, as in a condition that holds conditions
         return None
+    own: list[str] = []
     inner: list[tuple[str, Plan]] = []
     for field in msgspec.structs.fields(message_type):
+        if is_payload(field):
+            own.append(field.name)
         for held in _structs_in(field.type):
             plan = _plan(held, (*above, message_type))
             if plan is not None:
                 inner.append((field.name, plan))
-    own: tuple[str, ...] = getattr(get_origin(message_type) or message_type, "payload_fields", ())
-    return Plan(own, tuple(inner)) if own or inner else None
+    return Plan(tuple(own), tuple(inner)) if own or inner else None
 
 
 def _structs_in(annotation: Any) -> Iterator[Any]:

@@ -13,6 +13,8 @@ from typing import Any, Final, Union, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from penstock.messages.common import is_payload
+
 _NONE: Final = type(None)
 
 
@@ -43,13 +45,12 @@ def inside(annotation: Any) -> Any:
 
 @cache
 def _twin(message: Any) -> Any:
-    payloads: tuple[str, ...] = getattr(get_origin(message) or message, "payload_fields", ())
     changed: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(message):
-        type_ = str | None if field.name in payloads else inside(field.type)
+        type_ = str | None if is_payload(field) else inside(field.type)
         if type_ == field.type:
             continue
-        if field.name in payloads:
+        if is_payload(field):
             default: Any = None
         elif field.default_factory is not msgspec.NODEFAULT:
             default = msgspec.field(default_factory=field.default_factory)

@@ -1,9 +1,10 @@
 """Field types and base classes that all messages share."""
 
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, UnsetType
+from msgspec.structs import FieldInfo
 
 from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN, UUID_PATTERN
 
@@ -18,6 +19,11 @@ NULL: Final = Raw(b"null")
 def raw(default: Raw = NULL) -> Any:
     """Return a field that keeps any JSON value byte for byte. (A factory, as JSON Schema cannot show a Raw default.)"""
     return msgspec.field(default_factory=lambda: default)
+
+
+def is_payload(field: FieldInfo) -> bool:
+    """Return whether a message's field is a payload: any JSON value, which is passed on byte for byte."""
+    return field.type in (Raw, Raw | UnsetType)
 
 
 Token = Annotated[str, Meta(pattern=TOKEN_PATTERN, description="a NATS token: A-Z a-z 0-9 _ -, up to 128")]
@@ -43,18 +49,11 @@ Capabilities = Annotated[list[Capability], Meta(max_length=32)]
 
 
 class Request(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A request. Unknown fields are refused; fields with their default value are not sent.
-
-    `payload_fields` names the fields that hold any JSON value, which is passed on byte for byte.
-    """
-
-    payload_fields: ClassVar[tuple[str, ...]] = ()
+    """A request. Unknown fields are refused; fields with their default value are not sent."""
 
 
 class Reply(Struct, kw_only=True):
     """A reply. Unknown fields, which a newer service may add, are ignored."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ()
 
 
 T = TypeVar("T")
@@ -84,8 +83,6 @@ class StateReply(Reply, kw_only=True):
 
 class Record(Reply, kw_only=True):
     """An execution, whole: the fields of `execution.get` (contract §2)."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("input", "result")
 
     execution_id: str
     namespace: str

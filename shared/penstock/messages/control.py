@@ -1,6 +1,6 @@
 """Messages that steer an execution, replay it, or explain why it does not run."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, UnsetType
 
@@ -47,8 +47,6 @@ class ExecutionReplay(Request, kw_only=True):
 
     input: replaces the old input, if given.
     """
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("input",)
 
     execution_id: Id
     input: Raw | UnsetType = UNSET

@@ -1,6 +1,6 @@
 """Messages of the scheduler about executions, work and lanes."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, field
 
@@ -46,8 +46,6 @@ class Backoff(Request, kw_only=True):
 
 class ExecutionSpec(Request, kw_only=True):
     """The spec of an execution, for one created alone, in a flow or as a child."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("input",)
 
     kind: Kind
     input: Raw = raw()

@@ -1,6 +1,6 @@
 """Messages about flows: managed flows (graphs of executions), and mirrored flows, which another system runs."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, UnsetType
 
@@ -54,8 +54,6 @@ class Join(Request, kw_only=True):
 
 
 class FlowSpec(Request, kw_only=True):
-    payload_fields: ClassVar[tuple[str, ...]] = ("state",)
-
     controller_id: Token
     goal: Text
     owner: Token
@@ -86,8 +84,6 @@ class FlowCreateMirrored(FlowSpec, kw_only=True):
 
 class Flow(Reply, kw_only=True):
     """A flow with all its fields (contract §5)."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("state",)
 
     flow_id: str
     kind: str
@@ -130,8 +126,6 @@ class FlowUpdateState(Request, kw_only=True):
 
     next_step: becomes current_step. Without `expected_revision` any revision is accepted, and a conflict retried once.
     """
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("state_patch",)
 
     flow_id: Id
     state_patch: Raw | UnsetType = UNSET
@@ -236,8 +230,6 @@ class Graph(Reply, kw_only=True):
 class Observation(Request, kw_only=True):
     """One step of a mirrored flow, as its runner observed it. observed_at defaults to the time when it is applied."""
 
-    payload_fields: ClassVar[tuple[str, ...]] = ("result",)
-
     run_id: Annotated[str, Meta(min_length=1, max_length=256)]
     task: TaskName
     status: Literal["pending", "running", "succeeded", "failed", "cancelled"]
@@ -258,8 +250,6 @@ class PublishedObservation(Observation, kw_only=True):
 
 class Step(Reply, kw_only=True):
     """One step of a flow: an observation, or a managed flow's member."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("result",)
 
     flow_id: str
     run_id: str

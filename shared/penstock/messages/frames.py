@@ -1,6 +1,6 @@
 """Messages about frames: output of a running task, stored in order, and published live."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec import Meta, Raw
 
@@ -11,8 +11,6 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
 class LeaseFrame(Fence, kw_only=True):
     """Add a frame. position: its number in the lease, from 1; a repeat is not stored, and gets the first reply."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("payload", "metadata")
 
     frame_type: Kind
     payload: Raw = raw()
@@ -40,8 +38,6 @@ class FrameRead(Request, kw_only=True):
 
 class Frame(Reply, kw_only=True):
     """One frame, in the form of frame.read and of the live subject."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("payload", "metadata")
 
     execution_id: str
     attempt_index: int

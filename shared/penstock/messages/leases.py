@@ -1,6 +1,6 @@
 """Messages of the lease-keeper: leases, attempts and outcomes."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from msgspec import Meta, Raw
 
@@ -32,8 +32,6 @@ class Claim(Request, kw_only=True):
 
 class TaskMessage(Reply, kw_only=True):
     """A leased execution, in the form that its worker gets."""
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("input",)
 
     execution_id: str
     kind: str
@@ -69,8 +67,6 @@ class Renewed(Reply, kw_only=True):
 
 
 class LeaseComplete(Fence, kw_only=True):
-    payload_fields: ClassVar[tuple[str, ...]] = ("result",)
-
     result: Raw = raw()
     children: Annotated[list[ExecutionSpec], Meta(max_length=1000)] = []
 

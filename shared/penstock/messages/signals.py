@@ -1,6 +1,6 @@
 """Messages of the signal-router: waitpoints, suspensions and signals."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw
 
@@ -76,8 +76,6 @@ class Suspended(Reply, kw_only=True, omit_defaults=True):
 
 
 class SignalDeliver(Request, kw_only=True):
-    payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
-
     token: SignalToken
     name: Kind
     execution_id: Id | None = None
@@ -97,8 +95,6 @@ class Delivered(Reply, kw_only=True):
 class Signal(Reply, kw_only=True):
     """A signal, in the form that a resumed worker reads."""
 
-    payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
-
     signal_id: str
     name: str
     payload: Raw = raw()
@@ -112,8 +108,6 @@ class SignalSend(Request, kw_only=True):
     The signal goes to the waitpoint with this key; without a key, to the waitpoint that the execution waits on, or to
     its only pending one.
     """
-
-    payload_fields: ClassVar[tuple[str, ...]] = ("payload",)
 
     execution_id: Id
     name: Kind
