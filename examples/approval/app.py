@@ -72,9 +72,9 @@ def app(client: Client) -> Starlette:
         record = await client.get(fields["execution"])
         if record.state != "suspended":
             return PlainTextResponse(f"nothing is to be decided any more: it is {record.state}", 410)
-        about = html.escape(bytes(record.input).decode())
+        about = html.escape(f"{record.input['amount']} for {record.input['who']}")
         return HTMLResponse(
-            f"<h1>Approve?</h1><pre>{about}</pre><form method=post>"
+            f"<h1>Approve?</h1><p>{about}</p><form method=post>"
             "<button name=decision value=approved>Approve</button>"
             "<button name=decision value=refused>Refuse</button></form>"
         )

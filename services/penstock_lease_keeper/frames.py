@@ -47,8 +47,8 @@ class Frames:
             attempt_index=item.attempt_index,
             index=index,
             frame_type=item.frame_type,
-            payload=_raw(item.payload),
-            metadata=_raw(item.metadata),
+            raw_payload=_raw(item.payload),
+            raw_metadata=_raw(item.metadata),
             at=at,
         )
         try:
@@ -67,8 +67,8 @@ class Frames:
                 attempt_index=kept.attempt_index,
                 frame_type=kept.frame_type,
                 at=kept.at,
-                payload=Raw(kept.payload),
-                metadata=Raw(kept.metadata),
+                raw_payload=Raw(kept.payload),
+                raw_metadata=Raw(kept.metadata),
             )
             for kept in found.items
         ]

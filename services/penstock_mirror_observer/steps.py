@@ -34,6 +34,6 @@ class Steps:
             )
             items += found.items
             # The codec has turned each payload into its JSON text (None for null).
-            room -= sum(len(step.result or "") for step in found.items)
+            room -= sum(len(step.raw_result or "") for step in found.items)
             after = found.after
         return [{"items": items, "cursor": None if after is None else str(after)}]

@@ -62,7 +62,7 @@ class FlowWaits:
             flow_id=item.flow_id,
             wait_id=begun.wait_id,
             # The state is its JSON text here, not a decoded value.
-            state=str(begun.flow.state),
+            state=str(begun.flow.raw_state),
             revision=begun.flow.revision,
         )
         await self._wake(waiter, begin.topic, begun.event)

@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import msgspec
+
 from commands import Cli
 from running_penstock import RunningPenstock, fence
 
@@ -45,14 +47,14 @@ async def test_submit_get_list(penstock: RunningPenstock, cli: Cli, tmp_path: Pa
 async def test_submit_and_wait(penstock: RunningPenstock, cli: Cli) -> None:
     async def work() -> None:
         task = await penstock.begin()
-        await penstock.request("lease.complete", {**fence(task), "result": {"sum": 3}})
+        await penstock.request("lease.complete", {**fence(task), "result": msgspec.Raw(b'{"sum": 3.0}')})
         task = await penstock.begin()
         failed = {**fence(task), "reason": "it is broken", "category": "broken"}
         await penstock.request("lease.fail", failed)
 
     working = asyncio.create_task(work())
     good = await cli("submit", "a.job", "--wait")
-    assert (good.code, good.json) == (0, {"sum": 3})
+    assert (good.code, good.out) == (0, '{"sum": 3.0}\n')
     bad = await cli("submit", "a.job", "--wait")
     assert bad.code == 1 and bad.out == "" and "failed (broken): it is broken" in bad.err
     await working

@@ -59,6 +59,29 @@ async def test_the_first_example_of_the_contract(client: Client, worker: Worker)
     assert events[0] == "created" and events[-1] == "completed"
 
 
+async def test_records_have_plain_values_and_keep_the_bytes(client: Client, worker: Worker) -> None:
+    text = '{"n": 1.0, "big": 9223372036854775808, "é": "\\u00e9"}'
+    value = {"n": 1.0, "big": 2**63, "é": "é"}
+
+    @worker.handler("echo")
+    async def echo(task: Task) -> msgspec.Raw:
+        await task.append_frame("seen", task.raw_input)
+        assert task.input == value
+        return task.raw_input
+
+    async with working(worker):
+        run = await client.submit("echo", msgspec.Raw(text.encode()))
+        assert await run.result(timeout=WAIT_S) == value
+    record = await client.get(run.execution_id)
+    [listed] = [each async for each in client.list(kind="echo")]
+    [frame] = [each async for each in client.frames(run.execution_id)]
+    assert record.input == record.result == listed.result == frame.payload == value
+    assert frame.metadata is None and bytes(frame.raw_payload) == text.encode()
+    passed_on = await (await client.submit("other", record.raw_result)).get()
+    assert bytes(passed_on.raw_input) == text.encode() and passed_on.result is None
+    assert f'"input":{text},"result":{text}'.encode() in msgspec.json.encode(record)
+
+
 async def test_failures_and_retries(client: Client, worker: Worker) -> None:
     attempts: list[int] = []
 
@@ -263,7 +286,7 @@ async def test_operators_and_flows_that_wait_by_the_sdk(client: Client, worker: 
     await client.publish_event("ci.build", "7", {"ok": True})
     while (found := await flow.get()).status != "running":
         pass
-    assert msgspec.json.decode(found.state) == {"event": {"ok": True}}
+    assert found.state == {"event": {"ok": True}}
     assert (await flow.wait_for_resume()).status == "waiting"
     assert (await flow.resume({"on": 1})).status == "running"
     assert (await flow.wait_until(1)).status == "running"

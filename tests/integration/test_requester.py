@@ -129,7 +129,7 @@ async def test_large_ticks_are_split(nats_url: str, requester: Requester, served
     many = [ExecutionCreate(kind=f"k{n}") for n in range(MAX_ITEMS + 1)]
     big = [ExecutionCreate(kind=f"big{n}", tags={"t": "x" * 200}) for n in range(3)]
     for request in big:
-        request.input = b'"' + b"x" * 3_500_000 + b'"'  # as base64 4.7 MB, of 8 MB per message
+        request.raw_input = b'"' + b"x" * 3_500_000 + b'"'  # as base64 4.7 MB, of 8 MB per message
     replies = await asyncio.gather(*(requester.call(verbs.EXECUTION_CREATE, r) for r in many))
     assert len(replies) == MAX_ITEMS + 1 and len(seen) == 2
     results = await asyncio.gather(
@@ -142,7 +142,7 @@ async def test_large_ticks_are_split(nats_url: str, requester: Requester, served
 
 async def test_a_request_beyond_the_server_limit_is_not_sent(requester: Requester, served: Served) -> None:
     await served.answer(verbs.EXECUTION_CREATE, created)
-    big = ExecutionCreate(kind="big", input=b"x" * 9_000_000)
+    big = ExecutionCreate(kind="big", raw_input=b"x" * 9_000_000)
     small = requester.send(verbs.EXECUTION_CREATE, ExecutionCreate(kind="small"))
     with pytest.raises(errors.PayloadTooLarge) as caught:
         await requester.call(verbs.EXECUTION_CREATE, big)

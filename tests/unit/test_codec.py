@@ -98,12 +98,12 @@ def test_what_is_no_json_is_refused(body: bytes):
 
 def test_nesting_that_others_could_not_decode_is_refused():
     depth = MAX_DEPTH // 2
-    assert one(b'{"kind":"a","input":' + b"[" * depth + b"]" * depth + b"}").input
+    assert one(b'{"kind":"a","input":' + b"[" * depth + b"]" * depth + b"}").raw_input
     depth = 600
     error = refused(b'{"kind":"a","input":' + b"[" * depth + b"]" * depth + b"}")
     assert "nested too deeply" in error.message
     wide = b"[" + b",".join([b'{"a":[]}'] * 5000) + b"]"
-    assert one(b'{"kind":"a","input":' + wide + b"}").input == wide.decode()
+    assert one(b'{"kind":"a","input":' + wide + b"}").raw_input == wide.decode()
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_nesting_that_others_could_not_decode_is_refused():
 )
 def test_payloads_pass_byte_for_byte(text: str):
     request = one(f'{{"kind":"a","input": {text} }}'.encode())
-    assert request.input == text
-    body, _ = codec.encode(GET, [{"execution_id": ID, "input": request.input}], True)
+    assert request.raw_input == text
+    body, _ = codec.encode(GET, [{"execution_id": ID, "input": request.raw_input}], True)
     assert body == f'{{"execution_id":"{ID}","input":{text}}}'.encode()
 
 
 def test_a_null_payload_is_none():
-    assert one(b'{"kind":"a"}').input is None
-    assert one(b'{"kind":"a","input": null}').input is None
+    assert one(b'{"kind":"a"}').raw_input is None
+    assert one(b'{"kind":"a","input": null}').raw_input is None
 
 
 def test_a_request_with_payloads_fits_msgpack():
@@ -145,7 +145,7 @@ def test_payloads_of_members():
     )
     flow = one(body, verbs.FLOW_CREATE)
     assert flow.state == '{"n":1}'
-    assert [member.input for member in flow.members] == ["[1]", None]
+    assert [member.raw_input for member in flow.members] == ["[1]", None]
     small = refused(body.replace(b"[1]", b"[123456789]"), verbs.FLOW_CREATE, "payload_too_large", 8)
     assert small.detail == {"field": "members[0].input", "limit": 8, "size": 11}
     assert one(b'{"controller_id":"c","goal":"g","owner":"o"}', verbs.FLOW_CREATE).state == "{}"
@@ -167,13 +167,13 @@ def test_a_batch_keeps_its_order_and_its_bad_items():
     kinds = [item.code if isinstance(item, PenstockError) else item.kind for item in items]
     assert kinds == ["a", "invalid_request", "invalid_request", "d", "invalid_request"]
     assert items[1].detail == {"field": "kind"}
-    assert items[0].input == "1"
+    assert items[0].raw_input == "1"
 
 
 def test_a_good_batch():
     items, single = codec.decode(CREATE, b' [{"kind":"a","input":{"x":[]}},{"kind":"b"}]')
     assert not single
-    assert [(item.kind, item.input) for item in items] == [("a", '{"x":[]}'), ("b", None)]
+    assert [(item.kind, item.raw_input) for item in items] == [("a", '{"x":[]}'), ("b", None)]
 
 
 def test_an_empty_batch():
@@ -219,7 +219,7 @@ def test_a_batch_reply():
 
 def task(text: str) -> TaskMessage:
     return TaskMessage(
-        execution_id=ID, kind="a", lane="l", input=text, attempt_index=0, attempt_id="a", lease_id="l",
+        execution_id=ID, kind="a", lane="l", raw_input=text, attempt_index=0, attempt_id="a", lease_id="l",
         lease_epoch=1, lease_expires_at=1,
     )  # fmt: skip
 
@@ -239,7 +239,7 @@ def task(text: str) -> TaskMessage:
         (verbs.EXECUTION_LIST, Page[Record](items=[{"input": "[2]"}]), b'"input":[2]'),
         (
             verbs.LEASE_SUSPEND,
-            Suspended(outcome="x", items=[Signal(signal_id="s", name="n", payload="[3]", at=1)]),
+            Suspended(outcome="x", items=[Signal(signal_id="s", name="n", raw_payload="[3]", at=1)]),
             b'"payload":[3]',
         ),
         (

@@ -36,7 +36,7 @@ def check(
             if (edge.to, edge.data) in data:
                 raise invalid(f"edges[{index}].data", f"two edges give {edge.to!r} the key {edge.data!r}")
             data.add((edge.to, edge.data))
-            text = by_key[edge.to].input
+            text = by_key[edge.to].raw_input
             # The request decoder made the input JSON text, or None for null.
             if text is not None and not str(text).lstrip().startswith("{"):
                 raise invalid(f"edges[{index}].data", f"the input of {edge.to!r} is not an object")

@@ -81,7 +81,7 @@ class Handover:
             if isinstance(task, PenstockError):
                 await self._refuse(fence, task)
                 continue
-            room -= len(task.input or "") + 1024
+            room -= len(task.raw_input or "") + 1024
             if fitting and room < 0:
                 back.append(fence)
             else:

@@ -54,7 +54,7 @@ class Schedules:
             id=machine.new_id(partition),
             next_at=next_at,
             # The request decoder made the input JSON text, or None for null.
-            input=None if execution.input is None else str(execution.input),
+            input=None if execution.raw_input is None else str(execution.raw_input),
             spec=execution,
             limit=limit_of(execution, execution.namespace, machine.partitions),
             namespace=execution.namespace,

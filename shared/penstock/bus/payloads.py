@@ -10,6 +10,7 @@ from typing import Any, Final, cast, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
+from msgspec.structs import FieldInfo
 
 from penstock import errors
 from penstock.messages.common import NULL, is_payload
@@ -38,17 +39,21 @@ def raw_of(value: Any) -> Raw:
 
 
 class Plan(Struct, frozen=True):
-    """The payload fields of a message type (`own`), and its fields that hold messages with payloads (`inner`)."""
+    """The payload fields of a message type (`own`), and its fields that hold messages with payloads (`inner`).
+
+    `wire`: the names on the wire of `own`.
+    """
 
     own: tuple[str, ...]
+    wire: tuple[str, ...]
     inner: tuple[tuple[str, "Plan"], ...]
 
     def to_text(self, message: Struct, limit: int, path: str = "") -> None:
         """Check the payloads of a decoded request and turn them from `Raw` into text, in place. `limit` is in bytes."""
-        for name in self.own:
+        for name, wire in zip(self.own, self.wire, strict=True):
             value = getattr(message, name)
             if value is not UNSET:
-                setattr(message, name, None if value is NULL else _text(value, limit, path + name))
+                setattr(message, name, None if value is NULL else _text(value, limit, path + wire))
         for name, plan in self.inner:
             value = getattr(message, name)
             if isinstance(value, list):
@@ -59,8 +64,11 @@ class Plan(Struct, frozen=True):
 
     def to_raw(self, result: Any) -> None:
         """Turn the text payloads of a result (a dict or a Struct) back into `Raw`, in place."""
-        fields = cast("dict[str, Any]", result) if isinstance(result, dict) else _Attributes(result)
-        for name in self.own:
+        if isinstance(result, dict):
+            fields, own = cast("dict[str, Any]", result), self.wire
+        else:
+            fields, own = _Attributes(result), self.own
+        for name in own:
             value = fields.get(name)
             if isinstance(value, str):
                 fields[name] = Raw(value)
@@ -97,16 +105,18 @@ def plan_of(message_type: Any) -> Plan | None:
 def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
     if message_type in above:  # recursion, as in a condition that holds conditions
         return None
-    own: list[str] = []
+    own: list[FieldInfo] = []
     inner: list[tuple[str, Plan]] = []
     for field in msgspec.structs.fields(message_type):
         if is_payload(field):
-            own.append(field.name)
+            own.append(field)
         for held in _structs_in(field.type):
             plan = _plan(held, (*above, message_type))
             if plan is not None:
                 inner.append((field.name, plan))
-    return Plan(tuple(own), tuple(inner)) if own or inner else None
+    if not own and not inner:
+        return None
+    return Plan(tuple(f.name for f in own), tuple(f.encode_name for f in own), tuple(inner))
 
 
 def _structs_in(annotation: Any) -> Iterator[Any]:

@@ -70,7 +70,7 @@ async def submit(
     if shell.json:
         emit_json(record)
     elif record.state == "completed":
-        emit(encoded(record.result, pretty=shell.console.is_terminal))
+        emit(encoded(record.raw_result, pretty=shell.console.is_terminal))
     if record.state != "completed":
         raise Problem(how_it_ended(record))
 
@@ -258,7 +258,7 @@ def record_facts(record: Record) -> Any:
             "deadline": clock(record.deadline_at),
             "finished": clock(record.finished_at),
             "events": str(record.seq),
-            "input": escape(payload(record.input)),
-            "result": escape(payload(record.result)) if record.state == "completed" else "",
+            "input": escape(payload(record.raw_input)),
+            "result": escape(payload(record.raw_result)) if record.state == "completed" else "",
         }
     )

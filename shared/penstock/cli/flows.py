@@ -220,7 +220,7 @@ def flow_facts(flow: Flow) -> Any:
             "created": clock(flow.created_at),
             "updated": clock(flow.updated_at),
             "finished": clock(flow.finished_at),
-            "state": escape(payload(flow.state)),
+            "state": escape(payload(flow.raw_state)),
         }
     )
 

@@ -177,7 +177,7 @@ async def _ask(shell: Shell, verb: str, schedule_id: str) -> None:
         "last": f"{clock(found.last_due_at)} {found.last_execution_id or ''}" if found.last_due_at else "",
         "kind": escape(found.execution.kind),
         "lane": escape(found.execution.lane),
-        "input": escape(payload(found.execution.input)),
+        "input": escape(payload(found.execution.raw_input)),
         "namespace": "" if found.namespace == "default" else escape(found.namespace),
     }
     shell.show(found, facts(told))

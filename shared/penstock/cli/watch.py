@@ -80,7 +80,7 @@ async def _tell_frames(shell: Shell, progress: Progress, client: Client, executi
         if shell.json:
             emit(encoded(frame, pretty=False))
         else:
-            body = encoded(frame.payload, pretty=False)
+            body = encoded(frame.raw_payload, pretty=False)
             text = f"[dim]{clock(frame.at)}[/] {escape(frame.frame_type)} {escape(body)}"
             progress.console.print(text, soft_wrap=True, highlight=False)
 
@@ -89,7 +89,7 @@ def _end_of_execution(shell: Shell, record: Record) -> None:
     if shell.json:
         emit_json(record)
     elif record.state == "completed":
-        emit(encoded(record.result, pretty=shell.console.is_terminal))
+        emit(encoded(record.raw_result, pretty=shell.console.is_terminal))
     if record.state != "completed":
         raise Problem(how_it_ended(record))
 
@@ -113,7 +113,7 @@ async def _follow_flow(shell: Shell, client: Client, flow: Flow) -> Flow:
 
 def _end_of_flow(shell: Shell, flow: Flow) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in flow.counts.items() if count)
-    emit_json(flow) if shell.json else emit(f"{flow.status}: {counts or payload(flow.state)}")
+    emit_json(flow) if shell.json else emit(f"{flow.status}: {counts or payload(flow.raw_state)}")
     if flow.status != "finished":
         raise Problem(f"flow {flow.flow_id} is {flow.status}")
 

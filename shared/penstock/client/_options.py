@@ -58,7 +58,7 @@ StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 def create_request(kind: str, input: Any, options: Mapping[str, Any]) -> ExecutionCreate:
     """Build an `execution.create` request. Raise `TypeError` for an unknown option."""
-    return ExecutionCreate(kind=kind, input=raw_of(input), **options)
+    return ExecutionCreate(kind=kind, raw_input=raw_of(input), **options)
 
 
 def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:

@@ -53,7 +53,7 @@ class Run:
             raise ExecutionFailed(record)
         if record.state == "canceled":
             raise ExecutionCanceled(record)
-        return msgspec.json.decode(record.result, type=type)
+        return msgspec.json.decode(record.raw_result, type=type)
 
     async def wait(self, timeout: float | None = None) -> Record:
         """Wait until the execution has ended in any way, and return its record. Raises `TimeoutError`."""

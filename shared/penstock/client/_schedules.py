@@ -46,7 +46,7 @@ class Schedules:
         fields = dict(options)
         key = cast("str | None", fields.pop("idempotency_key", None))
         request = ScheduleCreate(
-            execution=ScheduledExecution(kind=kind, input=raw_of(input), **cast(Any, fields)),
+            execution=ScheduledExecution(kind=kind, raw_input=raw_of(input), **cast(Any, fields)),
             at=at,
             every_ms=every_ms,
             count=count,

@@ -51,7 +51,7 @@ def _twin(message: Any) -> Any:
         if type_ == field.type:
             continue
         if is_payload(field):
-            default: Any = None
+            default: Any = msgspec.field(default=None, name=field.encode_name)
         elif field.default_factory is not msgspec.NODEFAULT:
             default = msgspec.field(default_factory=field.default_factory)
         else:

@@ -10,7 +10,7 @@ from penstock.machine.specs import merge
 def sendable(task: Task, limit: int) -> Task | PenstockError:
     """Return the task, ready for the wire, or `payload_too_large` if its merged input exceeds 4 * `limit`."""
     if task.edge_inputs is not UNSET:
-        text = merge(task.input, task.edge_inputs)
+        text = merge(task.raw_input, task.edge_inputs)
         # The results of several edges may exceed one payload's limit together, but must fit a NATS message.
         size = len(text.encode())
         if size > 4 * limit:
@@ -19,5 +19,5 @@ def sendable(task: Task, limit: int) -> Task | PenstockError:
                 f"the results that edges hand on make an input of {size} bytes; the limit is {4 * limit}",
                 detail={"field": "input", "limit": 4 * limit, "size": size},
             )
-        task.input, task.edge_inputs = text, UNSET
+        task.raw_input, task.edge_inputs = text, UNSET
     return task

@@ -14,11 +14,36 @@ LAST_INSTANT: Final = 253_402_300_799_999
 LONGEST_MS: Final = 100 * 366 * 86_400_000
 """A hundred years. A longer duration is surely a mistake, and adding it to now could leave the calendar."""
 NULL: Final = Raw(b"null")
+SHOWN_CHARS: Final = 300
+"""Most characters of a payload in a message's repr."""
 
 
-def raw(default: Raw = NULL) -> Any:
-    """Return a field that keeps any JSON value byte for byte. (A factory, as JSON Schema cannot show a Raw default.)"""
-    return msgspec.field(default_factory=lambda: default)
+def raw(name: str | None = None, default: Raw = NULL) -> Any:
+    """Return a field that keeps any JSON value byte for byte. `name`: its name on the wire, if that is another one.
+
+    The default comes from a factory, as JSON Schema cannot show a Raw default.
+    """
+    return msgspec.field(name=name, default_factory=lambda: default)
+
+
+def decoded(name: str) -> property:
+    """Return a property: the payload in the field `raw_<name>` as plain Python values.
+
+    The payload is decoded at the first access and the value is kept in the instance's `__dict__`, so the class needs
+    `dict=True`. The message itself holds the bytes only: changing the value does not change what is sent.
+    """
+    field = f"raw_{name}"
+
+    def value(message: Any) -> Any:
+        kept: dict[str, Any] = message.__dict__
+        if name not in kept:
+            kept[name] = msgspec.json.decode(getattr(message, field))
+        return kept[name]
+
+    return property(
+        value,
+        doc=f"`{field}` as plain Python values, decoded at the first access. Changes stay in this value.",
+    )
 
 
 def is_payload(field: FieldInfo) -> bool:
@@ -48,11 +73,26 @@ Capability = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=64)]
 Capabilities = Annotated[list[Capability], Meta(max_length=32)]
 
 
-class Request(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Message(Struct):
+    """A request or a reply. Its repr shows payloads as JSON."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(_shown(name, getattr(self, name)) for name in self.__struct_fields__)
+        return f"{type(self).__name__}({fields})"
+
+
+def _shown(name: str, value: Any) -> str:
+    if not isinstance(value, Raw):
+        return f"{name}={value!r}"
+    text = str(value, "utf-8", "replace")
+    return f"{name.removeprefix('raw_')}={text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + '…'}"
+
+
+class Request(Message, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A request. Unknown fields are refused; fields with their default value are not sent."""
 
 
-class Reply(Struct, kw_only=True):
+class Reply(Message, kw_only=True):
     """A reply. Unknown fields, which a newer service may add, are ignored."""
 
 
@@ -81,7 +121,7 @@ class StateReply(Reply, kw_only=True):
     state: str
 
 
-class Record(Reply, kw_only=True):
+class Record(Reply, kw_only=True, dict=True):
     """An execution, whole: the fields of `execution.get` (contract §2)."""
 
     execution_id: str
@@ -92,8 +132,8 @@ class Record(Reply, kw_only=True):
     state: str
     reason: str | None = None
     outcome: str | None = None
-    input: Raw = raw()
-    result: Raw = raw()
+    raw_input: Raw = raw("input")
+    raw_result: Raw = raw("result")
     failure: dict[str, Any] | None = None
     attempt_index: int = 0
     attempt_id: str | None = None
@@ -115,3 +155,6 @@ class Record(Reply, kw_only=True):
     finished_at: int | None = None
     deadline_at: int | None = None
     seq: int = 0
+
+    input = decoded("input")
+    result = decoded("result")

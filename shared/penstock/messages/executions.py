@@ -48,7 +48,7 @@ class ExecutionSpec(Request, kw_only=True):
     """The spec of an execution, for one created alone, in a flow or as a child."""
 
     kind: Kind
-    input: Raw = raw()
+    raw_input: Raw = raw("input")
     lane: Token = "default"
     priority: Priority = 0
     run_at: Instant | None = None

@@ -17,6 +17,7 @@ from penstock.messages.common import (
     Request,
     Text,
     Token,
+    decoded,
     raw,
 )
 from penstock.messages.executions import ExecutionSpec
@@ -59,7 +60,7 @@ class FlowSpec(Request, kw_only=True):
     owner: Token
     requester_origin: Text | None = None
     current_step: Text | None = None
-    state: Raw = raw(EMPTY_OBJECT)
+    state: Raw = raw(default=EMPTY_OBJECT)
     namespace: Token = "default"
     idempotency_key: IdempotencyKey | None = None
 
@@ -82,7 +83,7 @@ class FlowCreateMirrored(FlowSpec, kw_only=True):
     completion_task: TaskName | None = None
 
 
-class Flow(Reply, kw_only=True):
+class Flow(Reply, kw_only=True, dict=True):
     """A flow with all its fields (contract §5)."""
 
     flow_id: str
@@ -93,7 +94,7 @@ class Flow(Reply, kw_only=True):
     owner: str
     requester_origin: str | None = None
     current_step: str | None = None
-    state: Raw = raw(EMPTY_OBJECT)
+    raw_state: Raw = raw("state", EMPTY_OBJECT)
     wait: dict[str, Any] | None = None
     status: str
     cancel_requested: bool = False
@@ -106,10 +107,7 @@ class Flow(Reply, kw_only=True):
     members: dict[str, str] | None = None
     duplicate: bool = False
 
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> "Flow":
-        """Make a flow from the state machine's record, whose payloads are text; unknown (newer) fields are left out."""
-        return cls(**{name: value for name, value in record.items() if name in cls.__struct_fields__})
+    state = decoded("state")
 
 
 class FlowGet(Request, kw_only=True):
@@ -248,7 +246,7 @@ class PublishedObservation(Observation, kw_only=True):
     flow_id: Id | None = None
 
 
-class Step(Reply, kw_only=True):
+class Step(Reply, kw_only=True, dict=True):
     """One step of a flow: an observation, or a managed flow's member."""
 
     flow_id: str
@@ -256,12 +254,14 @@ class Step(Reply, kw_only=True):
     task: str
     status: str
     runtime: str
-    result: Raw = raw()
+    raw_result: Raw = raw("result")
     child_session_key: str | None = None
     observed_at: int
     created_at: int
     updated_at: int
     applied: bool | None = None
+
+    result = decoded("result")
 
 
 class FlowSteps(Request, kw_only=True):

@@ -4,7 +4,18 @@ from typing import Annotated
 
 from msgspec import Meta, Raw
 
-from penstock.messages.common import MAX_INT, Fence, Id, Kind, Limit, PlaceCursor, Reply, Request, raw
+from penstock.messages.common import (
+    MAX_INT,
+    Fence,
+    Id,
+    Kind,
+    Limit,
+    PlaceCursor,
+    Reply,
+    Request,
+    decoded,
+    raw,
+)
 
 Index = Annotated[int, Meta(ge=0, le=MAX_INT)]
 
@@ -36,13 +47,16 @@ class FrameRead(Request, kw_only=True):
     limit: Limit = 100
 
 
-class Frame(Reply, kw_only=True):
+class Frame(Reply, kw_only=True, dict=True):
     """One frame, in the form of frame.read and of the live subject."""
 
     execution_id: str
     attempt_index: int
     index: int
     frame_type: str
-    payload: Raw = raw()
-    metadata: Raw = raw()
+    raw_payload: Raw = raw("payload")
+    raw_metadata: Raw = raw("metadata")
     at: int
+
+    payload = decoded("payload")
+    metadata = decoded("metadata")

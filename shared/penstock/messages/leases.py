@@ -15,6 +15,7 @@ from penstock.messages.common import (
     StateReply,
     Text,
     Token,
+    decoded,
     raw,
 )
 from penstock.messages.executions import ExecutionSpec
@@ -30,13 +31,13 @@ class Claim(Request, kw_only=True):
     start: bool = False
 
 
-class TaskMessage(Reply, kw_only=True):
+class TaskMessage(Reply, kw_only=True, dict=True):
     """A leased execution, in the form that its worker gets."""
 
     execution_id: str
     kind: str
     lane: str
-    input: Raw = raw()
+    raw_input: Raw = raw("input")
     attempt_index: int
     attempt_id: str
     lease_id: str
@@ -45,6 +46,8 @@ class TaskMessage(Reply, kw_only=True):
     resumed: bool = False
     tags: dict[str, str] = {}
     deadline_at: int | None = None
+
+    input = decoded("input")
 
 
 class Tasks(Reply, kw_only=True):

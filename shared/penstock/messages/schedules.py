@@ -14,16 +14,19 @@ from penstock.messages.common import (
     Reply,
     Request,
     Token,
+    decoded,
 )
 from penstock.messages.executions import ExecutionSpec
 
 ScheduleStatus = Literal["active", "paused", "finished"]
 
 
-class ScheduledExecution(ExecutionSpec, kw_only=True):
+class ScheduledExecution(ExecutionSpec, kw_only=True, dict=True):
     """The spec of the execution created at each due time. It must not have run_at or deadline_at of its own."""
 
     namespace: Token = "default"
+
+    input = decoded("input")
 
 
 class ScheduleCreate(Request, kw_only=True):

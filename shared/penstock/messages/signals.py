@@ -17,6 +17,7 @@ from penstock.messages.common import (
     Request,
     Text,
     Token,
+    decoded,
     raw,
 )
 
@@ -92,14 +93,16 @@ class Delivered(Reply, kw_only=True):
     signal_id: str
 
 
-class Signal(Reply, kw_only=True):
+class Signal(Reply, kw_only=True, dict=True):
     """A signal, in the form that a resumed worker reads."""
 
     signal_id: str
     name: str
-    payload: Raw = raw()
+    raw_payload: Raw = raw("payload")
     source: str | None = None
     at: int
+
+    payload = decoded("payload")
 
 
 class SignalSend(Request, kw_only=True):

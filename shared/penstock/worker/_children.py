@@ -17,4 +17,4 @@ def spec_of(child: Child) -> ExecutionSpec:
         {"kind": child[0], "input": child[1]} if isinstance(child, tuple) else dict(child)
     )
     value = fields.pop("input", NULL)
-    return ExecutionSpec(input=raw_of(value), **fields)
+    return ExecutionSpec(raw_input=raw_of(value), **fields)

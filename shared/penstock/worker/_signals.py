@@ -14,19 +14,24 @@ T = TypeVar("T")
 class Signal:
     """A signal that resumed a task: `signal_id`, `name`, `payload`, `source`, `at` (ms since the Unix epoch)."""
 
-    __slots__ = ("at", "name", "raw_payload", "signal_id", "source")
+    __slots__ = ("_message", "at", "name", "signal_id", "source")
 
     def __init__(self, signal: wire.Signal) -> None:
         self.signal_id = signal.signal_id
         self.name = signal.name
         self.source = signal.source
         self.at = signal.at
-        self.raw_payload: Raw = signal.payload
+        self._message = signal
+
+    @property
+    def raw_payload(self) -> Raw:
+        """The payload as raw JSON, byte for byte."""
+        return self._message.raw_payload
 
     @property
     def payload(self) -> Any:
-        """The payload as plain Python values."""
-        return msgspec.json.decode(self.raw_payload)
+        """The payload as plain Python values, decoded at the first access."""
+        return self._message.payload
 
     def payload_as(self, type: type[T]) -> T:
         """Return the payload converted to `type`. Raises `msgspec.ValidationError`."""

@@ -39,7 +39,6 @@ class Task:
     __slots__ = (
         "_calls",
         "_frames",
-        "_input",
         "_lease",
         "_leases",
         "_loop",
@@ -58,7 +57,6 @@ class Task:
         self._lease = lease
         self._loop = asyncio.get_running_loop()
         self._calls = FencedCalls(requester, leases, lease)
-        self._input: Any = _UNREAD
         self._resumed = lease.message.resumed
         self._signals: list[Signal] | None = None
 
@@ -109,18 +107,16 @@ class Task:
     @property
     def raw_input(self) -> Raw:
         """The input as raw JSON, byte for byte."""
-        return self._lease.message.input
+        return self._lease.message.raw_input
 
     @property
     def input(self) -> Any:
-        """The input as plain Python values."""
-        if self._input is _UNREAD:
-            self._input = msgspec.json.decode(self._lease.message.input)
-        return self._input
+        """The input as plain Python values, decoded at the first access."""
+        return self._lease.message.input
 
     def input_as(self, type: type[T]) -> T:
         """Return the input converted to `type`. Raises `msgspec.ValidationError`."""
-        return msgspec.json.decode(self._lease.message.input, type=type)
+        return msgspec.json.decode(self._lease.message.raw_input, type=type)
 
     # The lease.
 
@@ -264,7 +260,7 @@ class Task:
         `options` are fields of `execution.create`. A handler that runs again creates the child again: pass an
         `idempotency_key`, or check `task.resumed`.
         """
-        request = ExecutionCreate(kind=kind, input=raw_of(input), parent_id=self.execution_id, **options)
+        request = ExecutionCreate(kind=kind, raw_input=raw_of(input), parent_id=self.execution_id, **options)
         return (await self._requester.call(verbs.EXECUTION_CREATE, request)).execution_id
 
     async def append_frame(self, frame_type: str, payload: Any = NULL, metadata: Any = NULL) -> FrameStored:
@@ -302,6 +298,3 @@ class Task:
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Run one of the async methods from a sync handler's thread: `task.run(task.progress(50))`."""
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-
-_UNREAD: Any = object()

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Generic, TypeVar
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from penstock.machine.op import Op, op
 from penstock.messages.flows import Flow
@@ -76,7 +76,7 @@ class Due(Op[DueDone], kw_only=True):
 class Task(TaskMessage, kw_only=True):
     """A task. edge_inputs: (key, result) of each edge that hands a result on to it, to be merged into its input."""
 
-    input: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    raw_input: str | None = field(default=None, name="input")  # pyright: ignore[reportIncompatibleVariableOverride]
     edge_inputs: list[tuple[str, str]] | UnsetType = UNSET
 
 
