@@ -178,7 +178,11 @@ class Client:
         return Run(self._requester, execution_id)
 
     async def get(self, execution_id: str) -> Record:
-        """Return an execution's record. `input` and `result` are raw JSON: decode them with `msgspec.json.decode`."""
+        """Return an execution's record.
+
+        `input` and `result` are plain Python values, decoded at the first access. `raw_input` and `raw_result` are
+        their JSON, byte for byte: `msgspec.json.decode(record.raw_result, type=…)` decodes it to a type.
+        """
         return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=execution_id))
 
     def list(

@@ -130,7 +130,7 @@ class FlowRun:
         return await self._requester.call(verbs.FLOW_FAIL, FlowFail(flow_id=self.flow_id, reason=reason))
 
     async def get(self) -> Flow:
-        """Return the flow's record."""
+        """Return the flow's record. Its `state` is a plain Python value, and `raw_state` its JSON, byte for byte."""
         return await self._requester.call(verbs.FLOW_GET, FlowGet(flow_id=self.flow_id))
 
     async def graph(self) -> Graph:
@@ -138,7 +138,7 @@ class FlowRun:
         return await self._requester.call(verbs.FLOW_GRAPH, FlowGraph(flow_id=self.flow_id), timeout=30.0)
 
     def steps(self) -> AsyncIterator[Step]:
-        """Iterate over the flow's steps, oldest first."""
+        """Iterate over the flow's steps, oldest first. Each has its `result`, and as JSON its `raw_result`."""
         return each(
             self._requester, verbs.FLOW_STEPS, lambda cursor: FlowSteps(flow_id=self.flow_id, cursor=cursor)
         )

@@ -82,7 +82,7 @@ class Run:
                 raise TimeoutError(f"{record.kind} {self.execution_id} is {record.state} after {timeout:g} s")
 
     async def get(self) -> Record:
-        """Return the execution's record."""
+        """Return the execution's record, as `Client.get` does."""
         return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=self.execution_id))
 
     async def status(self) -> str:

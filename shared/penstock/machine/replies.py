@@ -2,7 +2,8 @@
 
 Many operations reply with a message type of the contract. Inside a service the payload fields of such a message hold
 JSON text, or None for null, as in requests (penstock.bus.payloads turns the text back into JSON). So replies are
-decoded into twins of the contract's types, in which the payload fields are `str | None`.
+decoded into twins of the contract's types, in which the payload fields are `str | None`. A service reads these fields,
+such as `raw_input`, and never the properties that decode them for users of the SDK, such as `input`.
 """
 
 from collections.abc import Callable
