@@ -16,8 +16,8 @@ function Breaches.stop(x, a)
     local actor, data = 'worker:' .. worker_id, { budget_id = a.budget_id, dimension = a.dimension }
     -- Only a running execution can be suspended or fail.
     if x.state == 'leased' then Leases.start(x) end
-    if x.cancel_requested then
-      Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
+    if Executions.cancel_if_asked(x, actor) then
+      -- It has ended as canceled.
     elseif a.breach == 'fail' then
       x.failure = Executions.failure(x, 'the hard limit of budget ' .. a.budget_id .. ' was passed', 'budget_exceeded')
       States.transition(x, 'failed', { why = 'budget_exceeded', data = data, actor = actor })
@@ -32,6 +32,14 @@ function Breaches.stop(x, a)
     end
   end
   return x.state, holds(x, a.budget_id, a.lease_id) or false
+end
+
+-- A suspended execution was resumed otherwise, or has ended: its budget, which lists it, must drop it. If this hint is
+-- lost, the budget drops it when it tries to resume it.
+function Breaches.left(x)
+  local held = x.held_by
+  x.held_by = nil
+  Call.hint_item('unheld', { held.budget_id, x.id .. '|' .. held.lease_id })
 end
 
 -- The budget has room again: suspended(budget) → ready, unless the execution has already moved on.

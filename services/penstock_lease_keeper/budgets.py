@@ -106,6 +106,14 @@ class Budgets:
         for work in msgspec.convert(done.outside, list[ops.DueBudget]):
             self._spawn(self._repair(work))
 
+    def unheld(self, _partition: int, members: Any) -> None:
+        """Handle the `unheld` hint. Each item: [budget id, member that it holds no longer]."""
+        told = [
+            ops.BudgetSettle(budget_id=budget_id, stopped=[], resumed=[member])
+            for budget_id, member in members
+        ]
+        self._spawn(self._machine.run_many(told))
+
     async def _repair(self, work: ops.DueBudget) -> None:
         if work.late:
             late = [_Member(work.budget_id, *_parts(name), work.breach) for name in work.late]

@@ -18,6 +18,7 @@ def build(context: Context) -> Service:
     outcomes = Outcomes(context.machine, References(context.machine))
     budgets = Budgets(context.machine, context.spawn)
     context.due.on_result = budgets.due
+    context.listen("unheld", budgets.unheld)
     frames = Frames(context.machine, context.nats, root=context.settings.root)
     workers = Workers(context.machine, context.nats, root=context.settings.root)
     return Service(

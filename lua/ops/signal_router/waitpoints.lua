@@ -75,7 +75,6 @@ function ops.resume(a)
     Errors.raise('illegal_transition', { from = x.state, to = 'ready' })
   end
   local was = x.reason
-  x.held_by = nil
   Executions.resume(x, 'operator', ACTOR, { was = was, reason = a.reason ~= '' and a.reason or nil })
   return { state = x.state }
 end

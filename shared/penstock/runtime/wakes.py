@@ -18,7 +18,14 @@ from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
 from penstock.subjects import worker_subject
-from penstock.verbs import AUDIT_RELAY, CANCEL_RECONCILER, MIRROR_OBSERVER, SCHEDULER, SIGNAL_ROUTER
+from penstock.verbs import (
+    AUDIT_RELAY,
+    CANCEL_RECONCILER,
+    LEASE_KEEPER,
+    MIRROR_OBSERVER,
+    SCHEDULER,
+    SIGNAL_ROUTER,
+)
 
 Listener = Callable[[int, Any], None]
 """A callback with the partition and the hint's value (see the table of hints in docs/architecture.md)."""
@@ -29,6 +36,7 @@ AUDIENCE: Final = {
     "slot": SCHEDULER,
     "slot_check": SCHEDULER,
     "unblock": SCHEDULER,
+    "unheld": LEASE_KEEPER,
     "flow_done": CANCEL_RECONCILER,
     "ring": SIGNAL_ROUTER,
     "rules": MIRROR_OBSERVER,
