@@ -5,7 +5,7 @@
 -- failed or canceled, the cancel-reconciler's due loop stops these children slice by slice. The parent's x.closing {at,
 -- after} tells when the next slice is due and after which child id it begins.
 --
--- Needs: Call, Executions, Keys, Records.
+-- Needs: Call, Errors, Executions, Keys, Records, Zsets.
 
 -- Count the end of a child, and resume a parent that is suspended until its last child has ended.
 function Children.ended(child)
@@ -19,7 +19,16 @@ end
 
 -- A parent has ended as failed or canceled: mark it, so that its children are stopped.
 function Children.close(parent)
-  if redis.call('EXISTS', Keys.children(parent.id)) == 1 then parent.closing = { at = Call.now } end
+  if Zsets.exists(Keys.children(parent.id)) then parent.closing = { at = Call.now } end
+end
+
+-- Refuse a new child of a parent that has failed or was canceled, unless the child may outlive its parent.
+-- Errors: execution_not_found (the parent), execution_not_eligible {execution_id, state}.
+function Children.admit(parent_id, parent_close)
+  local parent = Executions.read(parent_id)
+  if (parent.state == 'failed' or parent.state == 'canceled') and parent_close ~= 'let_run' then
+    Errors.raise('execution_not_eligible', { execution_id = parent_id, state = parent.state }, 'the parent has ended: it takes no children any more')
+  end
 end
 
 -- Return the ids of the next children to be stopped, at most `limit`. The last slice clears x.closing.

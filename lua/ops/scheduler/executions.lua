@@ -1,13 +1,13 @@
 -- The scheduler's ops that create executions and read them.
 --
--- Needs: Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
+-- Needs: Children, Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
 -- create: create an execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit (its tokens,
 -- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id).
 -- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict (also of a unique_key),
--- execution_not_found (the parent), those of Graph.join (the flow). events: created; flow executions_added.
+-- those of Children.admit (the parent), those of Graph.join (the flow). events: created; flow executions_added.
 function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the service's connection broke before the first reply arrived.
@@ -22,7 +22,7 @@ function ops.create(a)
       if parent_id then Errors.invalid('parent_id', 'a member of a flow has none') end
       x = Graph.join(a.spec.flow_id, a.id, a.spec, a.namespace)
     else
-      if parent_id then Executions.read(parent_id) end
+      if parent_id then Children.admit(parent_id, a.parent_close) end
       local answer, begun
       if a.unique_key then
         answer, begun = Unique.settle(a.namespace, a.unique_key, a.on_conflict, a.spec)
