@@ -8,6 +8,8 @@ local function due_execution(x)
   local now = Call.now
   if States.TERMINAL[x.state] then
     Executions.retire(x)
+  elseif x.deadline_at and x.deadline_at <= now and Executions.canceling(x) then
+    Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'scheduler')
   elseif x.deadline_at and x.deadline_at <= now then
     -- Only an execution that has begun can fail; any other is canceled.
     if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
