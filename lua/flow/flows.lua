@@ -2,8 +2,8 @@
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
 -- (mirrored), work_at (when left-over graph work continues), cancel_at (when the cancel-reconciler has work; with
--- cancel_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/cancels.lua), retire_at (when the
--- next slice of members is deleted), rule {name, key} (the mirror rule that created the flow), namespace, seq.
+-- cancel_next, stop_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/cancels.lua), retire_at
+-- (when the next slice of members is deleted), rule {name, key} (the mirror rule that created the flow), namespace, seq.
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.
 
@@ -146,9 +146,13 @@ function Flows.view(f)
   }
 end
 
--- Cancel a flow that was not started within the retention time. The cancel-reconciler's due loop cancels its members.
+-- Let the cancel-reconciler stop the members of a cancelled flow; its due loop begins at `at`.
+function Flows.stop_members(f, at) f.cancel_next, f.stop_next, f.cancel_at = 0, 0, at end
+
+-- Cancel a flow that was not started within the retention time.
 function Flows.give_up(f)
-  f.cancel_policy, f.cancel_grace_ms, f.cancel_next, f.cancel_at = 'cancel_all', 0, 0, Call.now
+  f.cancel_policy, f.cancel_grace_ms = 'cancel_all', 0
+  Flows.stop_members(f, Call.now)
   Flows.move(f, 'cancelled', { reason = 'never_started', data = { policy = f.cancel_policy }, actor = 'scheduler' })
 end
 

@@ -33,9 +33,12 @@ function Graph.start(f) push(f, { kind = 'roots', offset = 0 }) end
 -- A member has ended: count that at the joins of its children.
 function Graph.ended(f, x) push(f, { kind = 'ended', id = x.id }) end
 
+-- End a flow whose members have all ended, which may have happened while the flow waited.
+function Graph.settle(f) push(f, { kind = 'settle' }) end
+
 -- A flow waits no longer: let the members begin that were held back.
 function Graph.go_on(f)
-  if not f.held then return end
+  if not f.held then return Graph.settle(f) end
   f.held = nil
   push(f, { kind = 'held', offset = 0 })
 end
@@ -49,7 +52,8 @@ end
 -- A flow ends before its members: skip the members that no worker holds. The others may finish.
 function Graph.stop(f, why) push(f, { kind = 'sweep', offset = 0, why = why }) end
 
--- A member has moved: update the flow's counts, and start graph work if the member has ended.
+-- A member has moved: update the flow's counts, and start graph work if the member has ended. A member of a cancelled
+-- flow may end under the lease that it has; it never gets another one.
 function Graph.member_moved(x, from, to)
   local f = Records.edit('f', x.flow_id)
   if not f then return end
@@ -59,9 +63,13 @@ function Graph.member_moved(x, from, to)
     -- The cancelled flow was waiting for this member to stop.
     x.counted = nil
     f.unstopped = f.unstopped > 1 and f.unstopped - 1 or nil
-    if not f.unstopped and not f.cancel_next then Call.hint_item('flow_done', f.id) end
+    if not f.unstopped and not f.stop_next then Call.hint_item('flow_done', f.id) end
   end
-  if States.TERMINAL[to] and active(f) then Graph.ended(f, x) end
+  if States.TERMINAL[to] then
+    if active(f) then Graph.ended(f, x) end
+  elseif f.status == 'cancelled' and not States.HELD[to] then
+    push(f, { kind = 'drop', id = x.id })
+  end
 end
 
 -- Skip a member that is no longer needed: stop it at once, and tell its worker.
@@ -185,6 +193,18 @@ function kinds.siblings(f, item, steps)
   return #parents, through
 end
 
+-- The flow is cancelled: cancel a member that its worker has given back.
+function kinds.drop(f, item)
+  local x = Records.edit('x', item.id)
+  if x and not States.HELD[x.state] and not States.TERMINAL[x.state] then
+    Executions.cancel(x, 'flow_cancelled', 'canceled', 'flow:' .. f.id)
+  end
+  return 1, true
+end
+
+-- There is nothing to do before settle_flow, which follows all work of a flow.
+function kinds.settle() return 0, true end
+
 -- The flow has ended: skip all members that no worker holds, from `offset` on.
 function kinds.sweep(f, item, steps)
   local ids = redis.call('ZRANGE', Keys.of('fl', f.id), item.offset, item.offset + steps - 1)
@@ -196,14 +216,20 @@ function kinds.sweep(f, item, steps)
   return #ids, #ids < steps
 end
 
+-- The kinds of work that a flow still has after its end.
+local AFTER_END = { sweep = true, drop = true }
+
 -- Do one item of work. Return whether the item is complete.
 local function step(item)
   local f = Records.edit('f', item.flow)
-  if not f or not (active(f) or item.kind == 'sweep') then return true end
+  if not f or not (active(f) or AFTER_END[item.kind]) then return true end
   local steps, through = kinds[item.kind](f, item, budget)
   budget = budget - math.max(steps, 1)
   return through
 end
+
+-- Return whether a flow ends with its last member: it runs, or it waits but may not run again.
+local function ends_with_members(f) return f.status == 'running' or (f.status == 'waiting' and f.cancel_requested) end
 
 -- Store the left-over work of a flow, if any. Otherwise finish the flow if all its members have ended: a failure that
 -- was not absorbed would have ended the flow before. left: {packed items, at (when to continue)} or nil.
@@ -213,7 +239,7 @@ local function settle_flow(id, left)
   if left then
     redis.call('RPUSH', Keys.of('fw', id), unpack(left))
     f.work_at = left.at
-  elseif f.status == 'running' and f.total > 0 and redis.call('EXISTS', Keys.of('fw', id)) == 0 then
+  elseif ends_with_members(f) and f.total > 0 and redis.call('EXISTS', Keys.of('fw', id)) == 0 then
     local ended = (f.counts.completed or 0) + (f.counts.failed or 0) + (f.counts.canceled or 0)
     if ended == f.total then Flows.conclude(f, 'finished', { actor = 'flow:' .. f.id }) end
   end

@@ -1,85 +1,100 @@
 """flow.request_cancel and flow.cancel.
 
-The flow itself is cancelled in one step. Its members are stopped slice by slice, so that no call blocks
-Valkey for long. If this process dies on the way, the due loop of any instance stops the remaining members.
+The flow itself is cancelled in one step. Its members are first listed, for the reply, and then stopped: slice by slice,
+so that no call blocks Valkey for long. If this process dies on the way, the due loop of any instance goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from penstock.bus.connection import Connection
 from penstock.bus.endpoints import Call
 from penstock.machine import Machine
 from penstock.machine.ops import cancel_reconciler as ops
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
 from penstock_cancel_reconciler.waits import Waits
 
-SLICE: Final = 500
-"""Member ids that one op returns."""
+PAGE: Final = 1000
+"""Member ids that one call reads, and that a repeated flow.cancel is answered with at most."""
+PAGE_OF_LEFT: Final = 100
+"""Members that one call looks at to see which still run."""
+MARGIN_BYTES: Final = 4096
+"""The part of a message that is not for member ids: the headers and the rest of the reply."""
 
 
 class Flows:
     """Handlers that cancel flows; their verbs take no batches."""
 
-    def __init__(self, machine: Machine, waits: Waits) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        waits: Waits,
+        nats: Connection,
+        spawn: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
         self._machine = machine
         self._waits = waits
+        self._nats = nats
+        self._spawn = spawn
 
     async def request_cancel(self, call: Call[FlowRequestCancel]) -> Sequence[Any]:
         return [await self._machine.run(ops.FlowRequestCancel.of(call.items[0]))]
 
     async def cancel(self, call: Call[FlowCancel]) -> Sequence[Any]:
         item = call.items[0]
-        begin = ops.FlowCancel.of(item)
-        begun = await self._machine.run(begin)
-        if begun.status is None:
-            return [await self._stop_members(item, ops.Progress(begun.more, begun.left))]
-        if begun.more:
-            # Another request is still stopping the members; the flow's list of them is complete after the walk.
-            await self._walk(item.flow_id)
-            begun = await self._machine.run(begin)
-        return [
-            FlowCancelled(
-                result="cancelled",
-                status=begun.status or "cancelled",
-                cancellation_policy=begun.policy or item.policy,
-                member_execution_ids=begun.ids,
-            )
-        ]
-
-    async def _walk(self, flow_id: str) -> ops.Progress:
-        """Stop all members not visited yet. The returned `left` counts the members that have not stopped."""
-        while True:
-            progress = await self._machine.run(ops.FlowCancelStep(flow_id=flow_id))
-            if not progress.more:
-                return progress
-
-    async def _stop_members(self, item: FlowCancel, progress: ops.Progress) -> FlowCancelled:
-        """Stop the members of a flow that this request has cancelled."""
-        if progress.more:
-            progress = await self._walk(item.flow_id)
-        members = await self._members(item.flow_id, left=False)
+        begun = await self._machine.run(ops.FlowCancel.of(item))
+        progress = begun if begun.listed else await self._walk(item.flow_id, listed_only=True)
+        most = self._fitting(item.flow_id)
+        members, total = await self._members(item.flow_id, min(most, PAGE) if begun.again else most)
         reply = FlowCancelled(
-            result="cancelled", cancellation_policy=item.policy, member_execution_ids=members
+            result="cancelled",
+            status=begun.status,
+            cancellation_policy=begun.policy or item.policy,
+            member_execution_ids=members,
         )
-        if members and not item.wait:
-            reply.result = "cancellation_scheduled"
-            reply.member_count = len(members)
-        elif progress.left and not await self._waits.wait(item.flow_id, item.wait_ms / 1000):
-            left = await self._members(item.flow_id, left=True)
-            if left:
+        if item.wait:
+            if progress.more and not begun.again:
+                progress = await self._walk(item.flow_id)
+            if left := await self._wait(item, progress, most):
                 reply.result = "partially_cancelled"
                 reply.failed_member_execution_ids = left
-        return reply
+        elif not begun.again:
+            if progress.more:
+                self._spawn(self._walk(item.flow_id))
+            if members:
+                reply.result = "cancellation_scheduled"
+        if reply.result == "cancellation_scheduled" or total > len(members):
+            reply.member_count = total
+        return [reply]
 
-    async def _members(self, flow_id: str, *, left: bool) -> list[str]:
-        """Return the members that were to be stopped; with `left` only those that have not stopped yet."""
+    async def _walk(self, flow_id: str, *, listed_only: bool = False) -> ops.Progress:
+        """List and stop the flow's members; with `listed_only`, end when all are listed."""
+        while True:
+            progress = await self._machine.run(ops.FlowCancelStep(flow_id=flow_id))
+            if not progress.more or (listed_only and progress.listed):
+                return progress
+
+    async def _wait(self, item: FlowCancel, progress: ops.Progress, most: int) -> list[str]:
+        """Wait until all members have stopped. Return those that have not, at most `most`."""
+        if not (progress.more or progress.left) or await self._waits.wait(item.flow_id, item.wait_ms / 1000):
+            return []
+        left, _ = await self._members(item.flow_id, most, left=True)
+        return left
+
+    async def _members(self, flow_id: str, most: int, *, left: bool = False) -> tuple[list[str], int]:
+        """Return the members that were to be stopped, and their number; with `left` only those that still run."""
         ids: list[str] = []
-        offset = 0
+        offset, size = 0, PAGE_OF_LEFT if left else PAGE
         while True:
             page = await self._machine.run(
-                ops.FlowCancelMembers(flow_id=flow_id, offset=offset, limit=SLICE, left=left)
+                ops.FlowCancelMembers(flow_id=flow_id, offset=offset, limit=size, left=left)
             )
             ids += page.ids
-            if not page.more:
-                return ids
-            offset += SLICE
+            offset += size
+            if not page.more or len(ids) >= most:
+                return ids[:most], page.total
+
+    def _fitting(self, flow_id: str) -> int:
+        """Return how many ids of this flow's members fit into one half of a reply, which may have two lists of them."""
+        half = (self._nats.max_payload - MARGIN_BYTES) // 2
+        return half // (len(flow_id) + len('"",'))

@@ -15,7 +15,7 @@ from penstock_cancel_reconciler.waits import Waits
 def build(context: Context) -> Service:
     waits = Waits(context.machine, sweep_s=context.settings.sweep_ms / 1000)
     executions = Executions(context.machine)
-    flows = Flows(context.machine, waits)
+    flows = Flows(context.machine, waits, context.nats, context.spawn)
     backlog = Backlog(context.machine)
     context.listen("flow_done", waits.done)
     return Service(

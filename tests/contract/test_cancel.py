@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from running_penstock import NOWHERE, RunningPenstock, fence
+from servers import nats_server
 
 
 async def make_flow(
@@ -217,10 +218,35 @@ class TestFlowCancel:
         body = {"flow_id": flow["flow_id"], "wait": True}
         reply = await penstock.request("flow.cancel", body)
         assert reply["result"] == "cancelled" and reply["member_execution_ids"] == ids
+        assert "member_count" not in reply
         again = await penstock.request("flow.cancel", body)
-        assert again["member_execution_ids"] == ids[:1000]
+        assert (again["member_execution_ids"], again["member_count"]) == (ids[:1000], 1200)
         found = await penstock.request("flow.get", {"flow_id": flow["flow_id"]})
         assert found["counts"] == {"canceled": 1200}
+
+    async def test_a_repeat_waits_if_it_says_so(self, penstock: RunningPenstock) -> None:
+        """Only a request that waits says whether the members have stopped."""
+        flow = await make_flow(penstock, ["held", "ready"])
+        task = await penstock.begin()
+        body = {"flow_id": flow["flow_id"], "grace_ms": 60_000}
+        assert (await penstock.request("flow.cancel", body))["result"] == "cancellation_scheduled"
+        assert (await penstock.request("flow.cancel", body))["result"] == "cancelled"
+        reply = await penstock.request("flow.cancel", body | {"wait": True, "wait_ms": 1})
+        assert reply["result"] == "partially_cancelled"
+        assert reply["failed_member_execution_ids"] == [task["execution_id"]]
+        waiting = asyncio.create_task(penstock.request("flow.cancel", body | {"wait": True}))
+        await penstock.request("lease.cancel", fence(task))
+        reply = await waiting
+        assert reply["result"] == "cancelled" and "failed_member_execution_ids" not in reply
+        assert set(reply["member_execution_ids"]) == set(flow["members"].values())
+
+    async def test_a_flow_that_has_ended_keeps_its_status(self, penstock: RunningPenstock) -> None:
+        flow = await make_flow(penstock, ["a"])
+        await penstock.request("lease.complete", fence(await penstock.begin()))
+        for more in ({}, {"wait": True}):
+            reply = await penstock.request("flow.cancel", {"flow_id": flow["flow_id"], **more})
+            assert (reply["result"], reply["status"]) == ("cancelled", "finished")
+            assert reply["member_execution_ids"] == []
 
     async def test_errors(self, penstock: RunningPenstock) -> None:
         flow = await make_flow(penstock, ["a"])
@@ -232,6 +258,33 @@ class TestFlowCancel:
             error = await penstock.refused("flow.cancel", {"flow_id": flow["flow_id"], **wrong})
             assert error.code == "invalid_request" and error.detail["field"] == next(iter(wrong))
         assert await flow_status(penstock, flow["flow_id"]) == "running"
+
+
+async def test_more_members_than_one_message_carries(valkey_url: str) -> None:
+    """Lists are cut to what NATS carries, and a count says how many there are; the cancellation itself is whole."""
+    members = 1500
+    with nats_server(extra="max_payload: 65536") as url:
+        async with RunningPenstock.open(url, valkey_url, max_payload_bytes=16_384) as penstock:
+            flow = await make_flow(penstock, [])
+            for start in range(0, members, 500):
+                body = {
+                    "flow_id": flow["flow_id"],
+                    "graph_revision": flow["graph_revision"],
+                    "members": [{"key": f"m{n}", "kind": "test.job"} for n in range(start, start + 500)],
+                }
+                flow = await penstock.request("flow.add_execution", body)
+            held = 0
+            while held < members:
+                held += len(await penstock.take(1000, start=True))
+            body = {"flow_id": flow["flow_id"], "wait": True, "wait_ms": 1, "grace_ms": 60_000}
+            for _ in range(2):
+                reply = await penstock.request("flow.cancel", body)
+                assert reply["result"] == "partially_cancelled" and reply["member_count"] == members
+                for name in ("member_execution_ids", "failed_member_execution_ids"):
+                    assert 700 < len(set(reply[name])) < 1000
+            penstock.move_clock(60_001)
+            reply = await penstock.request("flow.cancel", body | {"wait_ms": 20_000})
+            assert (reply["result"], reply["member_count"]) == ("cancelled", members)
 
 
 class TestBacklog:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from flows_by_verb import get, make_flow
-from running_penstock import NOWHERE, RunningPenstock
+from running_penstock import NOWHERE, RunningPenstock, fence
 
 HOUR_MS = 3_600_000
 BUILD = {"kind": "external_event", "topic": "ci.build", "correlation_id": "42"}
@@ -117,10 +117,7 @@ class TestMembers:
         runs = await penstock.begin()
         at = {"flow_id": flow["flow_id"]}
         await penstock.request("flow.set_waiting", at | {"wait": {"kind": "manual"}})
-        await penstock.request(
-            "lease.complete",
-            {name: runs[name] for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")},
-        )
+        await penstock.request("lease.complete", fence(runs))
         nothing = await penstock.request("work.next", {"worker_id": "w1", "wait_ms": 0, "max": 10})
         assert nothing["tasks"] == []
         other = await penstock.refused("work.grant", {"worker_id": "w1"})
@@ -131,6 +128,18 @@ class TestMembers:
         begun = {(await penstock.begin())["execution_id"] for _ in range(2)}
         keys = {"b", "d"} if runs["execution_id"] == flow["members"]["a"] else {"a"}
         assert {flow["members"][key] for key in keys} <= begun
+
+    async def test_a_flow_whose_members_have_ended_meanwhile_finishes(
+        self, penstock: RunningPenstock
+    ) -> None:
+        flow = await make_flow(penstock, "a")
+        task = await penstock.begin()
+        at = {"flow_id": flow["flow_id"]}
+        await penstock.request("flow.set_waiting", at | {"wait": {"kind": "manual"}})
+        await penstock.request("lease.complete", fence(task))
+        assert (await get(penstock, flow))["status"] == "waiting"
+        await penstock.request("flow.resume", at)
+        assert (await get(penstock, flow))["status"] == "finished"
 
 
 class TestEvents:

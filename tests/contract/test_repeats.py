@@ -27,7 +27,9 @@ async def test_a_second_flow_cancel_beside_the_first_names_all_members(penstock:
     assert counts == [CAP, CAP, MEMBERS]  # a retry names at most 1000 members, the first reply names all
     assert {reply["result"] for reply in replies} == {"cancelled"}
     for reply in replies:
-        assert "member_count" not in reply and "failed_member_execution_ids" not in reply
+        cut = len(reply["member_execution_ids"]) < MEMBERS
+        assert reply.get("member_count") == (MEMBERS if cut else None)
+        assert "failed_member_execution_ids" not in reply
     again = await penstock.request("flow.cancel", ask)
     assert len(again["member_execution_ids"]) == CAP
 

@@ -29,6 +29,11 @@ async def cancel_flow(
     return await machine(RECONCILER, "flow_cancel", flow_id=flow_id, **args)
 
 
+def moves(progress: dict[str, Any]) -> tuple[bool, int]:
+    """Return whether members are still to be stopped, and how many stopped ones still run."""
+    return progress["more"], progress["left"]
+
+
 async def members(machine: StateMachine, flow_id: str, *, left: bool = False) -> list[str]:
     page = await machine(RECONCILER, "flow_cancel_members", flow_id=flow_id, offset=0, limit=500, left=left)
     return list(page["ids"])
@@ -228,8 +233,7 @@ class TestFlowCancel:
         tasks = {task["execution_id"]: task for task in await machine.take(2)}
         assert set(tasks) == {ids["done"], ids["held"]}
         await machine.outcome("complete", tasks[ids["done"]])
-        progress = await cancel_flow(machine, flow_id)
-        assert progress == {"more": False, "left": 1}
+        assert moves(await cancel_flow(machine, flow_id)) == (False, 1)
         assert (await machine.flow_get(flow_id))["status"] == "cancelled"
         assert await members(machine, flow_id) == [ids["held"], ids["ready"], ids["later"]]
         assert await members(machine, flow_id, left=True) == [ids["held"]]
@@ -254,7 +258,7 @@ class TestFlowCancel:
     async def test_cancel_pending_lets_held_members_end(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["held", "ready"])
         [task] = await machine.take()
-        assert await cancel_flow(machine, flow_id, "cancel_pending") == {"more": False, "left": 0}
+        assert moves(await cancel_flow(machine, flow_id, "cancel_pending")) == (False, 0)
         assert await members(machine, flow_id) == [ids["ready"]]
         assert (await machine.get(ids["ready"]))["state"] == "canceled"
         assert (await machine.outcome("complete", task))["state"] == "completed"
@@ -263,7 +267,7 @@ class TestFlowCancel:
     async def test_flow_only_touches_no_member_but_none_can_be_claimed(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         [grant] = await machine.grant()
-        assert await cancel_flow(machine, flow_id, "flow_only") == {"more": False, "left": 0}
+        assert moves(await cancel_flow(machine, flow_id, "flow_only")) == (False, 0)
         assert await members(machine, flow_id) == []
         error = await machine.refused(
             "lease-keeper", "claim", grant_id=grant[0], execution_id=grant[1], worker_id="w", verb="claim"
@@ -277,7 +281,8 @@ class TestFlowCancel:
         await cancel_flow(machine, flow_id)
         revision = (await machine.flow_get(flow_id))["revision"]
         again = await cancel_flow(machine, flow_id, "flow_only", expected_revision=1)
-        assert again == {"status": "cancelled", "policy": "cancel_all", "ids": list(ids.values())}
+        assert (again["again"], again["status"], again["policy"]) == (True, "cancelled", "cancel_all")
+        assert await members(machine, flow_id) == list(ids.values())
         assert (await machine.flow_get(flow_id))["revision"] == revision
 
     async def test_a_finished_flow_stays_finished(self, machine: StateMachine) -> None:
@@ -285,7 +290,8 @@ class TestFlowCancel:
         [task] = await machine.take()
         await machine.outcome("complete", task)
         again = await cancel_flow(machine, flow_id)
-        assert again["status"] == "finished" and not again["ids"]
+        assert (again["again"], again["status"]) == (True, "finished")
+        assert await members(machine, flow_id) == []
 
     async def test_expected_revision_and_unknown_flows(self, machine: StateMachine) -> None:
         flow_id, _ = await machine.flow(["a"])
@@ -300,27 +306,42 @@ class TestFlowCancel:
     async def test_a_wide_flow_is_walked_in_slices_also_when_its_handler_died(
         self, machine: StateMachine
     ) -> None:
-        flow_id, ids = await machine.flow([f"m{n}" for n in range(120)])
-        progress = await cancel_flow(machine, flow_id)
-        assert progress == {"more": True, "left": 0}
+        flow_id, ids = await machine.flow([f"m{n}" for n in range(420)])
+        begun = await cancel_flow(machine, flow_id)
+        assert (begun["listed"], begun["more"]) == (False, True)
         [item] = await backlog(machine)
-        assert (item["flow_id"], item["members"]) == (flow_id, 95)
+        assert (item["flow_id"], item["members"]) == (flow_id, 420)
         await machine.due(RECONCILER)
         assert (await machine(RECONCILER, "flow_cancel_progress", flow_id=flow_id))["more"]
         machine.skew_ms += 1_001
         await machine.due(RECONCILER)
-        assert await machine(RECONCILER, "flow_cancel_progress", flow_id=flow_id) == {
-            "more": False,
-            "left": 0,
-        }
+        assert moves(await machine(RECONCILER, "flow_cancel_progress", flow_id=flow_id)) == (False, 0)
         assert await members(machine, flow_id) == list(ids.values())
-        assert (await machine.flow_get(flow_id))["counts"] == {"canceled": 120}
+        assert (await machine.flow_get(flow_id))["counts"] == {"canceled": 420}
         assert await backlog(machine) == []
+
+    async def test_a_member_that_is_not_reached_yet_is_canceled_by_its_outcome(
+        self, machine: StateMachine
+    ) -> None:
+        """The flow's status counts from the first step on, also for members that are stopped only later."""
+        flow_id, _ = await machine.flow([f"m{n}" for n in range(420)])
+        tasks = await machine.take(4)
+        begun = await cancel_flow(machine, flow_id)
+        assert not begun["listed"]
+        assert (await machine.outcome("complete", tasks[0]))["state"] == "canceled"
+        await machine.outcome("fail", tasks[1], reason="r")
+        breach = {"budget_id": NOWHERE, "breach": "fail", "tell_worker": False}
+        stopped = {name: tasks[2][name] for name in ("execution_id", "lease_id")}
+        await machine("lease-keeper", "budget_breach", **stopped, **breach)
+        machine.skew_ms += 30_001
+        await machine.due("lease-keeper")
+        assert {(await machine.get(task["execution_id"]))["state"] for task in tasks} == {"canceled"}
+        assert await machine.grant(5) == []
 
     async def test_a_member_that_does_not_exist_is_dropped_with_an_event(self, machine: StateMachine) -> None:
         flow_id, ids = await machine.flow(["a", "b"])
         await machine.stores[RECONCILER].execute("DEL", f"{machine.root}:{{0}}:x:{ids['a']}")
-        assert await cancel_flow(machine, flow_id) == {"more": False, "left": 0}
+        assert moves(await cancel_flow(machine, flow_id)) == (False, 0)
         assert await members(machine, flow_id) == [ids["b"]]
         [event] = [e for e in await machine.events("flow", flow_id) if e[1] == "cancel_dropped"]
         assert event[6] == "execution_not_found" and event[7] == {"execution_id": ids["a"]}

@@ -76,10 +76,17 @@ class Flow:
         if self.status == "running":
             self._work.append(("ended", (key, member.outcome)))
 
+    def give_back(self, key: str, state: str) -> None:
+        """Move a member whose lease ends before its work does. In a cancelled flow it gets no other lease."""
+        if self.status == "cancelled":
+            self.end(key, "canceled")
+        else:
+            self.members[key].state = state
+
     def fail(self, key: str) -> None:
         member = self.members[key]
         if member.attempt < member.attempts:
-            member.state = "retry_wait"
+            self.give_back(key, "retry_wait")
         else:
             self.end(key, "failed")
 

@@ -117,26 +117,17 @@ class Flows(RuleBasedStateMachine):
 
     @rule(most=st.sampled_from([10, 10, 2, 1]))
     def take(self, most: int) -> None:
-        """Take ready members. Those of a cancelled flow are canceled instead."""
+        """Take ready members. A cancelled flow has none."""
         tasks = self.runner.run(self.machine.take(most, ttl_ms=LEASE_MS))
         by_id = {execution_id: key for key, execution_id in self.ids.items()}
         ready = {key for key, member in self.flow.members.items() if member.state == "ready"}
         taken = {by_id[task["execution_id"]] for task in tasks}
-        if self.flow.status == "cancelled":
-            assert not taken
-            for key in self.rooms_states("canceled") & ready:
-                self.flow.end(key, "canceled")
-            return
         assert taken <= ready
         assert len(taken) == min(most, len(ready))
         for task in tasks:
             member = self.flow.members[by_id[task["execution_id"]]]
             member.state, member.attempt = "running", task["attempt_index"]
             self.held[member.key] = task
-
-    def rooms_states(self, state: str) -> set[str]:
-        self.rooms.look()
-        return {key for key, each in self.ids.items() if self.rooms.executions[each]["state"] == state}
 
     @rule(outcomes=st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=3))
     def outcomes(self, outcomes: list[tuple[int, bool]]) -> None:
@@ -185,7 +176,7 @@ class Flows(RuleBasedStateMachine):
             self.runner.run(self.machine.due(service))
         for member in self.flow.members.values():
             if member.state in ("running", "retry_wait"):
-                member.state = "ready"
+                self.flow.give_back(member.key, "ready")
 
     @invariant()
     def agrees(self) -> None:

@@ -4,20 +4,21 @@
 -- grace its lease is revoked. Until then the execution is in the backlog, with x.stopping {until_at (end of the
 -- grace), tries, error} and x.cancel_at (time of the next check).
 --
--- The members of a cancelled flow are walked in slices, by the caller's handler or, if that has died, by the due loop.
--- f.cancel_next is the last position walked (in key fl). Key ct lists the members to stop. f.unstopped counts the
+-- The members of a cancelled flow are first listed, then stopped, both in slices: by the caller's handler or, if that
+-- has died, by the due loop. Key ct lists the members to stop. f.cancel_next is the last position listed (in key fl; nil:
+-- all are listed), f.stop_next the number of listed members that were stopped (nil: all of them). f.unstopped counts the
 -- members in ct that still run (each has x.counted set; Graph.member_moved decrements the count).
 --
--- Needs: Call, Children, Dispatch, Due, Errors, Events, Executions, Flows, Keys, Records, States.
+-- Needs: Call, Children, Dispatch, Due, Errors, Events, Executions, Flows, Graph, Keys, Records, States.
 local ops = Ops.cancel_reconciler
 
 local ACTOR = 'cancel-reconciler'
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
 -- The due loop takes over the walk of a flow when its handler has made no step for this long.
 local HANDOVER_MS = 1000
--- Members per step, and per due call: about 1 ms of Valkey's time.
+-- Members that one step, or one due call, stops: 1 to 2 ms of Valkey's time. To list a member costs an eighth of that.
 local SLICE = 25
-local RETRY_IDS = 1000
+local LISTED_FOR_ONE = 8
 local CHILD_GRACE_MS = 10000   -- grace of the children whose parent has ended
 
 local function why(reason) return reason and reason ~= '' and reason or 'canceled' end
@@ -67,6 +68,7 @@ function ops.cancel(a)
 end
 
 -- flow_request_cancel: from now on the flow can only move to cancelled. args: flow_id, expected_revision.
+-- A waiting flow whose members have all ended is cancelled by it, since nothing may wake that flow any more.
 -- reply: the flow. errors: flow_not_found, already_terminal, revision_mismatch. events: flow cancel_requested (once).
 function ops.flow_request_cancel(a)
   local f = Flows.read(a.flow_id)
@@ -75,16 +77,50 @@ function ops.flow_request_cancel(a)
     Flows.edit(a.flow_id, a.expected_revision)
     f.cancel_requested = true
     Flows.mutate(f, 'cancel_requested', {})
+    Graph.settle(f)
+    Graph.work()
   end
   return Flows.view(f)
 end
 
 local function try_member(id, f) stop(Records.edit('x', id), 'flow_cancelled', f.cancel_grace_ms, 'flow:' .. f.id) end
 
--- Stop one member of a cancelled flow. A failure does not hold up the other members: this one is tried again later.
+local function drop_ghost(f, id)
+  Events.emit('flow', f, 'cancel_dropped', { reason = 'execution_not_found', actor = ACTOR, data = { execution_id = id } })
+end
+
+-- Return whether the cancellation has to stop this member.
+local function concerns(f, x)
+  return not States.TERMINAL[x.state] and (f.cancel_policy == 'cancel_all' or not States.HELD[x.state])
+end
+
+-- List the next members to stop, of at most `max`. Return how many members were looked at.
+local function list(f, max)
+  local found = redis.call('ZRANGE', Keys.of('fl', f.id), '(' .. f.cancel_next, '+inf', 'BYSCORE', 'LIMIT', 0, max, 'WITHSCORES')
+  local ids, listed = {}, {}
+  for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+  Records.prefetch('x', ids)
+  for _, id in ipairs(ids) do
+    local x = Records.read('x', id)
+    if not x then
+      drop_ghost(f, id)
+    elseif concerns(f, x) then
+      listed[#listed + 1] = id
+    end
+  end
+  if #listed > 0 then redis.call('RPUSH', Keys.of('ct', f.id), unpack(listed)) end
+  local last = tonumber(found[#found])   -- members are numbered from 1 to f.total
+  f.cancel_next = last and last < f.total and last or nil
+  return #ids
+end
+
+-- Stop one listed member. A failure does not hold up the other members: this one is tried again later.
 local function stop_member(f, id)
+  local x = Records.read('x', id)
+  if not x then return drop_ghost(f, id) end
+  if not concerns(f, x) then return end
   local ok, err = Records.attempt(try_member, id, f)
-  local x = Records.edit('x', id)
+  x = Records.edit('x', id)
   if States.TERMINAL[x.state] then return end
   if not ok then
     x.cancel_requested, x.cancel_reason = true, 'flow_cancelled'
@@ -95,83 +131,89 @@ local function stop_member(f, id)
   f.unstopped = (f.unstopped or 0) + 1
 end
 
--- Stop the next `max` members of a cancelled flow. Return how many members were checked.
-local function walk(f, max)
-  local found = redis.call('ZRANGE', Keys.of('fl', f.id), '(' .. f.cancel_next, '+inf', 'BYSCORE', 'LIMIT', 0, max, 'WITHSCORES')
-  local stopped = {}
-  for i = 1, #found, 2 do
-    local id = found[i]
-    f.cancel_next = tonumber(found[i + 1])
-    local x = Records.read('x', id)
-    if not x then
-      Events.emit('flow', f, 'cancel_dropped', { reason = 'execution_not_found', actor = ACTOR, data = { execution_id = id } })
-    elseif not States.TERMINAL[x.state] and (f.cancel_policy == 'cancel_all' or not States.HELD[x.state]) then
-      stopped[#stopped + 1] = id
-      stop_member(f, id)
-    end
-  end
-  if #stopped > 0 then redis.call('RPUSH', Keys.of('ct', f.id), unpack(stopped)) end
-  if #found < max * 2 then
-    f.cancel_next, f.cancel_at = nil, nil
+-- Stop the next listed members, at most `max`. Return how many.
+local function stop_listed(f, max)
+  local ids = redis.call('LRANGE', Keys.of('ct', f.id), f.stop_next, f.stop_next + max - 1)
+  Records.prefetch('x', ids)
+  for _, id in ipairs(ids) do stop_member(f, id) end
+  f.stop_next = f.stop_next + #ids
+  if #ids < max then
+    f.stop_next, f.cancel_at = nil, nil
     if not f.unstopped then Call.hint_item('flow_done', f.id) end
   end
-  return #found / 2
+  return #ids
 end
 
--- Return a cancellation's progress: more (members are still to be walked), left (members to stop that still run).
-local function progress(f) return { more = f.cancel_next ~= nil, left = f.unstopped or 0 } end
+-- Do the next step of a cancellation, worth `room` stopped members. Return how much of the room was used.
+local function walk(f, room)
+  local used = 0
+  if f.cancel_next then used = math.ceil(list(f, room * LISTED_FOR_ONE) / LISTED_FOR_ONE) end
+  if not f.cancel_next and used < room then used = used + stop_listed(f, room - used) end
+  return used
+end
 
--- flow_cancel: cancel the flow at once and stop the first slice of its members.
--- args: flow_id, policy (cancel_all | cancel_pending | flow_only), reason, grace_ms, expected_revision.
--- reply: {more, left}; for a flow that was already terminal {status, policy, ids (at most 1000), more}, where `more`
--- means that the members are still being walked and `ids` is incomplete.
+-- Return a cancellation's progress: listed (all members to stop are listed), more (listed or unlisted members are still
+-- to be stopped), left (stopped members that still run).
+local function progress(f)
+  return { listed = not f.cancel_next, more = f.stop_next ~= nil, left = f.unstopped or 0 }
+end
+
+-- flow_cancel: cancel the flow at once and take the first step towards stopping its members. For a flow that is already
+-- terminal nothing is changed. args: flow_id, policy (cancel_all | cancel_pending | flow_only), reason, grace_ms,
+-- expected_revision. reply: {status, policy (the flow's own), again (the flow was already terminal), listed, more, left}.
 -- errors: flow_not_found, revision_mismatch. events: flow cancelled; canceled or cancel_requested for members.
 function ops.flow_cancel(a)
   local f = Flows.read(a.flow_id)
-  if Flows.TERMINAL[f.status] then
-    local ids = redis.call('LRANGE', Keys.of('ct', f.id), 0, RETRY_IDS - 1)
-    return { status = f.status, policy = f.cancel_policy, ids = ids, more = f.cancel_next and true or nil }
+  local again = Flows.TERMINAL[f.status] or false
+  if not again then
+    Flows.edit(a.flow_id, a.expected_revision)
+    f.cancel_policy = a.policy
+    Flows.move(f, 'cancelled', { reason = why(a.reason), data = { policy = a.policy } })
+    if f.kind == 'managed' and a.policy ~= 'flow_only' then
+      f.cancel_grace_ms = a.grace_ms
+      Flows.stop_members(f, Call.now + HANDOVER_MS)
+      walk(f, SLICE)
+    elseif f.kind == 'managed' then
+      -- Members that can never begin must not keep the flow for ever.
+      f.cancel_at = Call.now + Call.retention_ms()
+    end
   end
-  Flows.edit(a.flow_id, a.expected_revision)
-  f.cancel_policy = a.policy
-  Flows.move(f, 'cancelled', { reason = why(a.reason), data = { policy = a.policy } })
-  if a.policy ~= 'flow_only' and f.kind == 'managed' then
-    f.cancel_grace_ms = a.grace_ms
-    f.cancel_next, f.cancel_at = 0, Call.now + HANDOVER_MS
-    walk(f, SLICE)
-  end
-  return progress(f)
+  local reply = progress(f)
+  reply.status, reply.policy, reply.again = f.status, f.cancel_policy, again
+  return reply
 end
 
--- flow_cancel_step: stop the next slice of a cancelled flow's members. args: flow_id. reply: {more, left}.
+-- flow_cancel_step: take the next step of a flow's cancellation. args: flow_id. reply: {listed, more, left}.
 -- errors: flow_not_found. events: as flow_cancel.
 function ops.flow_cancel_step(a)
   local f = Flows.edit(a.flow_id)
-  if f.cancel_next then
+  if f.stop_next then
     f.cancel_at = Call.now + HANDOVER_MS
     walk(f, SLICE)
   end
   return progress(f)
 end
 
--- flow_cancel_members: list the members that a cancellation has to stop. args: flow_id, offset, limit, left (true: only
--- members that still run). reply: {ids, more}. errors: flow_not_found.
+-- flow_cancel_members: return members that a cancellation has to stop. args: flow_id, offset, limit, left (true: only
+-- members that still run). reply: {ids, more, total}. errors: flow_not_found.
 function ops.flow_cancel_members(a)
   Flows.read(a.flow_id)
-  local ids = redis.call('LRANGE', Keys.of('ct', a.flow_id), a.offset, a.offset + a.limit - 1)
+  local key = Keys.of('ct', a.flow_id)
+  local ids = redis.call('LRANGE', key, a.offset, a.offset + a.limit - 1)
   local more = #ids == a.limit
   if a.left then
     local left = {}
+    Records.prefetch('x', ids)
     for _, id in ipairs(ids) do
       local x = Records.read('x', id)
       if x and not States.TERMINAL[x.state] then left[#left + 1] = id end
     end
     ids = left
   end
-  return { ids = ids, more = more }
+  return { ids = ids, more = more, total = redis.call('LLEN', key) }
 end
 
--- flow_cancel_progress: see `progress` above. args: flow_id. reply: {more, left}. errors: flow_not_found.
+-- flow_cancel_progress: see `progress` above. args: flow_id. reply: {listed, more, left}. errors: flow_not_found.
 function ops.flow_cancel_progress(a) return progress(Flows.read(a.flow_id)) end
 
 local LISTED = { f = 'x' }   -- the kind that follows each kind in the backlog: flows first, then executions
@@ -183,9 +225,12 @@ local function backlog_item(kind, id, at)
     local s = record.stopping or {}
     return { execution_id = id, flow_id = record.flow_id, tries = s.tries or 0, next_at = at, last_error = s.error }
   end
-  -- All members of a flow that are not walked yet make one item.
-  if not record.cancel_next then return nil end
-  local members = redis.call('ZCOUNT', Keys.of('fl', id), '(' .. record.cancel_next, '+inf')
+  -- All members of a flow that are not stopped yet make one item.
+  if not record.stop_next then return nil end
+  local members = redis.call('LLEN', Keys.of('ct', id)) - record.stop_next
+  if record.cancel_next then
+    members = members + redis.call('ZCOUNT', Keys.of('fl', id), '(' .. record.cancel_next, '+inf')
+  end
   return { flow_id = id, members = members, tries = 0, next_at = at }
 end
 
@@ -247,7 +292,9 @@ end
 function ops.due(a)
   local room = SLICE
   local function due_flow(f)
-    if not f.cancel_next or f.cancel_at > Call.now then return end
+    if not f.cancel_at or f.cancel_at > Call.now then return end
+    -- The retention of a flow that was cancelled alone is over: stop its members that have not begun.
+    if not f.stop_next then Flows.stop_members(f, Call.now) end
     f.cancel_at = Call.now
     if room > 0 then room = room - walk(f, room) end
   end

@@ -144,6 +144,7 @@ async def cancel(
     reason: str = "",
     wait: Annotated[bool, Parameter(negative="")] = False,
     wait_ms: int = 30_000,
+    grace_ms: int | None = None,
     request_only: Annotated[bool, Parameter(negative="")] = False,
     shell: ShellArgument,
 ) -> None:
@@ -154,13 +155,15 @@ async def cancel(
     flow_id
         The flow's id.
     policy
-        Which members are cancelled too: all, those not begun, or none.
+        Which members are cancelled too: all, those that no worker holds, or none.
     reason
         Why; it is kept with the flow.
     wait
         Wait until all members have stopped; exit code 1 when some have not.
     wait_ms
         How long to wait at most, in milliseconds.
+    grace_ms
+        How long running handlers have to stop, in milliseconds.
     request_only
         Only record the request: from now on the flow can only become cancelled.
     """
@@ -168,10 +171,17 @@ async def cancel(
         flow = cast(Flow, await shell.ask("flow.request_cancel", {"flow_id": flow_id}))
         shell.show(flow, f"{styled(flow.status)} [dim](cancel requested)[/]")
         return
-    request = {"flow_id": flow_id, "policy": policy, "reason": reason, "wait": wait, "wait_ms": wait_ms}
+    request = {
+        "flow_id": flow_id,
+        "policy": policy,
+        "reason": reason,
+        "wait": wait,
+        "wait_ms": wait_ms,
+        "grace_ms": grace_ms,
+    }
     timeout = LONG_S + (wait_ms / 1000 if wait else 0)
     reply = cast(FlowCancelled, await shell.ask("flow.cancel", request, timeout=timeout))
-    count = len(reply.member_execution_ids)
+    count = reply.member_count or len(reply.member_execution_ids)
     shell.show(reply, f"{styled(reply.result)} [dim]{count} member{'' if count == 1 else 's'}[/]")
     if reply.result == "partially_cancelled":
         raise Problem(f"{len(reply.failed_member_execution_ids or [])} members have not stopped yet")

@@ -154,10 +154,19 @@ class FlowRun:
         *,
         wait: bool = False,
         wait_s: float = 30.0,
+        grace_ms: int = 10_000,
     ) -> FlowCancelled:
-        """Cancel the flow at once. With `wait`, wait at most `wait_s` seconds for its members to stop."""
+        """Cancel the flow at once; running handlers have `grace_ms` to stop.
+
+        With `wait`, wait at most `wait_s` seconds for the members to stop.
+        """
         request = FlowCancel(
-            flow_id=self.flow_id, policy=policy, reason=reason, wait=wait, wait_ms=round(wait_s * 1000)
+            flow_id=self.flow_id,
+            policy=policy,
+            reason=reason,
+            wait=wait,
+            wait_ms=round(wait_s * 1000),
+            grace_ms=grace_ms,
         )
         timeout = (wait_s if wait else 0.0) + MARGIN_S
         return await self._requester.call(verbs.FLOW_CANCEL, request, timeout=timeout)

@@ -27,19 +27,21 @@ class FlowCancel(Request, kw_only=True):
 
 
 class FlowCancelled(Reply, kw_only=True):
-    """`cancelled`, `cancellation_scheduled` or `partially_cancelled` (contract §3).
+    """The result of a flow's cancellation, and the members that it stops.
 
     status: the flow's; it stays finished or failed if the flow ended so before, as then nothing is changed.
     """
 
-    result: str
+    result: Literal["cancelled", "cancellation_scheduled", "partially_cancelled"]
+    """Of a request that waits: whether all members have stopped (`cancelled`) or not (`partially_cancelled`)."""
     status: str = "cancelled"
     cancellation_policy: str
     member_execution_ids: list[str] = []
+    """As many as one message carries; a repeated request is answered with at most 1,000."""
     member_count: int | UnsetType = UNSET
-    """Only with `cancellation_scheduled`."""
+    """The number of all these members: with `cancellation_scheduled`, and where not all of them are listed."""
     failed_member_execution_ids: list[str] | UnsetType = UNSET
-    """Only with `partially_cancelled`."""
+    """The members that have not stopped, only with `partially_cancelled`."""
 
 
 class ExecutionCancel(Request, kw_only=True):

@@ -25,28 +25,28 @@ class FlowRequestCancel(Op[Flow], kw_only=True):
 
 
 class Progress(Struct):
-    """more: some members have not been visited yet; left: the number of members to stop that still run."""
+    """How far the cancellation of a flow's members is.
 
+    listed: all members to stop are listed; more: some are still to be stopped or listed; left: the number of stopped
+    members that still run.
+    """
+
+    listed: bool
     more: bool
     left: int
 
 
-class CancelBegun(Struct, kw_only=True):
-    """The progress of the cancellation; for a flow that was already terminal, its `status`, `policy` and `ids` instead.
+class CancelBegun(Progress, kw_only=True):
+    """The progress, with the flow's status and policy. again: the flow was already terminal; nothing has changed."""
 
-    ids: the members that were to be stopped (at most 1,000; if `more`, not yet all of them).
-    """
-
-    more: bool = False
-    left: int = 0
-    status: str | None = None
+    again: bool
+    status: str
     policy: str | None = None
-    ids: list[str] = []
 
 
 @op("cancel_reconciler", by="flow_id", weight=32)
 class FlowCancel(Op[CancelBegun], kw_only=True):
-    """Cancel the flow at once, and stop its first members. FlowCancelStep stops the others."""
+    """Cancel the flow at once, and begin to list and stop its members. FlowCancelStep goes on with that."""
 
     flow_id: str
     policy: str
@@ -57,14 +57,17 @@ class FlowCancel(Op[CancelBegun], kw_only=True):
 
 @op("cancel_reconciler", by="flow_id", weight=32)
 class FlowCancelStep(Op[Progress], kw_only=True):
-    """Stop the next members of a cancelled flow."""
+    """List or stop the next members of a cancelled flow."""
 
     flow_id: str
 
 
 class MembersRead(Struct):
+    """total: how many members the cancellation was to stop."""
+
     ids: list[str]
     more: bool
+    total: int
 
 
 @op("cancel_reconciler", by="flow_id", weight=PAGE)
