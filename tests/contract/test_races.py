@@ -186,3 +186,62 @@ class TestEvent:
             )
             assert (await get(penstock, flow))["status"] == "cancelled"
             assert await penstock.take(1, wait_ms=0) == []
+
+
+@pytest.mark.parametrize("order", ORDERS)
+class TestCompletion:
+    """One outcome remains, in the record, in the history and for whoever waits; a repeat of either changes nothing."""
+
+    @pytest.mark.parametrize("grace_ms", [0, 60_000])
+    async def test_and_cancel(self, penstock: RunningPenstock, order: str, grace_ms: int) -> None:
+        for _ in rounds(order):
+            task = await running(penstock)
+            body = {"execution_id": task["execution_id"], "grace_ms": grace_ms}
+            complete = partial(penstock.request, "lease.complete", fence(task) | {"result": 1})
+            cancel = partial(penstock.request, "execution.cancel", body)
+            completed, canceled = await race(order, complete, cancel)
+            record = await penstock.get(task["execution_id"])
+            if isinstance(canceled, PenstockError):
+                assert (canceled.code, completed) == ("already_terminal", {"state": "completed"})
+                assert (record["state"], record["result"]) == ("completed", 1)
+            else:
+                assert (record["state"], record["result"]) == ("canceled", None)
+                if isinstance(completed, PenstockError):
+                    assert completed.code == "execution_not_active"
+                else:
+                    assert completed == {"state": "canceled"}
+            if order != "together":
+                assert record["state"] == ("completed" if order == "first" else "canceled")
+            await race("first", complete, cancel)
+            assert await penstock.get(task["execution_id"]) == record
+            await self.ended_once(penstock, task["execution_id"])
+
+    async def test_and_cancel_of_its_flow(self, penstock: RunningPenstock, order: str) -> None:
+        for _ in rounds(order):
+            flow = await make_flow(penstock, "a b", "a>b")
+            task = await penstock.begin()
+            body = {"flow_id": flow["flow_id"], "grace_ms": 60_000, "wait": True}
+            completed, cancelled = await race(
+                order,
+                partial(penstock.request, "lease.complete", fence(task)),
+                partial(
+                    penstock.request, "flow.cancel", body | ({"wait_ms": 1} if order == "second" else {})
+                ),
+            )
+            record = await penstock.get(task["execution_id"])
+            assert completed == {"state": record["state"]}
+            # The member was either completed before the flow was cancelled, or is one of those that were stopped.
+            stopped = task["execution_id"] in cancelled["member_execution_ids"]
+            assert record["state"] == ("canceled" if stopped else "completed")
+            if order != "together":
+                assert stopped == (order == "second")
+            assert (await get(penstock, flow))["status"] == "cancelled"
+            assert (await penstock.get(flow["members"]["b"]))["state"] == "canceled"
+            await self.ended_once(penstock, task["execution_id"])
+            assert await penstock.take(1, wait_ms=0) == []
+
+    @staticmethod
+    async def ended_once(penstock: RunningPenstock, execution_id: str) -> None:
+        page = await penstock.request("execution.history", {"execution_id": execution_id})
+        ends = [event for event in page["items"] if event["event"] in ("completed", "canceled")]
+        assert len(ends) == 1 and ends[0] == page["items"][-1]
