@@ -218,6 +218,27 @@ async def test_a_budget_counts_only_those_that_it_still_holds(penstock: RunningP
         await penstock.reaches(execution_id, "ready")
 
 
+async def test_the_children_of_one_that_waits_for_them_end_too(penstock: RunningPenstock) -> None:
+    task = await running(penstock)
+    parent = {"parent_id": task["execution_id"], "lane": "children"}
+    held = await running(penstock, parent_id=task["execution_id"])
+    ready = await penstock.create(**parent)
+    later = await penstock.create(**parent, run_at=await now(penstock) + HOUR_MS)
+    free = await penstock.create(**parent, parent_close="let_run")
+    await outcome(penstock, "await_children", task)
+    await cancel(penstock, task["execution_id"])
+    for execution_id in (ready, later):
+        await penstock.reaches(execution_id, "canceled")
+        event = await last(penstock, execution_id)
+        assert (event["reason"], event["actor"]) == ("parent_canceled", f"execution:{task['execution_id']}")
+    await penstock.until(
+        lambda: penstock.get(held["execution_id"]), lambda record: record["cancel_requested"], "the request"
+    )
+    assert await outcome(penstock, "complete", held) == {"state": "canceled"}
+    assert (await penstock.get(free))["state"] == "ready"
+    await let_go(penstock, task["execution_id"], {"due:scheduler:x"})
+
+
 @pytest.mark.parametrize("ending", ["failed", "canceled", "completed"])
 async def test_a_parent_that_has_ended_takes_no_children(penstock: RunningPenstock, ending: str) -> None:
     task = await running(penstock)
