@@ -68,9 +68,7 @@ async function work(task) {
     return reply?.outcome === "already_satisfied" ? handlers[task.kind]({ ...task, resumed: true }, { fence, suspend }) : SUSPENDED;
   };
   try {
-    const handler = handlers[task.kind];
-    if (!handler) throw new Error(`no handler for ${task.kind}`);
-    const result = await handler(task, { fence, suspend, signal: stop.signal });
+    const result = await handlers[task.kind](task, { fence, suspend, signal: stop.signal });
     if (result !== SUSPENDED && !lost) await outcome("lease.complete", { ...fence, result: result ?? null });
   } catch (error) {
     if (!lost) await outcome("lease.fail", { ...fence, reason: String(error.message ?? error).slice(0, 4096) });
@@ -86,7 +84,7 @@ while (!stopping) {
   try {
     const { tasks } = await ask(
       "work.next",
-      { worker_id: workerId, lanes: [lane], max: 4, wait_ms: 2_000, lease_ttl_ms: TTL, start: true },
+      { worker_id: workerId, lanes: [lane], kinds: Object.keys(handlers), max: 4, wait_ms: 2_000, lease_ttl_ms: TTL, start: true },
       10_000,
     );
     for (const task of tasks) {

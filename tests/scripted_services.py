@@ -130,6 +130,7 @@ class Running:
 
     def __init__(self, services: Services, **settings: Any) -> None:
         self.worker = Worker(services.url, root=services.root, **{"grace": 5.0, **settings})
+        self.worker.handler("unused")(lambda: None)  # a worker must have a handler
 
     def endless(self, kind: str) -> tuple[asyncio.Event, asyncio.Event]:
         """Add a handler that runs until it is cancelled. Return the events of its beginning and its end."""

@@ -48,16 +48,20 @@ function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
 function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end
 function Keys.lanes() return Call.root .. ':lanes' end
 
--- Ready queues, and the indexes that lead to them (queue/queues.lua).
-function Keys.queue(lane, caps, fair, limit)
-  local name = Call.root .. ':q:' .. lane .. '|' .. caps .. '|' .. fair
+-- Ready queues, and the indexes that lead to them (queue/queues.lua, queue/rings.lua).
+function Keys.queue(lane, caps, kind, fair, limit)
+  local name = Call.root .. ':q:' .. lane .. '|' .. caps .. '|' .. kind .. '|' .. fair
   if limit then return name .. '|' .. limit end
   return name
 end
-function Keys.ring(lane, caps) return Call.root .. ':ring:' .. lane .. '|' .. caps end
-function Keys.lines(lane, caps, fair) return Call.root .. ':lines:' .. lane .. '|' .. caps .. '|' .. fair end
+function Keys.ring(lane, caps, kind) return Call.root .. ':ring:' .. lane .. '|' .. caps .. '|' .. kind end
+function Keys.lines(lane, caps, kind, fair)
+  return Call.root .. ':lines:' .. lane .. '|' .. caps .. '|' .. kind .. '|' .. fair
+end
+function Keys.fronts(lane, caps) return Call.root .. ':fronts:' .. lane .. '|' .. caps end
+function Keys.kinds(lane, caps) return Call.root .. ':kinds:' .. lane .. '|' .. caps end
 function Keys.turns(lane) return Call.root .. ':turns:' .. lane end
-function Keys.rings(lane) return Call.root .. ':rings:' .. lane end
+function Keys.rings(lane, fair) return Call.root .. ':rings:' .. lane .. '|' .. fair end
 function Keys.capability_groups(lane) return Call.root .. ':caps:' .. lane end
 function Keys.capability_group(lane, name) return Call.root .. ':caps:' .. lane .. '|' .. name end
 function Keys.capability_sets(lane) return Call.root .. ':sets:' .. lane end

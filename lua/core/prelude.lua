@@ -5,7 +5,8 @@
 local Errors, Undo, Call, Keys, Zsets, Hashes, Records, Payloads, Events, Due = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
 local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- The domain modules: one folder for each kind of thing, with its record and its rules.
-local Blocks, Queues, Lanes, Limits, Quotas, Budgets, Workers = {}, {}, {}, {}, {}, {}, {}
+local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes = {}, {}, {}, {}, {}, {}, {}
+local Limits, Quotas, Budgets, Workers = {}, {}, {}, {}
 local Executions, States, Children, Unique, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}
 local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).

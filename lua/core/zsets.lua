@@ -45,4 +45,10 @@ function Zsets.exists(key)
   return redis.call('EXISTS', key) == 1
 end
 
+-- Return the lowest score in a sorted set, counting the changes of this call; nil when it has no members.
+function Zsets.lowest(key)
+  if adds[key] or removes[key] then Zsets.flush() end
+  return tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or nil)
+end
+
 Call.on_write(Zsets.flush)

@@ -1,6 +1,6 @@
 -- Lanes: the index of lanes, their status (active, paused, draining) and their depth.
 --
--- Needs: Call, Errors, Keys, Queues, Records, Undo.
+-- Needs: Call, Errors, Keys, Records, Rings, Undo.
 
 local used   -- lanes that got an execution in this call
 local known  -- lanes of `used` that are already written to the index
@@ -33,7 +33,7 @@ local function forget()
     for i, state in ipairs(Lanes.STATES) do of[i] = Keys.state(lane, state) end
     if Lanes.status(lane) == 'active' and redis.call('EXISTS', unpack(of)) == 0 then
       redis.call('ZREM', Keys.lanes(), lane)
-      Queues.forget(lane)
+      Rings.forget(lane)
     end
   end
 end

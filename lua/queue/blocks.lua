@@ -2,7 +2,7 @@
 -- to look again. So nothing is done per waiting execution.
 --
 -- A block is a record whose id is the limit: full {token: {code, until_at, token}} (the tokens without room); queues
--- {queue name: {lane, caps, fair}}; and, of the full token with the latest until_at: code (of the error), reason (for
+-- {queue name: {lane, caps, kind, fair}}; and, of the full token with the latest until_at: code (of the error), reason (for
 -- `execution.get`), until_at.
 --
 -- Needs: Call, Due, Keys, Records, Zsets.
@@ -32,7 +32,7 @@ local function sum_up(block)
 end
 
 -- Set a queue aside. full: what Limits.take returned; nil to join the existing block.
--- place: {lane, caps, fair}, for `reopen`.
+-- place: {lane, caps, kind, fair}, for `reopen`.
 function Blocks.add(limit, full, name, place)
   local block = Records.edit('block', limit) or Records.create('block', limit, { full = {}, queues = {} })
   block.queues[name] = place
@@ -79,15 +79,15 @@ function Blocks.open_token(token, room)
   return redis.call('EXISTS', key) == 1
 end
 
--- Return the block that ends first among those that hold back work of this lane, or nil. suits(caps): whether a queue
--- with these capabilities counts.
+-- Return the block that ends first among those that hold back work of this lane, or nil. suits(caps, kind): whether a
+-- queue with these capabilities and this kind counts.
 function Blocks.aside(lane, suits)
   local limits = redis.call('ZRANGE', Keys.aside(lane), 0, LOOKED_AT - 1)
   Records.prefetch('block', limits)
   for _, limit in ipairs(limits) do
     local block = Records.read('block', limit)
     for name, place in pairs(block and block.queues or {}) do
-      if place[1] == lane and suits(place[2]) and Zsets.exists(name) then return block end
+      if place[1] == lane and suits(place[2], place[3]) and Zsets.exists(name) then return block end
     end
   end
 end

@@ -1,7 +1,7 @@
--- Workers: their lanes and capabilities, and when each was last heard of. A worker's record is in the partition of its
+-- Workers: their lanes, capabilities and kinds, and when each was last heard of. A worker's record is in the partition of its
 -- name. Each partition counts the leases that a worker holds there, in the same step that begins or ends a lease.
 --
--- Fields: lanes, caps (lists), version, status (active | draining | lost), interval (ms between heartbeats),
+-- Fields: lanes, caps, kinds (lists; kinds nil: all), version, status (active | draining | lost), interval (ms between heartbeats),
 -- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
 -- forgotten gets a new one, since its events are numbered from 1 again).
 --
@@ -63,7 +63,7 @@ function Workers.move(w, status, about)
   tell(w, about.event or status, about)
 end
 
--- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, version, heartbeat_ms}. Return the worker's
+-- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, kinds, version, heartbeat_ms}. Return the worker's
 -- record, and whether the worker was known.
 function Workers.seen(a)
   local w = Records.edit('worker', a.worker_id)
@@ -73,14 +73,14 @@ function Workers.seen(a)
       status = 'active', registered_at = Call.now, entity = a.worker_id .. '-' .. Call.unique(),
     })
   end
-  w.lanes, w.caps, w.version, w.interval = a.lanes, a.capabilities, a.version, a.heartbeat_ms
+  w.lanes, w.caps, w.kinds, w.version, w.interval = a.lanes, a.capabilities, a.kinds, a.version, a.heartbeat_ms
   w.seen_at, w.lost_at = Call.now, nil
   return w, known
 end
 
 function Workers.registered(w)
   tell(w, 'registered', { to = w.status, actor = 'worker:' .. w.id, data = {
-    lanes = w.lanes, capabilities = w.caps, version = w.version,
+    lanes = w.lanes, capabilities = w.caps, kinds = w.kinds, version = w.version,
   } })
 end
 
@@ -102,7 +102,7 @@ end
 
 function Workers.view(w)
   return {
-    worker_id = w.id, lanes = w.lanes, capabilities = w.caps, version = w.version, status = w.status,
+    worker_id = w.id, lanes = w.lanes, capabilities = w.caps, kinds = w.kinds, version = w.version, status = w.status,
     heartbeat_ms = w.interval, registered_at = w.registered_at, seen_at = w.seen_at,
   }
 end

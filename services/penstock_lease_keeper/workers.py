@@ -73,5 +73,9 @@ class Workers:
 
 
 def _sets(item: WorkerRegister) -> dict[str, Any]:
-    """Return lanes and capabilities as sets: sorted, without duplicates."""
-    return {"lanes": sorted(set(item.lanes)), "capabilities": sorted(set(item.capabilities))}
+    """Return lanes, capabilities and kinds as sets: sorted, without duplicates."""
+    return {
+        "lanes": sorted(set(item.lanes)),
+        "capabilities": sorted(set(item.capabilities)),
+        "kinds": None if item.kinds is None else sorted(set(item.kinds)),
+    }

@@ -49,7 +49,7 @@ async def test_a_lane_without_executions_leaves_the_index_with_its_queues(pensto
     assert not [
         key
         for key in keys
-        if key.startswith(("ring:", "caps:", "lines:", "turns:", "rings:", "sets:"))
+        if key.startswith(("ring:", "caps:", "lines:", "turns:", "rings:", "sets:", "fronts:", "kinds:"))
         and "kept" not in key
         and "lane-3" not in key
     ]

@@ -19,6 +19,7 @@ LANES = 5000
 LIMITS = 4000
 EVENTS = 20_000
 SETS = 3000
+KINDS = 3000
 MEMBERS = 10_000
 
 numbers = itertools.count()
@@ -244,5 +245,39 @@ async def test_a_flow_of_ten_thousand_members(penstock: RunningPenstock) -> None
             tasks = await penstock.take(100, lanes=[flow_id], start=True)
             await penstock.request("lease.complete", [{**fence(each), "result": 1} for each in tasks])
         await penstock.request("flow.cancel", {"flow_id": flow_id, "wait": True})
+
+    await stays_quick(penstock, work)
+
+
+async def test_thousands_of_kinds_that_a_worker_does_not_take(penstock: RunningPenstock) -> None:
+    """Some have deep queues, tenants and limits. Workers that take a few kinds, a prefix or all find their own."""
+
+    async def work() -> None:
+        lane = f"r{next(numbers)}"
+        for start in range(0, KINDS, 500):
+            specs = [
+                {
+                    "kind": f"other.k{n}",
+                    "lane": lane,
+                    "fairness_key": f"t{n % 7}",
+                    "concurrency_key": f"{lane}-{n}",
+                }
+                for n in range(start, start + 500)
+            ]
+            await penstock.request("execution.create", specs)
+        await penstock.request("execution.create", [{"kind": f"my.k{n}", "lane": lane} for n in range(100)])
+        assert len(await penstock.take(10, lanes=[lane], kinds=["my.k7", "none"], wait_ms=0)) == 1
+        assert await penstock.take(10, lanes=[lane], kinds=["none", "nor.*"], wait_ms=0) == []
+        taken = 0
+        while tasks := await penstock.take(20, lanes=[lane], kinds=["my.*"], wait_ms=0):
+            taken += len(tasks)
+        assert taken == 99
+        names = [f"other.k{n}" for n in range(1000)]
+        while tasks := await penstock.take(100, lanes=[lane], kinds=names, wait_ms=0):
+            taken += len(tasks)
+        assert taken == 1099
+        while tasks := await penstock.take(100, lanes=[lane], wait_ms=0):
+            taken += len(tasks)
+        assert taken == KINDS + 100 - 1
 
     await stays_quick(penstock, work)

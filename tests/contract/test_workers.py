@@ -38,6 +38,7 @@ class TestVerbs:
             "worker_id": "w1",
             "lanes": ["a", "b"],
             "capabilities": ["gpu"],
+            "kinds": None,
             "version": "1.2",
             "status": "active",
             "heartbeat_ms": 10_000,
@@ -255,6 +256,8 @@ class TestSdk:
             worker.lifespan(pool)
 
     async def test_a_startup_that_fails_stops_the_worker(self, worker: Worker) -> None:
+        worker.handler("unused")(lambda: None)
+
         @worker.on_startup
         def broken() -> None:
             raise RuntimeError("no database")

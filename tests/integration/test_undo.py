@@ -20,7 +20,7 @@ do
     local x = Records.edit('x', a.execution_id)
     x.progress = { pct = 1 }
     Payloads.put('input', a.execution_id, 'spoilt')
-    Executions.create(a.new_id, { kind = 'new', lane = 'new', tags = { a = 'b' } }, {})
+    Executions.create(a.new_id, { kind = 't', lane = 'new', tags = { a = 'b' } }, {})
     Idempotency.keep('spoil', 'default', 'key', 'digest', {})
     Call.hint_item('cancel', { 'w', 'x', 'l' })
     Call.hint('ready', 'spoilt', 1)

@@ -205,8 +205,14 @@ async def test_a_cancelled_worker_leaves_no_handler_behind(services: Services) -
     assert not services.seen  # the task is neither completed nor failed; its lease expires
 
 
+async def test_a_worker_without_handlers_says_so() -> None:
+    with pytest.raises(errors.InvalidRequest, match="no handler"):
+        await Worker().run(handle_signals=False)
+
+
 async def test_a_worker_that_never_reached_a_server_can_be_stopped() -> None:
     worker = Worker(f"nats://127.0.0.1:{free_port()}")
+    worker.handler("unused")(lambda: None)
     running = asyncio.create_task(worker.run(handle_signals=False))
     await asyncio.sleep(0)
     worker.stop()

@@ -10,7 +10,7 @@ MINUTE = 2 * HALF
 WINDOW = 5 * HALF
 LONG = 10 * MINUTE
 PARTITIONS = (0, 1)
-EVERYTHING: dict[str, Any] = {"lanes": ["a", "b"], "capabilities": ["gpu"], "max": 10}
+EVERYTHING: dict[str, Any] = {"lanes": ["a", "b"], "capabilities": ["gpu"], "kinds": None, "max": 10}
 LIMITS = {"grant_ttl_ms": HALF, "retention_ms": 1000 * MINUTE}
 Call = tuple[int, str, dict[str, Any]]
 FENCE = ("execution_id", "attempt_index", "lease_id", "lease_epoch")
@@ -58,6 +58,7 @@ CREATE = st.fixed_dictionaries(
         "partition": st.sampled_from(PARTITIONS),
         "tokens": st.sampled_from([(), (0,), (1,), (2,), (0, 1), (0, 1), (1, 2)]),
         "lane": st.sampled_from(["a", "a", "b"]),
+        "kind": st.sampled_from(["t", "t", "t.a", "t.b"]),
         "fairness_key": st.sampled_from([None, None, "t"]),
         "capabilities": st.sampled_from([[], [], ["gpu"]]),
         "priority": st.sampled_from([0, 0, 5]),
@@ -69,6 +70,7 @@ ASK = st.fixed_dictionaries(
         "op": st.sampled_from(["hand_out", "hand_out", "grant"]),
         "lanes": st.sampled_from([["a"], ["a", "b"], ["b", "a"]]),
         "capabilities": st.sampled_from([[], ["gpu"], ["gpu"]]),
+        "kinds": st.sampled_from([None, None, ["t"], ["t.*"], ["t", "t.b"]]),
         "max": st.sampled_from([1, 1, 2, 10]),
         "start": st.sampled_from([True, True, False]),
         "ttl": st.sampled_from([HALF, 3 * HALF, 7 * HALF]),

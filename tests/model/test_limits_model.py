@@ -38,6 +38,7 @@ from redis import Redis
 import servers
 from penstock.errors import PenstockError
 from penstock.ids import new_id, partition_of
+from penstock.machine.kinds import takes
 from state_machine import StateMachine, taken_of
 
 
@@ -249,7 +250,7 @@ class Limits(RuleBasedStateMachine):
                 chosen = {which % len(self.tokens) for which in command.pop("tokens")}
                 tokens = [self.tokens[which] for which in sorted(chosen)]
                 spec = {name: value for name, value in command.items() if value is not None}
-                spec |= {"kind": "t", "max_attempts": 3, "max_reclaims": 1000}
+                spec |= {"max_attempts": 3, "max_reclaims": 1000}
                 spec["backoff"] = {"kind": "fixed", "delay_ms": HALF}
                 limit = "&".join(sorted(token.name for token in tokens)) or None
                 job = Job(new_id(partition), spec, tokens)
@@ -276,6 +277,7 @@ class Limits(RuleBasedStateMachine):
             job = self.jobs[execution_id]
             assert not job.ended and job.spec["lane"] in args["lanes"]
             assert set(job.spec["capabilities"]) <= set(args["capabilities"])
+            assert takes(args["kinds"], job.spec["kind"])
             for token in job.tokens:
                 if _home(token.name) == partition_of(execution_id):
                     self._has_room(job, token)

@@ -14,6 +14,7 @@ FACTS: dict[str, Any] = {
     "now": NOW,
     "execution_id": "0-x",
     "state": "ready",
+    "kind": "t",
     "lane": "default",
     "lane_status": "active",
     "attempt_index": 1,
@@ -31,7 +32,7 @@ def said(workers: list[Worker] | None = None, **facts: Any) -> tuple[str, str, d
 
 
 def worker(name: str, *capabilities: str, lane: str = "default", draining: bool = False) -> Worker:
-    return Worker(name, frozenset({lane}), frozenset(capabilities), draining)
+    return Worker(name, frozenset({lane}), frozenset(capabilities), draining=draining)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 -- Needs: Errors, Records, Workers.
 local ops = Ops.lease_keeper
 
--- worker_register: a worker starts. args: worker_id, lanes, capabilities, version, heartbeat_ms. reply: the worker.
+-- worker_register: a worker starts. args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms. reply: the worker.
 -- events: worker registered.
 function ops.worker_register(a)
   local w = Workers.seen(a)
@@ -13,7 +13,7 @@ function ops.worker_register(a)
 end
 
 -- worker_heartbeat: the worker is alive. A heartbeat of an unknown or lost worker registers the worker.
--- args: worker_id, lanes, capabilities, version, heartbeat_ms, status (reported: active | draining | stopped).
+-- args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, status (reported: active | draining | stopped).
 -- reply: the worker; its status draining means that it must drain. events: worker registered, draining, stopped.
 function ops.worker_heartbeat(a)
   local w, known = Workers.seen(a)

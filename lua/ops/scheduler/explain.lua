@@ -37,7 +37,9 @@ local function queue(x, facts)
     facts.grant = { worker_id = x.grant_worker, expires_at = x.grant_expires_at }
   else
     facts.ahead = not x.aside and redis.call('ZRANK', Queues.key(x), x.id) or nil
-    facts.queue = { lane = x.lane, caps = x.caps, fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x) }
+    facts.queue = {
+      lane = x.lane, caps = x.caps, kind = x.kind, fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x),
+    }
   end
   if not x.limit then return end
   local block = Blocks.read(x.limit)
@@ -88,11 +90,11 @@ end
 -- errors: execution_not_found. events: none.
 function ops.explain(a) return facts_of(Executions.read(a.execution_id)) end
 
--- ahead: count the executions in a queue of this partition that come before a score. args: lane, caps, fairness_key,
--- limit, score (all from `queue` in an execution's facts). reply: {ahead}. errors, events: none.
+-- ahead: count the executions in a queue of this partition that come before a score. args: lane, caps, kind,
+-- fairness_key, limit, score (all from `queue` in an execution's facts). reply: {ahead}. errors, events: none.
 function ops.ahead(a)
   Records.settle()
-  local key = Keys.queue(a.lane, a.caps or '', a.fairness_key or '', a.limit)
+  local key = Keys.queue(a.lane, a.caps or '', a.kind, a.fairness_key or '', a.limit)
   return { ahead = redis.call('ZCOUNT', key, '-inf', '(' .. string.format('%.17g', a.score)) }
 end
 

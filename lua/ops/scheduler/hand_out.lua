@@ -1,13 +1,7 @@
 -- The scheduler's ops that hand out ready executions to workers, within their limits, and take back undelivered tasks.
 --
--- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Queues, Records, States.
+-- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Profiles, Queues, Records, States.
 local ops = Ops.scheduler
-
-local function set_of(names)
-  local set = {}
-  for _, name in ipairs(names or {}) do set[name] = true end
-  return set
-end
 
 -- Take room in the limits of an execution. Return true if there is no room; then its queue is blocked.
 local function refused(x)
@@ -35,17 +29,17 @@ local function offer(x, i, give)
   end
 end
 
--- Find at most `a.max` ready executions that a worker with `a.capabilities` can do, best first, and call give(x) with
--- each that may run now. Return {lane: true} for the lanes that may have more; nil if there is none.
+-- Find at most `a.max` ready executions for a worker with `a.capabilities` that takes `a.kinds`, best first, and call
+-- give(x) with each that may run now. Return {lane: true} for the lanes that may have more; nil if there is none.
 local function each_found(a, give)
-  local has = set_of(a.capabilities)
+  local profile = Profiles.of(a)
   local given, more = 0, {}
   for _, lane in ipairs(a.lanes) do
     local room = a.max - given
     if room <= 0 then
       more[lane] = true
     elseif not Lanes.paused(lane) then
-      local ids, cut = Queues.take(lane, has, room)
+      local ids, cut = Queues.take(lane, profile, room)
       if #ids == room or cut then more[lane] = true end
       Records.prefetch('x', ids)
       for _, id in ipairs(ids) do
@@ -81,10 +75,10 @@ local function grant(x, worker_id)
   return answer
 end
 
--- heads: list what a worker would get here, to compare it with other partitions. args: lanes, capabilities (list), max.
--- reply: {lanes: one list per lane, of [id, fairness key, score (lower is sooner), turns], more: {lane: true}}.
+-- heads: list what a worker would get here, to compare it with other partitions. args: lanes, capabilities, kinds
+-- (lists), max. reply: {lanes: one list per lane, of [id, fairness key, score (lower is sooner), turns], more: {lane: true}}.
 function ops.heads(a)
-  local has, room = set_of(a.capabilities), a.max
+  local profile, room = Profiles.of(a), a.max
   local lanes, more = {}, {}
   for i, lane in ipairs(a.lanes) do
     local heads = {}
@@ -92,7 +86,7 @@ function ops.heads(a)
       more[lane] = true
     elseif not Lanes.paused(lane) then
       local cut
-      heads, cut = Queues.heads(lane, has, room)
+      heads, cut = Queues.heads(lane, profile, room)
       if cut then more[lane] = true end
       room = room - #heads
     end
@@ -102,7 +96,7 @@ function ops.heads(a)
 end
 
 -- grant: grant a worker the right to claim up to `max` ready executions, or those of `ids`. args: worker_id, lanes,
--- capabilities (list), max; or ids and turns, see each_chosen.
+-- capabilities, kinds (lists), max; or ids and turns, see each_chosen.
 -- reply: {grants: [[grant_id, execution_id, resumed, reclaim, expires_at, remote, slot]…], more: {lane: true}}.
 function ops.grant(a)
   local grants = {}
@@ -111,21 +105,21 @@ function ops.grant(a)
   return { grants = grants, more = more }
 end
 
--- held: return the limit that blocks work of these lanes for a worker and ends first. args: lanes, capabilities.
--- reply: nil, or {code (of the error), wait_ms (until the block may end)}.
+-- held: return the limit that blocks work of these lanes for a worker and ends first. args: lanes, capabilities,
+-- kinds. reply: nil, or {code (of the error), wait_ms (until the block may end)}.
 function ops.held(a)
-  local has, first = set_of(a.capabilities), nil
+  local profile, first = Profiles.of(a), nil
   for _, lane in ipairs(a.lanes) do
-    local block = not Lanes.paused(lane) and Queues.aside(lane, has)
+    local block = not Lanes.paused(lane) and Queues.aside(lane, profile)
     if block and (not first or block.until_at < first.until_at) then first = block end
   end
   return first and { code = first.code, wait_ms = math.max(1, first.until_at - Call.now) } or nil
 end
 
--- hand_out: lease (and start) up to `max` ready executions for workers with the same lanes and capabilities:
+-- hand_out: lease (and start) up to `max` ready executions for workers with the same lanes, capabilities and kinds:
 -- `work.next` in one step. The takers get executions in turn, or those of `ids` as `to` says. An execution that needs
 -- room in other partitions is only granted: `admit` there must follow, then `claim`.
--- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities (list), max; or ids, to (the taker's index
+-- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities, kinds (lists), max; or ids, to (the taker's index
 -- for each id) and turns, see each_chosen.
 -- reply: {tasks, grants (one list of each per taker; grants as in `grant`), more: {lane: true}}.
 -- events: leased (and started).

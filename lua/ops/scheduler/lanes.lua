@@ -11,7 +11,7 @@ function ops.lane_known(a) return { known = Lanes.known(a.lane) } end
 
 -- Set a lane's status in this partition. A lane that was paused gets a `ready` hint: its work may be handed out again.
 local function set(record, status, version)
-  if record.status == 'paused' and status ~= 'paused' then Call.hint('ready', record.id, 1) end
+  if record.status == 'paused' and status ~= 'paused' then Call.hint('ready', record.id .. '|*', 1) end
   record.status, record.version = status, version
 end
 

@@ -1,7 +1,7 @@
 """execution.create, .get, .list and .history."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
@@ -20,7 +20,9 @@ from penstock.messages.executions import (
     ExecutionHistory,
     ExecutionList,
 )
-from penstock_scheduler.handing_out.work import Places
+
+Expect = Callable[[Iterable[tuple[int, str, str]]], None]
+"""Called with the partition, lane and kind of each execution that is about to be created."""
 
 _SEQS: Final = 10**6
 """A history cursor is a byte offset times this, plus the seq of the event before that offset."""
@@ -30,7 +32,12 @@ _EVENT: Final = ("seq", "event", "at", "actor", "from", "to", "reason", "data")
 class Executions:
     """Handlers for executions; each takes a list of requests and returns a list of results."""
 
-    def __init__(self, machine: Machine, references: References, expect: Callable[[Places], None]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        references: References,
+        expect: Expect,
+    ) -> None:
         self._machine = machine
         self._references = references
         self._expect = expect
@@ -59,7 +66,9 @@ class Executions:
     async def _make(self, items: Sequence[ExecutionCreate]) -> list[ExecutionCreated | PenstockError]:
         creates = [self._create(item) for item in items]
         # Parked workers ask for this work in the next loop tick: behind these creates, but in the same batch.
-        self._expect({(create.home(), item.lane) for create, item in zip(creates, items, strict=True)})
+        self._expect(
+            {(create.home(), each.lane, each.kind) for create, each in zip(creates, items, strict=True)}
+        )
         return await self._machine.run_many(creates)
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:

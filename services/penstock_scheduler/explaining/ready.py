@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from penstock.machine.words import some
+from penstock.machine.kinds import takes
+from penstock.machine.words import NAMED, some
 from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, span, when
 
 
@@ -13,6 +14,8 @@ class Worker(NamedTuple):
     worker_id: str
     lanes: frozenset[str]
     capabilities: frozenset[str]
+    kinds: Sequence[str] | None = None
+    """Kinds, and prefixes such as `mail.*`; None: all kinds."""
     draining: bool = False
 
 
@@ -108,12 +111,17 @@ def _full(limit: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str | Non
 
 def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
     """Explain why no worker has taken an execution that nothing else holds back."""
-    lane = facts["lane"]
+    lane, kind = facts["lane"], facts["kind"]
     needs = frozenset((facts.get("caps") or "").split(",")) - {""}
     ahead = facts.get("ahead") or 0
     queue = f", behind {ahead} in its queue" if ahead else ", first in its queue"
     asks = f" with {quoted(sorted(needs))}" if needs else ""
-    waiting_for = {"kind": "worker", "lane": lane, "capabilities": sorted(needs), "ahead": ahead}
+    waiting_for: dict[str, Any] = {
+        "kind": "worker",
+        "lane": lane,
+        "capabilities": sorted(needs),
+        "ahead": ahead,
+    }
     if workers is None:
         return Reason(
             f"It is ready{queue}: no worker{asks} has taken it from lane {lane!r} yet.",
@@ -121,7 +129,6 @@ def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
             waiting_for,
         )
     serving = [each for each in workers if lane in each.lanes and not each.draining]
-    lacking = {each.worker_id: sorted(needs - each.capabilities) for each in serving}
     waiting_for["workers"] = len(serving)
     if not serving:
         return Reason(
@@ -129,18 +136,34 @@ def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
             f"Start a worker{asks} for lane {lane!r}.",
             waiting_for,
         )
+    takers = [each for each in serving if takes(each.kinds, kind)]
+    if not takers:
+        names = [each.worker_id for each in serving]
+        return Reason(
+            f"No live worker takes kind {kind!r}; lane {lane!r} is served by {quoted(names)}, for other kinds.",
+            f"Start a worker{asks} with a handler for {kind!r} on lane {lane!r}.",
+            waiting_for | {"kind": "handler", "execution_kind": kind, "serving": names[:NAMED]},
+        )
+    return _unable(waiting_for, takers, needs, queue)
+
+
+def _unable(
+    waiting_for: dict[str, Any], takers: Sequence[Worker], needs: frozenset[str], queue: str
+) -> Reason:
+    """Explain what the workers that take an execution's kind lack; if they lack nothing, that they have no time."""
+    lane = waiting_for["lane"]
+    lacking = {each.worker_id: sorted(needs - each.capabilities) for each in takers}
     if all(lacking.values()):
-        missing = frozenset[str].intersection(*(needs - each.capabilities for each in serving)) or needs
-        waiting_for |= {"kind": "capability", "missing": sorted(missing), "lacking": lacking}
+        missing = frozenset[str].intersection(*(needs - each.capabilities for each in takers)) or needs
         names = some([f"{name} lacks {quoted(what)}" for name, what in lacking.items()], len(lacking))
         return Reason(
             f"No worker of lane {lane!r} has all that it asks for ({quoted(sorted(needs))}): {names}.",
             f"Start a worker with {quoted(sorted(needs))} for lane {lane!r}.",
-            waiting_for,
+            waiting_for | {"kind": "capability", "missing": sorted(missing), "lacking": lacking},
         )
-    able = sum(not what for what in lacking.values())
+    able, all_ = sum(not what for what in lacking.values()), waiting_for["workers"]
     return Reason(
-        f"It is ready{queue}; {able} of {len(serving)} workers of lane {lane!r} can take it, none has yet.",
+        f"It is ready{queue}; {able} of {all_} workers of lane {lane!r} can take it, none has yet.",
         "Wait for a free worker, start more of them, or raise its priority with execution.change_priority.",
         waiting_for,
     )

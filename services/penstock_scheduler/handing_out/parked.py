@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from penstock.machine.kinds import takes
 from penstock.messages.executions import WorkGrant, WorkNext
 
 MAX_TASKS: Final = 64
@@ -13,14 +14,20 @@ MAX_TASKS: Final = 64
 
 
 class Profile(NamedTuple):
-    """The lanes and capabilities of a worker: workers with equal profiles find the same work."""
+    """What a worker can do: workers with equal profiles find the same work."""
 
     lanes: tuple[str, ...]
     capabilities: tuple[str, ...]
+    kinds: tuple[str, ...] | None
+    """Kinds, and prefixes such as `mail.*`; None: all kinds."""
+
+    def takes(self, kind: str) -> bool:
+        """Return whether the worker takes work of a kind."""
+        return takes(self.kinds, kind)
 
     def search(self, most: int) -> dict[str, Any]:
         """Return the search arguments for the state machine's ops."""
-        return {"lanes": self.lanes, "capabilities": self.capabilities, "max": min(most, MAX_TASKS)}
+        return {**self._asdict(), "max": min(most, MAX_TASKS)}
 
 
 class Parked(msgspec.Struct, eq=False):
@@ -58,4 +65,8 @@ class Ask(NamedTuple):
 
 
 def profile_of(request: WorkNext | WorkGrant) -> Profile:
-    return Profile(tuple(request.lanes), tuple(sorted(set(request.capabilities))))
+    return Profile(
+        tuple(request.lanes),
+        tuple(sorted(set(request.capabilities))),
+        None if request.kinds is None else tuple(sorted(set(request.kinds))),
+    )

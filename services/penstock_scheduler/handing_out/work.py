@@ -1,15 +1,15 @@
 """work.next and work.grant: find work for workers, and workers for work.
 
-A parked `work.next` waits in line with others of its *profile* (same lanes, same capabilities). When a lane gets ready
-work, the first calls of each profile that serves it ask Valkey for tasks together. The answer "nothing more" marks the
-lane as *exhausted* for that profile until the next hint. Hints can be lost, so a sweep clears these marks.
+A parked `work.next` waits in line with others of its *profile* (same lanes, capabilities and kinds). When a lane gets
+ready work, the first calls of each profile that takes it ask Valkey for tasks together. The answer "nothing more" marks
+the lane as exhausted for that profile until the next hint about work that it takes (news.py). Hints can be lost, so a
+sweep clears these marks.
 """
 
 import asyncio
-import itertools
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence, Set
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
@@ -19,6 +19,7 @@ from penstock.machine.ops import scheduler as ops
 from penstock.messages.executions import Grant, WorkGrant, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
+from penstock_scheduler.handing_out.news import News
 from penstock_scheduler.handing_out.orders import Given, HandOut
 from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
 
@@ -33,10 +34,6 @@ MAX_WIDTH: Final = 64
 """Workers of one profile that ask in one round: FIRST_WIDTH at first, doubled while there is work."""
 
 
-Places = Set[tuple[int, str]]
-"""(partition, lane) pairs."""
-
-
 class Work:
     """The calls that wait for work, and the lanes that may have some."""
 
@@ -46,11 +43,7 @@ class Work:
         self._admission = admission
         self._handover = handover
         self._lines: dict[Profile, deque[Parked]] = {}
-        # Versions are never reused: a lane that is exhausted at one version is not exhausted at another.
-        self._versions = itertools.count(1)
-        self._swept = 0
-        self._announced: dict[tuple[int, str], int] = {}
-        self._exhausted: dict[tuple[int, str, Profile], int] = {}
+        self._news = News()
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -102,7 +95,7 @@ class Work:
 
     async def _nothing(self, profile: Profile) -> PenstockError:
         """Return why there is no grant: the limit that is looked at again first, or that there is no work."""
-        question = ops.Held(lanes=profile.lanes, capabilities=profile.capabilities)
+        question = ops.Held(lanes=profile.lanes, capabilities=profile.capabilities, kinds=profile.kinds)
         partitions = range(self._machine.partitions)
         replies = await self._machine.run_many([question] * len(partitions), partitions)
         held = [each for each in replies if each is not None and not isinstance(each, PenstockError)]
@@ -114,18 +107,24 @@ class Work:
 
     # -- wake-ups ---------------------------------------------------------------------------------
 
-    def ready(self, partition: int, lanes: Any) -> None:
-        """Handle the `ready` hint: these lanes got work in this partition."""
-        for lane in lanes:
-            self._announced[partition, lane] = next(self._versions)
+    def ready(self, partition: int, lanes: Mapping[str, Any]) -> None:
+        """Handle the `ready` hint: these lanes got work of these kinds (`lane|kind`, `lane|*`) in this partition."""
+        for each in lanes:
+            lane, _, kind = each.partition("|")
+            self._news.announce((partition, lane), (kind,))
         self._wake()
 
-    def expect(self, places: Places) -> None:
-        """Let parked calls ask for work that is about to be created: right behind it, in the same batch to Valkey."""
+    def expect(self, works: Iterable[tuple[int, str, str]]) -> None:
+        """Let parked calls ask for work that is about to be created: right behind it, in the same batch to Valkey.
+
+        works: partition, lane and kind of each.
+        """
         wanted = {lane for profile, line in self._lines.items() if line for lane in profile.lanes}
-        for partition, lane in places:
-            if lane in wanted:
-                self.ready(partition, [lane])
+        coming = {each for each in works if each[1] in wanted}
+        for partition, lane, kind in coming:
+            self._news.announce((partition, lane), (kind,))
+        if coming:
+            self._wake()
 
     def withdraw(self, worker_id: Any) -> None:
         """Answer a stopping worker's calls at once with no tasks: the worker no longer wants any."""
@@ -142,9 +141,7 @@ class Work:
 
     def forget(self) -> None:
         """Assume that every lane may have work, even where a question under way will be answered "nothing more"."""
-        self._exhausted.clear()
-        self._announced.clear()
-        self._swept = next(self._versions)
+        self._news.forget()
         self._wake()
 
     async def drain(self) -> None:
@@ -225,31 +222,19 @@ class Work:
         return asks
 
     def _may_have_work(self, partition: int, profile: Profile) -> bool:
-        return any(
-            self._exhausted.get((partition, lane, profile)) != self._version(partition, lane)
-            for lane in profile.lanes
-        )
-
-    def _version(self, partition: int, lane: str) -> int:
-        """Return the lane's version, which changes with each hint about the lane and each sweep."""
-        return self._announced.get((partition, lane), self._swept)
+        return any(self._news.may_have_work((partition, lane), profile) for lane in profile.lanes)
 
     async def _play(self, asks: list[Ask]) -> bool:
         """Run one round: hand out, reply, put the rest back in line. Return whether any worker got a task."""
-        # Read the versions before asking: if a hint comes meanwhile, its lane must not count as exhausted.
-        seen = {
-            (partition, lane): self._version(partition, lane)
-            for ask in asks
-            for partition in ask.partitions
-            for lane in ask.profile.lanes
-        }
+        # Look at the news before asking: a lane with work that is announced meanwhile must not count as exhausted.
+        asked = self._news.now()
         answers = await self._hand_out(asks)
         back: list[tuple[Profile, Parked]] = []
         deliveries: list[Coroutine[Any, Any, bool]] = []
         takers: list[tuple[Profile, Parked]] = []
         for ask, answer in zip(asks, answers, strict=True):
             for place in answer.exhausted:
-                self._exhausted[*place, ask.profile] = seen[place]
+                self._news.exhaust(place, ask.profile, asked)
             for parked, given in zip(ask.takers, answer.given, strict=True):
                 if answer.error is not None and not given.tasks and not given.grants:
                     parked.settle([answer.error])

@@ -1,4 +1,4 @@
-"""Read the registered workers for execution.explain: their lanes, capabilities and whether they drain."""
+"""Read the registered workers for execution.explain: their lanes, capabilities, kinds and whether they drain."""
 
 import asyncio
 from typing import Final
@@ -42,5 +42,6 @@ def _worker(info: WorkerInfo) -> Worker:
         info.worker_id,
         frozenset(info.lanes),
         frozenset(info.capabilities),
+        None if info.kinds is None else tuple(info.kinds),
         draining=info.status == "draining",
     )

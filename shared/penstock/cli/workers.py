@@ -12,6 +12,7 @@ from rich.markup import escape
 from penstock.cli.output import clock, listing, styled
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import DEFAULT_ROOT, DEFAULT_URLS, Shell, ShellArgument
+from penstock.machine.words import some
 from penstock.messages.common import Page
 from penstock.messages.workers import WorkerInfo
 from penstock.worker import Worker
@@ -100,7 +101,10 @@ async def list_(
     """
     request = {"lane": lane, "status": status, "limit": limit, "cursor": cursor}
     page = cast(Page[WorkerInfo], await shell.ask("worker.list", request))
-    shell.show(page, listing(("worker", "status", "held", "seen", "version", "lanes"), map(_row, page.items)))
+    shell.show(
+        page,
+        listing(("worker", "status", "held", "seen", "version", "lanes", "kinds"), map(_row, page.items)),
+    )
     shell.more(page)
 
 
@@ -126,4 +130,5 @@ def _row(info: WorkerInfo) -> tuple[str, ...]:
         clock(info.seen_at),
         escape(info.version),
         escape(" ".join(info.lanes)) + able,
+        "all" if info.kinds is None else escape(some(info.kinds, len(info.kinds), " ")),
     )

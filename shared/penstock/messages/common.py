@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, UnsetType
 from msgspec.structs import FieldInfo
 
-from penstock.ids import ID_PATTERN, KIND_PATTERN, TOKEN_PATTERN, UUID_PATTERN
+from penstock.ids import ID_PATTERN, KIND_PATTERN, KINDS_PATTERN, TOKEN_PATTERN, UUID_PATTERN
 
 MAX_INT: Final = 2**53
 LAST_INSTANT: Final = 253_402_300_799_999
@@ -69,6 +69,14 @@ IdCursor = Annotated[str, Meta(pattern=UUID_PATTERN, description="as the last pa
 PlaceCursor = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(?!\n)$", description="as the last page gave it")]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
 Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
+Kinds = Annotated[
+    list[
+        Annotated[
+            str, Meta(pattern=KINDS_PATTERN, max_length=128, description="a kind, or a prefix such as mail.*")
+        ]
+    ],
+    Meta(min_length=1, max_length=1000, description="what a worker takes; absent: all kinds"),
+]
 Capability = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=64)]
 Capabilities = Annotated[list[Capability], Meta(max_length=32)]
 

@@ -12,6 +12,7 @@ from penstock.messages.common import (
     IdempotencyKey,
     Instant,
     Kind,
+    Kinds,
     LeaseTtlMs,
     Limit,
     PlaceCursor,
@@ -148,6 +149,7 @@ class WorkNext(Request, kw_only=True):
         default_factory=lambda: ["default"]
     )
     capabilities: Capabilities = []
+    kinds: Kinds | None = None
     max: Annotated[int, Meta(ge=1, le=1000)] = 1
     wait_ms: WaitMs = 30_000
     lease_ttl_ms: LeaseTtlMs = 30_000
@@ -160,6 +162,7 @@ class WorkGrant(Request, kw_only=True):
         default_factory=lambda: ["default"]
     )
     capabilities: Capabilities = []
+    kinds: Kinds | None = None
     max: Annotated[int, Meta(ge=1, le=1000)] = 1
 
 

@@ -1,10 +1,10 @@
-"""Messages about workers: their lanes, capabilities and heartbeats."""
+"""Messages about workers: their lanes, capabilities, kinds and heartbeats."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from penstock.messages.common import Capabilities, Limit, Reply, Request, Token
+from penstock.messages.common import Capabilities, Kinds, Limit, Reply, Request, Token
 
 Lanes = Annotated[list[Token], Meta(min_length=1, max_length=64)]
 HEARTBEAT_MS = 10_000
@@ -16,6 +16,7 @@ class WorkerRegister(Request, kw_only=True):
     worker_id: Token
     lanes: Lanes = field(default_factory=lambda: ["default"])
     capabilities: Capabilities = []
+    kinds: Kinds | None = None
     version: Annotated[str, Meta(max_length=128)] = ""
     heartbeat_ms: Annotated[int, Meta(ge=100, le=3_600_000, description="milliseconds")] = HEARTBEAT_MS
 
@@ -42,11 +43,12 @@ class WorkerList(Request, kw_only=True):
 
 
 class WorkerInfo(Reply, kw_only=True):
-    """A worker. held: how many leases it holds now (only in lists)."""
+    """A worker. kinds: what it takes, None for all; held: how many leases it holds now (only in lists)."""
 
     worker_id: str
     lanes: list[str]
     capabilities: list[str] = []
+    kinds: list[str] | None = None
     version: str = ""
     status: str
     heartbeat_ms: int

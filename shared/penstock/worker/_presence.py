@@ -62,6 +62,7 @@ class Presence:
             worker_id=self._ask.worker_id,
             lanes=self._ask.lanes,
             capabilities=self._ask.capabilities,
+            kinds=self._ask.kinds,
             version=self._version,
         )
         await self._ask_keeper(verbs.WORKER_REGISTER, registration)
@@ -74,6 +75,7 @@ class Presence:
             worker_id=self._ask.worker_id,
             lanes=self._ask.lanes,
             capabilities=self._ask.capabilities,
+            kinds=self._ask.kinds,
             version=self._version,
             status=status,
         )

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from penstock import __version__, errors
 from penstock.bus.connection import Connection, connect, leave
 from penstock.messages.executions import WorkNext
@@ -120,6 +122,8 @@ class Worker:
     def handler(self, kind: str) -> Callable[[Function], Function]:
         """Register an async or sync function for a kind. `penstock.worker._invoke` describes its parameters.
 
+        The worker asks for work of the kinds that have a handler when it starts, and gets no other.
+
         The function's return value is the result. It may raise `Retry`, `Fail` or `Suspend`. Any other exception
         fails the attempt, with the exception's class name in snake_case as category.
         """
@@ -207,9 +211,13 @@ class Worker:
         Draining takes no new work and gives back tasks that were leased but not begun. Running handlers finish
         within the grace time; the leases of the others expire, and their tasks go to another worker.
 
-        Raises `invalid_request` if the service refuses the worker's request for work as invalid, and `timeout` if
-        the server has closed the connection for good (a broken connection is opened again).
+        Raises `invalid_request` if no handler is registered or the service refuses the worker's request for work as
+        invalid, and `timeout` if the server has closed the connection for good (a broken connection is opened again).
         """
+        if not self._handlers:
+            raise errors.invalid(
+                "kinds", "the worker has no handler: register one with @worker.handler(kind)"
+            )
         with _signals(self.stop) if handle_signals else contextlib.nullcontext():
             nats = await self._connect()
             if nats is not None:
@@ -226,7 +234,7 @@ class Worker:
     def _config(self) -> WorkerConfig:
         return WorkerConfig(
             root=self.root,
-            ask=self._ask,
+            ask=msgspec.structs.replace(self._ask, kinds=sorted(self._handlers)),
             concurrency=self.concurrency,
             lease_ttl=self._lease_ttl,
             grace=self._grace,

@@ -152,6 +152,7 @@ class WorkerRegister(Op[WorkerInfo], kw_only=True):
     worker_id: str
     lanes: list[str]
     capabilities: list[str]
+    kinds: list[str] | None = None
     version: str
     heartbeat_ms: int
 
@@ -163,6 +164,7 @@ class WorkerHeartbeat(Op[WorkerInfo], kw_only=True):
     worker_id: str
     lanes: list[str]
     capabilities: list[str]
+    kinds: list[str] | None = None
     version: str
     heartbeat_ms: int
     status: str

@@ -27,6 +27,7 @@ class Ahead(Op[Count], kw_only=True):
 
     lane: str
     caps: str | None = None
+    kind: str
     fairness_key: str | None = None
     limit: str | None = None
     score: float

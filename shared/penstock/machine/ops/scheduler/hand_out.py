@@ -40,6 +40,7 @@ class Heads(Op[HeadsHere], kw_only=True):
 
     lanes: Sequence[str]
     capabilities: Sequence[str]
+    kinds: Sequence[str] | None = None
     max: int
 
     def cost(self) -> int:
@@ -76,6 +77,7 @@ class Grant(Op[GrantsHere], kw_only=True):
     worker_id: str
     lanes: Sequence[str] | None = None
     capabilities: Sequence[str] | None = None
+    kinds: Sequence[str] | None = None
     max: int | None = None
     ids: list[str] | None = None
     turns: dict[str, list[tuple[str, int]]] | None = None
@@ -103,7 +105,7 @@ class Given(Struct):
 
 @op("scheduler")
 class HandOut(Op[Given], kw_only=True):
-    """Lease (and start) ready executions for workers of equal lanes and capabilities: in turns, or `ids` as `to` says.
+    """Lease (and start) ready executions for workers of equal profiles: in turns, or `ids` as `to` says.
 
     to: the taker of each id, counted from 1; turns: as in Grant.
     """
@@ -111,6 +113,7 @@ class HandOut(Op[Given], kw_only=True):
     takers: list[Taker]
     lanes: Sequence[str] | None = None
     capabilities: Sequence[str] | None = None
+    kinds: Sequence[str] | None = None
     max: int | None = None
     ids: list[str] | None = None
     to: list[int] | None = None
@@ -133,6 +136,7 @@ class Held(Op[Holding | None], kw_only=True):
 
     lanes: Sequence[str]
     capabilities: Sequence[str]
+    kinds: Sequence[str] | None = None
 
 
 class Block(Struct):
