@@ -24,7 +24,7 @@ DEAD_MAX_AGE_S: Final = 30 * 86_400.0
 _BOUNDS: Final = ("max_bytes", "max_age")
 
 # Increase this when a definition changes: an older service then leaves a newer service's streams alone.
-_DEFINITION: Final = 2
+_DEFINITION: Final = 3
 _DEFINITION_KEY: Final = "penstock-definition"
 _NAME_IN_USE: Final = 10058
 _PAUSE_S: Final = 0.25
@@ -51,7 +51,11 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
         )
 
     # A full input stream (at a bound that an operator set) refuses new messages instead of dropping old ones.
-    work_queue = {"retention": RetentionPolicy.WORK_QUEUE, "discard": DiscardPolicy.NEW}
+    work_queue = {
+        "retention": RetentionPolicy.WORK_QUEUE,
+        "discard": DiscardPolicy.NEW,
+        "allow_atomic": True,
+    }
     audit = f"{root}.audit."
     return [
         stream(SIGNALS, "signal.>", "published signals, until they are applied", **work_queue),
