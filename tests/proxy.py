@@ -1,10 +1,13 @@
-"""A connection to a real server that a test can cut."""
+"""A connection to a real server that a test can cut, or make lossy."""
 
 import asyncio
 
 
 class Proxy:
-    """A proxy to a server that can be cut: open connections break, and new ones are refused."""
+    """A proxy to a server.
+
+    cut: connections break, and new ones are refused. loses: what clients write is lost if it contains these bytes.
+    """
 
     def __init__(self, url: str) -> None:
         self._scheme, _, place = url.partition("://")
@@ -12,6 +15,7 @@ class Proxy:
         self._target = host, int(port)
         self._open: set[asyncio.StreamWriter] = set()
         self.cut = False
+        self.loses: bytes | None = None
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -36,7 +40,8 @@ class Proxy:
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             try:
                 while data := await source.read(65536):
-                    sink.write(data)
+                    if source is far_reader or self.loses is None or self.loses not in data:
+                        sink.write(data)
             except OSError:
                 pass
             finally:

@@ -1,37 +1,16 @@
 """Kill the cancel-reconciler while it stops members: the next one stops the others, and the backlog becomes empty."""
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Any
 
 from flow_bodies import Graph
 from running_penstock import RunningPenstock, fence
+from service_process import kill, start_service
 
 MEMBERS = 3000
 HELD = 200
 KILLS = 3
-
-
-async def reconciler(penstock: RunningPenstock, ready: Path) -> Process:
-    """Start a cancel-reconciler process. Return it when it is ready."""
-    settings = penstock.settings
-    environ = {
-        **os.environ,
-        "PENSTOCK_NATS_URL": settings.nats_url,
-        "PENSTOCK_VALKEY_URL": settings.valkey_url,
-        "PENSTOCK_ROOT": settings.root,
-        "PENSTOCK_DEV": "1",
-        "PENSTOCK_READY_FILE": str(ready),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "penstock_cancel_reconciler", env=environ
-    )
-    await penstock.until(lambda: asyncio.sleep(0, ready.exists()), bool, "the cancel-reconciler")
-    return process
 
 
 async def canceled(graph: Graph) -> int:
@@ -45,7 +24,7 @@ async def test_the_next_one_goes_on(nats_url: str, valkey_url: str, tmp_path: Pa
         tasks: list[dict[str, Any]] = []
         while len(tasks) < HELD:
             tasks += await penstock.take(HELD - len(tasks), start=True, lease_ttl_ms=600_000)
-        process = await reconciler(penstock, tmp_path / "first")
+        process = await start_service(penstock, "cancel-reconciler", tmp_path / "first")
         asking = asyncio.create_task(penstock.request("flow.cancel", {"flow_id": graph.flow_id}))
         try:
             for number in range(1, KILLS + 1):
@@ -55,9 +34,8 @@ async def test_the_next_one_goes_on(nats_url: str, valkey_url: str, tmp_path: Pa
                 await penstock.until(
                     lambda: canceled(graph), lambda n, before=before: n > before, "further stops"
                 )
-                process.kill()
-                await process.wait()
-                process = await reconciler(penstock, tmp_path / f"again{number}")
+                await kill(process)
+                process = await start_service(penstock, "cancel-reconciler", tmp_path / f"again{number}")
             await penstock.until(
                 lambda: canceled(graph), lambda n: n == MEMBERS - HELD, "all that nobody holds"
             )
@@ -72,6 +50,5 @@ async def test_the_next_one_goes_on(nats_url: str, valkey_url: str, tmp_path: Pa
             assert (reply["result"], reply["member_count"]) == ("cancelled", MEMBERS)
             assert await canceled(graph) == MEMBERS
         finally:
-            process.kill()
-            await process.wait()
+            await kill(process)
             asking.cancel()

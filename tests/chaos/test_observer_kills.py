@@ -1,42 +1,20 @@
 """Kill mirror-observers while observations arrive: all are applied in order, and no flow ends too early."""
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from running_penstock import RunningPenstock
+from service_process import kill, start_service
 
 FLOWS = 12
 STEPS = 60
 KILLS = 4
 MORE = 30
-
-
-async def observer(penstock: RunningPenstock, folder: Path, name: str) -> Process:
-    """Start a mirror-observer process. Return it when it is ready."""
-    settings, ready = penstock.settings, folder / f"{name}.json"
-    environ = {
-        **os.environ,
-        "PENSTOCK_NATS_URL": settings.nats_url,
-        "PENSTOCK_VALKEY_URL": settings.valkey_url,
-        "PENSTOCK_ROOT": settings.root,
-        "PENSTOCK_PARTITIONS": str(settings.partitions),
-        "PENSTOCK_DEV": "1",
-        "PENSTOCK_READY_FILE": str(ready),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "penstock_mirror_observer", env=environ
-    )
-    await penstock.until(lambda: asyncio.sleep(0, ready.exists()), bool, "the observer")
-    return process
 
 
 async def publish(penstock: RunningPenstock, flow_id: str, **body: Any) -> None:
@@ -67,7 +45,7 @@ async def run(penstock: RunningPenstock, flow_id: str) -> None:
 async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
     async with RunningPenstock.open(nats_url, valkey_url) as penstock:
         await penstock.running.pop("mirror-observer").stop()
-        observers = [await observer(penstock, tmp_path, f"o{n}") for n in range(2)]
+        observers = [await start_service(penstock, "mirror-observer", tmp_path / f"o{n}") for n in range(2)]
         body = {"controller_id": "c", "owner": "o", "goal": "g", "completion": "all_steps"}
         try:
             flows = [(await penstock.request("flow.create_mirrored", body))["flow_id"] for _ in range(FLOWS)]
@@ -76,9 +54,10 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
                 victim = observers.pop(random.randrange(2))
                 victim.send_signal(signal.SIGSTOP)  # so that it dies holding unhandled messages
                 await more_published(penstock)
-                victim.kill()
-                await victim.wait()
-                observers.append(await observer(penstock, tmp_path, f"again{number}"))
+                await kill(victim)
+                observers.append(
+                    await start_service(penstock, "mirror-observer", tmp_path / f"again{number}")
+                )
             await running
 
             async def look() -> list[Any]:
@@ -91,5 +70,4 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
                 assert flow["counts"] == {"succeeded": STEPS}
         finally:
             for process in observers:
-                process.kill()
-                await process.wait()
+                await kill(process)

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,47 +10,12 @@ import nats.errors
 
 from penstock import PenstockError
 from running_penstock import RunningPenstock
+from service_process import kill, start_service
 
 SCHEDULES = 10
 COUNT = 60
 EVERY_MS = 100
 KILLS = 4
-
-
-async def start_scheduler(penstock: RunningPenstock, ready: Path) -> asyncio.subprocess.Process:
-    """Start a scheduler process. Return it when it is ready."""
-    _forget(ready)
-    settings = penstock.settings
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "penstock_scheduler",
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "PENSTOCK_NATS_URL": settings.nats_url,
-            "PENSTOCK_VALKEY_URL": settings.valkey_url,
-            "PENSTOCK_ROOT": settings.root,
-            "PENSTOCK_PARTITIONS": str(settings.partitions),
-            "PENSTOCK_SWEEP_MS": str(settings.sweep_ms),
-            "PENSTOCK_DEV": "1",
-            "PENSTOCK_METRICS_PORT": "0",
-            "PENSTOCK_READY_FILE": str(ready),
-        },
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    async with asyncio.timeout(20):
-        while not _there(ready):  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.02)
-    return process
-
-
-def _forget(ready: Path) -> None:
-    ready.unlink(missing_ok=True)
-
-
-def _there(ready: Path) -> bool:
-    return ready.exists()
 
 
 async def retrying(penstock: RunningPenstock, verb: str, body: Any) -> Any:
@@ -69,7 +32,7 @@ async def test_every_due_time_has_exactly_one_execution(
 ) -> None:
     async with RunningPenstock.open(nats_url, valkey_url, partitions=2) as penstock:
         await penstock.running.pop("scheduler").stop()
-        schedulers = [await start_scheduler(penstock, tmp_path / f"ready-{n}") for n in range(2)]
+        schedulers = [await start_service(penstock, "scheduler", tmp_path / f"ready-{n}") for n in range(2)]
         try:
             made = [
                 await retrying(
@@ -86,9 +49,8 @@ async def test_every_due_time_has_exactly_one_execution(
             ]
             for n in range(KILLS):
                 victim = n % 2
-                schedulers[victim].kill()
-                await schedulers[victim].wait()
-                schedulers[victim] = await start_scheduler(penstock, tmp_path / f"ready-{victim}")
+                await kill(schedulers[victim])
+                schedulers[victim] = await start_service(penstock, "scheduler", tmp_path / f"again-{n}")
 
             async def finished() -> int:
                 page = await retrying(penstock, "schedule.list", {"status": "finished"})
@@ -117,6 +79,4 @@ async def test_every_due_time_has_exactly_one_execution(
             assert times == Counter(expected)
         finally:
             for process in schedulers:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+                await kill(process)
