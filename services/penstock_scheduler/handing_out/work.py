@@ -19,7 +19,7 @@ from penstock.machine.ops import scheduler as ops
 from penstock.messages.executions import Grant, WorkGrant, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
-from penstock_scheduler.handing_out.news import News
+from penstock_scheduler.handing_out.news import ANY, News
 from penstock_scheduler.handing_out.orders import Given, HandOut
 from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
 
@@ -111,7 +111,7 @@ class Work:
         """Handle the `ready` hint: these lanes got work of these kinds (`lane|kind`, `lane|*`) in this partition."""
         for each in lanes:
             lane, _, kind = each.partition("|")
-            self._news.announce((partition, lane), (kind,))
+            self._news.announce((partition, lane), (kind or ANY,))
         self._wake()
 
     def expect(self, works: Iterable[tuple[int, str, str]]) -> None:
