@@ -1,5 +1,5 @@
--- Profiles: what a worker that asks for work can do: {has = {capability = true}, kinds = {kind = true}, or nil for all
--- kinds, names = the kinds as a list, prefixes = what the kinds that it takes beside those begin with ('mail.')}.
+-- Profiles: what a worker that asks for work can do: {has = {capability = true}, kinds = {kind or prefix ('mail.') =
+-- true}, or nil for all kinds, names = the kinds as a list, prefixes = the prefixes as a list}.
 --
 -- Needs: nothing.
 
@@ -11,12 +11,10 @@ function Profiles.of(a)
   if a.kinds then
     profile.kinds, profile.names, profile.prefixes = {}, {}, {}
     for _, kind in ipairs(a.kinds) do
-      if string.sub(kind, -2) == '.*' then
-        profile.prefixes[#profile.prefixes + 1] = string.sub(kind, 1, -2)
-      else
-        profile.kinds[kind] = true
-        profile.names[#profile.names + 1] = kind
-      end
+      local list = profile.names
+      if string.sub(kind, -2) == '.*' then kind, list = string.sub(kind, 1, -2), profile.prefixes end
+      profile.kinds[kind] = true
+      list[#list + 1] = kind
     end
   end
   return profile
@@ -33,8 +31,9 @@ end
 -- Return whether the worker takes work of a kind.
 function Profiles.takes(profile, kind)
   if not profile.kinds or profile.kinds[kind] then return true end
-  for _, prefix in ipairs(profile.prefixes) do
-    if string.sub(kind, 1, #prefix) == prefix then return true end
+  if #profile.prefixes == 0 then return false end
+  for dot in string.gmatch(kind, '()%.') do
+    if profile.kinds[string.sub(kind, 1, dot)] then return true end
   end
   return false
 end

@@ -19,9 +19,11 @@ local MOST = 64
 local DRAWN = 8
 -- A worker that takes many kinds takes them from the first MOST of the lane, if at least this many are among them.
 local ENOUGH = 16
--- How many kinds with one prefix a call looks at, and how many fronts of named kinds it reads.
+-- How many kinds with one prefix a call looks at, and how many fronts of named kinds it reads: those of FEW_SETS in any
+-- case.
 local PREFIXED = 1000
 local NAMED = 4000
+local FEW_SETS = 8
 -- How many keys of a lane without executions one call removes. The rest stays until a worker asks for work.
 local FORGOTTEN = 200
 
@@ -236,22 +238,25 @@ local function choose(made, lane, found, few)
   return rings, drawn
 end
 
--- Return the rings of a lane that a worker can serve, by their fronts, as {rings, drawn, made, bound, all, more, reads}. drawn:
--- some drawn at random, if there are more than `few`; made: see Rings.of; all: whether the worker serves all capability
--- sets of the lane; more: whether there are more rings than these, of which others are drawn the next time; bound: work
--- with a lower score is before all work of those; reads: how many reads of Valkey it took.
+-- Return the rings of a lane that a worker can serve, by their fronts, as {rings, drawn, made, bound, all, more, reads}.
+-- drawn: some drawn at random, if there are more than `few`; made: see Rings.of; all: whether the worker serves all
+-- capability sets of the lane; more: whether there are more rings than these, of which others are drawn the next time;
+-- bound: work with a lower score is before all work of those; reads: how many reads of Valkey it took.
 function Rings.find(lane, profile, few)
   local sets, all, more = served_sets(lane, profile)
-  local most = profile.kinds and math.max(1, math.floor(NAMED / math.max(1, #profile.names))) or SETS
-  local found, first = { caps = {}, kinds = {}, fronts = {}, bound = math.huge }, 0
-  if #sets > most then first, more = draw(#sets), true end
-  for i = 1, math.min(#sets, most) do
+  local reads, first = #sets, 0
+  if profile.kinds and reads > FEW_SETS then
+    reads = math.min(reads, math.max(FEW_SETS, math.floor(NAMED / (#profile.names + PREFIXED * #profile.prefixes))))
+    if reads < #sets then first, more = draw(#sets), true end
+  end
+  local found = { caps = {}, kinds = {}, fronts = {}, bound = math.huge }
+  for i = 1, reads do
     more = add_kinds(found, lane, sets[(first + i - 1) % #sets + 1], profile) or more
   end
   local made = {}
   local rings, drawn = choose(made, lane, found, few)
   more = more or #rings < #found.kinds
-  return { rings = rings, drawn = drawn, made = made, bound = found.bound, all = all, more = more, reads = math.min(#sets, most) }
+  return { rings = rings, drawn = drawn, made = made, bound = found.bound, all = all, more = more, reads = reads }
 end
 
 -- Remove the rings of one capability set of a lane without executions, at most about `room` keys. Return the room left.

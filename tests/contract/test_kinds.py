@@ -135,6 +135,13 @@ class TestWaiting:
         assert (await parked)["execution_id"] == task["execution_id"]
 
 
+async def test_many_prefixes_are_refused(penstock: RunningPenstock) -> None:
+    body = {"worker_id": "w", "wait_ms": 0, "kinds": [f"k{n}.*" for n in range(100)]}
+    assert await penstock.request("work.next", body) == {"tasks": []}
+    error = await penstock.refused("work.next", {**body, "kinds": [*body["kinds"], "more.*"]})
+    assert (error.code, error.detail["field"]) == ("invalid_request", "kinds")
+
+
 class TestWhoIsThere:
     async def test_explain(self, penstock: RunningPenstock) -> None:
         [execution_id] = await create_all(penstock, [{"kind": "pay"}])

@@ -6,11 +6,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from penstock.errors import invalid
 from penstock.machine.kinds import takes
 from penstock.messages.executions import WorkGrant, WorkNext
 
 MAX_TASKS: Final = 64
 """The most tasks of one round, and of one answer, so that no call blocks Valkey for long."""
+MAX_PREFIXES: Final = 100
+"""The most prefixes among the kinds of a worker: each costs Valkey a search in every capability set."""
 
 
 class Profile(NamedTuple):
@@ -65,6 +68,9 @@ class Ask(NamedTuple):
 
 
 def profile_of(request: WorkNext | WorkGrant) -> Profile:
+    """Return the profile of a worker that asks. Raise `invalid_request` if it names too many prefixes."""
+    if sum(each.endswith(".*") for each in request.kinds or ()) > MAX_PREFIXES:
+        raise invalid("kinds", f"takes at most {MAX_PREFIXES} prefixes")
     return Profile(
         tuple(request.lanes),
         tuple(sorted(set(request.capabilities))),
