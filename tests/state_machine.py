@@ -1,5 +1,6 @@
 """The Lua state machine inside a test: every service's ops on a real Valkey, without the services."""
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from penstock.machine import Machine
 from penstock.machine.machine import error_of
 from penstock.machine.ops import OPS
 from penstock.machine.replies import inside
+from penstock.messages.executions import ExecutionCreate
 from penstock.verbs import SERVICES
 
 _pack: Final = msgspec.msgpack.encode
@@ -85,7 +87,11 @@ class NamedOps:
         }
         given = {name: value for name, value in USUAL.items() if name in wanted} | args
         assert given.keys() <= fields, f"{name} takes no {given.keys() - fields}"
-        op = msgspec.convert(given, inside(cls))
+        spec = given.get("spec", {})
+        is_child = "parent_id" in spec  # the spec of a child is a whole request
+        op = msgspec.convert({**given, "spec": {"kind": "t"}} if is_child else given, inside(cls))
+        if is_child:
+            op.spec = msgspec.convert(spec, inside(ExecutionCreate))
         return self.machine.store.submit(partition, op.packed(), op.cost())
 
     def _reply(self, name: str, packed: bytes) -> dict[str, Any] | PenstockError:
@@ -146,7 +152,7 @@ class StateMachine:
         while True:
             reply = await self(service, "due", limit=100)
             assert not reply.get("errors"), reply
-            if not reply["more"]:
+            if not reply["more"] and reply.get("next_at", math.inf) > reply["now"]:
                 return
 
     def told(self, hint: str) -> list[Any]:

@@ -5,6 +5,10 @@ from typing import Any
 from execution_commands import HALF
 from reference import HELD, TERMINAL, Job
 from state_dump import StateDump
+from waiting_reference import WaitingJob
+
+ABOUT_CHILDREN = {"children_open", "closing"}
+"""Fields that may change after an execution has ended: its children go on, or are canceled."""
 
 
 class Agreement:
@@ -16,13 +20,17 @@ class Agreement:
     ended: dict[str, dict[str, Any]]
     epochs: dict[str, int]
 
-    def agrees_on(self, job: Job) -> None:
+    def agrees_on(self, job: WaitingJob) -> None:
         x = self.rooms.executions.get(job.execution_id)
         if job.gone:
             assert x is None
             left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
             if any(w.get("execution_id") == job.execution_id for w in self.rooms.waitpoints.values()):
                 left.discard(f"wx:{job.execution_id}")  # waitpoints may stay longer than their execution
+            if any(
+                not child.gone and child.state not in TERMINAL and not child.let_run for child in job.children
+            ):
+                left.discard(f"ch:{job.execution_id}")  # and so may children that would have ended with it
             assert left == set(), "what retired leaves nothing"
             return
         assert x is not None, "a record is lost"
@@ -39,13 +47,16 @@ class Agreement:
         assert x.get("via") == job.via
         self._agrees_on_lease(job, x)
         self._agrees_on_times(job, x)
+        self._agrees_on_waitpoints(job)
         if job.state == "ready":
             self.ready_at[job.execution_id] = x["ready_at"]
         epoch = x.get("lease_epoch", 0)
         assert epoch >= self.epochs.get(job.execution_id, 0), "the epoch only grows"
         self.epochs[job.execution_id] = epoch
+        assert x.get("children_open", 0) == job.children_open
         if job.state in TERMINAL:
-            assert self.ended.setdefault(job.execution_id, x) == x, "what is terminal is immutable"
+            fixed = {name: value for name, value in x.items() if name not in ABOUT_CHILDREN}
+            assert self.ended.setdefault(job.execution_id, fixed) == fixed, "what is terminal is immutable"
 
     def _agrees_on_lease(self, job: Job, x: dict[str, Any]) -> None:
         if job.lease is None:
@@ -66,6 +77,11 @@ class Agreement:
         assert self._about(x.get("wake_at"), job.wake_at)
         assert self._about(x.get("cancel_at"), job.look_at)
         assert self._about(x.get("grant_expires_at"), job.grant.expires if job.grant else None)
+
+    def _agrees_on_waitpoints(self, job: WaitingJob) -> None:
+        for waitpoint in job.waitpoints.values():
+            w = self.rooms.waitpoints.get(waitpoint.waitpoint_id)
+            assert (w and w["state"]) == (None if waitpoint.gone else waitpoint.state)
 
     def _about(self, real: float | None, model: int | None) -> bool:
         """Return whether both are the same instant, apart from the time that the test itself takes."""

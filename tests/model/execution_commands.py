@@ -17,6 +17,7 @@ LARGE = '"' + 600 * "x" + '"'
 index = st.integers(0, 11)
 worker = st.sampled_from(["w1", "w2"])
 durations = st.sampled_from([HALF, 3 * HALF])
+lease_ttls = st.sampled_from([HALF, 3 * HALF, 9 * HALF, 9 * HALF])
 
 
 def command(name: str, /, **fields: Any) -> st.SearchStrategy[Command]:
@@ -46,14 +47,16 @@ CREATE = command(
     priority=st.sampled_from([0, 0, 5, -128, 127]),
     caps=st.sampled_from([[], [], ["gpu"], ["gpu", "ssd"]]),
     fair=st.sampled_from([None, None, "t1", "t2", "t3"]),
-    run_at=maybe(durations),
-    deadline=st.sampled_from([None, None, 5 * HALF, 9 * HALF]),
+    run_at=st.sampled_from([None, None, None, HALF, 3 * HALF]),
+    deadline=st.sampled_from([None, None, None, None, 5 * HALF, 9 * HALF]),
     max_attempts=st.integers(1, 3),
     backoff=backoff,
     timeout=maybe(durations),
     max_reclaims=st.sampled_from([None, 0, 1, 2]),
     input=st.sampled_from([None, "[1]", LARGE]),
     categories=st.sampled_from([{}, {}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
+    parent=st.sampled_from([None, None, 0, 1, 2]),
+    parent_close=st.sampled_from([None, None, "let_run"]),
 )
 GRANT = command(
     "grant",
@@ -69,7 +72,7 @@ CLAIM = command(
     job=maybe(index) | st.none() | st.none(),
     verb=st.sampled_from(["any", "any", "claim", "claim_resumed", "reclaim"]),
     start=st.sampled_from([True, True, False]),
-    ttl=durations,
+    ttl=lease_ttls,
 )
 HAND_OUT = command(
     "hand_out",
@@ -78,7 +81,7 @@ HAND_OUT = command(
     caps=st.sampled_from([[], ["gpu"], ["gpu", "ssd"]]),
     max=st.sampled_from([1, 10]),
     start=st.sampled_from([True, True, False]),
-    ttl=durations,
+    ttl=lease_ttls,
 )
 FAIL = command(
     "fail",
@@ -87,33 +90,70 @@ FAIL = command(
     retryable=st.sampled_from([True, True, True, False]),
     delay=maybe(durations),
 )
+WAITPOINT = command("waitpoint", **fenced, key=st.sampled_from(["k", "l"]), lasts=durations)
+SUSPEND = command(
+    "suspend",
+    **fenced,
+    waitpoint=st.sampled_from([None, None, 0, 1]),
+    condition=st.sampled_from([None, "yes", "yes"]),
+    timeout=maybe(durations),
+    behavior=st.sampled_from(["fail", "cancel", "resume", "escalate"]),
+)
+DELIVER = command(
+    "deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])
+)
+RESUMED_BY = command("resumed_by", **fenced)
+HOLD = command("hold", job=index)
+RESUME = command("resume", job=index)
+DELAY = command("delay", **fenced, lasts=st.sampled_from([HALF, 3 * HALF, -HALF]))
+AWAIT_CHILDREN = command("await_children", **fenced)
+BREACH = command(
+    "budget_breach",
+    **fenced,
+    breach=st.sampled_from(["suspend", "suspend", "fail"]),
+    told=st.booleans(),
+)
+COMPLETE = command("complete", **fenced)
+START = command("start", **fenced)
 KEEPER = st.one_of(
     FAIL,
     FAIL,
-    command("complete", **fenced),
+    COMPLETE,
     CLAIM,
-    command("start", **fenced),
-    command("start", **fenced),
+    START,
+    START,
     command("renew", **fenced, ttl=maybe(durations)),
     command("progress", **fenced),
     command("release", **fenced),
+    DELAY,
+    AWAIT_CHILDREN,
+    BREACH,
+    command("budget_resume", **fenced),
 )
-waitpoint = {"waitpoint": maybe(st.integers(0, 2))}
-ROUTER = st.one_of(
-    command("waitpoint", **fenced, key=st.sampled_from(["k", "l"]), lasts=durations),
-    command(
-        "suspend",
-        **fenced,
-        **waitpoint,
-        condition=st.sampled_from([None, "yes", "yes"]),
-        timeout=maybe(durations),
-        behavior=st.sampled_from(["fail", "cancel", "resume", "escalate"]),
-    ),
-    command(
-        "deliver", waitpoint=st.integers(0, 2), signal=st.integers(0, 3), name=st.sampled_from(["yes", "no"])
-    ),
-)
+ROUTER = st.one_of(WAITPOINT, SUSPEND, DELIVER, DELIVER, RESUMED_BY, HOLD, RESUME, RESUME)
 CANCEL = command("cancel", job=index, grace=st.sampled_from([3 * HALF, HALF, 0]))
-
+LIFE = st.one_of(
+    FAIL,
+    COMPLETE,
+    WAITPOINT,
+    SUSPEND,
+    DELIVER,
+    RESUMED_BY,
+    HOLD,
+    RESUME,
+    DELAY,
+    AWAIT_CHILDREN,
+    BREACH,
+    CANCEL,
+)
+"""What befalls tasks that have just been handed out."""
 
 LOOPS = ["lease-keeper", "scheduler", "signal-router", "cancel-reconciler"]
+
+
+def service_of(name: str) -> str:
+    """Return the service that serves a command of LIFE."""
+    if name == "cancel":
+        return "cancel-reconciler"
+    by_router = ("waitpoint", "suspend", "deliver", "resumed_by", "hold", "resume")
+    return "signal-router" if name in by_router else "lease-keeper"

@@ -1,18 +1,17 @@
 """A plain-Python model of an execution: the contract's state machine without Valkey, Lua or batches.
 
-Time is a count of milliseconds that only the test moves. A method models an op: it changes the job and returns the
-reply that the op must give, or raises `Refused` with the error code that the op must answer.
+What suspends a job and lets it go on is in waiting_reference.py. Time is a count of milliseconds that only the test
+moves. A method models an op: it changes the job and returns the reply that the op must give, or raises `Refused` with
+the error code that the op must answer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 TERMINAL = frozenset({"completed", "failed", "canceled"})
 HELD = frozenset({"leased", "running"})
 GRANT_TTL = 30_000
 RETENTION = 630_000
-KEEP = 86_400_000
-"""How long, at most, an ended waitpoint still tells repeated signals from new ones (ms)."""
 
 
 class Refused(Exception):
@@ -49,25 +48,6 @@ class Lease:
 
 
 @dataclass
-class Waitpoint:
-    """A waitpoint, which collects signals for a job: pending → open → satisfied, or closed, or expired."""
-
-    waitpoint_id: str
-    key: str | None
-    state: str
-    expires: int | None = None
-    condition: str | None = None
-    lease_id: str | None = None
-    """The lease that the execution kept, as the waitpoint was satisfied before the execution would have suspended."""
-    signals: list[tuple[str, str]] = field(default_factory=list)
-    retire_at: int = 0
-    gone: bool = False
-
-    def met(self) -> bool:
-        return any(self.condition in (None, name) for _, name in self.signals)
-
-
-@dataclass
 class Job:
     """One execution. `spec` has the fields of execution.create; its times are the model's."""
 
@@ -83,7 +63,6 @@ class Job:
     via: str | None = None
     resumed: bool = False
     wake_at: int | None = None
-    on_timeout: str | None = None
     finished: int = 0
     grant: Grant | None = None
     past_grant: str | None = None
@@ -95,9 +74,6 @@ class Job:
     look_at: int | None = None
     tries: int = 0
     failure: str | None = None
-    waitpoints: dict[str, Waitpoint] = field(default_factory=dict)
-    waiting_on: Waitpoint | None = None
-    woken_by: Waitpoint | None = None
     gone: bool = False
 
     # -- moves ------------------------------------------------------------------------------------
@@ -108,25 +84,10 @@ class Job:
         if left in HELD and state not in HELD:
             self.lease = None
             self.stop_at = self.look_at = None
-        if left == "suspended":
-            if self.waiting_on is not None and self.waiting_on.state == "open":
-                self._close(self.waiting_on, "closed", now)
-            self.waiting_on = self.on_timeout = self.wake_at = None
         if state == "ready":
             self.wake_at = None
         if state in TERMINAL:
             self.finished, self.outcome, self.wake_at = now, outcome or state, None
-        if state in ("retry_wait", "suspended") or state in TERMINAL:
-            self.woken_by = None
-        if state == "retry_wait" or state in TERMINAL:
-            for waitpoint in self.waitpoints.values():
-                if waitpoint.state == "pending":
-                    self._close(waitpoint, "closed", now)
-
-    @staticmethod
-    def _close(waitpoint: Waitpoint, state: str, now: int) -> None:
-        waitpoint.state, waitpoint.condition, waitpoint.expires = state, None, None
-        waitpoint.retire_at = now + min(RETENTION, KEEP)
 
     def _alive(self) -> None:
         if self.gone:
@@ -380,118 +341,3 @@ class Job:
                 self._look_again(now)
             else:
                 self._stop(now)
-
-    # -- waits and wakes --------------------------------------------------------------------------
-
-    def pending(self, now: int, key: str | None) -> Waitpoint | None:
-        for waitpoint in self.waitpoints.values():
-            if waitpoint.key == key and waitpoint.state == "pending":
-                assert waitpoint.expires is not None
-                if waitpoint.expires > now:
-                    return waitpoint
-        return None
-
-    def create_waitpoint(
-        self, now: int, fence: Fence, waitpoint_id: str, key: str, lasts: int
-    ) -> dict[str, Any]:
-        self._hold(now, fence)
-        waitpoint = self.pending(now, key)
-        if waitpoint is None:
-            waitpoint = Waitpoint(waitpoint_id, key, "pending", expires=now + lasts)
-            self.waitpoints[waitpoint_id] = waitpoint
-        return {"waitpoint_id": waitpoint.waitpoint_id}
-
-    def suspend(
-        self,
-        now: int,
-        fence: Fence,
-        new_id: str,
-        waitpoint_id: str | None,
-        condition: str | None,
-        timeout: int | None,
-        behavior: str,
-    ) -> dict[str, Any]:
-        repeated = self._hold(now, fence, "suspend")
-        if repeated is not None:
-            return repeated
-        self._must_run()
-        if self.stop_at is not None:
-            self._move("canceled", now)
-            return self._consume(fence, "suspend", {"outcome": "canceled"})
-        waitpoint = None
-        if waitpoint_id is not None:
-            waitpoint = self.waitpoints.get(waitpoint_id)
-            usable = waitpoint is not None and (
-                (waitpoint.state == "pending" and (waitpoint.expires or 0) > now)
-                or waitpoint.lease_id == fence.lease_id
-            )
-            if waitpoint is None or waitpoint.gone or not usable:
-                raise Refused("waitpoint_not_found")
-            if waitpoint.state == "satisfied":
-                return {"outcome": "already_satisfied", "waitpoint_id": waitpoint_id}
-            waitpoint.condition = condition
-            if waitpoint.met():
-                self._close(waitpoint, "satisfied", now)
-                waitpoint.lease_id, self.resumed = fence.lease_id, True
-                self.woken_by = waitpoint
-                return {"outcome": "already_satisfied", "waitpoint_id": waitpoint_id}
-        elif self.pending(now, None) is not None:
-            raise Refused("waitpoint_pending_use_buffer")
-        self._move("suspended", now, "signal")
-        if waitpoint is None:
-            waitpoint = self.waitpoints[new_id] = Waitpoint(new_id, None, "open", condition=condition)
-        waitpoint.state, waitpoint.expires = "open", None
-        self.waiting_on = waitpoint
-        if timeout is not None:
-            self.wake_at, self.on_timeout = now + timeout, behavior
-        return self._consume(
-            fence, "suspend", {"outcome": "suspended", "waitpoint_id": waitpoint.waitpoint_id}
-        )
-
-    def deliver(self, now: int, waitpoint_id: str, signal_id: str, name: str) -> str:
-        """Deliver a signal to one of this job's waitpoints. Return the effect."""
-        waitpoint = self.waitpoints[waitpoint_id]
-        if waitpoint.gone:
-            raise Refused("invalid_token")
-        if any(known == signal_id for known, _ in waitpoint.signals):
-            return "duplicate"
-        if waitpoint.state == "pending" and (waitpoint.expires or 0) <= now:
-            self._close(waitpoint, "expired", now)
-        if waitpoint.state not in ("pending", "open"):
-            return "ignored"
-        waitpoint.signals.append((signal_id, name))
-        if waitpoint.state == "pending":
-            return "buffered"
-        if not waitpoint.met():
-            return "recorded"
-        self._close(waitpoint, "satisfied", now)
-        self.woken_by = waitpoint
-        self._resume(now)
-        return "resumed"
-
-    def _resume(self, now: int) -> None:
-        self._move("ready", now)
-        self.via, self.resumed = "resumed", True
-
-    def router_due(self, now: int) -> None:
-        if self.state == "suspended" and self.on_timeout and self.wake_at is not None and self.wake_at <= now:
-            match self.on_timeout:
-                case "fail":
-                    self.failure = "suspension_timeout"
-                    self._move("failed", now)
-                case "cancel":
-                    self._move("canceled", now)
-                case "resume":
-                    self._resume(now)
-                case _:  # escalate: one event, and the suspension goes on without a timeout
-                    self.wake_at = self.on_timeout = None
-        for waitpoint in self.waitpoints.values():
-            if waitpoint.state == "pending":
-                if (waitpoint.expires or 0) <= now:
-                    self._close(waitpoint, "expired", now)
-            elif waitpoint.state != "open" and waitpoint.retire_at <= now:
-                # The waitpoint stays as long as the job may still read its signals.
-                if self.woken_by is waitpoint:
-                    waitpoint.retire_at = now + KEEP
-                else:
-                    waitpoint.gone = True

@@ -105,7 +105,7 @@ class StateDump:
                 expected[f"ws:{w.get('namespace', 'default')}|{status}"][waitpoint_id] = 0.0
         if self.executions:
             expected["all"] = dict.fromkeys(self.executions, 0.0)
-        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ws:", "wx:", "ch:")
+        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ew:", "ws:", "wx:", "ch:")
         assert actual == dict(expected), "indexes disagree with records"
 
     def _sets(self, *prefixes: str) -> Sets:
@@ -132,8 +132,12 @@ class StateDump:
         if state in TERMINAL:
             if "flow_id" not in x:
                 earliest("due:scheduler:x", x["finished_at"] + x.get("retention_ms", self._retention))
+            if "closing" in x:
+                placement["due:cancel_reconciler:x"] = x["closing"]["at"]
             return placement
-        if state == "ready" and "grant_id" not in x:
+        if "parent_id" in x and x.get("parent_close") != "let_run":
+            placement[f"ch:{x['parent_id']}"] = 0.0
+        if state == "ready" and "grant_id" not in x and "aside" not in x:
             queue = f"q:{x['lane']}|{x.get('caps', '')}|{x.get('fairness_key', '')}"
             placement[queue] = (127 - x.get("priority", 0)) * TIME_SPAN + x["ready_at"]
         starts = x.get("wake_at") if state == "scheduled" else None
@@ -158,6 +162,11 @@ class StateDump:
             placement["due:scheduler:f"] = f["updated_at"] + self._retention
         if "cancel_at" in f:
             placement["due:cancel_reconciler:f"] = f["cancel_at"]
+        if f["status"] == "waiting":
+            if times := [f[name] for name in ("wake_at", "look_at") if name in f]:
+                placement["due:signal_router:f"] = min(times)
+            if "awaits" in f and not f.get("cancel_requested"):
+                placement[f"ew:{f['awaits']['topic']}|{f['awaits']['correlation_id']}"] = 0.0
         return placement
 
     def _check_queues_can_be_found(self) -> None:
@@ -186,10 +195,12 @@ class StateDump:
                 if record is not None:
                     assert record["seq"] == len(events), (entity, entity_id)
                     assert record["state" if entity == "execution" else "status"] == last
-        for execution_id, x in self.executions.items():
+        if not self.executions:
+            return
+        kept = self._redis.mget([f"{self._root}h:{execution_id}" for execution_id in self.executions])
+        for (execution_id, x), begun in zip(self.executions.items(), kept, strict=True):
             assert ("execution", execution_id) in self.events
-            kept = self._redis.get(f"{self._root}h:{execution_id}") or b""
-            log = kept + self._logs[execution_id]
+            log = (begun or b"") + self._logs[execution_id]
             history = _unpack(b"\xdc" + x["seq"].to_bytes(2, "big") + log)
             told = self.events["execution", execution_id]
             assert [(event[0], event[1]) for event in history] == [(event.seq, event.name) for event in told]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from execution_agreement import Agreement
 from execution_commands import (
+    AWAIT_CHILDREN,
     CANCEL,
     CLAIM,
     CREATE,
@@ -22,6 +23,7 @@ from execution_commands import (
     HAND_OUT,
     KEEPER,
     LARGE,
+    LIFE,
     LIMITS,
     LOOPS,
     MINUTE,
@@ -30,13 +32,16 @@ from execution_commands import (
     Command,
     command,
     fenced,
+    service_of,
 )
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
 from redis import Redis
-from reference import RETENTION, Fence, Job, Refused
+from reference import RETENTION, Fence, Refused
 from state_dump import StateDump
+from waiting_commands import WaitingCommands
+from waiting_reference import WaitingJob
 
 import servers
 from penstock.errors import PenstockError
@@ -44,7 +49,7 @@ from penstock.ids import new_id
 from state_machine import StateMachine
 
 
-class Executions(Agreement, RuleBasedStateMachine):
+class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
     """`now` is the model's clock, `jobs` is the model, and `rooms` is a dump of Valkey's contents."""
 
     valkey_url = ""
@@ -59,8 +64,8 @@ class Executions(Agreement, RuleBasedStateMachine):
         self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         seconds, micros = self.redis.time()
         self.base = seconds * 1000 + micros // 1000
-        self.jobs: list[Job] = []
-        self.grants: list[tuple[str, Job, str]] = []
+        self.jobs: list[WaitingJob] = []
+        self.grants: list[tuple[str, WaitingJob, str]] = []
         self.fences: dict[str, list[Fence]] = {}
         self.ready_at: dict[str, float] = {}
         self.ended: dict[str, dict[str, Any]] = {}
@@ -84,15 +89,29 @@ class Executions(Agreement, RuleBasedStateMachine):
     def submit(self, commands: list[Command]) -> None:
         self._run("scheduler", commands)
 
-    @rule(grant=GRANT, claim=CLAIM, everything=st.sampled_from([True, True, False]))
-    def work(self, grant: Command, claim: Command, everything: bool) -> None:
-        """Take the usual way: claim each execution that was granted."""
+    @rule(
+        grant=GRANT,
+        claim=CLAIM,
+        everything=st.sampled_from([True, True, False]),
+        then=st.lists(LIFE, max_size=6),
+    )
+    def work(self, grant: Command, claim: Command, everything: bool, then: list[Command]) -> None:
+        """Take the usual way: claim each execution that was granted; `then` some tasks end or are suspended."""
         before = len(self.grants)
         most = {"lanes": ["a", "b"], "caps": ["gpu", "ssd"], "max": 10} if everything else {}
         self._run("scheduler", [("grant", {**grant[1], **most})])
         fresh = len(self.grants) - before
         plain = {**claim[1], "worker": None, "job": None, "verb": "any"}
         self._run("lease-keeper", [("claim", {**plain, "grant": i}) for i in range(fresh)])
+        for each in then:
+            self._run(service_of(each[0]), [each])
+
+    @rule(child=CREATE, wait=AWAIT_CHILDREN, then=st.lists(CANCEL, max_size=1))
+    def have_a_child(self, child: Command, wait: Command, then: list[Command]) -> None:
+        """Let a task make a child and wait for it; `then` the child may be canceled."""
+        self._run("scheduler", [("create", {**child[1], "parent": 0})])
+        self._run("lease-keeper", [wait])
+        self._run("cancel-reconciler", then)
 
     @rule(commands=st.lists(command("give_back", **fenced), min_size=1, max_size=3))
     def return_tasks(self, commands: list[Command]) -> None:
@@ -137,7 +156,18 @@ class Executions(Agreement, RuleBasedStateMachine):
                     case "signal-router":
                         job.router_due(self.now)
                     case _:
-                        job.reconciler_due(self.now)
+                        pass
+        if service == "cancel-reconciler":
+            self._reconcile()
+
+    def _reconcile(self) -> None:
+        """Do the cancel-reconciler's due work in the order of time: a parent's end reaches its children."""
+        while due := [job for job in self.jobs if not job.gone and job.reconciled_at() <= self.now]:
+            for job in sorted(due, key=lambda job: (job.reconciled_at(), job.execution_id)):
+                if job.closing_at is not None:
+                    job.close_children(self.now)
+                else:
+                    job.reconciler_due(self.now)
 
     @invariant()
     def agrees(self) -> None:
@@ -179,7 +209,7 @@ class Executions(Agreement, RuleBasedStateMachine):
 
         return check
 
-    def _job(self, number: int) -> Job | None:
+    def _job(self, number: int) -> WaitingJob | None:
         """Return a job; low numbers mean the newest jobs, which have more of their life ahead."""
         return self.jobs[-1 - number % len(self.jobs)] if self.jobs else None
 
@@ -196,9 +226,19 @@ class Executions(Agreement, RuleBasedStateMachine):
         timeout: int | None,
         max_reclaims: int | None,
         categories: dict[str, list[str]],
+        parent: int | None,
+        parent_close: str | None,
         **plain: Any,
     ) -> tuple[str, dict[str, Any], Check]:
+        of = None
+        if parent is not None:
+            alive = [job for job in self.jobs if not job.gone]
+            among = [job for job in alive if job.lease is not None] or alive
+            of = among[-1 - parent % len(among)] if among else None
+        if of is not None:
+            deadline = None  # or else the order of two deadlines that pass at once would decide
         optional = {
+            "parent_id": of and of.execution_id,
             "attempt_timeout_ms": timeout,
             "max_reclaims": max_reclaims,
             "fairness_key": fair,
@@ -207,7 +247,7 @@ class Executions(Agreement, RuleBasedStateMachine):
         }
         spec = {"kind": "t", "lane": lane, "priority": priority, "capabilities": caps, **plain, **categories}
         spec |= {name: value for name, value in optional.items() if value is not None}
-        job = Job(new_id(0), spec)
+        job = WaitingJob(new_id(0), spec, parent=of, let_run=parent_close == "let_run")
         if run_at is not None:
             job.state, job.reason, job.wake_at = "scheduled", "time", spec["run_at"]
         sent = dict(spec)
@@ -218,8 +258,12 @@ class Executions(Agreement, RuleBasedStateMachine):
         def check(reply: Any) -> None:
             assert reply["state"] == job.state
             self.jobs.append(job)
+            if of is not None:
+                of.children.append(job)
+                of.children_open += 1
 
-        return "create", {"id": job.execution_id, "namespace": "default", "spec": sent}, check
+        args = {"id": job.execution_id, "namespace": "default", "spec": sent, "parent_close": parent_close}
+        return "create", args, check
 
     def _grant(
         self, worker: str, lanes: list[str], caps: list[str], max: int
@@ -283,7 +327,7 @@ class Executions(Agreement, RuleBasedStateMachine):
             room -= most
         assert offered == [], "more was offered than there is"
 
-    def _check_order(self, mine: list[str], eligible: list[Job], most: int) -> None:
+    def _check_order(self, mine: list[str], eligible: list[WaitingJob], most: int) -> None:
         """Check that each tenant's jobs come by priority, then by the time they became ready."""
         assert len(mine) == most, f"{most} of {len(eligible)} should be offered, {len(mine)} were"
         tenants = {job.spec.get("fairness_key") for job in eligible}
@@ -295,7 +339,7 @@ class Executions(Agreement, RuleBasedStateMachine):
             got = [each for each in mine if each in ids]
             assert got == ids[: len(got)]
 
-    def _place(self, job: Job) -> tuple[float, float, str]:
+    def _place(self, job: WaitingJob) -> tuple[float, float, str]:
         return -job.spec["priority"], self.ready_at.get(job.execution_id, math.inf), job.execution_id
 
     def _give_back(self, **fenced: Any) -> Any:
@@ -336,14 +380,25 @@ class Executions(Agreement, RuleBasedStateMachine):
         return "claim", args, self._expect(does)
 
     def _fenced(
-        self, op: str, job: int, lease: int, forge: str, does: Callable[[Job, Fence], Any], **args: Any
+        self,
+        op: str,
+        job: int,
+        lease: int,
+        forge: str,
+        does: Callable[[WaitingJob, Fence], Any],
+        prefer: Callable[[WaitingJob], Any] = lambda job: True,
+        **args: Any,
     ) -> tuple[str, dict[str, Any], Check] | None:
-        """Build an op with the newest fence of a job, an older one or a forged one."""
+        """Build an op with the newest fence of a job, an older one or a forged one.
+
+        Most often the job is held, and one that the op would rather have (`prefer`), if there is any.
+        """
         leased = [each for each in self.jobs if each.execution_id in self.fences]
         if not leased:
             return None
         held = [each for each in leased if each.lease is not None]
-        among = leased if job % 4 == 3 or not held else held
+        preferred = [each for each in held if prefer(each)]
+        among = leased if job % 4 == 3 else preferred or held or leased
         target = among[-1 - job % len(among)]
         known = self.fences[target.execution_id]
         fence = known[-1 - lease % len(known)]
@@ -384,7 +439,11 @@ class Executions(Agreement, RuleBasedStateMachine):
 
     def _complete(self, **fenced: Any) -> Any:
         return self._fenced(
-            "complete", **fenced, does=lambda job, fence: job.complete(self.now, fence), result=LARGE
+            "complete",
+            **fenced,
+            does=lambda job, fence: job.complete(self.now, fence),
+            prefer=lambda job: job.parent is not None and job.parent.reason == "children",
+            result=LARGE,
         )
 
     def _fail(self, category: str, retryable: bool, delay: int | None, **fenced: Any) -> Any:
@@ -403,64 +462,11 @@ class Executions(Agreement, RuleBasedStateMachine):
             "release", **fenced, does=lambda job, fence: job.release(self.now, fence, "release")
         )
 
-    # -- the signal-router's and the cancel-reconciler's ops --------------------------------------
-
-    def _waitpoint(self, key: str, lasts: int, **fenced: Any) -> Any:
-        waitpoint_id = new_id(0)
-        return self._fenced(
-            "create",
-            **fenced,
-            does=lambda job, fence: job.create_waitpoint(self.now, fence, waitpoint_id, key, lasts),
-            id=waitpoint_id,
-            waitpoint_key=key,
-            expires_in_ms=lasts,
-        )
-
-    def _suspend(
-        self,
-        waitpoint: int | None,
-        condition: str | None,
-        timeout: int | None,
-        behavior: str,
-        **fenced: Any,
-    ) -> Any:
-        new = new_id(0)
-        known = self._waitpoints()
-        waitpoint_id = None
-        if waitpoint is not None and known:
-            waitpoint_id = known[-1 - waitpoint % len(known)][1]
-        return self._fenced(
-            "suspend",
-            **fenced,
-            does=lambda job, fence: job.suspend(
-                self.now, fence, new, waitpoint_id, condition, timeout, behavior
-            ),
-            id=new,
-            waitpoint_id=waitpoint_id,
-            condition=None if condition is None else {"name": condition},
-            reason_code="signal",
-            timeout_ms=timeout,
-            timeout_behavior=behavior,
-        )
-
-    def _waitpoints(self) -> list[tuple[Job, str]]:
-        return [(job, each) for job in self.jobs if not job.gone for each in job.waitpoints]
-
-    def _deliver(self, waitpoint: int, signal: int, name: str) -> Any:
-        known = self._waitpoints()
-        if not known:
-            return None
-        job, waitpoint_id = known[-1 - waitpoint % len(known)]
-        signal_id = f"s{signal}"
-
-        def does(reply: Any) -> Any:
-            return {"effect": job.deliver(self.now, waitpoint_id, signal_id, name), "signal_id": signal_id}
-
-        args = {"waitpoint_id": waitpoint_id, "signal_id": signal_id, "name": name, "payload": "[]"}
-        return "deliver", args, self._expect(does)
+    # -- the cancel-reconciler's ops --------------------------------------------------------------
 
     def _cancel(self, job: int, grace: int) -> Any:
-        target = self._job(job)
+        awaited = [each for each in self.jobs if each.parent is not None and each.parent.reason == "children"]
+        target = awaited[-1 - job % len(awaited)] if awaited and job % 2 else self._job(job)
         if target is None:
             return None
         args = {"execution_id": target.execution_id, "reason": "enough", "grace_ms": grace}
