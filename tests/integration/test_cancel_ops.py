@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from penstock.ids import new_id
 from running_penstock import NOWHERE
 from state_machine import StateMachine
 
@@ -182,6 +183,24 @@ class TestExecution:
     async def test_an_unknown_one(self, machine: StateMachine) -> None:
         error = await machine.refused(RECONCILER, "cancel", execution_id=NOWHERE, reason="", grace_ms=0)
         assert error.code == "execution_not_found"
+
+
+async def test_a_child_of_the_same_call_ends_with_its_parent(machine: StateMachine) -> None:
+    """The parent ends in the very call that makes its child, before the child stands in any index."""
+    parent = await machine.create()
+    [task] = await machine.take()
+    await cancel(machine, parent)
+    child = new_id(0)
+    fence = {name: task[name] for name in ("execution_id", "attempt_index", "lease_id", "lease_epoch")}
+    made, ended = await machine.stores["scheduler"].call_many(
+        [
+            (0, "create", {"id": child, "spec": {"kind": "t", "parent_id": parent}}),
+            (0, "give_back", fence),
+        ]
+    )
+    assert (made["state"], ended["state"]) == ("ready", "canceled")
+    await machine.due("cancel-reconciler")
+    assert (await machine.get(child))["state"] == "canceled"
 
 
 class TestRequestCancel:
