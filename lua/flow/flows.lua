@@ -67,11 +67,11 @@ function Flows.check_open(f, to)
   if f.cancel_requested and to ~= 'cancelled' then Errors.raise('cancel_pending', { status = f.status }) end
 end
 
--- Refuse a move that is not in MOVES or that a requested cancellation forbids.
--- Errors: already_terminal, cancel_pending, illegal_transition {from, to}.
-function Flows.check(f, to)
+-- Refuse a move that is not in MOVES or that a requested cancellation forbids. from: the status that the move must begin
+-- in; nil: any. Errors: already_terminal, cancel_pending, illegal_transition {from, to}.
+function Flows.check(f, to, from)
   Flows.check_open(f, to)
-  if not MOVES[f.status][to] then Errors.raise('illegal_transition', { from = f.status, to = to }) end
+  if not MOVES[f.status][to] or from and f.status ~= from then Errors.raise('illegal_transition', { from = f.status, to = to }) end
 end
 
 -- Record a change of a flow: count up its revision and emit the event.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TERMINAL = frozenset({"completed", "failed", "canceled"})
+ACTIVE = frozenset({"running", "waiting"})
 
 
 @dataclass
@@ -18,6 +19,8 @@ class Member:
     state: str = "scheduled"
     outcome: str | None = None
     attempt: int = 0
+    granted: bool = False
+    """A grant holds it, so that no other worker can get it until the grant expires."""
     children: list[str] = field(default_factory=list)
     parents: list[str] = field(default_factory=list)
     policy: str = "all_of"
@@ -73,7 +76,7 @@ class Flow:
     def end(self, key: str, state: str, outcome: str | None = None) -> None:
         member = self.members[key]
         member.state, member.outcome = state, outcome or state
-        if self.status == "running":
+        if self.status in ACTIVE:
             self._work.append(("ended", (key, member.outcome)))
 
     def give_back(self, key: str, state: str) -> None:
@@ -92,13 +95,13 @@ class Flow:
 
     # -- the work that follows --------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """End a call: do all queued work, and finish the flow if all members have ended."""
-        if not self._work:
+    def settle(self, looks: bool = False) -> None:
+        """End a call: do all queued work, and finish the flow if all members have ended (with `looks`, in any case)."""
+        if not self._work and not looks:
             return
         while self._work:
             kind, about = self._work.popleft()
-            if self.status != "running" and kind != "sweep":
+            if self.status not in ACTIVE and kind != "sweep":
                 continue
             getattr(self, f"_{kind}")(about)
         if self.status == "running" and all(each.state in TERMINAL for each in self.members.values()):
@@ -138,7 +141,7 @@ class Flow:
         if child.decided is None:
             if child.satisfied():
                 child.decided = "run"
-                if child.state == "scheduled":
+                if child.state == "scheduled" and self.status == "running":
                     child.state = "ready"
                 if child.cancel_remaining:
                     self._work.append(("siblings", child.key))

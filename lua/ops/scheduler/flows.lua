@@ -32,6 +32,7 @@ end
 -- errors: flow_not_found, revision_mismatch, already_terminal, cancel_pending, illegal_transition. events: started.
 function ops.flow_start(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
+  Flows.check(f, 'running', 'created')
   Flows.move(f, 'running', { event = 'started' })
   Graph.start(f)
   Graph.work()

@@ -1,6 +1,6 @@
 -- The signal-router's ops for waiting flows. The rules are in flow/waits.lua.
 --
--- Needs: Errors, FlowWaits, Flows, Keys, Payloads, Records.
+-- Needs: FlowWaits, Flows, Keys, Payloads, Records.
 local ops = Ops.signal_router
 
 local WAITERS = 20   -- flows per call of event_come
@@ -28,8 +28,7 @@ end
 -- events: flow resumed.
 function ops.flow_resume(a)
   local f = Flows.edit(a.flow_id, a.expected_revision)
-  Flows.check(f, 'running')
-  if f.status ~= 'waiting' then Errors.raise('illegal_transition', { from = f.status, to = 'running' }) end
+  Flows.check(f, 'running', 'waiting')
   Flows.put_state(f, a)
   FlowWaits.resume(f, 'requested')
   return Flows.view(f)
