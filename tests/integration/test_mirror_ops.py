@@ -187,6 +187,15 @@ class TestCompletion:
         await observe(machine, flow_id, status, run_id="b", task="report")
         assert (await machine.flow_get(flow_id))["status"] == ending
 
+    async def test_a_wait_does_not_hold_up_the_end(self, machine: StateMachine) -> None:
+        flow_id = await mirror(machine, completion="all_steps")
+        await observe(machine, flow_id, "running")
+        await machine("signal-router", "flow_set_waiting", flow_id=flow_id, wait={"kind": "manual"})
+        assert (await observe(machine, flow_id, "succeeded"))["applied"] is True
+        assert (await machine.flow_get(flow_id))["status"] == "finished"
+        names = await machine.names("flow", flow_id)
+        assert names[-4:] == ["waiting", "observed", "resumed", "finished"]
+
     async def test_with_cancel_intent_it_is_cancelled(self, machine: StateMachine) -> None:
         flow_id = await mirror(machine, completion="all_steps")
         await observe(machine, flow_id, "running")

@@ -7,7 +7,7 @@
 -- Observations come late, twice and out of order. So a message is applied once; an older observed_at never overwrites
 -- a newer one; of two statuses of the same instant the one further on wins; a terminal step keeps its status.
 --
--- Needs: Call, Dispatch, Errors, Events, Flows, Hashes, Idempotency, Keys, Payloads, Records.
+-- Needs: Call, Dispatch, Errors, Events, FlowWaits, Flows, Hashes, Idempotency, Keys, Payloads, Records.
 local ops = Ops.mirror_observer
 
 local RANK = { pending = 1, running = 2, succeeded = 3, failed = 3, cancelled = 3 }
@@ -90,7 +90,11 @@ local function complete(f, step)
       why = failed > 0 and 'step_failed' or nil
     end
   end
-  if ending then Flows.conclude(f, ending, { reason = why, actor = 'flow:' .. f.id }) end
+  if not ending then return end
+  -- The other system does not ask whether its flow waits here.
+  local waits = f.status == 'waiting' and ending == 'finished' and not f.cancel_requested
+  if waits then FlowWaits.resume(f, 'completed', 'flow:' .. f.id) end
+  Flows.conclude(f, ending, { reason = why, actor = 'flow:' .. f.id })
 end
 
 -- Apply one observation of a step. a: fields of flow.observe; for a published message also message_id and published_at
