@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock import audit
+from penstock.bus import streams
 from penstock.runtime import start
 from running_penstock import RunningPenstock
 
@@ -142,6 +144,32 @@ async def test_a_deleted_rule_leaves_nothing_on_the_stream(penstock: RunningPens
     await penstock.request("mirror_rule.delete", {"name": "ci"})
     await penstock.until(durables, lambda count: count == 0)
     await penstock.js.delete_stream(name)
+
+
+async def test_the_name_of_a_deleted_rule_is_taken_again(penstock: RunningPenstock, prefix: str) -> None:
+    await put(penstock, rule(prefix, task={"const": "old"}))
+    await followed(penstock, prefix)
+    await penstock.request("mirror_rule.delete", {"name": "ci"})
+    found = await put(penstock, rule(prefix, task={"const": "new"}))
+    assert (found["revision"], found["seen"]) == (2, 0)
+
+    async def tasks() -> set[str]:
+        await penstock.nats.publish(f"{prefix}.build.1.x", job("a", "started"))
+        flows = await mirrored(penstock)
+        found = await penstock.request("flow.steps", {"flow_id": flows[-1]["flow_id"]}) if flows else {}
+        return {step["task"] for step in found.get("items", [])}
+
+    await penstock.until(tasks, lambda seen: seen == {"new"}, "the new rule is followed")
+    await penstock.request("mirror_rule.delete", {"name": "ci"})
+    name = streams.stream_name(penstock.root, streams.AUDIT)
+    told = f"{penstock.root}.audit.default.mirror_rule.deleted"
+    await penstock.until(
+        lambda: penstock.js.stream_info(name, subjects_filter=told),
+        lambda info: (info.state.subjects or {}).get(told) == 2,
+        "both deletions in the trail",
+    )
+    report = await audit.verify(penstock.nats, name)
+    assert report.ok, report.sentence()
 
 
 async def test_a_stream_that_is_gone_keeps_no_other_rule_waiting(

@@ -1,8 +1,10 @@
 -- The mirror-observer's ops for rules (in partition 0) and for the flows of a rule's keys (in each key's partition).
 -- Python interprets a rule; here its body is JSON text. kind: rule (a mirror rule) or trigger.
 --
--- A rule record: body (JSON text), revision, counts of messages (seen, applied, dropped), last_error, last_at, told_at
--- (time of the last `dropped` event), seq.
+-- A rule record: body (JSON text; nil: the rule was deleted), revision, counts of messages (seen, applied, dropped),
+-- last_error, last_at, told_at (time of the last `dropped` event), seq. The record outlives its rule, so that a rule
+-- which takes the name again goes on with its numbers: observers know a rule by its revision, and the audit trail
+-- numbers the events of a name without a gap.
 --
 -- Needs: Call, Errors, Events, Flows, Keys, Records.
 local ops = Ops.mirror_observer
@@ -12,8 +14,12 @@ local TELL_MS = 10000   -- at least this long between two `dropped` events of a 
 
 local ENTITY = { rule = 'mirror_rule', trigger = 'trigger' }
 
-Records.define('rule', function() return { [Keys.rules('rule')] = 0 } end)
-Records.define('trigger', function() return { [Keys.rules('trigger')] = 0 } end)
+local function define(kind)
+  Records.define(kind, function(r) return r.body and { [Keys.rules(kind)] = 0 } or {} end)
+end
+
+define('rule')
+define('trigger')
 
 local function view(r)
   return {
@@ -25,7 +31,7 @@ end
 -- Errors: mirror_rule_not_found, trigger_not_found.
 local function read(kind, name)
   local r = Records.read(kind, name)
-  if not r then Errors.raise(ENTITY[kind] .. '_not_found', { name = name }) end
+  if not r or not r.body then Errors.raise(ENTITY[kind] .. '_not_found', { name = name }) end
   return r
 end
 
@@ -39,9 +45,10 @@ end
 -- errors: invalid_request (too many rules). events: put.
 function ops.rule_put(a)
   local r = Records.edit(a.kind, a.name)
-  if not r then
+  if not r or not r.body then
     if redis.call('ZCARD', Keys.rules(a.kind)) >= MOST then Errors.invalid('name', 'there are ' .. MOST .. ' of them already') end
-    r = Records.create(a.kind, a.name, { revision = 0, seen = 0, applied = 0, dropped = 0 })
+    r = r or Records.create(a.kind, a.name, { revision = 0 })
+    r.seen, r.applied, r.dropped = 0, 0, 0
   end
   r.body, r.revision, r.last_error = a.body, r.revision + 1, nil
   Events.emit(ENTITY[a.kind], r, 'put', { data = { revision = r.revision } })
@@ -69,7 +76,7 @@ function ops.rule_delete(a)
   local r = Records.edit(a.kind, a.name)
   local was = view(r)
   Events.emit(ENTITY[a.kind], r, 'deleted', {})
-  Records.delete(a.kind, a.name)
+  r.body, r.last_at, r.told_at = nil, nil, nil
   changed()
   return was
 end
@@ -81,7 +88,7 @@ function ops.rules_version() return { version = tonumber(redis.call('GET', Keys.
 -- events: dropped, at most one per ten seconds.
 function ops.rule_count(a)
   local r = Records.edit(a.kind, a.name)
-  if not r then return end
+  if not r or not r.body then return end
   r.seen, r.applied, r.dropped = r.seen + a.seen, r.applied + a.applied, r.dropped + a.dropped
   r.last_at = Call.now
   if a.last_error then r.last_error = a.last_error end
