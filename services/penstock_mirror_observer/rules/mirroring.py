@@ -1,7 +1,7 @@
 """A mirror rule at work: each message becomes an observation of a step."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.errors import PenstockError
 from penstock.ids import partition_for, partition_of
@@ -12,6 +12,14 @@ from penstock_mirror_observer.rules.rule import Observed, Rule
 
 KNOWN: Final = 50_000
 """Most keys whose flow ids are cached in memory."""
+
+
+class Wanted(NamedTuple):
+    """An observation to apply, and the place of its message in the batch."""
+
+    place: int
+    incoming: Incoming
+    observed: Observed
 
 
 class Mirroring(Follower):
@@ -27,37 +35,51 @@ class Mirroring(Follower):
 
     async def apply(self, batch: Sequence[Incoming]) -> list[bool]:
         """Apply messages. Return for each whether it is done; False (Valkey is away) asks for a redelivery."""
-        self.seen += len(batch)
-        read = [self.rule.read(each.message) for each in batch]
-        flows = await self._find([each.key for each in read if isinstance(each, Observed) and each.key])
-        observations: list[tuple[int, Op[Any]]] = []
         done = [True] * len(batch)
-        for place, (incoming, observed) in enumerate(zip(batch, read, strict=True)):
+        wanted: list[Wanted] = []
+        for place, incoming in enumerate(batch):
+            observed = self.rule.read(incoming.message)
             if isinstance(observed, str):
                 self.drop(observed)
-                continue
-            flow_id = observed.flow_id if observed.key is None else flows.get(observed.key)
+            else:
+                wanted.append(Wanted(place, incoming, observed))
+        if gone := await self._observe(wanted, done):  # their flows have retired since they were cached
+            for each in await self._observe(gone, done):
+                self.drop(f"flow_not_found: there is no flow of {each.observed.key!r} any more")
+        self.seen += done.count(True)
+        return done
+
+    async def _observe(self, wanted: Sequence[Wanted], done: list[bool]) -> list[Wanted]:
+        """Apply observations. Set `done` to False where Valkey is away. Return those of a key whose flow is gone."""
+        flows = await self._find([each.observed.key for each in wanted if each.observed.key])
+        asked: list[tuple[Wanted, Op[Any]]] = []
+        for each in wanted:
+            key = each.observed.key
+            flow_id = each.observed.flow_id if key is None else flows.get(key)
             if isinstance(flow_id, PenstockError):
-                done[place] = not flow_id.retryable
-                if done[place]:
+                done[each.place] = not flow_id.retryable
+                if done[each.place]:
                     self.drop(str(flow_id))
             elif flow_id is None:
-                self.drop(f"flow.key: no flow has {observed.key!r}, and the rule makes none")
+                self.drop(f"flow.key: no flow has {key!r}, and the rule makes none")
             elif partition_of(flow_id) >= self._machine.partitions:
                 self.drop(f"flow.id: there is no flow {flow_id!r}")
             else:
-                observations.append((place, _apply(flow_id, incoming, observed)))
-        answers = await self._machine.run_many([op for _, op in observations])
-        for (place, _), answer in zip(observations, answers, strict=True):
+                asked.append((each, _apply(flow_id, each.incoming, each.observed)))
+        answers = await self._machine.run_many([op for _, op in asked])
+        gone: list[Wanted] = []
+        for (each, _), answer in zip(asked, answers, strict=True):
             if not isinstance(answer, PenstockError):
                 self.applied += 1
             elif answer.retryable:
-                done[place] = False
+                done[each.place] = False
+            elif answer.code == "flow_not_found" and each.observed.key is not None:
+                gone.append(each)
             else:
                 self.drop(f"{answer.code}: {answer.message}")
-                self._flows.clear()  # a cached flow may be gone
-        self.seen -= done.count(False)
-        return done
+        for each in gone:
+            self._flows.pop(each.observed.key or "", None)
+        return gone
 
     async def _find(self, keys: Sequence[str]) -> dict[str, str | PenstockError | None]:
         """Return the flow id (or error, or None) of each key. Create missing flows if the rule says how."""
