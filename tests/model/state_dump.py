@@ -140,7 +140,7 @@ class StateDump:
         if "parent_id" in x and x.get("parent_close") != "let_run":
             placement[f"ch:{x['parent_id']}"] = 0.0
         if state == "ready" and "grant_id" not in x and "aside" not in x:
-            queue = f"q:{x['lane']}|{x.get('caps', '')}|{x.get('fairness_key', '')}"
+            queue = f"q:{x['lane']}|{x.get('caps', '')}|{x['kind']}|{x.get('fairness_key', '')}"
             placement[queue] = (127 - x.get("priority", 0)) * TIME_SPAN + x["ready_at"]
         starts = x.get("wake_at") if state == "scheduled" else None
         earliest("due:scheduler:x", x.get("deadline_at"), x.get("grant_expires_at"), starts)
@@ -177,8 +177,13 @@ class StateDump:
         """Every queue with work must be reachable from its lane; else no worker would ever get that work."""
         for name in self.keys:
             if name.startswith("q:"):
-                lane, caps, fair = name.removeprefix("q:").split("|")[:3]
-                turns = self._redis.zscore(f"{self._root}ring:{lane}|{caps}", fair)
+                lane, caps, kind, fair = name.removeprefix("q:").split("|")[:4]
+                front = self._redis.zscore(f"{self._root}fronts:{lane}|{caps}", kind)
+                [(_, score)] = self._redis.zrange(f"{self._root}{name}", 0, 0, withscores=True)
+                assert front is not None and front <= score, f"{name}: its ring's front is behind it"
+                assert self._redis.zscore(f"{self._root}kinds:{lane}|{caps}", kind) is not None, name
+                assert self._redis.sismember(f"{self._root}rings:{lane}|{fair}", f"{caps}|{kind}"), name
+                turns = self._redis.zscore(f"{self._root}ring:{lane}|{caps}|{kind}", fair)
                 assert turns is not None, f"{name} is not in its ring"
                 all_turns = self._redis.zscore(f"{self._root}turns:{lane}", fair)
                 assert all_turns is not None, f"{name}: its key has no turns"

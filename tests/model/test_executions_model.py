@@ -245,7 +245,8 @@ class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
             "run_at": None if run_at is None else self.now + run_at,
             "deadline_at": None if deadline is None else self.now + deadline,
         }
-        spec = {"kind": "t", "lane": lane, "priority": priority, "capabilities": caps, **plain, **categories}
+        kind = "t" if priority == 0 else "u"  # so that priority and age must hold over two kinds
+        spec = {"kind": kind, "lane": lane, "priority": priority, "capabilities": caps, **plain, **categories}
         spec |= {name: value for name, value in optional.items() if value is not None}
         job = WaitingJob(new_id(0), spec, parent=of, let_run=parent_close == "let_run")
         if run_at is not None:
@@ -256,6 +257,9 @@ class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
                 sent[name] = self.base + spec[name]
 
         def check(reply: Any) -> None:
+            if of is not None and of.state in ("failed", "canceled") and not job.let_run:
+                assert reply.code == "execution_not_eligible", "a parent that has ended so takes no children"
+                return
             assert reply["state"] == job.state
             self.jobs.append(job)
             if of is not None:
