@@ -23,9 +23,8 @@ local function fewest(zset) return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WI
 
 -- Put a queue whose first work has this score into the indexes that lead to it, and hint that its lane has work.
 local function open(score, lane, caps, kind, fair, limit)
-  Rings.lower(lane, caps, kind, score)
-  local ring = Keys.ring(lane, caps, kind)
-  if not redis.call('ZSCORE', ring, fair) then
+  local new, ring = Rings.lower(lane, caps, kind, score), Keys.ring(lane, caps, kind)
+  if new or not redis.call('ZSCORE', ring, fair) then
     local all = Keys.turns(lane)
     local turns = redis.call('ZSCORE', all, fair)
     if not turns then
@@ -35,8 +34,10 @@ local function open(score, lane, caps, kind, fair, limit)
     redis.call('ZADD', ring, turns, fair)
     redis.call('SADD', Keys.rings(lane, fair), caps .. '|' .. kind)
   end
-  local lines = Keys.lines(lane, caps, kind, fair)
-  if limit and not redis.call('ZSCORE', lines, limit) then redis.call('ZADD', lines, fewest(lines) or 0, limit) end
+  if limit then
+    local lines = Keys.lines(lane, caps, kind, fair)
+    if not redis.call('ZSCORE', lines, limit) then redis.call('ZADD', lines, fewest(lines) or 0, limit) end
+  end
   Call.hint('ready', lane .. '|' .. kind, 1)
 end
 

@@ -58,7 +58,7 @@ end
 
 -- Remove a capability set from its group: no work requires it any more.
 local function drop_set(lane, caps)
-  local name = caps ~= '' and redis.call('HGET', Keys.capability_sets(lane), caps)
+  local name = redis.call('HGET', Keys.capability_sets(lane), caps)
   if not name then return end
   redis.call('HDEL', Keys.capability_sets(lane), caps)
   redis.call('SREM', Keys.capability_group(lane, name), caps)
@@ -76,13 +76,14 @@ function Rings.of(made, lane, caps, kind, front)
   return ring
 end
 
--- Work with this score joined a ring: put the ring into the indexes, and lower its front.
+-- Work with this score joined a ring: put the ring into the indexes, and lower its front. Return whether it is new.
 function Rings.lower(lane, caps, kind, score)
-  local text = string.format('%.17g', score)
-  if redis.call('ZADD', Keys.fronts(lane, caps), 'LT', text, kind) == 1 then
+  local new = redis.call('ZADD', Keys.fronts(lane, caps), 'LT', string.format('%.17g', score), kind) == 1
+  if new then
     redis.call('ZADD', Keys.kinds(lane, caps), 0, kind)
     add_set(lane, caps)
   end
+  return new
 end
 
 -- The first work of a ring has this score.
@@ -94,7 +95,9 @@ end
 function Rings.drop(ring)
   redis.call('ZREM', Keys.fronts(ring.lane, ring.caps), ring.kind)
   redis.call('ZREM', Keys.kinds(ring.lane, ring.caps), ring.kind)
-  if redis.call('EXISTS', Keys.fronts(ring.lane, ring.caps)) == 0 then drop_set(ring.lane, ring.caps) end
+  if ring.caps ~= '' and redis.call('EXISTS', Keys.fronts(ring.lane, ring.caps)) == 0 then
+    drop_set(ring.lane, ring.caps)
+  end
 end
 
 -- Return the capability sets in use that a worker can serve, whether these are known to be all sets of the lane, and

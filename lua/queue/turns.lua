@@ -18,8 +18,8 @@ local OPENED = 16
 local LEAST = 8
 -- How many rings with equal fronts a call opens, so that the older of two executions of one millisecond is first.
 local EQUAL = 16
--- How many reads of rings and queues a call may make, in addition to two per requested execution.
-local LOOKS = 150
+-- How many reads of rings and queues a call may make, in addition to one per requested execution.
+local LOOKS = 100
 -- How many more fairness keys than `max` Queues.heads looks at, for a caller that compares partitions: counting the
 -- turns of other partitions, one of these may be next.
 local BESIDE = 8
@@ -68,7 +68,7 @@ local function gather(pool, ring)
           if #keys == 2 and #pool.rings > 1 and score ~= ring.front then Rings.correct(ring, score) end
         elseif not cut then
           Queues.leave_ring(ring, fair)
-          dropped = true
+          if #keys == 2 then keys = {} else dropped = true end
         end
       end
     end
@@ -165,7 +165,7 @@ end
 -- worker can serve all of the lane's capability sets.
 local function search(lane, profile, max, seen, pick)
   Records.settle()
-  Lines.allow(LOOKS + 2 * max)
+  Lines.allow(LOOKS + max)
   local round = 0
   local pool, tenant, line, score
   repeat
