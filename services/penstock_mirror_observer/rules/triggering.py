@@ -16,6 +16,8 @@ from penstock_mirror_observer.rules.trigger import Trigger
 
 _PAYLOADS: Final = ("input", "state")
 TIMEOUT_S: Final = 10.0
+_STARTED_BEFORE: Final = frozenset({"illegal_transition", "already_terminal", "cancel_pending"})
+"""How flow.start refuses a flow that an earlier delivery of the message has started."""
 
 
 class Triggering(Follower):
@@ -47,14 +49,18 @@ class Triggering(Follower):
             request = msgspec.convert(fields, self.trigger.verb.request)
             made: Any = await self._requester.call(self.trigger.verb, request, timeout=TIMEOUT_S)
             if self.trigger.verb is verbs.FLOW_CREATE and made.status == "created":
-                await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=made.flow_id))
+                await self._start_flow(made.flow_id)
         except (PenstockError, msgspec.ValidationError) as error:
             if isinstance(error, PenstockError) and error.retryable:
                 return False
-            if not (
-                isinstance(error, PenstockError) and error.code == "illegal_transition"
-            ):  # the flow was started before
-                self.drop(str(error))
-                return True
+            self.drop(str(error))
+            return True
         self.applied += 1
         return True
+
+    async def _start_flow(self, flow_id: str) -> None:
+        try:
+            await self._requester.call(verbs.FLOW_START, FlowStart(flow_id=flow_id))
+        except PenstockError as error:
+            if error.code not in _STARTED_BEFORE:
+                raise
