@@ -27,9 +27,7 @@ class Agreement:
             left = {name for name in self.rooms.keys if name.endswith(job.execution_id)}
             if any(w.get("execution_id") == job.execution_id for w in self.rooms.waitpoints.values()):
                 left.discard(f"wx:{job.execution_id}")  # waitpoints may stay longer than their execution
-            if any(
-                not child.gone and child.state not in TERMINAL and not child.let_run for child in job.children
-            ):
+            if job.ends_with_it():
                 left.discard(f"ch:{job.execution_id}")  # and so may children that would have ended with it
             assert left == set(), "what retired leaves nothing"
             return

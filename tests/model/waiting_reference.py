@@ -62,7 +62,7 @@ class WaitingJob(Job):
         super()._move(state, now, reason, outcome)
         if self.parent is not None and state in TERMINAL:
             self.parent.child_ended(now)
-        if state in ("failed", "canceled") and self.children_open:
+        if state in ("failed", "canceled") and self.ends_with_it():
             self.closing_at = now
         if left == "suspended":
             if self.waiting_on is not None and self.waiting_on.state == "open":
@@ -253,9 +253,16 @@ class WaitingJob(Job):
     def close_children(self, now: int) -> None:
         """Cancel the children that end with this job."""
         self.closing_at = None
-        for child in self.children:
-            if not child.gone and child.state not in TERMINAL and not child.let_run:
-                child.cancel(now, CHILD_GRACE)
+        for child in self.ends_with_it():
+            child.cancel(now, CHILD_GRACE)
+
+    def ends_with_it(self) -> list[Self]:
+        """Return the children that have not ended and are canceled when this job fails or is canceled."""
+        return [
+            child
+            for child in self.children
+            if not child.gone and child.state not in TERMINAL and not child.let_run
+        ]
 
     def reconciled_at(self) -> float:
         """Return when the cancel-reconciler has to look at this job."""
