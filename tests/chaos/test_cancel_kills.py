@@ -6,7 +6,7 @@ from typing import Any
 
 from flow_bodies import Graph
 from running_penstock import RunningPenstock, fence
-from service_process import kill, start_service
+from service_processes import kill, start_process
 
 MEMBERS = 3000
 HELD = 200
@@ -24,7 +24,7 @@ async def test_the_next_one_goes_on(nats_url: str, valkey_url: str, tmp_path: Pa
         tasks: list[dict[str, Any]] = []
         while len(tasks) < HELD:
             tasks += await penstock.take(HELD - len(tasks), start=True, lease_ttl_ms=600_000)
-        process = await start_service(penstock, "cancel-reconciler", tmp_path / "first")
+        process = await start_process(penstock, "cancel-reconciler", tmp_path / "first")
         asking = asyncio.create_task(penstock.request("flow.cancel", {"flow_id": graph.flow_id}))
         try:
             for number in range(1, KILLS + 1):
@@ -35,7 +35,7 @@ async def test_the_next_one_goes_on(nats_url: str, valkey_url: str, tmp_path: Pa
                     lambda: canceled(graph), lambda n, before=before: n > before, "further stops"
                 )
                 await kill(process)
-                process = await start_service(penstock, "cancel-reconciler", tmp_path / f"again{number}")
+                process = await start_process(penstock, "cancel-reconciler", tmp_path / f"again{number}")
             await penstock.until(
                 lambda: canceled(graph), lambda n: n == MEMBERS - HELD, "all that nobody holds"
             )

@@ -8,9 +8,13 @@ from typing import Any
 
 import msgspec
 
+from penstock.bus import streams
+from proxies import NatsProxy
 from running_penstock import RunningPenstock
-from service_process import kill, start_service
+from service_processes import kill, process_of, start_process
+from trail import counted_trail, emptied
 
+OBSERVER = "mirror-observer"
 FLOWS = 12
 STEPS = 60
 KILLS = 4
@@ -45,7 +49,7 @@ async def run(penstock: RunningPenstock, flow_id: str) -> None:
 async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
     async with RunningPenstock.open(nats_url, valkey_url) as penstock:
         await penstock.running.pop("mirror-observer").stop()
-        observers = [await start_service(penstock, "mirror-observer", tmp_path / f"o{n}") for n in range(2)]
+        observers = [await start_process(penstock, OBSERVER, tmp_path / f"o{n}") for n in range(2)]
         body = {"controller_id": "c", "owner": "o", "goal": "g", "completion": "all_steps"}
         try:
             flows = [(await penstock.request("flow.create_mirrored", body))["flow_id"] for _ in range(FLOWS)]
@@ -55,9 +59,7 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
                 victim.send_signal(signal.SIGSTOP)  # so that it dies holding unhandled messages
                 await more_published(penstock)
                 await kill(victim)
-                observers.append(
-                    await start_service(penstock, "mirror-observer", tmp_path / f"again{number}")
-                )
+                observers.append(await start_process(penstock, OBSERVER, tmp_path / f"again{number}"))
             await running
 
             async def look() -> list[Any]:
@@ -71,3 +73,24 @@ async def test_two_observers_and_kills_drop_nothing(nats_url: str, valkey_url: s
         finally:
             for process in observers:
                 await kill(process)
+
+
+async def test_each_observation_is_applied_once(nats_url: str, valkey_url: str, tmp_path: Path) -> None:
+    """The observer dies after its changes are in Valkey and before it acknowledges the messages."""
+    async with RunningPenstock.open(nats_url, valkey_url) as penstock, NatsProxy.before(nats_url) as proxy:
+        await penstock.running.pop(OBSERVER).stop()
+        async with process_of(penstock, OBSERVER, tmp_path / "first", proxy.url) as first:
+            body = {"controller_id": "c", "owner": "o", "goal": "g", "completion": "all_steps"}
+            flow_id = (await penstock.request("flow.create_mirrored", body))["flow_id"]
+            proxy.hold_acks()
+            for status in ("pending", "running", "succeeded"):  # the last one ends the flow
+                for step in range(STEPS):
+                    await publish(penstock, flow_id, run_id=f"r{step}", task="t", status=status)
+            await proxy.held_back(3 * STEPS)
+            await kill(first)
+        assert (await penstock.request("flow.get", {"flow_id": flow_id}))["status"] == "finished"
+        async with process_of(penstock, OBSERVER, tmp_path / "second"):
+            await emptied(penstock, streams.OBSERVATIONS)
+            events = await counted_trail(penstock)
+            assert events["flow", flow_id, "observed"] == 3 * STEPS
+            assert not events["flow", flow_id, "observation_dropped"]

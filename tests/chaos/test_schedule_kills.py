@@ -10,7 +10,7 @@ import nats.errors
 
 from penstock import PenstockError
 from running_penstock import RunningPenstock
-from service_process import kill, start_service
+from service_processes import kill, start_process
 
 SCHEDULES = 10
 COUNT = 60
@@ -32,7 +32,7 @@ async def test_every_due_time_has_exactly_one_execution(
 ) -> None:
     async with RunningPenstock.open(nats_url, valkey_url, partitions=2) as penstock:
         await penstock.running.pop("scheduler").stop()
-        schedulers = [await start_service(penstock, "scheduler", tmp_path / f"ready-{n}") for n in range(2)]
+        schedulers = [await start_process(penstock, "scheduler", tmp_path / f"ready-{n}") for n in range(2)]
         try:
             made = [
                 await retrying(
@@ -50,7 +50,7 @@ async def test_every_due_time_has_exactly_one_execution(
             for n in range(KILLS):
                 victim = n % 2
                 await kill(schedulers[victim])
-                schedulers[victim] = await start_service(penstock, "scheduler", tmp_path / f"again-{n}")
+                schedulers[victim] = await start_process(penstock, "scheduler", tmp_path / f"ready-{victim}")
 
             async def finished() -> int:
                 page = await retrying(penstock, "schedule.list", {"status": "finished"})

@@ -11,7 +11,7 @@ import pytest
 
 from lifecycles import HOUR_MS, last, names, running
 from penstock import Task, Worker
-from proxy import Proxy
+from proxies import Proxy
 from running_penstock import WAIT_S, RunningPenstock, fence
 
 
@@ -128,9 +128,7 @@ async def test_one_that_was_away_hears_of_it_when_it_renews(
     penstock: RunningPenstock, handlers: Handlers
 ) -> None:
     """The push is lost, and nobody repeats it: the reconciler is gone too."""
-    proxy = Proxy(penstock.url)
-    await proxy.start()
-    try:
+    async with Proxy.before(penstock.url) as proxy:
         async with handlers.serving(penstock, proxy.url, lease_ttl=6.0):
             execution_id = await begin(penstock, handlers, "test.heeds")
             proxy.sever()
@@ -140,8 +138,6 @@ async def test_one_that_was_away_hears_of_it_when_it_renews(
             proxy.cut = False
             await penstock.reaches(execution_id, "canceled")
             assert handlers.ended.is_set()
-    finally:
-        proxy.close()
         await penstock.start_again("cancel-reconciler")
     event = await last(penstock, execution_id)
     assert (event["actor"], event["reason"]) == ("worker:w1", "enough")

@@ -10,22 +10,20 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.runtime.running import Running, start
 from penstock_scheduler.service import build
-from proxy import Proxy
+from proxies import Proxy
 from running_penstock import RunningPenstock
 
 
 @asynccontextmanager
 async def second_scheduler(penstock: RunningPenstock) -> AsyncIterator[tuple[Running, Proxy]]:
-    proxy = Proxy(penstock.settings.valkey_url)
-    await proxy.start()
-    settings = msgspec.structs.replace(penstock.settings, valkey_url=proxy.url, instance="second")
-    second = await start("scheduler", build, settings)
-    try:
-        yield second, proxy
-    finally:
-        proxy.cut = False
-        await second.stop()
-        proxy.close()
+    async with Proxy.before(penstock.settings.valkey_url) as proxy:
+        settings = msgspec.structs.replace(penstock.settings, valkey_url=proxy.url, instance="second")
+        second = await start("scheduler", build, settings)
+        try:
+            yield second, proxy
+        finally:
+            proxy.cut = False
+            await second.stop()
 
 
 def owned(running: Running) -> int:
