@@ -13,8 +13,8 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from msgspec import Struct
 from nats.aio.client import Client
@@ -28,6 +28,7 @@ from penstock.backoff import Backoff
 from penstock.bus import streams
 from penstock.bus.endpoints import unsubscribe
 from penstock.errors import PenstockError
+from penstock.throttle import Throttle
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -100,6 +101,7 @@ class Consumer:
         self.stream = stream
         self.durable = durable
         self.acked = self.retried = self.dead = 0  # for the metrics
+        self._letters = Throttle()
         self._handler = handler
         self._batch = batch
         self._ack_wait = ack_wait
@@ -325,8 +327,12 @@ class Consumer:
         return Retry(_backoff(msg))
 
     async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> list[Msg]:
-        """Send the outcomes to the server. Return the messages that an ordered consumer holds to retry in order."""
+        """Send the outcomes to the server. Return the messages that an ordered consumer holds to retry in order.
+
+        Dead letters are stored all at once: one after the other, they would hold up the messages behind them.
+        """
         held: list[Msg] = []
+        letters: list[Coroutine[Any, Any, None]] = []
         for msg, outcome in zip(batch, outcomes, strict=True):
             match outcome:
                 case Ack():
@@ -340,7 +346,8 @@ class Consumer:
                         await self._nak(msg, delay)
                 case Dead(reason):
                     self.dead += 1
-                    await self._dead_letter(msg, reason)
+                    letters.append(self._dead_letter(msg, reason))
+        await asyncio.gather(*letters)
         return held
 
     async def _nak(self, msg: Msg, delay: float) -> None:
@@ -371,9 +378,15 @@ class Consumer:
             log.warning("%s: a dead letter could not be kept yet: %s", self._name, error)
             await self._nak(msg, 5.0)
             return
-        log.warning(
-            "%s: a message on %s is dead: %s", self._name, msg.subject, headers["Penstock-Dead-Reason"]
-        )
+        if self._letters.passes():
+            log.warning(
+                "%s: a message on %s is dead (%d more since the last such line): %s",
+                self._name,
+                msg.subject,
+                self._letters.held,
+                headers["Penstock-Dead-Reason"],
+            )
+            self._letters.held = 0
         await self._send(msg.reply, b"+TERM")
 
     async def _send(self, subject: str, data: bytes, reply: str = "") -> None:

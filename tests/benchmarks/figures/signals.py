@@ -1,40 +1,75 @@
-"""Published signals: from the publish to the execution that runs again, and how many a second.
+"""Published signals: from the publish to the execution that runs again, alone and beside a flood; and how many a second.
 
 One execution at a time is suspended while a worker waits in `work.next`: the sample lasts from the publish to the
 worker's task. Then many executions are suspended, and each is sent one signal; the rate counts until all of them run.
+Last, another process publishes thousands of signals that only count, to one waitpoint or spread over many, and the
+samples are taken beside them. One waitpoint keeps 1,000 signals: the others that it gets become dead letters.
 """
 
 import asyncio
+import json
+import sys
 import time
 from typing import Any, Final
 
 from benchmarks.figures.claims import fence
 from benchmarks.figures.latency import percentile
 from benchmarks.plan import BATCH, Plan
-from benchmarks.systems import System, running
+from benchmarks.processes import Program
+from benchmarks.systems import House, System, running
 from penstock import Client
 
 WARM_UP: Final = 20
 WAITING: Final = 2000
 WINDOW: Final = 256
 """Publishes that are not acknowledged yet, at most."""
+FLOOD: Final = 10_000
+SPREAD: Final = 100
+"""Waitpoints that a spread flood goes to."""
 
 
 def measure(system: System, plan: Plan) -> dict[str, float]:
     with running(system, plan.durability) as house:
-        return asyncio.run(_measure(house.nats_url, plan.round_trips // 5, max(100, WAITING // plan.divide)))
+        return asyncio.run(_measure(house, plan))
 
 
-async def _measure(url: str, count: int, waiting: int) -> dict[str, float]:
-    async with await Client.connect(url) as client:
-        samples = [await _one(client) for _ in range(WARM_UP + count)][WARM_UP:]
-        rate = await _many(client, waiting)
-    samples.sort()
+async def _measure(house: House, plan: Plan) -> dict[str, float]:
+    count, flood = plan.round_trips // 5, FLOOD // plan.divide
+    async with await Client.connect(house.nats_url) as client:
+        samples = sorted([await _one(client) for _ in range(WARM_UP + count)][WARM_UP:])
+        rate = await _many(client, max(100, WAITING // plan.divide))
+        await asyncio.to_thread(house.settle)
+        alone = percentile(sorted([await _one(client) for _ in range(count)]), 0.5)
+        spread = percentile(await _beside(client, house, flood, SPREAD), 0.5)
+        one = percentile(await _beside(client, house, flood, 1), 0.5)
     return {
         "signal_p50": percentile(samples, 0.5),
         "signal_p99": percentile(samples, 0.99),
         "signals": rate,
+        "signal_beside_spread": spread / alone,
+        "signal_beside_one": one / alone,
     }
+
+
+async def _beside(client: Client, house: House, count: int, waitpoints: int) -> list[float]:
+    """Take samples while `count` signals are in flight to so many other waitpoints. Return them sorted."""
+    to: list[tuple[str, str]] = []
+    for _ in range(waitpoints):
+        await client.submit("noop")
+        [task] = await _take(client, 1)
+        waits: Any = await client.call("lease.suspend", fence(task) | {"condition": {"name": "never"}})
+        to.append((waits.waitpoint_id, waits.token))
+    js = client.nats.jetstream()
+    samples: list[float] = []
+    command = [sys.executable, "-m", "benchmarks.figures.flood", house.nats_url]
+    command.append(json.dumps({"count": count, "to": to}))
+    with Program(command, house.folder / "flood.log", cwd=house.system.cwd) as flood:
+        await asyncio.to_thread(flood.read, 60)
+        published = asyncio.create_task(asyncio.to_thread(flood.read, 240))
+        while not published.done() or (await js.stream_info("PENSTOCK_SIGNALS")).state.messages:
+            samples.append(await _one(client))
+        await published
+    return sorted(samples)
 
 
 async def _one(client: Client) -> float:
@@ -42,7 +77,7 @@ async def _one(client: Client) -> float:
     await client.submit("noop")
     [task] = await _take(client, 1)
     suspended: Any = await client.call("lease.suspend", fence(task))
-    parked = asyncio.create_task(_take(client, 1))
+    parked = asyncio.create_task(_take_all(client, 1))
     await asyncio.sleep(0.005)  # so that the worker stands in line
     started = time.perf_counter()
     await client.publish_signal(suspended.waitpoint_id, "go", suspended.token)
