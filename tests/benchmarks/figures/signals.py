@@ -1,4 +1,4 @@
-"""Published signals: from the publish to the execution that runs again, alone and beside a flood; and how many a second.
+"""Published signals: from the publish to the execution that runs again, alone and beside a flood; how many a second.
 
 One execution at a time is suspended while a worker waits in `work.next`: the sample lasts from the publish to the
 worker's task. Then many executions are suspended, and each is sent one signal; the rate counts until all of them run.
