@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from penstock import errors
 from penstock.bus import connection, streams
 from penstock.bus.consumer import ACK, Ack, Consumer
+from proxies import NatsProxy
 from served import DEADLINE_S, Collector, consuming, is_left, until
 
 
@@ -65,6 +66,19 @@ async def test_retry_and_dead_letters(client: Client, root: str):
     assert second.headers["My-Header"] == "mine"
     for letter in letters.values():
         assert "penstock-token" not in {name.lower() for name in letter.headers}
+
+
+async def test_dead_letters_are_stored_all_at_once(client: Client, url: str, root: str):
+    """Many dead letters hold up the messages behind them no longer than one does."""
+    await streams.ensure(client.jetstream(), root)
+    for _ in range(50):
+        await client.jetstream().publish(f"{root}.signal.w.go", b"dead")
+    async with NatsProxy.before(url) as proxy:
+        proxy.holds = lambda subject, body: subject.startswith(f"{root}.dead.")
+        other = await connection.connect(proxy.url, "other")
+        async with consuming(other, root):
+            await proxy.held_back(50)
+        await other.close()
 
 
 async def test_unavailability_is_retried(client: Client, root: str):
