@@ -58,8 +58,16 @@ TARGETS: Final = (
     Target("published signal → running again, parked worker: p50", "signal_p50", "ms", 4, 2.5),
     Target("published signal → running again, parked worker: p99", "signal_p99", "ms", 12, 6),
     Target("signals over 2,000 waiting executions", "signals", "/s", 2000, 6000, True),
-    Target("the p50 beside 10,000 signals to 100 other waitpoints", "signal_beside_spread", "times", 4, 2),
-    Target("the p50 beside 10,000 signals to one other waitpoint", "signal_beside_one", "times", 4, 2),
+    Target(
+        "signal p50 beside 10,000 to 100 other waitpoints, against alone",
+        "signal_beside_spread",
+        "times",
+        4,
+        2,
+    ),
+    Target(
+        "signal p50 beside 10,000 to one other waitpoint, against alone", "signal_beside_one", "times", 4, 2
+    ),
     Target("100 linear flows of 10 members at once", "flows", "flows/s", 200, 400, True),
     Target("one such flow alone, start → finished", "flow_alone", "ms", 35, 20),
     Target("1 → 1,000 → 1 fan", "flow_fan", "ms", 1000, 400),

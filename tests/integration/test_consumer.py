@@ -7,8 +7,7 @@ from nats.aio.client import Client
 
 from penstock import errors
 from penstock.bus import connection, streams
-from penstock.bus.consumer import ACK, Ack, Consumer
-from proxies import NatsProxy
+from penstock.bus.consumer import ACK, Ack, Consumer, Dead
 from served import DEADLINE_S, Collector, consuming, is_left, until
 
 
@@ -68,17 +67,30 @@ async def test_retry_and_dead_letters(client: Client, root: str):
         assert "penstock-token" not in {name.lower() for name in letter.headers}
 
 
-async def test_dead_letters_are_stored_all_at_once(client: Client, url: str, root: str):
+async def test_dead_letters_are_stored_all_at_once(client: Client, root: str):
     """Many dead letters hold up the messages behind them no longer than one does."""
-    await streams.ensure(client.jetstream(), root)
+    batches: list[asyncio.Barrier] = []
+
+    async def handler(messages: list[nats.aio.msg.Msg]) -> list[Dead]:
+        await until(lambda: len(messages) == 50 or bool(batches) or bool(consumer._buffer))
+        batches.append(asyncio.Barrier(len(messages)))
+        return [Dead("never wanted")] * len(messages)
+
+    class Storing(Consumer):
+        async def _dead_letter(self, msg: nats.aio.msg.Msg, reason: str) -> None:
+            await asyncio.wait_for(batches[-1].wait(), DEADLINE_S)
+            await super()._dead_letter(msg, reason)
+
+    js = client.jetstream()
+    await streams.ensure(js, root)
     for _ in range(50):
-        await client.jetstream().publish(f"{root}.signal.w.go", b"dead")
-    async with NatsProxy.before(url) as proxy:
-        proxy.holds = lambda subject, body: subject.startswith(f"{root}.dead.")
-        other = await connection.connect(proxy.url, "other")
-        async with consuming(other, root):
-            await proxy.held_back(50)
-        await other.close()
+        await js.publish(f"{root}.signal.w.go", b"dead")
+    consumer = Storing(streams.SIGNALS, "router", handler)
+    await consumer.start(client, root)
+    await until(is_left(client, root, 50, streams.DEAD))
+    await until(is_left(client, root, 0))
+    await consumer.stop()
+    assert max(barrier.parties for barrier in batches) > 1
 
 
 async def test_unavailability_is_retried(client: Client, root: str):
