@@ -1,19 +1,16 @@
 """What the models of flows share: one flow with a few members in a real Valkey, beside its plain-Python model."""
 
-import asyncio
-from contextlib import AsyncExitStack
 from typing import Any
 
+from base_of_models import Model
 from flow_reference import Member
 from flow_waits_reference import EVENT_TTL, WaitingFlow
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant
-from redis import Redis
+from hypothesis.stateful import invariant
 from state_dump import StateDump
 
 from penstock.errors import PenstockError
 from penstock.ids import new_id
-from state_machine import StateMachine
 
 RETENTION = 7 * 86_400_000
 LEASE_MS = 30_000
@@ -49,18 +46,12 @@ def graphs(draw: Any, attempts: tuple[int, ...] = (1, 1, 2), most: int = 9) -> G
     return members, edges, joins
 
 
-class FlowMachine(RuleBasedStateMachine):
+class FlowMachine(Model):
     """One flow; worker `w` holds its running members. `now` is the model's clock, `base` the time when it began."""
-
-    valkey_url = ""
 
     def create(self, graph: Graph) -> None:
         members, edges, joins = graph
-        self.runner = asyncio.Runner()
-        self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
-        self.machine = self.runner.run(opening)
-        self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
+        self.begin(LIMITS)
         self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         seconds, micros = self.redis.time()
         self.base = seconds * 1000 + micros // 1000
@@ -81,17 +72,6 @@ class FlowMachine(RuleBasedStateMachine):
         about = {"controller_id": "c", "goal": "g", "owner": "o", "state": "{}"}
         graph_of = {"members": specs, "edges": edges, "joins": joins}
         self.call("scheduler", "flow_create", id=self.flow_id, **about, **graph_of)
-
-    def teardown(self) -> None:
-        if hasattr(self, "rooms"):
-            self.rooms.clear()
-            self.redis.close()
-            self.runner.run(self.stack.aclose())
-            self.runner.close()
-
-    @property
-    def now(self) -> int:
-        return self.machine.skew_ms
 
     def call(self, service: str, op: str, **args: Any) -> dict[str, Any]:
         return self.runner.run(self.machine(service, op, **args))
@@ -173,6 +153,7 @@ class FlowMachine(RuleBasedStateMachine):
         if self.flow.status in ("created", "running", "waiting"):
             self.call("cancel-reconciler", "flow_request_cancel", flow_id=self.flow_id)
             self.flow.cancel_requested = True
+            self.flow.settle(looks=True)
 
     @invariant()
     def agrees(self) -> None:

@@ -104,8 +104,12 @@ class Flow:
             if self.status not in ACTIVE and kind != "sweep":
                 continue
             getattr(self, f"_{kind}")(about)
-        if self.status == "running" and all(each.state in TERMINAL for each in self.members.values()):
+        if self._ends_with_members() and all(each.state in TERMINAL for each in self.members.values()):
             self._conclude("finished")
+
+    def _ends_with_members(self) -> bool:
+        """Return whether the flow ends with its last member: it runs, or it waits but may not run again."""
+        return self.status == "running" or (self.status == "waiting" and self.cancel_requested)
 
     def _conclude(self, status: str) -> None:
         self.status = "cancelled" if self.cancel_requested else status

@@ -69,11 +69,6 @@ class StateDump:
                     Event(entity, of, seq, name, from_state, to_state, reason, data)
                 )
 
-    def clear(self) -> None:
-        names = self._redis.keys(f"{self._root}*")
-        if names:
-            self._redis.unlink(*names)
-
     # -- invariants -------------------------------------------------------------------------------
 
     def check(self) -> None:

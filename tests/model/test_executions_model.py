@@ -4,15 +4,13 @@ Durations are odd multiples of 30 s and the clock moves in minutes, so the few m
 take never decide what is due. `PENSTOCK_MODEL_EXAMPLES` sets more examples than the quick run has.
 """
 
-import asyncio
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-import pytest
+from base_of_models import Model
 from execution_agreement import Agreement
 from execution_commands import (
     AWAIT_CHILDREN,
@@ -35,32 +33,23 @@ from execution_commands import (
     service_of,
 )
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
-from redis import Redis
 from reference import RETENTION, Fence, Refused
 from state_dump import StateDump
 from waiting_commands import WaitingCommands
 from waiting_reference import WaitingJob
 
-import servers
 from penstock.errors import PenstockError
 from penstock.ids import new_id
-from state_machine import StateMachine
 
 
-class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
+class Executions(WaitingCommands, Agreement, Model):
     """`now` is the model's clock, `jobs` is the model, and `rooms` is a dump of Valkey's contents."""
-
-    valkey_url = ""
 
     @initialize(commands=st.lists(CREATE, min_size=3, max_size=6))
     def open(self, commands: list[Command]) -> None:
-        self.runner = asyncio.Runner()
-        self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
-        self.machine = self.runner.run(opening)
-        self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
+        self.begin(LIMITS)
         self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         seconds, micros = self.redis.time()
         self.base = seconds * 1000 + micros // 1000
@@ -71,17 +60,6 @@ class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
         self.ended: dict[str, dict[str, Any]] = {}
         self.epochs: dict[str, int] = {}
         self._run("scheduler", commands)
-
-    def teardown(self) -> None:
-        if hasattr(self, "rooms"):
-            self.rooms.clear()
-            self.redis.close()
-            self.runner.run(self.stack.aclose())
-            self.runner.close()
-
-    @property
-    def now(self) -> int:
-        return self.machine.skew_ms
 
     # -- rules ------------------------------------------------------------------------------------
 
@@ -475,16 +453,6 @@ class Executions(WaitingCommands, Agreement, RuleBasedStateMachine):
             return None
         args = {"execution_id": target.execution_id, "reason": "enough", "grace_ms": grace}
         return "cancel", args, self._expect(lambda reply: target.cancel(self.now, grace))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def valkey() -> Iterator[None]:
-    """Start a server for this module only: thousands of steps need no disk."""
-    with servers.valkey_server() as url:
-        with Redis.from_url(url) as redis:
-            redis.config_set("appendonly", "no")
-        Executions.valkey_url = url
-        yield
 
 
 def test_executions_against_the_model() -> None:

@@ -4,19 +4,15 @@ Durations are odd multiples of 30 s and the clock moves in minutes, so the few m
 never decide what is due.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from flow_machine import LEASE_MS, OUTCOME, FlowMachine, Graph, graphs
 from flow_waits_reference import Wait
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
-from redis import Redis
 
-import servers
 from penstock.errors import PenstockError
 
 HALF = LEASE_MS
@@ -207,15 +203,6 @@ class FlowWaits(FlowMachine):
                 assert ready and self.flow.status in ("running", "failed")
                 self.grants.remove((grant_id, key))
                 self.begins(task)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def valkey() -> Iterator[None]:
-    with servers.valkey_server() as url:
-        with Redis.from_url(url) as redis:
-            redis.config_set("appendonly", "no")
-        FlowWaits.valkey_url = url
-        yield
 
 
 def test_flow_waits_against_the_model() -> None:

@@ -1,16 +1,10 @@
 """Compare random graphs in the Lua library on a real Valkey with the plain-Python model in flow_reference.py."""
 
-from collections.abc import Iterator
-
-import pytest
 from flow_machine import OUTCOME, FlowMachine, Graph, graphs
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
-from redis import Redis
-
-import servers
 
 
 class Flows(FlowMachine):
@@ -53,15 +47,6 @@ class Flows(FlowMachine):
     @rule()
     def time_passes(self) -> None:
         self.leases_expire()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def valkey() -> Iterator[None]:
-    with servers.valkey_server() as url:
-        with Redis.from_url(url) as redis:
-            redis.config_set("appendonly", "no")
-        Flows.valkey_url = url
-        yield
 
 
 def test_flows_against_the_model() -> None:

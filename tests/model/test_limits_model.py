@@ -4,16 +4,13 @@ The reference is the meaning of a limit: which jobs hold a lease now, when each 
 handed out in the end. As in the other models, durations are odd multiples of 30 s and the clock moves in minutes.
 """
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
-import pytest
+from base_of_models import Model
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
 from limit_commands import (
     ASK,
     CREATE,
@@ -33,19 +30,15 @@ from limit_commands import (
     number,
 )
 from profile_of_models import PROFILE
-from redis import Redis
 
-import servers
 from penstock.errors import PenstockError
 from penstock.ids import new_id, partition_of
 from penstock.machine.kinds import takes
-from state_machine import StateMachine, taken_of
+from state_machine import taken_of
 
 
-class Limits(RuleBasedStateMachine):
+class Limits(Model):
     """`mail` holds the undelivered messages between partitions, `grants` the grants that schedulers work on."""
-
-    valkey_url = ""
 
     @initialize(
         creates=st.lists(CREATE, min_size=3, max_size=12),
@@ -55,11 +48,7 @@ class Limits(RuleBasedStateMachine):
     )
     def open(self, creates: list[dict[str, Any]], focus: list[str], many: int, post: str) -> None:
         """Begin an example with a few of the limits and one kind of mail trouble."""
-        self.runner = asyncio.Runner()
-        self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(StateMachine.open(self.valkey_url, LIMITS))
-        self.machine = self.runner.run(opening)
-        self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
+        self.begin(LIMITS)
         self.jobs: dict[str, Job] = {}
         self.grants: list[Grant] = []
         self.mail: list[tuple[str, list[Any]]] = []
@@ -91,21 +80,11 @@ class Limits(RuleBasedStateMachine):
         return Token(f"q/{quota_id}", **rule)
 
     def teardown(self) -> None:
-        if hasattr(self, "tokens"):
-            try:
+        try:
+            if hasattr(self, "tokens"):
                 self.everything_runs_in_the_end()
-            finally:
-                self._close()
-
-    def _close(self) -> None:
-        self.redis.unlink(*self.redis.keys(f"{self.machine.root}:*"))
-        self.redis.close()
-        self.runner.run(self.stack.aclose())
-        self.runner.close()
-
-    @property
-    def now(self) -> int:
-        return self.machine.skew_ms
+        finally:
+            super().teardown()
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -471,16 +450,6 @@ class Limits(RuleBasedStateMachine):
 def _home(token: str) -> int:
     """Return the partition that keeps a token's state."""
     return int(token.split("/")[1].split("-")[0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def valkey() -> Iterator[None]:
-    """Start a server for this module only: thousands of steps need no disk."""
-    with servers.valkey_server() as url:
-        with Redis.from_url(url) as redis:
-            redis.config_set("appendonly", "no")
-        Limits.valkey_url = url
-        yield
 
 
 def test_limits_against_the_model() -> None:

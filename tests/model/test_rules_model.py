@@ -5,26 +5,21 @@ in any order, again and again, to any observer.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
-import pytest
+from base_of_models import Model
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
 from profile_of_models import PROFILE
-from redis import Redis
 from rules_reference import Observer, Rules, Sent, Variant
 from state_dump import StateDump
 
-import servers
 from penstock.ids import new_id
 from penstock_mirror_observer.rules.follower import Follower, Incoming
 from penstock_mirror_observer.rules.following import Following
 from penstock_mirror_observer.rules.sources import Message
-from state_machine import StateMachine
 
 RETENTION = 600_000
 NAMES = ("r", "s")
@@ -88,20 +83,12 @@ class NoNats:
         pass
 
 
-class MirrorRules(RuleBasedStateMachine):
+class MirrorRules(Model):
     """`stream` holds all messages of the other system, `acked` which of them each rule's durable has done with."""
-
-    valkey_url = ""
 
     @initialize(variant=st.sampled_from(VARIANTS))
     def open(self, variant: Variant) -> None:
-        self.runner = asyncio.Runner()
-        self.stack = AsyncExitStack()
-        opening = self.stack.enter_async_context(
-            StateMachine.open(self.valkey_url, {"retention_ms": RETENTION})
-        )
-        self.machine = self.runner.run(opening)
-        self.redis: Redis[bytes] = Redis.from_url(self.valkey_url)
+        self.begin({"retention_ms": RETENTION})
         self.rooms = StateDump(self.redis, self.machine.root, RETENTION)
         self.rules = Rules()
         self.stream: list[Sent] = []
@@ -116,13 +103,6 @@ class MirrorRules(RuleBasedStateMachine):
         nats: Any = NoNats()
         log: Any = None
         return Following(machine, nats, self.machine.root, log)
-
-    def teardown(self) -> None:
-        if hasattr(self, "rules"):
-            self.rooms.clear()
-            self.redis.close()
-            self.runner.run(self.stack.aclose())
-            self.runner.close()
 
     @rule(then=st.lists(HAPPENING, min_size=3, max_size=12))
     def life(self, then: list[tuple[Any, ...]]) -> None:
@@ -242,15 +222,6 @@ def _incoming(sent: Sent) -> Incoming:
     body = msgspec.json.encode({"run": sent.run_id, "task": sent.task, "state": sent.state, "n": sent.number})
     headers = {} if sent.at is None else {"At": str(sent.at)}
     return Incoming(Message(f"other.{sent.key}", headers, body), f"m{sent.number}", sent.number)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def valkey() -> Iterator[None]:
-    with servers.valkey_server() as url:
-        with Redis.from_url(url) as redis:
-            redis.config_set("appendonly", "no")
-        MirrorRules.valkey_url = url
-        yield
 
 
 def test_mirror_rules_against_the_model() -> None:
