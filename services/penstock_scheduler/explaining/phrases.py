@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from penstock.machine.words import some
+from penstock.words import some
 
 Facts = Mapping[str, Any]
 

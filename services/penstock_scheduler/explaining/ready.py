@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from penstock.machine.kinds import takes
-from penstock.machine.words import NAMED, some
+from penstock.words import NAMED, some
 from penstock_scheduler.explaining.phrases import Facts, Reason, quoted, span, when
 
 

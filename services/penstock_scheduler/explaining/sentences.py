@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from penstock.machine.conditions import missing_signals
-from penstock.machine.words import some
+from penstock.words import some
 from penstock_scheduler.explaining.phrases import Facts, Reason, failure_of, state_of, when
 from penstock_scheduler.explaining.ready import Worker, ready
 

@@ -12,9 +12,9 @@ from rich.markup import escape
 from penstock.cli.output import clock, listing, styled
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import DEFAULT_ROOT, DEFAULT_URLS, Shell, ShellArgument
-from penstock.machine.words import some
 from penstock.messages.common import Page
 from penstock.messages.workers import WorkerInfo
+from penstock.words import some
 from penstock.worker import Worker
 
 app = App(name="workers", help="Show workers, and tell one to stop taking work.")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.errors import invalid
-from penstock.machine.words import some
 from penstock.messages.signals import Condition
+from penstock.words import some
 
 MAX_DEPTH: Final = 16
 MAX_NODES: Final = 64
