@@ -88,6 +88,13 @@ function Executions.stop(x, why, outcome, actor)
   Executions.revoking(x, function() Executions.cancel(x, why, outcome, actor) end)
 end
 
+-- If cancellation was requested, do the same. Return whether the execution ended.
+function Executions.stop_if_asked(x, actor)
+  if not Executions.canceling(x) then return false end
+  Executions.revoking(x, function() Executions.cancel_if_asked(x, actor) end)
+  return true
+end
+
 -- Fail the execution because its time is up, and tell the worker that holds its lease. category: of the failure.
 function Executions.expire(x, reason, category)
   x.failure = Executions.failure(x, reason, category)

@@ -179,8 +179,9 @@ local function add_named(found, lane, caps, profile)
   return cut
 end
 
--- Add the kinds from place `from` on that a worker takes, MOST by their fronts, to `found`, if they are `enough`.
--- Return whether they are, whether kinds come after them, and the last front that was looked at.
+-- Add the kinds from place `from` on that a worker takes, of MOST by their fronts, to `found`: all of them if no kinds
+-- come after these, else only if they are `enough`. Return whether they were added, whether kinds come after them, and
+-- the last front that was looked at.
 local function add_first(found, lane, caps, profile, from, enough)
   local kinds = redis.call('ZRANGE', Keys.fronts(lane, caps), from, from + MOST, 'WITHSCORES')
   local last = math.min(#kinds, 2 * MOST)
@@ -188,9 +189,10 @@ local function add_first(found, lane, caps, profile, from, enough)
   for i = 1, last, 2 do
     if Profiles.takes(profile, kinds[i]) then taken[#taken + 1] = i end
   end
-  if #taken < enough then return false, #kinds > last end
+  local more = #kinds > last
+  if more and #taken < enough then return false, more end
   for _, i in ipairs(taken) do add(found, caps, kinds[i], kinds[i + 1]) end
-  return true, #kinds > last, tonumber(kinds[last])
+  return true, more, tonumber(kinds[last])
 end
 
 -- Add the kinds with work in a capability set that a worker takes to `found`. Return whether there may be more.
@@ -198,12 +200,9 @@ local function add_kinds(found, lane, caps, profile)
   if profile.kinds and #profile.names <= MOST and #profile.prefixes == 0 then
     return add_named(found, lane, caps, profile)
   end
-  local enough, more, last = add_first(found, lane, caps, profile, 0, profile.kinds and ENOUGH or 0)
-  if not more then
-    if not enough then add_first(found, lane, caps, profile, 0, 0) end
-    return false
-  end
-  if not enough then return add_named(found, lane, caps, profile) end
+  local added, more, last = add_first(found, lane, caps, profile, 0, profile.kinds and ENOUGH or 0)
+  if not added then return add_named(found, lane, caps, profile) end
+  if not more then return false end
   found.bound = math.min(found.bound, last)
   local rest = redis.call('ZCARD', Keys.fronts(lane, caps)) - MOST
   add_first(found, lane, caps, profile, MOST + draw(rest), 0)

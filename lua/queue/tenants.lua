@@ -38,16 +38,24 @@ local function visit(pool, tenant, ring)
   return false
 end
 
+-- Return the places of the pool's rings, which are the same for all of its tenants.
+local function places_of(pool)
+  if not pool.places then
+    pool.places = {}
+    for i, ring in ipairs(pool.rings) do pool.places[i] = ring.place end
+  end
+  return pool.places
+end
+
 -- Add a tenant's lines in the other rings, where it was too far behind to be among the first keys, or which were not
 -- opened. Look for it beyond the rings of the pool only if it has no work there.
 function Tenants.complete(pool, tenant)
   tenant.complete = true
   Lines.look()
-  local places, key, known = {}, Keys.rings(pool.lane, tenant.fair), 0
+  local key, known = Keys.rings(pool.lane, tenant.fair), 0
   for _ in pairs(tenant.rings) do known = known + 1 end
   if redis.call('SCARD', key) <= known then return end
-  for i, ring in ipairs(pool.rings) do places[i] = ring.place end
-  for i, inside in ipairs(redis.call('SMISMEMBER', key, unpack(places))) do
+  for i, inside in ipairs(redis.call('SMISMEMBER', key, unpack(places_of(pool)))) do
     if Lines.spent() then return end
     local ring = pool.rings[i]
     if inside == 1 and not tenant.rings[ring] then visit(pool, tenant, ring) end

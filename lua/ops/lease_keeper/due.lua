@@ -12,9 +12,7 @@ local function due_execution(x)
     if x.reason == 'delay' and x.wake_at and x.wake_at <= now then Executions.resume(x, 'delay', 'lease-keeper') end
   elseif x.lease_id and x.lease_expires_at <= now then
     Leases.lose(x, 'expired', 'lease-keeper')
-  elseif x.attempt_expires_at and x.attempt_expires_at <= now and Executions.canceling(x) then
-    Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'lease-keeper')
-  elseif x.attempt_expires_at and x.attempt_expires_at <= now then
+  elseif x.attempt_expires_at and x.attempt_expires_at <= now and not Executions.stop_if_asked(x, 'lease-keeper') then
     Executions.revoking(x, function()
       Leases.fail(x, 'the attempt took longer than ' .. x.attempt_timeout_ms .. ' ms', 'timeout', true, nil, 'lease-keeper')
     end)

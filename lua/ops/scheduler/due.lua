@@ -3,21 +3,24 @@
 -- Needs: Blocks, Call, Dispatch, Due, Executions, Flows, Graph, Leases, Limits, Schedules, States.
 local ops = Ops.scheduler
 
+-- End an execution whose deadline has passed. Only one that has begun can fail; any other is canceled.
+local function end_at_deadline(x)
+  if Executions.stop_if_asked(x, 'scheduler') then return end
+  if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
+    Executions.expire(x, 'the deadline passed', 'deadline_exceeded')
+  else
+    x.failure = Executions.failure(x, 'the deadline passed', 'deadline_exceeded')
+    Executions.stop(x, 'deadline_exceeded', 'canceled', 'scheduler')
+  end
+end
+
 -- Do an execution's due work: retire it, or end it at its deadline, take back its grant or make it ready.
 local function due_execution(x)
   local now = Call.now
   if States.TERMINAL[x.state] then
     Executions.retire(x)
-  elseif x.deadline_at and x.deadline_at <= now and Executions.canceling(x) then
-    Executions.stop(x, x.cancel_reason or 'canceled', 'canceled', 'scheduler')
   elseif x.deadline_at and x.deadline_at <= now then
-    -- Only an execution that has begun can fail; any other is canceled.
-    if x.state == 'running' or x.state == 'retry_wait' or x.state == 'suspended' then
-      Executions.expire(x, 'the deadline passed', 'deadline_exceeded')
-    else
-      x.failure = Executions.failure(x, 'the deadline passed', 'deadline_exceeded')
-      Executions.stop(x, 'deadline_exceeded', 'canceled', 'scheduler')
-    end
+    end_at_deadline(x)
   elseif x.grant_id and x.grant_expires_at <= now then
     Leases.ungrant(x)
   elseif x.state == 'scheduled' and x.wake_at and x.wake_at <= now then

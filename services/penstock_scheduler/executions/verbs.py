@@ -32,12 +32,7 @@ _EVENT: Final = ("seq", "event", "at", "actor", "from", "to", "reason", "data")
 class Executions:
     """Handlers for executions; each takes a list of requests and returns a list of results."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        references: References,
-        expect: Expect,
-    ) -> None:
+    def __init__(self, machine: Machine, references: References, expect: Expect) -> None:
         self._machine = machine
         self._references = references
         self._expect = expect
@@ -66,9 +61,8 @@ class Executions:
     async def _make(self, items: Sequence[ExecutionCreate]) -> list[ExecutionCreated | PenstockError]:
         creates = [self._create(item) for item in items]
         # Parked workers ask for this work in the next loop tick: behind these creates, but in the same batch.
-        self._expect(
-            {(create.home(), each.lane, each.kind) for create, each in zip(creates, items, strict=True)}
-        )
+        pairs = zip(creates, items, strict=True)
+        self._expect((create.home(), item.lane, item.kind) for create, item in pairs)
         return await self._machine.run_many(creates)
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:

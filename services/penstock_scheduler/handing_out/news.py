@@ -1,8 +1,6 @@
 """Which lanes may have work for whom: what the answers "nothing more" said, and what was announced since."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterable
 
 from penstock_scheduler.handing_out.parked import Profile
 
@@ -16,7 +14,6 @@ class News:
     """Remembers per place the profiles that found nothing there, until work that they take is announced."""
 
     def __init__(self) -> None:
-        self._moments = itertools.count(1)
         self._now = 0
         self._forgotten = 0
         self._exhausted: defaultdict[Place, set[Profile]] = defaultdict(set)
@@ -27,14 +24,13 @@ class News:
         """Return the present moment, to be kept while a question is under way."""
         return self._now
 
-    def announce(self, place: Place, kinds: Iterable[str]) -> None:
-        """Note that work of these kinds became ready."""
-        self._now = next(self._moments)
+    def announce(self, place: Place, kind: str) -> None:
+        """Note that work of this kind became ready."""
+        self._now += 1
         announced, exhausted = self._announced[place], self._exhausted[place]
-        for kind in kinds:
-            announced.pop(kind, None)
-            announced[kind] = self._now
-            exhausted -= {profile for profile in exhausted if _concerns(kind, profile)}
+        announced.pop(kind, None)
+        announced[kind] = self._now
+        exhausted -= {profile for profile in exhausted if _concerns(kind, profile)}
 
     def exhaust(self, place: Place, profile: Profile, asked: int) -> None:
         """Note that a question asked at the moment `asked` found nothing more, unless there has been news since."""
@@ -52,7 +48,8 @@ class News:
 
     def forget(self) -> None:
         """Assume that every lane may have work, even where a question under way will be answered "nothing more"."""
-        self._now = self._forgotten = next(self._moments)
+        self._now += 1
+        self._forgotten = self._now
         self._exhausted.clear()
         self._announced.clear()
 

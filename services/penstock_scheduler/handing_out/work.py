@@ -111,18 +111,20 @@ class Work:
         """Handle the `ready` hint: these lanes got work of these kinds (`lane|kind`, `lane|*`) in this partition."""
         for each in lanes:
             lane, _, kind = each.partition("|")
-            self._news.announce((partition, lane), (kind or ANY,))
+            self._news.announce((partition, lane), kind or ANY)
         self._wake()
 
     def expect(self, works: Iterable[tuple[int, str, str]]) -> None:
         """Let parked calls ask for work that is about to be created: right behind it, in the same batch to Valkey.
 
-        works: partition, lane and kind of each.
+        works: partition, lane and kind of each; not looked at if no call is parked.
         """
         wanted = {lane for profile, line in self._lines.items() if line for lane in profile.lanes}
+        if not wanted:
+            return
         coming = {each for each in works if each[1] in wanted}
         for partition, lane, kind in coming:
-            self._news.announce((partition, lane), (kind,))
+            self._news.announce((partition, lane), kind)
         if coming:
             self._wake()
 

@@ -36,8 +36,14 @@ class Presence:
         on_drain: Callable[[], None],
     ) -> None:
         self._requester = requester
-        self._ask = ask
-        self._version = version
+        self._worker_id = ask.worker_id
+        self._about: dict[str, Any] = {
+            "worker_id": ask.worker_id,
+            "lanes": ask.lanes,
+            "capabilities": ask.capabilities,
+            "kinds": ask.kinds,
+            "version": version,
+        }
         self._clock = clock
         self._on_drain = on_drain
         self.registered = asyncio.Event()
@@ -48,7 +54,7 @@ class Presence:
             try:
                 await (self._beat("active") if self.registered.is_set() else self._register())
             except errors.PenstockError as error:
-                log.debug("worker %s could not be registered: %s", self._ask.worker_id, error)
+                log.debug("worker %s could not be registered: %s", self._worker_id, error)
             await asyncio.sleep(HEARTBEAT_S if self.registered.is_set() else AGAIN_S)
 
     async def say(self, status: Literal["draining", "stopped"]) -> None:
@@ -58,27 +64,13 @@ class Presence:
                 await self._beat(status, GOODBYE_S)
 
     async def _register(self) -> None:
-        registration = WorkerRegister(
-            worker_id=self._ask.worker_id,
-            lanes=self._ask.lanes,
-            capabilities=self._ask.capabilities,
-            kinds=self._ask.kinds,
-            version=self._version,
-        )
-        await self._ask_keeper(verbs.WORKER_REGISTER, registration)
+        await self._ask_keeper(verbs.WORKER_REGISTER, WorkerRegister(**self._about))
         self.registered.set()
 
     async def _beat(
         self, status: Literal["active", "draining", "stopped"], timeout: float | None = None
     ) -> None:
-        heartbeat = WorkerHeartbeat(
-            worker_id=self._ask.worker_id,
-            lanes=self._ask.lanes,
-            capabilities=self._ask.capabilities,
-            kinds=self._ask.kinds,
-            version=self._version,
-            status=status,
-        )
+        heartbeat = WorkerHeartbeat(**self._about, status=status)
         reply = await self._ask_keeper(verbs.WORKER_HEARTBEAT, heartbeat, timeout)
         if status == "active" and reply.status == "draining":
             self._on_drain()
