@@ -11,6 +11,9 @@ from census.flow import NAMESPACE
 from penstock import AuditEvent, Client
 from penstock.messages.common import Record
 
+HELD = ("leased", "running")
+"""The states in which a worker holds an execution; it comes to either from `ready`."""
+
 
 class AuditTrail:
     """The audit events of the census, by the id of their execution or flow."""
@@ -64,7 +67,14 @@ class AuditTrail:
     def begun_late(self, flow_id: str, records: dict[str, Record]) -> set[str]:
         """Return the members that a worker leased after their flow was cancelled."""
         [cancelled_at, *_] = self._times(flow_id, "cancelled") or [0]
-        return {id for id in records if any(at > cancelled_at for at in self._times(id, "leased"))}
+        return {
+            id
+            for id in records
+            if any(
+                each.from_ == "ready" and each.to in HELD and each.at > cancelled_at
+                for each in self.events[id]
+            )
+        }
 
     def completed(self, records: dict[str, Record]) -> int:
         """Count the `completed` events of these executions."""

@@ -3,9 +3,10 @@
 --
 -- Needs: nothing.
 
--- The suffixes '-1', '-2', … of Call.unique's ids. The first NUMERALS of them are built once and kept between calls.
+-- The suffixes of ids. The first NUMERALS of them are built once and kept between calls.
 local NUMERALS = 1000
 local numerals = {}
+local secrets   -- holder -> hash, for this call
 local begins, ends, writes = {}, {}, {}
 
 -- Call f() at the beginning of every call.
@@ -15,15 +16,17 @@ function Call.on_end(f) ends[#ends + 1] = f end
 -- Call f() after all on_end functions, to write the gathered changes to Valkey.
 function Call.on_write(f) writes[#writes + 1] = f end
 
--- Begin a call. header: skew (ms added to the clock, for tests), nonce (unique text for ids), random (0..1, for
--- jitter), limits (settings of the service: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms,
+-- Begin a call. header: skew (ms added to the clock, for tests), nonce (unique text for ids), secret (random
+-- text), random (0..1, for jitter), limits (settings of the service: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms,
 -- event_ttl_ms …).
 function Call.begin(root, header)
   Call.root = root
   Call.nonce = header.nonce
+  Call.secret = header.secret or header.nonce   -- services of release 0.1.0 send no secret
   Call.random = header.random or 0
   Call.limits = header.limits or {}
   Call.counter = 0
+  secrets = {}
   Call.hints = {}
   local t = redis.call('TIME')
   Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + (header.skew or 0)
@@ -53,14 +56,28 @@ function Call.retention_ms() return Call.limits.retention_ms or 604800000 end
 -- Return the number of this call's partition, as text.
 function Call.partition() return string.match(Call.root, '{(%d+)}$') end
 
--- Return a text that is unique among all calls, for lease, attempt and grant ids.
-function Call.unique()
+-- Return the next of the suffixes '-1', '-2', … of this call's ids.
+local function numeral()
   local n = Call.counter + 1
   Call.counter = n
-  local numeral = numerals[n]
-  if not numeral then
-    numeral = '-' .. n
-    if n <= NUMERALS then numerals[n] = numeral end
+  local text = numerals[n]
+  if not text then
+    text = '-' .. n
+    if n <= NUMERALS then numerals[n] = text end
   end
-  return Call.nonce .. numeral
+  return text
+end
+
+-- Return a text that is unique among all calls, for ids that everybody may see.
+function Call.unique() return Call.nonce .. numeral() end
+
+-- Return a text that is unique among all calls, for the ids of leases and grants: who knows one may act for its holder,
+-- so nobody but the holder can guess it (96 bits). A hash is dear, so one call makes one for each holder.
+function Call.secret_of(holder)
+  local hash = secrets[holder]
+  if not hash then
+    hash = string.sub(redis.sha1hex(Call.secret .. holder), 1, 24)
+    secrets[holder] = hash
+  end
+  return hash .. numeral()
 end

@@ -4,7 +4,7 @@
 
 local MOVES = {
   scheduled = { ready = true, canceled = true },
-  ready = { leased = true, canceled = true },
+  ready = { leased = true, running = true, canceled = true },
   leased = { running = true, ready = true, canceled = true },
   running = { retry_wait = true, suspended = true, completed = true, failed = true, canceled = true, ready = true },
   retry_wait = { ready = true, failed = true, canceled = true },

@@ -29,9 +29,8 @@ function Executions.view(x)
   end
   if x.state == 'completed' then view.result = Payloads.of(x, 'result') end
   if x.lease_id then
-    view.lease = {
-      lease_id = x.lease_id, lease_epoch = x.lease_epoch, worker_id = x.worker_id, expires_at = x.lease_expires_at,
-    }
+    -- Its id is a secret of its holder.
+    view.lease = { lease_epoch = x.lease_epoch, worker_id = x.worker_id, expires_at = x.lease_expires_at }
   end
   return view
 end

@@ -13,7 +13,7 @@ end
 
 -- Grant a worker the right to claim a ready execution. It is out of its queue until x.grant_expires_at.
 function Leases.grant(x, worker_id)
-  x.grant_id = Call.unique()
+  x.grant_id = Call.secret_of(worker_id)
   x.grant_worker = worker_id
   x.grant_expires_at = Call.now + (Call.limits.grant_ttl_ms or 5000)
 end
@@ -30,14 +30,12 @@ local function begin_attempt(x)
   if x.attempt_timeout_ms then x.attempt_expires_at = Call.now + x.attempt_timeout_ms end
 end
 
--- ready → leased (and → running at once with `start`). A fresh execution begins a new attempt; a resumed, reclaimed or
--- released execution continues its attempt.
+-- ready → leased; with `start` ready → running, which is one move and one event. A fresh execution begins a new
+-- attempt; a resumed, reclaimed or released execution continues its attempt.
 function Leases.take(x, worker_id, ttl_ms, start)
   local grant_id = x.grant_id
-  local actor = 'worker:' .. worker_id
-  States.transition(x, 'leased', { actor = actor })
   x.lease_epoch = (x.lease_epoch or 0) + 1
-  x.lease_id = Call.unique()
+  x.lease_id = Call.secret_of(worker_id)
   x.lease_ttl_ms = ttl_ms or 30000
   x.lease_expires_at = Call.now + x.lease_ttl_ms
   x.worker_id = worker_id
@@ -51,9 +49,18 @@ function Leases.take(x, worker_id, ttl_ms, start)
     x.attempt_index = (x.attempt_index or 0) + 1
     x.attempt_id = Call.unique()
   end
-  if start then Leases.start(x) end
+  local actor = 'worker:' .. worker_id
+  local facts = { worker_id = worker_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at }
+  if start then
+    begin_attempt(x)
+    facts.via, facts.attempt_index = 'leased', x.attempt_index
+    States.transition(x, 'running', { event = 'started', actor = actor, data = facts })
+  else
+    States.transition(x, 'leased', { actor = actor, data = facts })
+  end
 end
 
+-- leased → running.
 function Leases.start(x)
   local actor = 'worker:' .. x.worker_id
   begin_attempt(x)

@@ -12,7 +12,7 @@ ExecutionState = Literal[
 
 MOVES: Final[dict[str, frozenset[str]]] = {
     "scheduled": frozenset({"ready", "canceled"}),
-    "ready": frozenset({"leased", "canceled"}),
+    "ready": frozenset({"leased", "running", "canceled"}),
     "leased": frozenset({"running", "ready", "canceled"}),
     "running": frozenset({"retry_wait", "suspended", "completed", "failed", "canceled", "ready"}),
     "retry_wait": frozenset({"ready", "failed", "canceled"}),

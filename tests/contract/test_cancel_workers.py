@@ -93,7 +93,6 @@ async def test_one_that_heeds_it_ends_within_the_grace(penstock: RunningPenstock
     assert (record["outcome"], record["lease"], record["attempt_index"]) == ("canceled", None, 1)
     assert await names(penstock, execution_id) == [
         "created",
-        "leased",
         "started",
         "cancel_requested",
         "canceled",

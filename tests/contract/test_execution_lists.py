@@ -64,13 +64,13 @@ class TestRead:
         page = await penstock.request("execution.history", {"execution_id": execution_id})
         assert page["cursor"] is None
         names = [event["event"] for event in page["items"]]
-        assert names == ["created", "leased", "started", "progress", "progress", "completed"]
-        assert [event["seq"] for event in page["items"]] == list(range(1, 7))
-        assert (await penstock.get(execution_id))["seq"] == 6
+        assert names == ["created", "started", "progress", "progress", "completed"]
+        assert [event["seq"] for event in page["items"]] == list(range(1, 6))
+        assert (await penstock.get(execution_id))["seq"] == 5
         first, last = page["items"][0], page["items"][-1]
         assert (first["from"], first["to"], first["actor"]) == (None, "ready", None)
         assert (last["from"], last["to"], last["actor"]) == ("running", "completed", "worker:w1")
-        assert page["items"][3]["data"] == {"pct": 10, "message": "on"}
+        assert page["items"][2]["data"] == {"pct": 10, "message": "on"}
         pieces: list[Any] = []
         cursor = None
         while True:
@@ -102,9 +102,9 @@ class TestRead:
             page = await penstock.request("execution.history", body)
             events += page["items"]
             cursor = page["cursor"]
-        assert [event["seq"] for event in events] == list(range(1, 605))
-        assert [event["data"]["pct"] for event in events[3:-1]] == [n / 10 for n in range(600)]
-        assert (await penstock.get(execution_id))["seq"] == 604
+        assert [event["seq"] for event in events] == list(range(1, 604))
+        assert [event["data"]["pct"] for event in events[2:-1]] == [n / 10 for n in range(600)]
+        assert (await penstock.get(execution_id))["seq"] == 603
 
 
 class TestList:

@@ -1,6 +1,9 @@
 """Grants become leases, and workers end their leases with an outcome."""
 
+import json
 from typing import Any
+
+import pytest
 
 from penstock import errors
 from running_penstock import NOWHERE, RunningPenstock, fence
@@ -43,11 +46,29 @@ class TestClaim:
         record = await penstock.get(execution_id)
         assert record["state"] == "leased"
         assert record["lease"] == {
-            "lease_id": task["lease_id"],
             "lease_epoch": 1,
             "worker_id": "w1",
             "expires_at": task["lease_expires_at"],
         }
+
+    async def test_the_fence_is_a_secret_of_its_holder(self, penstock: RunningPenstock) -> None:
+        """Ids of leases and grants have nothing in common with one another, and nobody else is shown them."""
+        ids = [await penstock.create() for _ in range(2)]
+        grants = [await granted(penstock) for _ in ids]
+        tasks = [await penstock.request("lease.claim", claim_of(grant, start=True)) for grant in grants]
+        secrets = [grant["grant_id"] for grant in grants] + [task["lease_id"] for task in tasks]
+        assert all(len(secret) >= 24 for secret in secrets)
+        assert len({secret[:6] for secret in secrets}) == len({secret[-6:] for secret in secrets}) == 4
+        await penstock.request("lease.progress", {**fence(tasks[0]), "pct": 5})
+        shown = [
+            *[await penstock.request("execution.get", {"execution_id": each}) for each in ids],
+            *[await penstock.request("execution.history", {"execution_id": each}) for each in ids],
+            *[await penstock.request("execution.explain", {"execution_id": each}) for each in ids],
+            await penstock.request("execution.list"),
+            await penstock.request("worker.list"),
+            (await penstock.refused("lease.claim", claim_of(grants[0], worker_id="w2"))).detail,
+        ]
+        assert not [secret for secret in secrets if secret in json.dumps(shown)]
 
     async def test_start_in_the_same_step(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
@@ -217,6 +238,36 @@ class TestStartAndRenew:
             assert await penstock.request("lease.start", fence(task)) == {"state": "running"}
         events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
         assert [event["event"] for event in events] == ["created", "leased", "started"]
+        leased = {key: task[key] for key in ("lease_epoch", "lease_expires_at")} | {"worker_id": "w1"}
+        assert [event["data"] for event in events[1:]] == [leased, {"attempt_index": 1}]
+
+    @pytest.mark.parametrize("claimed", [False, True])
+    async def test_leased_and_begun_in_one_step_is_one_event(
+        self, penstock: RunningPenstock, claimed: bool
+    ) -> None:
+        execution_id = await penstock.create()
+        if claimed:
+            task = await penstock.request("lease.claim", claim_of(await granted(penstock), start=True))
+        else:
+            task = await penstock.begin()
+        events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
+        assert [event["event"] for event in events] == ["created", "started"]
+        started = events[1]
+        assert (started["seq"], started["from"], started["to"]) == (2, "ready", "running")
+        assert (started["actor"], started["data"]) == (
+            "worker:w1",
+            {
+                "via": "leased",
+                "worker_id": "w1",
+                "lease_epoch": task["lease_epoch"],
+                "lease_expires_at": task["lease_expires_at"],
+                "attempt_index": 1,
+            },
+        )
+        # It has begun: a repeat of the beginning says nothing, and it can end.
+        assert await penstock.request("lease.start", fence(task)) == {"state": "running"}
+        await penstock.request("lease.complete", fence(task))
+        assert (await penstock.get(execution_id))["seq"] == 3
 
     async def test_renewals_keep_a_lease(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
@@ -250,7 +301,7 @@ class TestOutcomes:
             assert await penstock.request("lease.complete", body) == {"state": "completed"}
         record = await penstock.get(execution_id)
         assert (record["state"], record["outcome"], record["result"]) == ("completed", "completed", {"n": 1})
-        assert record["lease"] is None and record["finished_at"] is not None and record["seq"] == 4
+        assert record["lease"] is None and record["finished_at"] is not None and record["seq"] == 3
         # A different outcome with the same fence comes too late.
         error = await penstock.refused("lease.fail", {**fence(task), "reason": "r"})
         assert error.code == "execution_not_active"
@@ -315,7 +366,7 @@ class TestOutcomes:
             task = await penstock.begin(lanes=["l"])
             answer = await penstock.request("lease.fail", {**fence(task), "reason": "r", **more})
             events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
-            assert answer["ready_at"] - events[3]["at"] == delay
+            assert answer["ready_at"] - events[2]["at"] == delay
             await penstock.request("execution.cancel", {"execution_id": execution_id})
 
     async def test_jitter_takes_off_a_share_at_random(self, penstock: RunningPenstock) -> None:

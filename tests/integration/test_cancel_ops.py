@@ -115,7 +115,6 @@ class TestExecution:
         assert error.code == "execution_not_active"
         assert await machine.names("execution", execution_id) == [
             "created",
-            "leased",
             "started",
             "cancel_requested",
             "canceled",

@@ -90,8 +90,8 @@ class TestSignals:
         assert await machine.names("waitpoint", waiting) == [
             "created", "opened", "signal_recorded", "signal_recorded", "satisfied", "signal_ignored",
         ]  # fmt: skip
-        assert (await machine.names("execution", task["execution_id"]))[3:] == [
-            "suspended", "resumed", "leased", "started",
+        assert (await machine.names("execution", task["execution_id"]))[2:] == [
+            "suspended", "resumed", "started",
         ]  # fmt: skip
 
     async def test_the_grant_of_a_resumed_one_says_so(self, machine: StateMachine) -> None:

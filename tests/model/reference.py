@@ -115,10 +115,13 @@ class Job:
             delay *= backoff["factor"] ** (self.attempt - 1)
         return int(min(delay, backoff["max_ms"]))
 
-    def _start(self, now: int) -> None:
+    def _begin(self, now: int) -> None:
         assert self.lease is not None
         timeout = self.spec.get("attempt_timeout_ms")
         self.lease.attempt_ends = None if timeout is None else now + timeout
+
+    def _start(self, now: int) -> None:
+        self._begin(now)
         self._move("running", now)
 
     # -- leases -----------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ class Job:
         self, now: int, grant_id: str | None, worker: str, ttl: int, start: bool, task: dict[str, Any]
     ) -> dict[str, Any]:
         """Lease the ready job, either claimed by a grant or handed out without one (None)."""
-        self._move("leased", now)
+        self._move("running" if start else "leased", now)
         self.epoch += 1
         if self.fresh:
             self.fresh = self.resumed = False
@@ -160,7 +163,7 @@ class Job:
         self.lease = Lease(fence, worker, ttl, now + ttl, grant_id, self.via)
         self.via = self.past_grant = self.lost = None
         if start:
-            self._start(now)
+            self._begin(now)
         return self._task()
 
     def _task(self) -> dict[str, Any]:

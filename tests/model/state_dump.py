@@ -219,7 +219,10 @@ class StateDump:
         assert ("finished_at" in x) == (x["state"] in TERMINAL), execution_id
         assert "cancel_at" not in x or held, execution_id
         assert not x.get("cancel_requested") or held or x["state"] in TERMINAL, execution_id
-        epochs = sum(event.to_state == "leased" for event in self.events["execution", execution_id])
+        epochs = sum(
+            event.from_state == "ready" and event.to_state in ("leased", "running")
+            for event in self.events["execution", execution_id]
+        )
         assert x.get("lease_epoch", 0) == epochs, "each lease is one more epoch"
 
 

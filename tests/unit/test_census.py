@@ -156,10 +156,14 @@ def test_the_flow_of_the_whole_library_is_a_valid_request() -> None:
     assert {edge.from_ for edge in request.edges} | {edge.to for edge in request.edges} == keys
 
 
-def event(id: str, seq: int, name: str, at: int = 0) -> AuditEvent:
+def event(
+    id: str, seq: int, name: str, at: int = 0, moved: tuple[str, str] | tuple[None, None] = (None, None)
+) -> AuditEvent:
+    before, after = moved
     return AuditEvent(
-        event_id=f"{id}.{seq}", seq=seq, namespace="census", entity="execution", id=id, event=name, at=at
-    )
+        event_id=f"{id}.{seq}", seq=seq, namespace="census", entity="execution", id=id, event=name, at=at,
+        from_=before, to=after,
+    )  # fmt: skip
 
 
 def record(id: str, state: str, seq: int) -> Record:
@@ -207,12 +211,15 @@ def test_completions_are_counted() -> None:
 
 
 def test_what_began_after_the_cancellation_is_found() -> None:
-    records = {id: record(id, "completed", 2) for id in ("before", "after")}
+    records = {id: record(id, "completed", 2) for id in ("before", "held", "after", "at once")}
     found = trail(
         event("flow", 3, "cancelled", 100),
-        event("before", 1, "leased", 100),
-        event("before", 2, "completed", 105),
-        event("after", 1, "leased", 101),
+        event("before", 1, "started", 100, ("ready", "running")),
+        event("before", 2, "completed", 105, ("running", "completed")),
+        event("held", 1, "leased", 100, ("ready", "leased")),
+        event("held", 2, "started", 101, ("leased", "running")),
+        event("after", 1, "leased", 101, ("ready", "leased")),
+        event("at once", 1, "started", 101, ("ready", "running")),
     )
-    assert found.begun_late("flow", records) == {"after"}
+    assert found.begun_late("flow", records) == {"after", "at once"}
     assert found.completed(records) == 1

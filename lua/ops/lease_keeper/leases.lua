@@ -5,7 +5,7 @@ local ops = Ops.lease_keeper
 
 -- claim: turn a grant into a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start (true: the attempt
 -- starts at once), verb (claim | claim_resumed | reclaim). reply: a task. errors: see Leases.claim.
--- events: leased (and started).
+-- events: leased (with `start`: started).
 function ops.claim(a) return Leases.claim(a) end
 
 -- start: leased → running. args: fence. reply: {state}. errors: fence errors. events: started.

@@ -122,7 +122,7 @@ end
 -- args: takers [{worker_id, max, lease_ttl_ms, start}]; lanes, capabilities, kinds (lists), max; or ids, to (the taker's index
 -- for each id) and turns, see each_chosen.
 -- reply: {tasks, grants (one list of each per taker; grants as in `grant`), more: {lane: true}}.
--- events: leased (and started).
+-- events: leased (with `start`: started).
 function ops.hand_out(a)
   local takers, tasks, grants, rooms, room = a.takers, {}, {}, {}, 0
   for i, taker in ipairs(takers) do
@@ -153,7 +153,7 @@ function ops.hand_out(a)
 end
 
 -- claim: turn a grant of `hand_out` into a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start,
--- verb (any). reply: a task. errors: see Leases.claim. events: leased (and started).
+-- verb (any). reply: a task. errors: see Leases.claim. events: leased (with `start`: started).
 function ops.claim(a) return Leases.claim(a) end
 
 -- admit: take room in the tokens of a limit that are kept here. args: limit, slot, expires_at, asker (the partition

@@ -140,7 +140,7 @@ class ExecutionWait(Request, kw_only=True):
 class WorkNext(Request, kw_only=True):
     """Ask for tasks, and wait up to `wait_ms` until there is work.
 
-    start: start each task in the same step (leased, then running), so that the worker need not call
+    start: start each task in the same step (from ready to running at once), so that the worker need not call
     `lease.start`.
     """
 

@@ -184,6 +184,7 @@ class Store:
             {
                 "skew": self._skew(),
                 "nonce": f"{self._nonce}{next(self._calls):x}",
+                "secret": os.urandom(16).hex(),
                 "random": random.random(),
                 "limits": self._limits,
             }

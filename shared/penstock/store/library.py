@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-LIBRARY_VERSION: Final = 1
+LIBRARY_VERSION: Final = 2
 """Increase it with every release that changes `lua/`."""
 
 _HEADER: Final = re.compile(rb"-- penstock library version=(\d+) digest=([0-9a-f]+)")
