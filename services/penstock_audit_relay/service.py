@@ -18,7 +18,9 @@ def build(context: Context) -> Service:
         root=settings.root,
         stream=streams.stream_name(settings.root, streams.AUDIT),
         leads=context.membership.is_leader,
-        ensure=lambda: streams.ensure(context.js, settings.root, settings.stream_replicas, timeout=5.0),
+        ensure=lambda: streams.ensure(
+            context.js, settings.root, settings.stream_replicas, settings.stream_bounds(), timeout=5.0
+        ),
         sweep=settings.sweep_ms / 1000,
         log=context.log,
     )
