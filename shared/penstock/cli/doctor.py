@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 from rich.markup import escape
 
 from penstock import __version__, versions
+from penstock.audit import room
 from penstock.bus.connection import connect
 from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name
 from penstock.cli.output import emit_json, listing
@@ -119,9 +120,13 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         except NotFoundError:
             yield Check(name, False, "missing", "start any service: each creates the streams")
             continue
-        dead = stream == DEAD and state.messages > 0
-        advice = f"look at what could not be applied: nats stream view {name}" if dead else ""
-        yield Check(name, None if dead else True, f"{state.messages} messages", advice)
+        found = f"{state.messages} messages"
+        advice = ""
+        if stream == DEAD and state.messages > 0:
+            advice = f"look at what could not be applied: nats stream view {name}"
+        elif stream == AUDIT and (audit := await room(nats, name)):
+            found, advice = f"{found}, {audit.full:.0%} of its bounds", audit.warning()
+        yield Check(name, None if advice else True, found, advice)
 
 
 async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
