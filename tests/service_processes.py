@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from commands import clean_environment
 from running_penstock import RunningPenstock
 
 
@@ -22,7 +23,7 @@ async def start_process(
         "-m",
         f"penstock_{service.replace('-', '_')}",
         env={
-            **os.environ,
+            **clean_environment(),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PENSTOCK_NATS_URL": nats_url or settings.nats_url,
             "PENSTOCK_VALKEY_URL": settings.valkey_url,

@@ -4,6 +4,7 @@ from penstock.bus import streams
 from penstock.runtime.service import Context, Service
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.relay import Relay
+from penstock_audit_relay.room import RoomWatch
 
 
 def build(context: Context) -> Service:
@@ -11,17 +12,21 @@ def build(context: Context) -> Service:
     outbox = Outbox(context.machine, context.log)
     # Leave room for the headers of a batch's last message, whose cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
+    stream = streams.stream_name(settings.root, streams.AUDIT)
     relay = Relay(
         context.nats,
         context.js,
         outbox,
         root=settings.root,
-        stream=streams.stream_name(settings.root, streams.AUDIT),
+        stream=stream,
         leads=context.membership.is_leader,
-        ensure=lambda: streams.ensure(context.js, settings.root, settings.stream_replicas, timeout=5.0),
+        ensure=lambda: streams.ensure(
+            context.js, settings.root, settings.stream_replicas, settings.stream_bounds(), timeout=5.0
+        ),
         sweep=settings.sweep_ms / 1000,
         log=context.log,
     )
+    watch = RoomWatch(context.nats, stream, context.membership.is_leader, context.log)
     context.listen("audit", lambda partition, _: outbox.wake(partition))
     metrics.counter("penstock_audit_events", "Events that entered the audit stream", lambda: relay.events)
     metrics.counter("penstock_audit_batches", "Atomic batches that they came in", lambda: relay.batches)
@@ -30,4 +35,6 @@ def build(context: Context) -> Service:
     metrics.gauge("penstock_audit_active", "1: publishes, 0: stands by", lambda: relay.active)
     metrics.gauge("penstock_outbox_entries", "Outbox entries that wait, as last seen", outbox.waiting_entries)
     metrics.gauge("penstock_outbox_age_seconds", "Age of the oldest of them, as last seen", outbox.age)
-    return Service("audit-relay", background=[relay.run], due=False)
+    metrics.gauge("penstock_audit_stream_bytes", "Bytes of the audit stream, as last seen", watch.bytes)
+    metrics.gauge("penstock_audit_stream_full_ratio", "1: the oldest audit events go", watch.full)
+    return Service("audit-relay", background=[relay.run, watch.run], due=False)

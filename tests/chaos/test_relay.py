@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import DeliverPolicy
 
+from commands import clean_environment
 from penstock import audit
 from penstock.bus import connection, streams
 from penstock.errors import PenstockError
@@ -177,7 +178,12 @@ class Process:
         settings = grounds.settings()
         names = ("nats_url", "valkey_url", "root", "partitions", "instance", "sweep_ms")
         own = {f"PENSTOCK_{name.upper()}": str(getattr(settings, name)) for name in names}
-        self._env = {**os.environ, **own, "PENSTOCK_DEV": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._env = {
+            **clean_environment(),
+            **own,
+            "PENSTOCK_DEV": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
 

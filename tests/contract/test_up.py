@@ -40,10 +40,13 @@ async def test_ready_means_that_every_service_answers(tmp_path: Path) -> None:
         await client.close()
 
         doctor = await commands.penstock(
-            "doctor", "--nats", facts["nats_url"], "--valkey", facts["valkey_url"], "--json"
-        )
+            "doctor", "--nats", facts["nats_url"], "--valkey", facts["valkey_url"], "--json",
+            PENSTOCK_VALKEY_PASSWORD_FILE=facts["valkey_password_file"],
+        )  # fmt: skip
         failed = [check for check in doctor.json["checks"] if check["ok"] is not True]
-        assert doctor.code == 0 and not failed
+        assert doctor.code == 0
+        # The version of the machine's own Valkey may have known holes, which is only warned of.
+        assert all(check["name"] == "Valkey" and "CVE" in check["advice"] for check in failed)
 
         pids = up.pids()
         up.process.send_signal(signal.SIGTERM)

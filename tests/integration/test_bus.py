@@ -167,15 +167,49 @@ async def test_a_service_waits_for_its_server(tmp_path: Path):
         server.kill()
 
 
-async def test_dead_letters_are_bounded_and_an_operators_bound_stays(client: Client, root: str):
+async def test_bounds_follow_their_settings_and_an_operators_stays_until_they_change(
+    client: Client, root: str, caplog: pytest.LogCaptureFixture
+):
     js = client.jetstream()
+
+    async def bounds(stream: str) -> tuple[int, float]:
+        config = (await js.stream_info(streams.stream_name(root, stream))).config
+        return config.max_bytes, config.max_age
+
     await streams.ensure(js, root)
-    name = streams.stream_name(root, streams.DEAD)
-    config = (await js.stream_info(name)).config
-    assert (config.max_bytes, config.max_age) == (streams.DEAD_MAX_BYTES, streams.DEAD_MAX_AGE_S)
+    default = streams.Bounds()
+    assert await bounds(streams.DEAD) == (default.dead_bytes, default.dead_age_s)
+    assert await bounds(streams.AUDIT) == (default.audit_bytes, default.audit_age_s)
+    assert await bounds(streams.EVENTS_IN) == (-1, default.events_age_s)
+    assert await bounds(streams.SIGNALS) == await bounds(streams.OBSERVATIONS) == (-1, 0)
+
+    config = (await js.stream_info(streams.stream_name(root, streams.DEAD))).config
     await js.update_stream(config.evolve(max_bytes=4096, max_age=600.0))
     await streams.ensure(js, root)
-    config = (await js.stream_info(name)).config
-    assert (config.max_bytes, config.max_age) == (4096, 600.0)
+    assert await bounds(streams.DEAD) == (4096, 600.0)
+    assert not caplog.records
+
+    wanted = streams.Bounds(audit_bytes=2**27, audit_age_s=3600.0, dead_bytes=2**21, events_age_s=3600.0)
+    for _ in range(2):  # the second time nothing is left to do
+        caplog.clear()
+        await streams.ensure(js, root, bounds=wanted)
+        assert await bounds(streams.AUDIT) == (2**27, 3600.0)
+        assert await bounds(streams.DEAD) == (2**21, 600.0)  # only the setting that has changed
+        assert await bounds(streams.EVENTS_IN) == (-1, 3600.0)
+    assert not caplog.records
+    for other in streams.definitions(root):
+        await js.delete_stream(str(other.name))
+
+
+async def test_a_stream_from_before_bounds_were_settings(client: Client, root: str):
+    js = client.jetstream()
+    for config in streams.definitions(root):
+        old = {"penstock-definition": "3"}
+        bounds = {"max_bytes": 4096 if "DEAD" in str(config.name) else None, "max_age": None}
+        await js.add_stream(config.evolve(metadata=old, **bounds))
+    await streams.ensure(js, root)
+    audit = (await js.stream_info(streams.stream_name(root, streams.AUDIT))).config
+    dead = (await js.stream_info(streams.stream_name(root, streams.DEAD))).config
+    assert (audit.max_bytes, dead.max_bytes) == (streams.Bounds.audit_bytes, 4096)
     for other in streams.definitions(root):
         await js.delete_stream(str(other.name))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from commands import clean_environment
 from penstock import errors
 from penstock.bus import connection
 from penstock.bus.endpoints import Call
@@ -70,7 +71,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def environ_of(nats_url: str, valkey_url: str, ready: Path) -> dict[str, str]:
     """Return the environment of a service's process."""
     return {
-        **os.environ,
+        **clean_environment(),
         "PENSTOCK_NATS_URL": nats_url,
         "PENSTOCK_VALKEY_URL": valkey_url,
         "PENSTOCK_ROOT": "t" + uuid7().replace("-", ""),
@@ -339,7 +340,7 @@ async def test_a_process_tells_when_it_is_ready_and_drains_at_sigterm(
 
 
 async def test_what_no_waiting_mends_ends_the_process(urls: tuple[str, str]) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environ = {**clean_environment(), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     for variables, code, text in (
         ({"PENSTOCK_PARTITIONS": "0"}, 2, "PENSTOCK_PARTITIONS"),
         ({"PENSTOCK_NATS_URL": urls[0], "PENSTOCK_NATS_CREDS": "/nowhere/at.all"}, 1, "credentials"),
@@ -355,7 +356,7 @@ async def test_what_no_waiting_mends_ends_the_process(urls: tuple[str, str]) -> 
 
 async def test_sigterm_while_waiting_for_nats_is_heeded() -> None:
     environ = {
-        **os.environ,
+        **clean_environment(),
         "PENSTOCK_NATS_URL": f"nats://me:hunter2@127.0.0.1:{free_port()}",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }

@@ -4,12 +4,14 @@ import io
 import json
 import logging
 import pprint
+from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import parse_url
 
 from penstock.runtime import Settings, SettingsError
 from penstock.runtime.logging import configure, logger
-from penstock.runtime.settings import FIELDS, help_text, markdown_table, misspelled, redact
+from penstock.runtime.settings import FIELDS, help_text, login_of, markdown_table, redact, unknown
 
 
 def test_everything_has_a_default() -> None:
@@ -30,6 +32,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_NATS_URL": "nats://a:4222,nats://b:4222",
         "PENSTOCK_NATS_CREDS": "/run/secrets/nats.creds",
         "PENSTOCK_VALKEY_URL": "redis://valkey:6379/1",
+        "PENSTOCK_VALKEY_PASSWORD_FILE": "/run/secrets/valkey",
         "PENSTOCK_ROOT": "acme",
         "PENSTOCK_PARTITIONS": "16",
         "PENSTOCK_MAX_PAYLOAD_BYTES": "2048",
@@ -41,6 +44,11 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_TOKEN_KEY_FILE": "key",
         "PENSTOCK_PROGRESS_EVENTS_MS": "250",
         "PENSTOCK_STREAM_REPLICAS": "3",
+        "PENSTOCK_AUDIT_MAX_BYTES": str(2**40),
+        "PENSTOCK_AUDIT_MAX_AGE_MS": "86400000",
+        "PENSTOCK_DEAD_MAX_BYTES": str(2**20),
+        "PENSTOCK_DEAD_MAX_AGE_MS": "120000",
+        "PENSTOCK_EVENTS_MAX_AGE_MS": "3600000",
         "PENSTOCK_REPLY_PREFIXES": "_INBOX.,mine.",
         "PENSTOCK_METRICS_HOST": "10.0.0.1",
         "PENSTOCK_METRICS_PORT": "9100",
@@ -149,10 +157,76 @@ def test_help_and_docs_name_every_setting() -> None:
         assert f"`{field.variable}`" in markdown_table()
 
 
-def test_misspelled_variables_are_noticed() -> None:
-    others = {"PENSTOCK_READY_FILE": "x", "PENSTOCK_SERVICE_HOST": "set by Kubernetes"}
-    found = misspelled({"PENSTOCK_PARTITION": "4", **others})
-    assert found == ["PENSTOCK_PARTITION is no setting; did you mean PENSTOCK_PARTITIONS?"]
+def test_unknown_variables_are_refused_but_not_those_of_others() -> None:
+    others = {
+        "PENSTOCK_READY_FILE": "x",
+        "PENSTOCK_SERVICE_HOST": "10.0.0.1",  # these are set by Kubernetes for a Service of this name
+        "PENSTOCK_SERVICE_PORT_CLIENT": "4222",
+        "PENSTOCK_NATS_PORT": "tcp://10.0.0.1:4222",
+        "PENSTOCK_PORT_4222_TCP_ADDR": "10.0.0.1",
+        "PENSTOCKER": "x",
+        "PATH": "x",
+    }
+    assert unknown(others) == []
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"PENSTOCK_PARTITION": "hunter2", "PENSTOCK_COLOUR": "hunter2", **others})
+    assert str(caught.value).splitlines() == [
+        "PENSTOCK_COLOUR is no setting: unset it; --help of a service names all settings",
+        "PENSTOCK_PARTITION is no setting: did you mean PENSTOCK_PARTITIONS?",
+    ]
+    with pytest.raises(SettingsError, match="did you mean PENSTOCK_METRICS_PORT"):
+        Settings.from_env({"PENSTOCK_METRIC_PORT": "9100"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("PENSTOCK_NATS_URL", "nats://me:hunter2/@h:4222"),
+        ("PENSTOCK_NATS_URL", "nats://a:4222,nats://h:hunter2"),
+        ("PENSTOCK_NATS_URL", "http://hunter2@h:4222"),
+        ("PENSTOCK_NATS_URL", "nats://"),
+        ("PENSTOCK_VALKEY_URL", "redis://:hunter2/x@h:6379/0"),
+        ("PENSTOCK_VALKEY_URL", "redis://:hunter2#x@h:6379/0"),
+        ("PENSTOCK_VALKEY_URL", "redis://h:70000"),
+        ("PENSTOCK_VALKEY_URL", "redis://h:6379/hunter2"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_a_part_of_it(variable: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}: must read .*%2F") as caught:
+        Settings.from_env({variable: url})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("PENSTOCK_NATS_URL", "h:4222,tls://me:p%40ss@h2, nats://token@[::1]:4222"),
+        ("PENSTOCK_VALKEY_URL", "rediss://me:p%2Fss@h:6379/12?ssl_cert_reqs=none"),
+        ("PENSTOCK_VALKEY_URL", "valkey://[::1]"),
+        ("PENSTOCK_VALKEY_URL", "unix:///run/valkey.sock?db=1"),
+    ],
+)
+def test_right_urls_are_taken(variable: str, url: str) -> None:
+    Settings.from_env({variable: url})
+
+
+def test_valkeys_password_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p@ss/word\n")
+    assert login_of("redis://h:6379/1", None) == "redis://h:6379/1"
+    for url, login in (
+        ("redis://h:6379/1", "redis://:p%40ss%2Fword@h:6379/1"),
+        ("rediss://me@h", "rediss://me:p%40ss%2Fword@h"),
+        ("unix:///run/v.sock", "unix://:p%40ss%2Fword@/run/v.sock"),
+    ):
+        assert login_of(url, str(file)) == login
+        assert parse_url(login)["password"] == "p@ss/word"
+    with pytest.raises(SettingsError, match="not both"):
+        login_of("redis://:hunter2@h", str(file))
+    for bad, why in ((tmp_path / "none", "cannot be read"), (tmp_path / "empty", "is empty")):
+        (tmp_path / "empty").touch()
+        with pytest.raises(SettingsError, match=f"PENSTOCK_VALKEY_PASSWORD_FILE: .*{why}"):
+            login_of("redis://h", str(bad))
 
 
 def test_logs_are_json_lines_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from penstock.audit.form import (
     tokens,
     unseal,
 )
+from penstock.audit.room import Room, room
 from penstock.audit.stream import PAGE, pages, verify
 from penstock.audit.verifier import Problem, Report, Verifier, verify_messages
 
@@ -24,10 +25,12 @@ __all__ = [
     "Facts",
     "Problem",
     "Report",
+    "Room",
     "Verifier",
     "canonical",
     "decode",
     "pages",
+    "room",
     "seal",
     "tokens",
     "unseal",

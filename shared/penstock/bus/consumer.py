@@ -119,7 +119,15 @@ class Consumer:
         self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, nats: Client, root: str, replicas: int = 1, *, taking: bool = True) -> None:
+    async def start(
+        self,
+        nats: Client,
+        root: str,
+        replicas: int = 1,
+        bounds: streams.Bounds = streams.Bounds(),  # noqa: B008 - it is immutable
+        *,
+        taking: bool = True,
+    ) -> None:
         """Start handling messages once JetStream answers; with `taking=False`, only after `share(True)`.
 
         Create a missing stream, unless it is one that Penstock does not own (`subject`).
@@ -129,6 +137,7 @@ class Consumer:
         self._js = nats.jetstream()
         self._root = root
         self._replicas = replicas
+        self._bounds = bounds
         self._name = self.stream if self._subject else streams.stream_name(root, self.stream)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
@@ -301,7 +310,7 @@ class Consumer:
         except NotFoundError:
             if self._subject:
                 raise
-            await streams.ensure(self._js, self._root, self._replicas)
+            await streams.ensure(self._js, self._root, self._replicas, self._bounds)
             await self._js.add_consumer(self._name, config)
 
     async def _outcomes(self, batch: list[Msg]) -> Sequence[Outcome]:

@@ -4,12 +4,16 @@
 # pyright: reportUnknownMemberType=false
 
 import asyncio
+import logging
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, SubjectTransform
-from nats.js.errors import BadRequestError, NotFoundError, ServerError, ServiceUnavailableError
+from nats.js.errors import BadRequestError, Error, NotFoundError, ServerError, ServiceUnavailableError
+
+log: Final = logging.getLogger("penstock.bus")
 
 SIGNALS: Final = "SIGNALS"
 OBSERVATIONS: Final = "OBSERVATIONS"
@@ -18,16 +22,34 @@ DEAD: Final = "DEAD"
 AUDIT: Final = "AUDIT"
 
 DEDUP_WINDOW_S: Final = 120.0
-DEAD_MAX_BYTES: Final = 64 * 1024 * 1024
-DEAD_MAX_AGE_S: Final = 30 * 86_400.0
-"""Bounds of the DEAD stream; beyond them it drops the oldest. Bounds set with `nats stream edit` are kept."""
-_BOUNDS: Final = ("max_bytes", "max_age")
 
 # Increase this when a definition changes: an older service then leaves a newer service's streams alone.
-_DEFINITION: Final = 3
+_DEFINITION: Final = 4
 _DEFINITION_KEY: Final = "penstock-definition"
+_BOUND_KEYS: Final = {"max_bytes": "penstock-max-bytes", "max_age": "penstock-max-age"}
+"""The stream's metadata tell which bounds the settings gave it last."""
 _NAME_IN_USE: Final = 10058
+_NO_ROOM: Final = 10047
 _PAUSE_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much the streams keep; beyond that the oldest messages go. Ages are in seconds, at least DEDUP_WINDOW_S.
+
+    SIGNALS and OBSERVATIONS have none: what is in them has yet to be applied. An event that no signal-router took
+    for `events_age_s` is lost, so that is days, and not the time that Valkey keeps an event (`event_ttl_ms`).
+    """
+
+    audit_bytes: int = 2 * 2**30
+    audit_age_s: float = 90 * 86_400.0
+    dead_bytes: int = 64 * 2**20
+    dead_age_s: float = 30 * 86_400.0
+    events_age_s: float = 7 * 86_400.0
+
+
+class NoRoomError(Error):
+    """JetStream cannot keep as many bytes as a stream's bound promises; the message says what to do."""
 
 
 def stream_name(root: str, stream: str) -> str:
@@ -35,10 +57,16 @@ def stream_name(root: str, stream: str) -> str:
     return f"{root.upper()}_{stream}"
 
 
-def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WINDOW_S) -> list[StreamConfig]:
+def definitions(
+    root: str,
+    replicas: int = 1,
+    bounds: Bounds = Bounds(),
+    dedup_window_s: float = DEDUP_WINDOW_S,
+) -> list[StreamConfig]:
     """Return the configurations of all streams of a deployment."""
 
     def stream(name: str, subjects: str, description: str, **more: Any) -> StreamConfig:
+        given = {key: str(more[bound]) for bound, key in _BOUND_KEYS.items() if bound in more}
         return StreamConfig(
             name=stream_name(root, name),
             description=f"Penstock: {description}",
@@ -46,7 +74,7 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
             storage=StorageType.FILE,
             num_replicas=replicas,
             duplicate_window=dedup_window_s,
-            metadata={_DEFINITION_KEY: str(_DEFINITION)},
+            metadata={_DEFINITION_KEY: str(_DEFINITION), **given},
             **more,
         )
 
@@ -60,21 +88,29 @@ def definitions(root: str, replicas: int = 1, dedup_window_s: float = DEDUP_WIND
     return [
         stream(SIGNALS, "signal.>", "published signals, until they are applied", **work_queue),
         stream(OBSERVATIONS, "observation.>", "published observations, until they are applied", **work_queue),
-        stream(EVENTS_IN, "event.>", "published events that flows may wait for", **work_queue),
+        stream(
+            EVENTS_IN,
+            "event.>",
+            "published events that flows may wait for",
+            max_age=bounds.events_age_s,
+            **work_queue,
+        ),
         stream(
             DEAD,
             "dead.>",
             "dead letters: what could not be applied, and why",
             retention=RetentionPolicy.LIMITS,
             allow_direct=True,
-            max_bytes=DEAD_MAX_BYTES,
-            max_age=DEAD_MAX_AGE_S,
+            max_bytes=bounds.dead_bytes,
+            max_age=bounds.dead_age_s,
         ),
         stream(
             AUDIT,
             "audit.*.*.*.*",
             "the audit trail: every change of state, hash-chained",
             retention=RetentionPolicy.LIMITS,
+            max_bytes=bounds.audit_bytes,
+            max_age=bounds.audit_age_s,
             deny_delete=True,
             deny_purge=True,
             allow_atomic=True,
@@ -91,23 +127,31 @@ async def ensure(
     js: JetStreamContext,
     root: str,
     replicas: int = 1,
+    bounds: Bounds = Bounds(),
     *,
     dedup_window_s: float = DEDUP_WINDOW_S,
     timeout: float = 30.0,
 ) -> None:
     """Create or update every stream as defined here. Several services may do this at the same time.
 
-    Options that the definition leaves open (an operator's max_bytes, say) stay as they are. While JetStream is
-    still starting, retry for `timeout` seconds in all, then raise the last error.
+    Options that the definition leaves open (max_bytes of SIGNALS, say) stay as they are, and so does a bound that an
+    operator gave with `nats stream edit`, until its setting changes. While JetStream is still starting, retry for
+    `timeout` seconds in all, then raise the last error. Raise NoRoomError if JetStream may not store so much.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    for config in definitions(root, replicas, dedup_window_s):
+    for config in definitions(root, replicas, bounds, dedup_window_s):
         while True:
             try:
                 await _ensure(js, config)
                 break
-            except (ServerError, ServiceUnavailableError, NoRespondersError, TimeoutError):
+            except (ServerError, ServiceUnavailableError, NoRespondersError, TimeoutError) as error:
+                if getattr(error, "err_code", None) == _NO_ROOM:
+                    raise NoRoomError(
+                        f"JetStream has no room for the stream {config.name} of {config.max_bytes} bytes:"
+                        " raise max_file_store in nats-server's configuration (its default is 3/4 of the free disk),"
+                        " or lower PENSTOCK_AUDIT_MAX_BYTES or PENSTOCK_DEAD_MAX_BYTES"
+                    ) from None
                 if loop.time() > deadline:
                     raise
             await asyncio.sleep(_PAUSE_S)
@@ -130,10 +174,22 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
     changes = {
         name: value
         for name, value in _set_in(config).items()
-        if not _equal(existing, name, value) and not (name in _BOUNDS and _is_bound(existing, name))
+        if not _equal(existing, name, value) and not (name in _BOUND_KEYS and _stays(existing, name, value))
     }
     if changes:
+        bounds = ", ".join(f"{bound}={changes[bound]:g}" for bound in _BOUND_KEYS if bound in changes)
+        if bounds:
+            log.warning("the stream %s gets the bounds of the settings: %s", config.name, bounds)
         await js.update_stream(existing.evolve(**changes))
+
+
+def _stays(existing: StreamConfig, bound: str, value: float) -> bool:
+    """Return whether an operator's bound stays: it does until the setting has another value than the stream last got.
+
+    A stream that tells no such value is from before bounds were settings: then any bound it has stays.
+    """
+    given = (existing.metadata or {}).get(_BOUND_KEYS[bound])
+    return given == str(value) if given is not None else (getattr(existing, bound) or 0) > 0
 
 
 def _definition(config: StreamConfig) -> int:
@@ -148,12 +204,6 @@ def _set_in(config: StreamConfig) -> dict[str, Any]:
         for name, value in vars(config).items()
         if name != "name" and (value != getattr(blank, name) or name == "discard")
     }
-
-
-def _is_bound(existing: StreamConfig, name: str) -> bool:
-    """Return whether the existing stream already has this bound."""
-    value = getattr(existing, name)
-    return value is not None and value > 0
 
 
 def _equal(existing: StreamConfig, name: str, value: Any) -> bool:

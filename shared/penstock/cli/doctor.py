@@ -12,7 +12,8 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 from rich.markup import escape
 
-from penstock import __version__
+from penstock import __version__, versions
+from penstock.audit import room
 from penstock.bus.connection import connect
 from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name
 from penstock.cli.output import emit_json, listing
@@ -20,8 +21,7 @@ from penstock.cli.problems import Problem
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.errors import PenstockError
 from penstock.local import data_dir
-from penstock.local.servers import OLDEST_NATS, OLDEST_REDIS, numbers
-from penstock.runtime.settings import redact
+from penstock.runtime.settings import SettingsError, login_of, redact
 from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0
@@ -39,7 +39,10 @@ class Check:
 
 
 async def doctor(
-    *, valkey: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")] = None, shell: ShellArgument
+    *,
+    valkey: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")] = None,
+    valkey_password_file: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_PASSWORD_FILE")] = None,
+    shell: ShellArgument,
 ) -> None:
     """Check NATS, streams, services and Valkey, and say what to do; exit code 1 when something fails.
 
@@ -47,16 +50,22 @@ async def doctor(
     ----------
     valkey
         Valkey's URL; without it, the Valkey of the `penstock up` in this directory is checked, if one runs.
+    valkey_password_file
+        A file with Valkey's password.
     """
     url = shell.nats_url()
     checks = [check async for check in on_nats(shell, url)]
     running = data_dir.DataDir(data_dir.DEFAULT).running()
     if valkey is None and running and url == running["nats_url"]:
-        valkey = str(running["valkey_url"])
+        valkey, valkey_password_file = str(running["valkey_url"]), running.get("valkey_password_file")
     if valkey is None:
         checks.append(Check("Valkey", None, "not looked at", "name it with --valkey redis://…"))
     else:
-        checks += [check async for check in on_valkey(valkey)]
+        try:
+            login = login_of(valkey, valkey_password_file)
+        except SettingsError as error:
+            raise Problem(str(error)) from None
+        checks += [check async for check in on_valkey(login)]
     bad = [check for check in checks if check.ok is False]
     if shell.json:
         emit_json({"ok": not bad, "checks": [vars(check) for check in checks]})
@@ -77,9 +86,8 @@ async def on_nats(shell: Shell, url: str) -> AsyncIterator[Check]:
         return
     try:
         found = nats.connected_server_version
-        version = (found.major, found.minor, found.patch)
-        shown = ".".join(map(str, version))
-        advice = "" if version >= OLDEST_NATS else "update nats-server to 2.12 or newer"
+        shown = f"{found.major}.{found.minor}.{found.patch}"
+        advice = versions.too_old("nats-server", shown)
         yield Check("NATS", not advice, f"{shown} at {redact(url)}", advice)
         size = nats.max_payload
         small = "let it take more: max_payload: 8MB" if size < 2 * 2**20 else ""
@@ -112,9 +120,13 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         except NotFoundError:
             yield Check(name, False, "missing", "start any service: each creates the streams")
             continue
-        dead = stream == DEAD and state.messages > 0
-        advice = f"look at what could not be applied: nats stream view {name}" if dead else ""
-        yield Check(name, None if dead else True, f"{state.messages} messages", advice)
+        found = f"{state.messages} messages"
+        advice = ""
+        if stream == DEAD and state.messages > 0:
+            advice = f"look at what could not be applied: nats stream view {name}"
+        elif stream == AUDIT and (audit := await room(nats, name)):
+            found, advice = f"{found}, {audit.full:.0%} of its bounds", audit.warning()
+        yield Check(name, None if advice else True, found, advice)
 
 
 async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
@@ -172,12 +184,14 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
 
 
 async def _on_valkey(client: Any, url: str) -> AsyncIterator[Check]:
-    info: dict[str, Any] = await client.info()
-    valkey = info.get("valkey_version")
-    version = str(valkey or info["redis_version"])
-    old = valkey is None and numbers(version) < OLDEST_REDIS
-    shown = f"{version} at {redact(url)}" + ("" if valkey else " (Redis)")
-    yield Check("Valkey", not old, shown, "use Valkey, or Redis 7 or newer" if old else "")
+    from penstock.runtime.server_check import unfit_valkey
+
+    info = {name: str(value) for name, value in cast("dict[str, Any]", await client.info()).items()}
+    name, version = versions.of(info)
+    unfit = unfit_valkey(info)
+    holes = versions.known_holes(name, version)
+    shown = f"{version} at {redact(url)}" + ("" if name == "Valkey" else f" ({name})")
+    yield Check("Valkey", False if unfit else None if holes else True, shown, unfit or holes)
 
     async def setting(name: str) -> str:
         return cast("dict[str, str]", await client.config_get(name)).get(name, "unknown")

@@ -1,4 +1,7 @@
-"""The data directory of one `penstock up`: its lock, its ports, its logs, and the facts about what runs now."""
+"""The data directory of one `penstock up`: its lock, its ports, its logs, and the facts about what runs now.
+
+Payloads, keys and passwords are in it: what is written there is open to its owner alone (0600, directories 0700).
+"""
 
 import fcntl
 import json
@@ -13,6 +16,8 @@ from penstock.files import write_whole
 from penstock.local.problems import Problem
 
 DEFAULT: Final = Path(".penstock")
+PRIVATE: Final = 0o077
+"""The umask under which all files of a data directory are made, also by the servers and services started from it."""
 
 
 class DataDir:
@@ -28,8 +33,22 @@ class DataDir:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Lock the directory until the block or the process ends. Raise Problem if another process holds the lock."""
+        """Lock the directory until the block or the process ends. Raise Problem if another process holds the lock.
+
+        Until then this process makes files for its own user alone.
+        """
+        umask = os.umask(PRIVATE)
         try:
+            with self._locked():
+                yield
+        finally:
+            os.umask(umask)
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        try:
+            if self._lock_file.exists():  # ours, perhaps from a version that left it open to others
+                _close_to_others(self.path)
             for folder in (self.path, self.logs, self.run):
                 folder.mkdir(parents=True, exist_ok=True)
             lock = self._lock_file.open("a+")
@@ -61,11 +80,16 @@ class DataDir:
 
     def token_key(self) -> Path:
         """Return the file with the key that signs tokens; create it if it is missing. Raises OSError."""
-        path = self.path / "token.key"
+        return self._secret("token.key")
+
+    def valkey_password(self) -> Path:
+        """Return the file with the password of this directory's Valkey; create it if it is missing. Raises OSError."""
+        return self._secret("valkey.password")
+
+    def _secret(self, name: str) -> Path:
+        path = self.path / name
         if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
+            write_whole(path, secrets.token_hex(32) + "\n", 0o600)
         return path
 
     def log(self, name: str) -> Path:
@@ -82,6 +106,15 @@ class DataDir:
             os.kill(facts["pid"], 0)
             return facts
         return None
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take all rights on a folder and what is in it from everybody but the owner."""
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def read_json(path: Path) -> dict[str, Any]:

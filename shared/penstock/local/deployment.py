@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.local import servers
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.problems import Problem, Status
-from penstock.local.servers import Durability, Server
+from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child, in_words
-from penstock.runtime.settings import Settings, redact
+from penstock.runtime.settings import Settings, SettingsError, redact
 from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
@@ -26,6 +28,10 @@ TRIES: Final = 3
 LOOK_S: Final = 0.03
 WATCH_S: Final = 0.2
 SLOW_S: Final = 10.0
+READY_PATIENCE_S: Final = 60.0
+"""Seconds within which one more service must become ready while the deployment starts."""
+MANY_ENDS: Final = 3
+"""So often may a service be killed before it is ready, until the start counts as failed."""
 DRAIN_S: Final = 15.0
 
 
@@ -57,11 +63,14 @@ class Deployment:
         self._services: dict[str, Child] = {}
         self._nats_url = options.nats_url
         self._valkey_url = options.valkey_url
+        self._valkey_password: Path | None = None
+        self._ends: Counter[str] = Counter()
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Run until SIGTERM, SIGINT or SIGHUP. Raise Problem if the start fails. Leave no process behind."""
+        self._check_settings()
         with self._data.held():
             stop = self._on_signals()
             if self._options.ready_file:
@@ -94,16 +103,39 @@ class Deployment:
         self._status.say(f"Ready after {time.monotonic() - began:.1f} s: NATS is {redact(facts['nats_url'])}")
         await self._watch(facts)
 
+    def _check_settings(self) -> None:
+        """Raise Problem for what every service would refuse at its start, before anything is started."""
+        given = {
+            "PENSTOCK_NATS_URL": self._options.nats_url,
+            "PENSTOCK_VALKEY_URL": self._options.valkey_url,
+            "PENSTOCK_ROOT": self._options.root,
+        }
+        try:
+            Settings.from_env(
+                {**os.environ, **self._options.settings, **{k: v or "" for k, v in given.items()}}
+            )
+        except SettingsError as error:
+            raise Problem(str(error)) from None
+
     # --- servers
 
     async def _start_servers(self) -> None:
         options = self._options
         if self._nats_url is None:
             self._nats_url = await self._start_server(servers.nats, "nats", options.nats_port)
+            self._status.say(
+                f"  NATS is open to every user of this machine, as a development server's is: {self._nats_url}"
+            )
         else:
             self._status.good("nats-server", f"{redact(self._nats_url)} (given)")
         if self._valkey_url is None:
-            self._valkey_url = await self._start_server(servers.valkey, "valkey", options.valkey_port)
+            self._valkey_password = self._written(self._data.valkey_password)
+            password = self._valkey_password.read_text().strip()
+            self._valkey_url = await self._start_server(
+                partial(servers.valkey, password=password), "valkey", options.valkey_port
+            )
+            if holes := servers.known_holes(servers.find_valkey()):
+                self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
 
@@ -131,10 +163,16 @@ class Deployment:
         raise AssertionError("unreachable")
 
     async def _answering(self, server: Server, child: Child) -> bool:
-        deadline = time.monotonic() + SERVER_PATIENCE_S
+        began = time.monotonic()
+        deadline = began + SERVER_PATIENCE_S
         while child.exit_code is None and time.monotonic() < deadline:
-            if await servers.answers(server):
+            answer = await servers.ask(server)
+            if answer is Answer.YES:
                 return child.exit_code is None
+            if answer is Answer.LOADING:
+                deadline = time.monotonic() + SERVER_PATIENCE_S
+                seconds = round(time.monotonic() - began)
+                self._status.doing(f"{server.name} reads its data, for {seconds} s")
             await asyncio.sleep(LOOK_S)
         return False
 
@@ -155,6 +193,7 @@ class Deployment:
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
+            **self._valkey_login(),
             "PENSTOCK_READY_FILE": str(ready_file),
         }
         command = [sys.executable, "-P", "-m", f"penstock_{service.replace('-', '_')}"]
@@ -166,8 +205,15 @@ class Deployment:
         """Return the variable for this deployment's own token key; none if the environment already gives a key."""
         if any(os.environ.get(name) for name in ("PENSTOCK_TOKEN_KEY", "PENSTOCK_TOKEN_KEY_FILE")):
             return {}
+        return {"PENSTOCK_TOKEN_KEY_FILE": str(self._written(self._data.token_key))}
+
+    def _valkey_login(self) -> dict[str, str]:
+        """Return the variable that leads services to the password of our own Valkey: a path, which is no secret."""
+        return {"PENSTOCK_VALKEY_PASSWORD_FILE": str(self._valkey_password)} if self._valkey_password else {}
+
+    def _written(self, write: Callable[[], Path]) -> Path:
         try:
-            return {"PENSTOCK_TOKEN_KEY_FILE": str(self._data.token_key())}
+            return write()
         except OSError as error:
             raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
 
@@ -186,6 +232,8 @@ class Deployment:
 
     async def _all_ready(self) -> dict[str, Any]:
         slow = time.monotonic() + SLOW_S
+        deadline = time.monotonic() + READY_PATIENCE_S
+        fewest = len(self._services) + 1
         while True:
             ready = self._ready_facts()
             waiting = [name for name in self._services if name not in ready]
@@ -193,17 +241,30 @@ class Deployment:
                 return self._facts(ready)
             others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
             self._status.doing(f"waiting for {waiting[0]}{others}")
-            if time.monotonic() > slow:
-                slow = time.monotonic() + SLOW_S * 3
+            now = time.monotonic()
+            if now > slow:
+                slow = now + SLOW_S * 3
                 for name in waiting:
-                    said = self._services[name].last_word() or "it has said nothing yet"
-                    self._status.bad(name, f"is not ready yet: {said}")
+                    self._status.bad(name, f"is not ready yet: {self._said(name)}")
+            # A given Valkey that reads its data may take minutes, and its services say so.
+            if len(waiting) < fewest or any("LOADING" in self._said(name) for name in waiting):
+                fewest, deadline = len(waiting), now + READY_PATIENCE_S
+            elif now > deadline:
+                name = waiting[0]
+                raise Problem(
+                    f"{name} is not ready after {READY_PATIENCE_S:g} s{others and ', nor are others'}:"
+                    f" {self._said(name)} (log: {self._services[name].log})"
+                )
             await asyncio.sleep(LOOK_S)
+
+    def _said(self, name: str) -> str:
+        return self._services[name].last_word() or "it has said nothing yet"
 
     def _facts(self, ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {
             "nats_url": self._nats_url,
             "valkey_url": self._valkey_url,
+            "valkey_password_file": str(self._valkey_password) if self._valkey_password else None,
             "metrics_urls": {name: facts["metrics_url"] for name, facts in ready.items()},
             "pids": {name: facts["pid"] for name, facts in ready.items()},
             "server_pids": {child.name: child.pid for child in self._servers},
@@ -245,7 +306,9 @@ class Deployment:
         """Handle a process that ended by itself: fail the start-up, or log that the process is being restarted."""
         if child.name in self._services:
             self._ready_file(child.name).unlink(missing_ok=True)
-            if code > 0 and not self._ready:  # services wait for missing servers: this is another failure
+            self._ends[child.name] += 1
+            # Services wait for missing servers, so an exit code is another failure; a signal may be chance.
+            if not self._ready and (code > 0 or self._ends[child.name] >= MANY_ENDS):
                 if not self._failed.done():
                     said = child.last_word() or in_words(code)
                     self._failed.set_result(Problem(f"{child.name}: {said} (log: {child.log})"))

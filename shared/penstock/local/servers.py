@@ -7,18 +7,18 @@ import re
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
+from penstock import versions
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
 
 Durability = Literal["disk", "process"]
 
 MAX_PAYLOAD: Final = 8 * 2**20
-OLDEST_NATS: Final = (2, 12)
-OLDEST_REDIS: Final = (7,)
 PROBE_TIMEOUT_S: Final = 1.0
 
 NATS_MISSING: Final = (
@@ -26,7 +26,7 @@ NATS_MISSING: Final = (
     "or name one that runs with --nats"
 )
 VALKEY_MISSING: Final = (
-    "there is no valkey-server (or redis-server 7 or newer) on PATH: install one (Debian, Ubuntu: "
+    "there is no valkey-server 8.0 or newer (or redis-server 7) on PATH: install one (Debian, Ubuntu: "
     "valkey-server, on Debian 12 from bookworm-backports; Fedora, Alpine, Arch, Homebrew: valkey), "
     "or name one that runs with --valkey"
 )
@@ -37,7 +37,7 @@ listen: "127.0.0.1:{port}"
 max_payload: {max_payload}
 jetstream {{
     store_dir: "{folder}"
-    {sync}
+    {more}
 }}
 """
 
@@ -51,6 +51,7 @@ no-appendfsync-on-rewrite {lazy}
 auto-aof-rewrite-min-size 256mb
 save ""
 maxmemory-policy noeviction
+{login}
 """
 
 
@@ -72,6 +73,7 @@ class Server:
     url: str
     port: int
     command: list[str]
+    password: str | None = field(default=None, repr=False)
 
 
 def find_nats() -> Binary:
@@ -86,19 +88,24 @@ def find_nats() -> Binary:
         candidates.append(Path(on_path))
     for path in candidates:
         version = version_of(path) if os.access(path, os.X_OK) else None
-        if version and numbers(version) >= OLDEST_NATS:
+        if version and not versions.too_old("nats-server", version):
             return Binary(path.resolve(), "nats-server", version)
     raise Problem(NATS_MISSING)
 
 
 def find_valkey() -> Binary:
-    """Find a valkey-server on PATH, else a redis-server with function libraries (7 or newer). Raise Problem if none."""
-    for name in ("valkey-server", "redis-server"):
+    """Find a valkey-server on PATH, else a redis-server with function libraries. Raise Problem if there is none."""
+    for name, family in (("valkey-server", "Valkey"), ("redis-server", "Redis")):
         if found := shutil.which(name):
             version = version_of(Path(found))
-            if version and (name == "valkey-server" or numbers(version) >= OLDEST_REDIS):
+            if version and not versions.too_old(family, version):
                 return Binary(Path(found), name, version)
     raise Problem(VALKEY_MISSING)
+
+
+def known_holes(binary: Binary) -> str:
+    """Return a warning if a Valkey or Redis of this version has known holes, else an empty string."""
+    return versions.known_holes("Redis" if binary.name == "redis-server" else "Valkey", binary.version)
 
 
 def version_of(path: Path) -> str | None:
@@ -108,23 +115,26 @@ def version_of(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """Parse a version such as `2.15.1` into a tuple of at most three numbers, to be compared."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-
-
-def nats(data: DataDir, port: int, durability: Durability) -> Server:
+def nats(data: DataDir, port: int, durability: Durability, *, jetstream: str = "") -> Server:
+    """Configure nats-server. `jetstream`: further lines for that block of its configuration."""
     binary = find_nats()
     # With `always`, an acked message is on disk. Batches share one fsync, so the cost is small.
     sync = "sync_interval: always" if durability == "disk" else ""
-    folder = quoted(data.path / "nats")
     config = data.path / "nats.conf"
-    config.write_text(NATS_CONFIG.format(port=port, max_payload=MAX_PAYLOAD, folder=folder, sync=sync))
+    config.write_text(
+        NATS_CONFIG.format(
+            port=port,
+            max_payload=MAX_PAYLOAD,
+            folder=quoted(data.path / "nats"),
+            more="\n    ".join(filter(None, (sync, jetstream))),
+        )
+    )
     command = [str(binary.path), "--config", str(config)]
     return Server("nats-server", binary.version, f"nats://127.0.0.1:{port}", port, command)
 
 
-def valkey(data: DataDir, port: int, durability: Durability) -> Server:
+def valkey(data: DataDir, port: int, durability: Durability, *, password: str | None = None) -> Server:
+    """Configure Valkey. The password is in its configuration file, and not in the server's `url` or `command`."""
     binary = find_valkey()
     folder = data.path / "valkey"
     folder.mkdir(exist_ok=True)
@@ -135,10 +145,11 @@ def valkey(data: DataDir, port: int, durability: Durability) -> Server:
             folder=quoted(folder),
             fsync="always" if durability == "disk" else "everysec",
             lazy="no" if durability == "disk" else "yes",
+            login=f"requirepass {password}" if password else "",
         )
     )
     command = [str(binary.path), str(config)]
-    return Server(binary.name, binary.version, f"redis://127.0.0.1:{port}/0", port, command)
+    return Server(binary.name, binary.version, f"redis://127.0.0.1:{port}/0", port, command, password)
 
 
 def quoted(path: Path) -> str:
@@ -166,17 +177,34 @@ def is_free(port: int) -> bool:
         return False
 
 
-async def answers(server: Server) -> bool:
-    """Return whether the server takes requests. A Valkey that is still loading its append-only file does not."""
-    return await asyncio.to_thread(answers_now, server)
+class Answer(Enum):
+    """What a server says when it is asked whether it takes requests."""
+
+    YES = 1
+    LOADING = 2
+    """A Valkey that reads its append-only file, which may take minutes."""
+    NO = 3
 
 
-def answers_now(server: Server) -> bool:
-    """Return whether the server takes requests; blocking, for callers without an event loop."""
+async def ask(server: Server) -> Answer:
+    """Ask a server whether it takes requests."""
+    return await asyncio.to_thread(ask_now, server)
+
+
+def ask_now(server: Server) -> Answer:
+    """Ask a server whether it takes requests; blocking, for callers without an event loop."""
+    is_nats = server.name == "nats-server"
     try:
         with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
-            if server.name != "nats-server":
-                connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith((b"+PONG", b"INFO "))
+            if not is_nats:
+                login = f"AUTH {server.password}\r\n" if server.password else ""
+                connection.sendall(f"{login}PING\r\n".encode())
+            lines = connection.makefile("rb")
+            said = lines.readline(256)
+            if server.password and said.startswith(b"+OK"):
+                said = lines.readline(256)
     except OSError:
-        return False
+        return Answer.NO
+    if said.startswith(b"-LOADING"):
+        return Answer.LOADING
+    return Answer.YES if said.startswith(b"INFO " if is_nats else b"+PONG") else Answer.NO

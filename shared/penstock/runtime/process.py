@@ -19,13 +19,24 @@ from penstock.machine import DeploymentError
 from penstock.runtime import logging
 from penstock.runtime.logging import Log
 from penstock.runtime.running import Running, start
+from penstock.runtime.server_check import UnfitServerError
 from penstock.runtime.service import Build
-from penstock.runtime.settings import Settings, SettingsError, help_text, misspelled
+from penstock.runtime.settings import Settings, SettingsError, help_text
 from penstock.store import LibraryError
 from penstock.throttle import Throttle
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"
 """Environment variable with the path of the ready file: JSON that a supervisor reads once the service is ready."""
+REFUSALS: Final = (
+    PenstockError,
+    DeploymentError,
+    LibraryError,
+    SettingsError,
+    UnfitServerError,
+    OSError,
+    NatsError,
+)
+"""What `start` raises for a reason outside of the service, told in one line. Any other exception is a bug."""
 TELL_AGAIN_S: Final = 1.0
 GC_THRESHOLD: Final = (50_000, 20, 50)
 
@@ -66,8 +77,6 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     """Start the service, run it until a signal or until NATS is lost, and return the exit code."""
     log = logging.logger(name, settings.instance)
     ready_file = os.environ.get(READY_FILE)
-    for warning in misspelled(os.environ):
-        log.warning(warning)
     _tell(ready_file, None)
     stop = _on_signals(log)
     starting = asyncio.create_task(start(name, build, settings, whole_process=True))
@@ -81,7 +90,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     except asyncio.CancelledError:
         log.info("stopped before it was ready")
         return 0
-    except (PenstockError, DeploymentError, LibraryError, SettingsError, OSError, NatsError) as error:
+    except REFUSALS as error:
         log.error("cannot start", reason=str(error) or repr(error))
         return 1
     except Exception:

@@ -24,9 +24,11 @@ from penstock.runtime.membership import Membership
 from penstock.runtime.metrics import Metrics
 from penstock.runtime.port import Port
 from penstock.runtime.retrying import retrying
+from penstock.runtime.server_check import check_nats, check_valkey
 from penstock.runtime.service import Build, Context, Service, Tasks
 from penstock.runtime.settings import Settings
 from penstock.runtime.wakes import Wakes
+from penstock.store.wire import ReplyError
 
 LISTEN_S: Final = 0.2
 """Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
@@ -89,10 +91,18 @@ class Running:
             if wakes is not None:
                 wakes.route(partition, hints)
 
+        valkey_url = re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_login())
+        for warning in await retrying(
+            "Valkey",
+            lambda: check_valkey(valkey_url),
+            log,
+            passing=lambda error: isinstance(error, OSError | TimeoutError | ReplyError),
+        ):
+            log.warning(warning)
         machine = await retrying(
             "Valkey",
             lambda: Machine.connect(
-                re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_url),
+                valkey_url,
                 service=name,
                 root=settings.root,
                 partitions=settings.partitions,
@@ -110,16 +120,16 @@ class Running:
         health.set("library", True)
 
         js = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
-        await retrying(
-            "JetStream",
-            lambda: streams.ensure(js, settings.root, settings.stream_replicas),
-            log,
-            passing=lambda error: (
-                isinstance(error, NatsError | TimeoutError)
-                and not isinstance(error, BadRequestError)
-                and not nats.is_closed
-            ),
-        )
+
+        def passing(error: Exception) -> bool:
+            final = isinstance(error, BadRequestError | streams.NoRoomError)
+            return isinstance(error, NatsError | TimeoutError) and not final and not nats.is_closed
+
+        async def make_streams() -> None:
+            await check_nats(nats, js)
+            await streams.ensure(js, settings.root, settings.stream_replicas, settings.stream_bounds())
+
+        await retrying("JetStream", make_streams, log, passing)
 
         hints = Hints(nats, settings.root)
         membership = Membership(
@@ -203,7 +213,11 @@ class Running:
         for consumer in service.consumers:
             # The instance that takes an ordered consumer's messages is chosen once the other instances are known.
             await consumer.start(
-                context.nats, settings.root, settings.stream_replicas, taking=not consumer.in_order
+                context.nats,
+                settings.root,
+                settings.stream_replicas,
+                settings.stream_bounds(),
+                taking=not consumer.in_order,
             )
             self._undo("stopping a consumer", consumer.stop, patient=True)
         await endpoints.start()

@@ -11,10 +11,12 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
+from penstock.bus.streams import Bounds
 from penstock.ids import TOKEN_PATTERN
 
 PREFIX: Final = "PENSTOCK_"
@@ -26,6 +28,8 @@ HIDDEN: Final = {"secret": True, "hidden": True}
 """Mark of a field whose value is never shown."""
 KEY_CHARS: Final = 32
 """The least length of a signing key in characters: 128 bits if each is a hex digit (four bits)."""
+LEAST_AGE_MS: Final = 120_000
+"""JetStream asks that messages stay at least as long as their ids are remembered (`streams.DEDUP_WINDOW_S`)."""
 
 
 def redact(text: str) -> str:
@@ -63,6 +67,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(pattern=r"^(valkey|valkeys|redis|rediss|unix)://", description="where Valkey is", extra=SECRET),
     ] = "redis://127.0.0.1:6379/0"
+    valkey_password_file: Annotated[
+        str | None, Meta(description="path of a file with Valkey's password, instead of one in the URL")
+    ] = None
     root: Annotated[
         str,
         Meta(pattern=TOKEN_PATTERN, description="first token of every subject and key: one per deployment"),
@@ -107,6 +114,26 @@ class Settings(Struct, frozen=True, kw_only=True):
     stream_replicas: Annotated[
         int, Meta(ge=1, le=5, description="copies of each JetStream stream: 1 on one node, 3 on a cluster")
     ] = 1
+    audit_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=64 * 2**20,
+            description="most bytes of the audit trail; beyond them its oldest events go. An event takes about 600",
+        ),
+    ] = Bounds.audit_bytes
+    audit_max_age_ms: Annotated[int, Meta(ge=LEAST_AGE_MS, description="how long an audit event is kept")] = (
+        int(Bounds.audit_age_s * 1000)
+    )
+    dead_max_bytes: Annotated[
+        int, Meta(ge=2**20, description="most bytes of the dead letters; beyond them the oldest go")
+    ] = Bounds.dead_bytes
+    dead_max_age_ms: Annotated[int, Meta(ge=LEAST_AGE_MS, description="how long a dead letter is kept")] = (
+        int(Bounds.dead_age_s * 1000)
+    )
+    events_max_age_ms: Annotated[
+        int,
+        Meta(ge=LEAST_AGE_MS, description="how long a published event waits for a signal-router to take it"),
+    ] = int(Bounds.events_age_s * 1000)
     reply_prefixes: Annotated[
         str,
         Meta(
@@ -141,10 +168,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read the settings from environment variables. Raise one SettingsError that names all wrong variables."""
+        """Read the settings from environment variables.
+
+        Raise one SettingsError that names all wrong variables, and those that begin with PENSTOCK_ and are no setting.
+        """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        wrong: list[str] = []
+        wrong = unknown(environ)
         for field in FIELDS:
             text = environ.get(field.variable)
             if text is None or not text.strip():
@@ -154,9 +184,24 @@ class Settings(Struct, frozen=True, kw_only=True):
             except msgspec.ValidationError as error:
                 got = "" if field.secret else f" (it is {text.strip()!r})"
                 wrong.append(f"{field.variable}: {str(error).removesuffix(', got `str`')}{got}")
+        wrong += _wrong_urls(values)
         if wrong:
             raise SettingsError("\n".join(wrong))
         return cls(**values)
+
+    def stream_bounds(self) -> Bounds:
+        """Return how much the streams keep."""
+        return Bounds(
+            audit_bytes=self.audit_max_bytes,
+            audit_age_s=self.audit_max_age_ms / 1000,
+            dead_bytes=self.dead_max_bytes,
+            dead_age_s=self.dead_max_age_ms / 1000,
+            events_age_s=self.events_max_age_ms / 1000,
+        )
+
+    def valkey_login(self) -> str:
+        """Return Valkey's URL with the password of `valkey_password_file`. Raise SettingsError if it cannot be read."""
+        return login_of(self.valkey_url, self.valkey_password_file)
 
     def limits(self) -> dict[str, int]:
         """Return the settings that the Lua library needs."""
@@ -186,11 +231,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         """
         key, variable = self.token_key, "PENSTOCK_TOKEN_KEY"
         if self.token_key_file is not None:
+            if key is not None:
+                raise SettingsError("set PENSTOCK_TOKEN_KEY or PENSTOCK_TOKEN_KEY_FILE, not both")
             variable = "PENSTOCK_TOKEN_KEY_FILE"
-            try:
-                key = Path(self.token_key_file).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{variable}: cannot be read: {error}") from None
+            key = _secret_in(self.token_key_file, variable)
         if key is None:
             if self.dev:
                 return None
@@ -203,6 +247,30 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"{variable}: the key has {len(key)} characters; at least {KEY_CHARS} are needed"
             )
         return key.encode()
+
+
+def login_of(url: str, password_file: str | None) -> str:
+    """Return Valkey's URL with the password of the file in it. Raise SettingsError, without the secret in it."""
+    if password_file is None:
+        return url
+    password = _secret_in(password_file, "PENSTOCK_VALKEY_PASSWORD_FILE")
+    scheme, _, place = url.partition("://")
+    user, at, host = place.rpartition("@")
+    if ":" in user:
+        raise SettingsError(
+            "set PENSTOCK_VALKEY_PASSWORD_FILE or a password in PENSTOCK_VALKEY_URL, not both"
+        )
+    return f"{scheme}://{user}:{quote(password, safe='')}@{host if at else place}"
+
+
+def _secret_in(path: str, variable: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: cannot be read: {error}") from None
+    if not secret:
+        raise SettingsError(f"{variable}: the file {path} is empty")
+    return secret
 
 
 def _shown(field: "Field", value: Any) -> Any:
@@ -260,16 +328,55 @@ def _parse(text: str, annotation: Any) -> Any:
 FIELDS: Final = _fields()
 
 
-def misspelled(environ: Mapping[str, str]) -> list[str]:
-    """Return a warning for each variable that looks like a misspelled setting, with the likely name."""
-    known = {field.variable for field in FIELDS}
+_KUBERNETES: Final = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$"
+)
+"""Variables that Kubernetes sets in every pod for a Service whose name begins with `penstock`."""
+_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable that begins with PENSTOCK_ and is no setting, with the likely name if any."""
+    known = [field.variable for field in FIELDS]
     found: list[str] = []
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known and name not in NOT_SETTINGS:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-            if close:
-                found.append(f"{name} is no setting; did you mean {close[0]}?")
+    for name, value in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name in known or name in NOT_SETTINGS:
+            continue
+        if _KUBERNETES.search(name) or (name.endswith("_PORT") and _LINK.match(value)):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        advice = f"did you mean {close[0]}?" if close else "unset it; --help of a service names all settings"
+        found.append(f"{name} is no setting: {advice}")
     return found
+
+
+def _wrong_urls(values: Mapping[str, Any]) -> list[str]:
+    """Return a line for each variable whose URL cannot be taken apart. The line shows no part of it: a password with
+    an unquoted `/`, `@` or `#` in it may be anywhere."""
+    wrong: list[str] = []
+    quoting = "in a user or password write / as %2F, @ as %40, # as %23"
+    servers = [each.strip() for each in values.get("nats_url", "").split(",")]
+    if not all(_is_address(each if "://" in each else f"nats://{each}", _NATS) for each in servers if each):
+        wrong.append(f"PENSTOCK_NATS_URL: must read nats://[user:password@]host:port[,…]; {quoting}")
+    valkey: str = values.get("valkey_url", "redis://localhost")
+    scheme = valkey.partition("://")[0]
+    if scheme in _VALKEY and not (
+        _is_address(valkey, _VALKEY) and re.search(r"://[^/?]+(/\d*)?(\?|$)", valkey)
+    ):
+        wrong.append(f"PENSTOCK_VALKEY_URL: must read redis://[[user]:password@]host:port/number; {quoting}")
+    return wrong
+
+
+_NATS: Final = ("nats", "tls", "ws", "wss")
+_VALKEY: Final = ("redis", "rediss", "valkey", "valkeys")
+
+
+def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or the host is no host
+        return False
 
 
 def help_text() -> str:

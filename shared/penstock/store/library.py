@@ -9,14 +9,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.errors import PenstockError
+
 LIBRARY_VERSION: Final = 2
 """Increase it with every release that changes `lua/`."""
 
 _HEADER: Final = re.compile(rb"-- penstock library version=(\d+) digest=([0-9a-f]+)")
 
 
+_FINAL: Final = re.compile(r"refused the call: (ERR|NOPERM) ")
+"""Refusals that no waiting changes: the code does not compile, a name is taken, the user may not. Others pass by."""
+
+
 class LibraryError(Exception):
-    """The server holds a library of the same version with other contents."""
+    """The library cannot be loaded, or the server holds one of the same version with other contents."""
 
 
 def _folder() -> Path:
@@ -43,21 +49,34 @@ async def ensure(execute: Any, *, dev: bool = False) -> None:
     """Load the library unless the server has this one or a newer one.
 
     `execute(*command)` runs one Valkey command. Raise LibraryError when the server's library has this
-    version but other contents, unless `dev`.
+    version but other contents, unless `dev`, or refuses to load it; PenstockError("valkey_unavailable").
     """
     code, digest = assemble()
-    listed = await execute("FUNCTION", "LIST", "LIBRARYNAME", "penstock", "WITHCODE")
-    found = _HEADER.search(_code_of(listed)) if listed else None
-    if found:
-        version = int(found[1])
-        if version > LIBRARY_VERSION or (version == LIBRARY_VERSION and found[2].decode() == digest):
-            return
-        if version == LIBRARY_VERSION and not dev:
-            raise LibraryError(
-                f"Valkey holds another build of Penstock's library version {version}; "
-                "raise LIBRARY_VERSION, or set PENSTOCK_DEV=1 to replace it"
-            )
-    await execute("FUNCTION", "LOAD", "REPLACE", code)
+    try:
+        listed = await execute("FUNCTION", "LIST", "LIBRARYNAME", "penstock", "WITHCODE")
+        if not listed or _is_older(listed, digest, dev=dev):
+            await execute("FUNCTION", "LOAD", "REPLACE", code)
+    except PenstockError as error:
+        if _FINAL.search(error.message):
+            raise LibraryError(f"Penstock's Lua library cannot be loaded: {error.message}") from None
+        raise
+
+
+def _is_older(listed: list[Any], digest: str, *, dev: bool) -> bool:
+    """Return whether the library in a FUNCTION LIST reply is to be replaced by this one."""
+    found = _HEADER.search(_code_of(listed))
+    if not found:
+        return True
+    version = int(found[1])
+    if version != LIBRARY_VERSION:
+        return version < LIBRARY_VERSION
+    same = found[2].decode() == digest
+    if not same and not dev:
+        raise LibraryError(
+            f"Valkey holds another build of Penstock's library version {version}; "
+            "raise LIBRARY_VERSION, or set PENSTOCK_DEV=1 to replace it"
+        )
+    return not same
 
 
 def _code_of(listed: list[Any]) -> bytes:

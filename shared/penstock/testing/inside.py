@@ -62,7 +62,9 @@ class Penstock:
             stack.push_async_callback(nats.close)
             stack.push_async_callback(penstock._remove_streams)
             stack.push_async_callback(penstock._stop_services)
-            await streams.ensure(penstock.js, root)  # once, instead of six services at the same time
+            await streams.ensure(  # once, instead of six services at the same time
+                penstock.js, root, bounds=penstock.settings.stream_bounds()
+            )
             await asyncio.gather(*(penstock.start_service(name) for name in SERVICES))
             async with penstock._guests:
                 yield penstock

@@ -44,7 +44,7 @@ class ServerProcess:
                 self._server.command, stdout=log, stderr=log, preexec_fn=dies_with(os.getpid())
             )
         end = time.monotonic() + START_S
-        while not embedded.answers_now(self._server):
+        while embedded.ask_now(self._server) is not embedded.Answer.YES:
             if self._process.poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise RuntimeError(f"{self._server.name} did not start:\n{self._log.read_text()[-2000:]}")
@@ -68,7 +68,10 @@ class NatsServer(ServerProcess):
 
     def __init__(self, folder: Path, extra: str = "", durability: Durability = "process") -> None:
         data = DataDir(folder)
-        server = embedded.nats(data, embedded.choose_port(0, None), durability)
+        # Streams reserve their bounds, and each test has its own: let the sum be larger than the disk.
+        server = embedded.nats(
+            data, embedded.choose_port(0, None), durability, jetstream="max_file_store: 1PB"
+        )
         with (data.path / "nats.conf").open("a") as conf:
             conf.write(extra)
         self._conf = data.path / "nats.conf"
