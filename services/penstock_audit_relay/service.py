@@ -8,6 +8,7 @@ from penstock_audit_relay.relay import Relay
 
 def build(context: Context) -> Service:
     settings, metrics = context.settings, context.metrics
+    stream = streams.stream_name(settings.root, streams.AUDIT)
     outbox = Outbox(context.machine, context.log)
     # Leave room for the headers of a batch's last message, whose cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
@@ -16,11 +17,14 @@ def build(context: Context) -> Service:
         context.js,
         outbox,
         root=settings.root,
-        stream=streams.stream_name(settings.root, streams.AUDIT),
+        stream=stream,
         leads=context.membership.is_leader,
         ensure=lambda: streams.ensure(context.js, settings.root, settings.stream_replicas, timeout=5.0),
         sweep=settings.sweep_ms / 1000,
         log=context.log,
+        stores=lambda holds: context.health.set(
+            stream, holds, "it stores nothing: make room on nats-server's disk, then restart nats-server"
+        ),
     )
     context.listen("audit", lambda partition, _: outbox.wake(partition))
     metrics.counter("penstock_audit_events", "Events that entered the audit stream", lambda: relay.events)

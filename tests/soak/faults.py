@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 LONGEST_S: Final = 20.0
-"""The longest SIGSTOP."""
 SERVERS: Final = ("nats-server", "valkey-server")
 """They are hit more often than one service or worker of many: everything depends on them."""
 
@@ -28,19 +27,22 @@ class Fault(NamedTuple):
 class Faults:
     """Random faults, one after the other, until cancelled. `log`: (seconds since the start, what was done)."""
 
-    def __init__(self, seed: int, pids: Callable[[], dict[str, int | None]]) -> None:
-        """pids: the processes that may be hit, by name; those of one name may change as they are started again."""
+    def __init__(
+        self, seed: int, pids: Callable[[], dict[str, int | None]], longest_s: float = LONGEST_S
+    ) -> None:
+        """pids: the processes that may be hit, by name; longest_s: the longest SIGSTOP."""
         self.log: list[tuple[float, str]] = []
         self.counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._pids = pids
+        self._longest_s = longest_s
         self._began = time.monotonic()
 
     def plan(self, victims: list[str]) -> Fault:
         """Draw the next fault. Its length is mostly a few seconds, and now and then the longest."""
         rng = self._random
         what = rng.choices(["SIGKILL", "SIGTERM", "SIGSTOP"], [5, 2, 3])[0]
-        stop_s = LONGEST_S if rng.random() < 0.1 else rng.uniform(0.5, 6)
+        stop_s = self._longest_s * (1 if rng.random() < 0.1 else rng.uniform(0.03, 0.3))
         [victim] = rng.choices(victims, [3 if name in SERVERS else 1 for name in victims])
         return Fault(rng.uniform(0.5, 5), victim, what, stop_s)
 

@@ -12,7 +12,7 @@ from soak import journal as journals
 from soak.checker import Findings, check
 from soak.deployment import Deployment
 from soak.ending import Ending
-from soak.faults import Faults
+from soak.faults import LONGEST_S, Faults
 from soak.journal import Journal, Tail
 from soak.load import Load
 
@@ -36,16 +36,24 @@ class Result:
 
 
 async def soak(
-    folder: Path, *, seconds: float, seed: int, rate: float, patience_s: float, say: Callable[[str], None]
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    rate: float,
+    patience_s: float,
+    say: Callable[[str], None],
+    longest_s: float = LONGEST_S,
 ) -> Result:
     """Run one soak in an empty folder, which then has all logs and journals.
 
-    rate: stories a second; patience_s: how long all may take to end after load and faults have ended.
+    rate: stories a second; patience_s: how long all may take to end after load and faults have ended; longest_s: the
+    longest SIGSTOP.
     """
     async with Deployment.open(folder) as deployment, await Client.connect(deployment.url) as client:
         load = Load(client, Journal(folder / "load.jsonl"), Tail(folder), seed, rate)
         await load.prepare()
-        faults = Faults(seed, deployment.pids)
+        faults = Faults(seed, deployment.pids, longest_s)
         ending = Ending(client)
         loading = asyncio.create_task(load.run())
         breaking = asyncio.create_task(faults.run(lambda text: say(f"  fault: {text}")))

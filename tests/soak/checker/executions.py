@@ -24,13 +24,17 @@ HELD = {"leased", "running"}
 
 @dataclass
 class Lease:
-    """One lease: epoch (the execution's nth), worker, and when and how it began and ended."""
+    """One lease: epoch (the execution's nth), worker, and when and how it began and ended.
+
+    expired: it ran out. It then ended at some time before `ended_at`, when that was noticed.
+    """
 
     epoch: int
     worker: str
     began_at: int
     ended_at: int | None = None
     ended_as: str | None = None
+    expired: bool = False
 
 
 @dataclass
@@ -118,6 +122,7 @@ def _under_lease(lease: Lease, event: Event, life: Life, findings: Findings) -> 
         findings.report("lease_epoch", life.id, f"{event.name} names epoch {told} in lease {lease.epoch}")
     if event.after not in HELD:
         lease.ended_at, lease.ended_as = event.at, event.after
+        lease.expired = event.reason == "lease_expired"
 
 
 def _worker(event: Event) -> str:
@@ -166,7 +171,7 @@ def _unique(accepted: list[dict[str, Any]], lives: dict[str, Life], findings: Fi
 
 
 def _quotas(accepted: list[dict[str, Any]], lives: dict[str, Life], findings: Findings) -> None:
-    """No more leases at once under a quota than its max_concurrent."""
+    """No more leases at once under a quota than its max_concurrent; when an expired one ended is not known."""
     quotas: dict[str, tuple[int, set[str]]] = {}
     for line in accepted:
         if line.get("quota"):
@@ -176,7 +181,7 @@ def _quotas(accepted: list[dict[str, Any]], lives: dict[str, Life], findings: Fi
             Counter()
         )  # at one instant, leases end (-1) before others begin (+1)
         for id in ids & lives.keys():
-            for lease in lives[id].leases:
+            for lease in (each for each in lives[id].leases if not each.expired):
                 steps[lease.began_at, 1] += 1
                 if lease.ended_at is not None:
                     steps[lease.ended_at, -1] += 1
