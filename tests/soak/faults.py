@@ -44,7 +44,7 @@ class Faults:
         what = rng.choices(["SIGKILL", "SIGTERM", "SIGSTOP"], [5, 2, 3])[0]
         stop_s = self._longest_s * (1 if rng.random() < 0.1 else rng.uniform(0.03, 0.3))
         [victim] = rng.choices(victims, [3 if name in SERVERS else 1 for name in victims])
-        return Fault(rng.uniform(0.5, 5), victim, what, stop_s)
+        return Fault(rng.uniform(0.2, 3), victim, what, stop_s)
 
     async def run(self, say: Callable[[str], None]) -> None:
         while True:
