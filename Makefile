@@ -21,6 +21,11 @@ test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is 
 bench: setup ## Measure Penstock and its peers on this machine (ARGS="--quick", --only, --systems; --help says more)
 	@cd tests && ../$(BIN)/python -m benchmarks $(ARGS)
 
+MINUTES ?= 10
+.PHONY: soak
+soak: setup ## Random faults over random load for MINUTES=10, then check that all was kept (ARGS="--seed 1 --rate 20")
+	@cd tests && ../$(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, format, types and who may import whom
 	@$(BIN)/ruff check

@@ -20,6 +20,10 @@ class PublishError(Exception):
     """The stream refused the batch or did not answer. Only the end of the stream tells whether the batch is stored."""
 
 
+class NotStored(PublishError):
+    """The stream is there, but refused the batch or did not answer."""
+
+
 class Superseded(PublishError):
     """Another publisher was faster: the stream is not at the sequence that the batch expects."""
 
@@ -77,7 +81,7 @@ class Publisher:
         if not self._nats.is_connected or self._nats.stats["reconnects"] != reconnects:
             self._settle(token, PublishError("the connection was lost before the stream answered"))
         elif loop.time() > deadline:
-            self._settle(token, PublishError("the stream did not answer"))
+            self._settle(token, NotStored("the stream did not answer"))
         else:
             loop.call_later(WATCH_S, self._watch, token, deadline, reconnects)
 
@@ -93,7 +97,7 @@ class Publisher:
             return
         if ack.error is not None:
             what = f"{ack.error.get('description', 'refused')} ({ack.error.get('err_code')})"
-            kind = Superseded if ack.error.get("err_code") == _WRONG_LAST_SEQUENCE else PublishError
+            kind = Superseded if ack.error.get("err_code") == _WRONG_LAST_SEQUENCE else NotStored
             self._settle(token, kind(what))
         elif self._waiting and ack.seq != self._waiting[0].last_seq:
             self._settle(token, PublishError(f"stored up to {ack.seq}, expected {self._waiting[0].last_seq}"))

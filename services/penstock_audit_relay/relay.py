@@ -18,7 +18,7 @@ from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
 from penstock_audit_relay.dead import DeadLetters
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.position import recover
-from penstock_audit_relay.publisher import NoStream, Publisher, PublishError, Superseded
+from penstock_audit_relay.publisher import NoStream, NotStored, Publisher, PublishError, Superseded
 
 SMALL: Final = 900
 LINGER_S: Final = 0.03
@@ -52,7 +52,9 @@ class Relay:
         ensure: Callable[[], Awaitable[None]],
         sweep: float,
         log: Any,
+        stores: Callable[[bool], None],
     ) -> None:
+        """stores: told whether the stream stores what is published."""
         self.events = 0
         self.batches = 0
         self.failures = 0
@@ -68,6 +70,8 @@ class Relay:
         self._ensure = ensure
         self._sweep = sweep
         self._log = log
+        self._stores = stores
+        self._not_stored = False
         self._backoff = Backoff(0.1, 5.0)
         self._complaints = Throttle()
 
@@ -100,6 +104,7 @@ class Relay:
         except Exception as error:
             self.active = False
             self.failures += 1
+            self._not_stored = isinstance(error, NotStored)
             self._grumble(error)
             await self._outbox.look()
             await asyncio.sleep(self._backoff.next_s())
@@ -108,6 +113,8 @@ class Relay:
 
     async def _relay(self) -> None:
         position = await recover(self._js, self._stream)
+        if self._not_stored:  # yet its end could be read: the disk is full, or was (bus.streams.write_error)
+            self._stores(False)
         chain = Chain(position, self._root, self._publisher.inbox)
         self._outbox.rewind(position.cursor)
         self._log.info("relaying", after=position.seq, cursor=position.cursor)
@@ -142,6 +149,7 @@ class Relay:
 
     def _done(self, batch: Batch) -> None:
         self._outbox.confirm(batch.cursor)
+        self._stores(True)
         self.events += batch.events
         self.batches += 1
         self._backoff.reset()

@@ -9,6 +9,7 @@ from penstock_audit_relay.room import RoomWatch
 
 def build(context: Context) -> Service:
     settings, metrics = context.settings, context.metrics
+    stream = streams.stream_name(settings.root, streams.AUDIT)
     outbox = Outbox(context.machine, context.log)
     # Leave room for the headers of a batch's last message, whose cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
@@ -25,6 +26,9 @@ def build(context: Context) -> Service:
         ),
         sweep=settings.sweep_ms / 1000,
         log=context.log,
+        stores=lambda holds: context.health.set(
+            stream, holds, "it stores nothing: make room on nats-server's disk, then restart nats-server"
+        ),
     )
     watch = RoomWatch(context.nats, stream, context.membership.is_leader, context.log)
     context.listen("audit", lambda partition, _: outbox.wake(partition))

@@ -29,6 +29,9 @@ from nats.micro.service import (
 
 from penstock.bus.reply_guard import ReplyGuard
 
+MISSING = "penstock-missing"
+"""Key in a PING's metadata: what a service that is not ready lacks, separated by commas."""
+
 
 class Served:
     """An endpoint's description and counters, as service discovery shows them."""
@@ -64,13 +67,16 @@ class Discovery:
         served: list[Served],
         replies: ReplyGuard,
         description: str | None = None,
+        missing: Callable[[], list[str]] = list,
     ) -> None:
+        """missing: the conditions of being ready that do not hold now; a PING's answer names them in its metadata."""
         self._replies = replies
         self._nats = nats
         self._name = name
         self._instance = instance
         self._served = served
         self._subscriptions: list[Subscription] = []
+        self._missing = missing
         self._ping = ServicePing(instance, name, version)
         self._info = ServiceInfo(
             name, instance, version, description=description, endpoints=[each.info for each in served]
@@ -81,7 +87,7 @@ class Discovery:
 
     async def start(self) -> None:
         answers: dict[ServiceVerb, Callable[[], dict[str, Any]]] = {
-            ServiceVerb.PING: self._ping.to_dict,
+            ServiceVerb.PING: self._pong,
             ServiceVerb.INFO: self._info.to_dict,
             ServiceVerb.STATS: self._stats.to_dict,
         }
@@ -95,6 +101,10 @@ class Discovery:
         """Return the subscriptions; the caller ends them together with those of the endpoints."""
         subscriptions, self._subscriptions = self._subscriptions, []
         return subscriptions
+
+    def _pong(self) -> dict[str, Any]:
+        missing = self._missing()
+        return self._ping.to_dict() | ({"metadata": {MISSING: ",".join(missing)}} if missing else {})
 
     async def _answer(self, answer: Callable[[], dict[str, Any]], msg: Msg) -> None:
         if msg.reply and self._replies.admits(msg.reply):

@@ -116,6 +116,7 @@ class Endpoints:
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         observer: Observer | None = None,
         reply_prefixes: Sequence[str] = (),
+        missing: Callable[[], list[str]] = list,
     ) -> None:
         self.replies = ReplyGuard(root, reply_prefixes)
         self._nats = nats
@@ -134,6 +135,7 @@ class Endpoints:
             [each.served for each in self._endpoints],
             self.replies,
             DESCRIPTIONS.get(service),
+            missing,
         )
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -4,10 +4,13 @@
 # pyright: reportUnknownMemberType=false
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, SubjectTransform
@@ -31,6 +34,11 @@ _BOUND_KEYS: Final = {"max_bytes": "penstock-max-bytes", "max_age": "penstock-ma
 _NAME_IN_USE: Final = 10058
 _NO_ROOM: Final = 10047
 _PAUSE_S: Final = 0.25
+_NOWHERE: Final = 2**62
+"""A stream sequence that no stream ever reaches."""
+_HEALTHY: Final = ("EOF", "not found", "not permitted")
+"""What the answer to deleting such a message contains when the stream's store is in order."""
+_ASK_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,22 @@ def _stays(existing: StreamConfig, bound: str, value: float) -> bool:
     """
     given = (existing.metadata or {}).get(_BOUND_KEYS[bound])
     return given == str(value) if given is not None else (getattr(existing, bound) or 0) > 0
+
+
+async def write_error(nats: Client, stream: str) -> str | None:
+    """Return why a stream stores no messages any more; None when it does, or when it does not answer.
+
+    nats-server (2.15) keeps the first write error of a stream's store until it is started again, long after its disk
+    has room again: each publish stays unanswered, and `$JS.API.STREAM.INFO` shows nothing. Deletes fail with that
+    error, so this asks to delete a message that cannot exist. A stream that forbids deletes (AUDIT) does not tell.
+    """
+    ask = json.dumps({"seq": _NOWHERE, "no_erase": True}).encode()
+    try:
+        answer = await nats.request(f"$JS.API.STREAM.MSG.DELETE.{stream}", ask, _ASK_S)
+        said: str = json.loads(answer.data).get("error", {}).get("description", "")
+    except (NatsError, TimeoutError, ValueError):
+        return None
+    return said if said and not any(word in said for word in _HEALTHY) else None
 
 
 def _definition(config: StreamConfig) -> int:

@@ -15,7 +15,8 @@ from rich.markup import escape
 from penstock import __version__, versions
 from penstock.audit import room
 from penstock.bus.connection import connect
-from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name
+from penstock.bus.discovery import MISSING
+from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name, write_error
 from penstock.cli.output import emit_json, listing
 from penstock.cli.problems import Problem
 from penstock.cli.shell import Shell, ShellArgument
@@ -26,6 +27,7 @@ from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0
 SKEW_MS: Final = 500
+REFUSES: Final = "make room on nats-server's disk, then restart nats-server: until then it refuses messages"
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,10 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         except NotFoundError:
             yield Check(name, False, "missing", "start any service: each creates the streams")
             continue
-        found = f"{state.messages} messages"
-        advice = ""
+        if error := await write_error(nats, name):
+            yield Check(name, False, f"stores no messages: {error}", REFUSES)
+            continue
+        found, advice = f"{state.messages} messages", ""
         if stream == DEAD and state.messages > 0:
             advice = f"look at what could not be applied: nats stream view {name}"
         elif stream == AUDIT and (audit := await room(nats, name)):
@@ -149,6 +153,9 @@ async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:
     for service, pongs in zip(SERVICES, answers.values(), strict=True):
         if not pongs:
             yield Check(service, False, "no answer", f"start it: penstock-{service}, or penstock up")
+            continue
+        if missing := sorted({pong.get("metadata", {}).get(MISSING, "") for pong in pongs} - {""}):
+            yield Check(service, False, f"not ready: {'; '.join(missing)}", "its log says why")
             continue
         versions = sorted({str(pong["version"]) for pong in pongs})
         others = [version for version in versions if version != __version__]

@@ -16,6 +16,7 @@ from typing import Any, Final
 from penstock.local import servers
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.problems import Problem, Status
+from penstock.local.refusals import refusing
 from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child, in_words
 from penstock.runtime.settings import Settings, SettingsError, redact
@@ -101,7 +102,7 @@ class Deployment:
             raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
         self._ready = True
         self._status.say(f"Ready after {time.monotonic() - began:.1f} s: NATS is {redact(facts['nats_url'])}")
-        await self._watch(facts)
+        await asyncio.gather(self._watch(facts), self._mend_nats())
 
     def _check_settings(self) -> None:
         """Raise Problem for what every service would refuse at its start, before anything is started."""
@@ -293,6 +294,21 @@ class Deployment:
                     if now["pids"][name] != facts["pids"][name]:
                         self._status.good(name, f"pid {now['pids'][name]:<8} again ready")
                 facts = now
+
+    async def _mend_nats(self) -> None:
+        """Start nats-server again whenever it refuses messages because its disk was full: nothing else helps then."""
+        child = next((each for each in self._servers if each.name == "nats-server"), None)
+        if child is None:  # a nats-server that somebody else runs
+            return
+        streams = f"{self._options.root.upper()}_"
+        while True:
+            await refusing(
+                self._data.path / "nats",
+                streams,
+                lambda: [facts["metrics_url"] for facts in self._ready_facts().values()],
+            )
+            self._status.bad("nats-server", "refuses messages since its disk was full; starting it again")
+            child.signal(signal.SIGTERM)
 
     def _publish(self, facts: dict[str, Any]) -> None:
         """Write the facts to `up.json` and to the ready file, if there is one. Raises OSError."""

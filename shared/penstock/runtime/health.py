@@ -15,6 +15,8 @@ CHECK_TIMEOUT_S: Final = 2.0
 class Health:
     """The conditions for being ready: NATS connected, Valkey answering, Lua library loaded, endpoints started.
 
+    A service that consumes streams, or publishes to one, has a condition for each: the stream's full name.
+
     A service that loses NATS or Valkey is not ready, and becomes ready again once the server is back.
     """
 
@@ -28,15 +30,15 @@ class Health:
         self.on_change: list[Callable[[str, bool], None]] = []
         """Callbacks for each change of a condition: they get its name and whether it holds now."""
 
-    def set(self, name: str, holds: bool) -> None:
-        """Set whether a condition holds; on a change, log it and call the listeners."""
+    def set(self, name: str, holds: bool, why: str = "") -> None:
+        """Set whether a condition holds; on a change, log it (with `why`, if given) and call the listeners."""
         if self._conditions.get(name) == holds:
             return
         self._conditions[name] = holds
         for listener in self.on_change:
             listener(name, holds)
         if not holds:
-            self._log.warning(f"{name} is away")
+            self._log.warning(f"{name} is away", **({"reason": why} if why else {}))
         elif name in self._seen:
             self._log.info(f"{name} is back")
             for callback in self.on_back:

@@ -32,6 +32,10 @@ from penstock.store.wire import ReplyError
 
 LISTEN_S: Final = 0.2
 """Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
+STREAMS_S: Final = 5.0
+"""Seconds between two looks at whether the streams that a service consumes still store messages."""
+VALKEY_S: Final = 5.0
+"""Seconds after which a call that Valkey has not answered fails as `valkey_unavailable`, before its caller gives up."""
 CLOSING_S: Final = 3.0
 """Seconds that each closing step may take (flush, disconnect), beside the drain timeout of patient steps."""
 
@@ -111,6 +115,7 @@ class Running:
                 observer=metrics.store_call,
                 skew=skew,
                 dev=settings.dev,
+                timeout=VALKEY_S,
             ),
             log,
             passing=lambda error: isinstance(error, PenstockError) and error.retryable,
@@ -190,6 +195,7 @@ class Running:
             max_payload_bytes=settings.max_payload_bytes,
             observer=self.metrics.request,
             reply_prefixes=[each for each in settings.reply_prefixes.split(",") if each],
+            missing=self.health.missing,
         )
         self._watch(endpoints, service)
         await context.wakes.start(due=service.due)
@@ -220,6 +226,8 @@ class Running:
                 taking=not consumer.in_order,
             )
             self._undo("stopping a consumer", consumer.stop, patient=True)
+        if service.consumers:
+            loops.spawn(self._keep(lambda: self._watch_streams(service)))
         await endpoints.start()
 
         async def drain() -> None:
@@ -259,6 +267,18 @@ class Running:
             await endpoints.share(taking)
             if not taking and service.release is not None:
                 service.release()
+
+    async def _watch_streams(self, service: Service) -> None:
+        """Watch whether the streams that the service consumes, and that of dead letters, store what is published."""
+        root, nats = self.settings.root, self.context.nats
+        names = {streams.stream_name(root, each.stream) for each in service.consumers}
+        names.add(streams.stream_name(root, streams.DEAD))
+        while True:
+            for name in sorted(names):
+                error = await streams.write_error(nats, name)
+                advice = f"{error}; make room on nats-server's disk, then restart nats-server"
+                self.health.set(name, error is None, advice)
+            await asyncio.sleep(STREAMS_S)
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run a background loop, and restart it with backoff when it fails: a failure must not end its work."""

@@ -56,6 +56,16 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
 
+    def freeze(self) -> None:
+        """Stop the server with SIGSTOP: its connections stay open, and nothing is answered until `thaw`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on, with SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop the server with SIGTERM, and wait for its end."""
         if self._process is not None:
