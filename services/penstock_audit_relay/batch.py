@@ -6,6 +6,7 @@ cost more than all other work. The headers are those of NATS ADR-50.
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -27,6 +28,8 @@ class Batch(Struct, gc=False):
     token: str
     wire: bytes
     events: int
+    kinds: dict[tuple[str, str], int]
+    """How many of them are of each (entity, event)."""
     last_seq: int
     """The stream's last sequence after the batch is stored."""
     cursor: dict[int, str]
@@ -61,7 +64,8 @@ class Chain:
         token = f"{self._session}-{self._count}"
         wire = self._commands(token, events) if events else b""
         self._seq += len(events)
-        return Batch(token, wire, len(events), self._seq, cursor)
+        kinds = Counter(_kind(subject) for subject, _ in events)
+        return Batch(token, wire, len(events), kinds, self._seq, cursor)
 
     def _commands(self, token: str, events: list[tuple[str, bytes]]) -> bytes:
         prefix, chained, last = self._prefix, self._hash, len(events)
@@ -83,6 +87,11 @@ class Chain:
             )
         self._hash = chained
         return b"".join(parts)
+
+
+def _kind(subject: str) -> tuple[str, str]:
+    _, entity, event, _ = subject.split(".", 3)
+    return entity, event
 
 
 def _cursor_header(cursor: Mapping[int, str]) -> bytes:

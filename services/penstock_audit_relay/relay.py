@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -55,7 +56,8 @@ class Relay:
         stores: Callable[[bool], None],
     ) -> None:
         """stores: told whether the stream stores what is published."""
-        self.events = 0
+        self.events: Counter[tuple[str, str]] = Counter()
+        """How many events of each (entity, event) have entered the stream."""
         self.batches = 0
         self.failures = 0
         self.active = False
@@ -150,7 +152,7 @@ class Relay:
     def _done(self, batch: Batch) -> None:
         self._outbox.confirm(batch.cursor)
         self._stores(True)
-        self.events += batch.events
+        self.events.update(batch.kinds)
         self.batches += 1
         self._backoff.reset()
 

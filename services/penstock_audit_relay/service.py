@@ -32,13 +32,24 @@ def build(context: Context) -> Service:
     )
     watch = RoomWatch(context.nats, stream, context.membership.is_leader, context.log)
     context.listen("audit", lambda partition, _: outbox.wake(partition))
-    metrics.counter("penstock_audit_events", "Events that entered the audit stream", lambda: relay.events)
+    metrics.watch(
+        "penstock_audit_events",
+        "counter",
+        "Events that entered the audit stream, by what they tell",
+        relay.events.items,
+        "entity",
+        "event",
+    )
     metrics.counter("penstock_audit_batches", "Atomic batches that they came in", lambda: relay.batches)
-    metrics.counter("penstock_audit_failures", "Rounds that failed", lambda: relay.failures)
+    metrics.counter("penstock_audit_failures", "Rounds of the relay that failed", lambda: relay.failures)
     metrics.counter("penstock_audit_dead_letters", "What cannot be an event", lambda: relay.dead_letters)
     metrics.gauge("penstock_audit_active", "1: publishes, 0: stands by", lambda: relay.active)
-    metrics.gauge("penstock_outbox_entries", "Outbox entries that wait, as last seen", outbox.waiting_entries)
-    metrics.gauge("penstock_outbox_age_seconds", "Age of the oldest of them, as last seen", outbox.age)
+    metrics.gauge(
+        "penstock_audit_outbox_entries",
+        "Writes to Valkey whose events wait for the audit stream, as last seen",
+        outbox.waiting_entries,
+    )
+    metrics.gauge("penstock_audit_outbox_age_seconds", "Age of the oldest of them", outbox.age)
     metrics.gauge("penstock_audit_stream_bytes", "Bytes of the audit stream, as last seen", watch.bytes)
     metrics.gauge("penstock_audit_stream_full_ratio", "1: the oldest audit events go", watch.full)
     return Service("audit-relay", background=[relay.run, watch.run], due=False)

@@ -1,7 +1,7 @@
 """cancel.backlog: flows and executions still to be stopped, partition by partition, soonest first."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -11,6 +11,9 @@ from penstock.machine import Machine
 from penstock.machine.ops import cancel_reconciler as ops
 from penstock.messages.cancellation import BacklogItem, CancelBacklog
 
+SAMPLE: Final = 32
+"""So many executions and flows of each partition are looked at for the age of the oldest."""
+
 
 class _Place(msgspec.Struct, array_like=True):
     """The content of a cursor: where the next page begins. Flows (`f`) come before executions (`x`)."""
@@ -19,6 +22,14 @@ class _Place(msgspec.Struct, array_like=True):
     kind: str = "f"
     id: str | None = None
     at: int | None = None
+
+
+class Size(NamedTuple):
+    """How much there is still to be stopped; age_ms: since when the oldest of those looked at next waits."""
+
+    executions: int
+    flows: int
+    age_ms: int
 
 
 class Backlog:
@@ -38,6 +49,14 @@ class Backlog:
             place = self._next(place, page.next)
         cursor = msgspec.json.encode(place).decode() if place else None
         return [{"items": items, "cursor": cursor}]
+
+    async def size(self) -> Size:
+        """Return the size and age of the backlog. Raise PenstockError if a partition is out of reach."""
+        found = await self._machine.everywhere(ops.BacklogSize(sample=SAMPLE))
+        ages = [here.now - here.oldest_at for here in found if here.oldest_at is not None]
+        return Size(
+            sum(here.executions for here in found), sum(here.flows for here in found), max(ages, default=0)
+        )
 
     def _next(self, place: _Place, following: ops.Place | None) -> _Place | None:
         if following is not None:

@@ -9,6 +9,7 @@ from penstock.runtime import Context, Service
 from penstock_cancel_reconciler.backlog import Backlog
 from penstock_cancel_reconciler.executions import Executions
 from penstock_cancel_reconciler.flows import Flows
+from penstock_cancel_reconciler.gauges import add_gauges
 from penstock_cancel_reconciler.waits import Waits
 
 
@@ -17,6 +18,7 @@ def build(context: Context) -> Service:
     executions = Executions(context.machine)
     flows = Flows(context.machine, waits, context.nats, context.spawn)
     backlog = Backlog(context.machine)
+    sizes = add_gauges(context, backlog)
     context.listen("flow_done", waits.done)
     return Service(
         name=verbs.CANCEL_RECONCILER,
@@ -26,5 +28,6 @@ def build(context: Context) -> Service:
             verbs.FLOW_CANCEL: flows.cancel,
             verbs.CANCEL_BACKLOG: backlog.list,
         },
+        background=[sizes.run],
         drain=waits.drain,
     )

@@ -13,6 +13,7 @@ from penstock_scheduler.flows.verbs import Flows
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.work import Work
+from penstock_scheduler.lanes.gauges import add_gauges
 from penstock_scheduler.lanes.verbs import Lanes
 from penstock_scheduler.lanes.workers import Registry
 from penstock_scheduler.limits.budgets import Budgets
@@ -31,6 +32,7 @@ def build(context: Context) -> Service:
     flows = Flows(context.machine, references)
     changes = FlowChanges(context.machine, references, context.settings.max_payload_bytes)
     lanes = Lanes(context.machine)
+    depths = add_gauges(context, lanes)
     waits = Waits(context.machine, sweep_s=context.settings.sweep_ms / 1000)
     admission = Admission(context.machine, context.spawn)
     handover = Handover(context.machine, context.nats, context.settings.max_payload_bytes, context.spawn)
@@ -92,7 +94,7 @@ def build(context: Context) -> Service:
             verbs.FLOW_LIST: flows.list,
             verbs.FLOW_GRAPH: flows.graph,
         },
-        background=[lambda: work.sweep(context.settings.sweep_ms / 1000)],
+        background=[lambda: work.sweep(context.settings.sweep_ms / 1000), depths.run],
         start=handover.start,
         drain=drain,
         release=work.release,

@@ -36,7 +36,7 @@ async def test_a_reply_to_penstocks_own_subjects_is_refused(
         heard.append(message.data)  # pyright: ignore
 
     await penstock.nats.subscribe(target, cb=hear)
-    before = "penstock_refused_replies_total 0.0"
+    before = 'penstock_refused_replies_total{component="scheduler"} 0.0'
     assert before in scheduler.metrics.exposition().decode()
     await penstock.nats.publish(subject, msgspec.json.encode(body), reply=target)
     await penstock.until(

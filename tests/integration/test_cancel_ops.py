@@ -50,6 +50,21 @@ async def backlog(machine: StateMachine) -> list[dict[str, Any]]:
     return found
 
 
+async def test_the_size_of_the_backlog_counts_flows_that_have_members_to_stop(machine: StateMachine) -> None:
+    wide, _ = await machine.flow([f"m{n}" for n in range(400)])
+    alone, _ = await machine.flow(["m"])
+    await cancel_flow(machine, wide)
+    await cancel_flow(machine, alone, "flow_only")  # nobody has to stop
+    machine.skew_ms += 500
+    size = await machine(RECONCILER, "backlog_size", sample=10)
+    assert (size["executions"], size["flows"]) == (0, 1)
+    assert 500 <= size["now"] - size["oldest_at"] < 30_000
+    while (await machine(RECONCILER, "flow_cancel_step", flow_id=wide))["more"]:
+        pass
+    size = await machine(RECONCILER, "backlog_size", sample=10)
+    assert (size["flows"], size.get("oldest_at")) == (0, None)
+
+
 class TestExecution:
     async def test_what_nobody_holds_is_canceled_at_once(self, machine: StateMachine) -> None:
         for spec in ({}, {"run_at": 4_000_000_000_000}):
@@ -132,6 +147,9 @@ class TestExecution:
         await machine.due(RECONCILER)
         [again] = await backlog(machine)
         assert again["tries"] == 2 and "w has not stopped" in again["last_error"]
+        size = await machine(RECONCILER, "backlog_size", sample=10)
+        assert (size["executions"], size["flows"]) == (1, 0)
+        assert 1_001 <= size["now"] - size["oldest_at"] < 30_000  # since it was asked first
         assert again["next_at"] - item["next_at"] >= 2_000
         assert len(machine.told("cancel")) == 2
 

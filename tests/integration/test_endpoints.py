@@ -11,6 +11,7 @@ from nats.micro.service import ServiceInfo
 from penstock import errors, verbs
 from penstock.bus import connection
 from penstock.bus.endpoints import Call, parked
+from penstock.bus.request_id import HEADER, request_id
 from served import FENCE, ID, ask, echo, serving, until
 
 
@@ -41,7 +42,10 @@ async def test_single_batch_and_invalid(client: Client, root: str):
         (1, True, True),
         (2, False, True),
     ]
-    assert [(n, wrong) for _, n, wrong, _ in counted] == [(1, 0), (1, 1), (3, 1), (0, 0), (1, 1)]
+    wrong = ["invalid_request"]
+    assert [(n, list(codes)) for _, n, codes, _ in counted] == [
+        (1, []), (1, wrong), (3, wrong), (0, []), (1, wrong),
+    ]  # fmt: skip
 
 
 async def test_singles_of_one_tick_are_merged(client: Client, root: str):
@@ -106,6 +110,52 @@ async def test_errors_of_a_handler(client: Client, root: str, caplog: pytest.Log
             assert "swordfish" not in json.dumps(body)
             assert "Traceback" not in json.dumps(body)
     assert "swordfish" in caplog.text  # the log has the traceback
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"penstock-request-id": "order-17"}, "order-17"),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"Penstock-Request-Id": "order-17", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, "order-17"),
+        ({"Penstock-Request-Id": "x" * 129}, "_INBOX."),
+        ({"traceparent": "nonsense"}, "_INBOX."),
+        (None, "_INBOX."),
+    ],
+)
+async def test_a_handler_and_its_tasks_know_the_id_of_their_request(
+    client: Client, root: str, headers: dict[str, str] | None, expected: str
+):
+    async def id_of_task() -> str | None:
+        return request_id()
+
+    async def handler(call: Call) -> list:
+        assert await asyncio.create_task(id_of_task()) == request_id()
+        return [{"state": request_id()}]
+
+    async with serving(client, root, {verbs.LEASE_START: handler}):
+        subject, body = verbs.LEASE_START.subject(root), json.dumps(FENCE).encode()
+        reply = await client.request(subject, body, timeout=5, headers=headers)
+    found = json.loads(reply.data)["state"]
+    assert found.startswith(expected) if expected == "_INBOX." else found == expected
+    assert request_id() is None
+
+
+async def test_a_merged_call_names_its_first_requests(client: Client, root: str):
+    found: list[str | None] = []
+
+    async def handler(call: Call) -> list:
+        found.append(request_id())
+        return await echo(call)
+
+    async with serving(client, root, {verbs.LEASE_START: handler}):
+        subject, body = verbs.LEASE_START.subject(root), json.dumps(FENCE).encode()
+        asking = [client.request(subject, body, timeout=5, headers={HEADER: f"r{n}"}) for n in range(50)]
+        await asyncio.gather(*asking)
+    assert "r0,r1,r2,r3,r4,r5,r6,r7,and" in " ".join(map(str, found))
 
 
 async def test_none_leaves_the_answer_to_somebody_else(client: Client, root: str):

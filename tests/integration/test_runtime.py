@@ -138,9 +138,10 @@ async def test_serves_counts_and_drains(settings: Any, run: Any) -> None:
     await caller.close()
     assert b"execution_not_found" in reply.data
     assert order == ["drain", "loop", "close"]
-    assert 'penstock_requests_total{outcome="error",verb="execution.get"} 1.0' in (
-        running.metrics.exposition().decode()
-    )
+    numbers = running.metrics.exposition().decode()
+    of = 'component="scheduler"'
+    assert f'penstock_requests_total{{{of},outcome="not_found",verb="execution.get"}} 1.0' in numbers
+    assert f'penstock_errors_total{{code="execution_not_found",{of}}} 1.0' in numbers
 
 
 async def test_a_failing_task_and_a_failing_loop_do_no_harm(
@@ -326,7 +327,7 @@ async def test_a_process_tells_when_it_is_ready_and_drains_at_sigterm(
         assert told["pid"] == process.pid
         status, text = await http(told["metrics_url"])
         assert status == 200
-        assert "penstock_ready 1.0" in text
+        assert 'penstock_ready{component="scheduler"} 1.0' in text
         process.send_signal(signal.SIGTERM)
         _, stderr = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     finally:

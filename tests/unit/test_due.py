@@ -136,6 +136,44 @@ async def test_goes_on_after_valkey_was_away() -> None:
     assert loop.errors == 2
 
 
+async def test_lag_grows_while_due_work_is_not_done_and_then_ends() -> None:
+    agenda = Agenda()
+    agenda.items[0] = [agenda.now() - 60_000]
+    agenda.gate.clear()
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await agenda.entered.wait()
+    agenda.gate.set()
+    await until(lambda: loop.handled == 1)
+    assert loop.lag_s() == 0.0
+
+    agenda.entered.clear()
+    agenda.gate.clear()
+    late = agenda.now() - 60_000
+    agenda.items[0] = [late]
+    loop.wake(0, late)
+    await agenda.entered.wait()  # the slice runs, and its answer does not come
+    assert loop.lag_s() >= 59
+    agenda.gate.set()
+    await until(lambda: loop.handled == 2)
+    assert loop.lag_s() == 0.0
+    assert loop.delays.total >= 59 and sum(loop.delays.counts) == 1
+    await loop.stop()
+
+
+async def test_lag_grows_from_the_first_failure_on_even_if_nothing_is_known_to_be_due() -> None:
+    agenda = Agenda()
+    agenda.fail = 1_000
+    loop = DueLoop(agenda, 1, LOG, sweep_ms=60_000)
+    loop.start()
+    await until(lambda: loop.errors >= 2)
+    assert loop.lag_s() > 0.05
+    agenda.fail = 0
+    await until(lambda: loop.slices == 1)
+    assert loop.lag_s() == 0.0
+    await loop.stop()
+
+
 async def test_only_owned_partitions_are_looked_at_and_new_ones_at_once() -> None:
     agenda = Agenda(partitions=4)
     owned = frozenset({0, 2})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio.connection import parse_url
 
+from penstock.bus.request_id import handled
 from penstock.runtime import Settings, SettingsError
 from penstock.runtime.logging import configure, logger
 from penstock.runtime.settings import FIELDS, help_text, login_of, markdown_table, redact, unknown
@@ -237,7 +238,9 @@ def test_logs_are_json_lines_without_secrets(monkeypatch: pytest.MonkeyPatch) ->
     try:
         configure("scheduler", Settings(instance="one"))
         logger("scheduler", "one").info("connected", url="nats://me:hunter2@a:4222", n=3, name="kept")
+        request = handled.set([("_INBOX.x.1", {"Penstock-Request-Id": "order-17"})])
         logging.getLogger("penstock.bus").warning("gone from %s", "nats://me:hunter2@b:4222")
+        handled.reset(request)
         try:
             token = "".join(["hunter", "2"])  # a traceback with local variables would show it
             raise ValueError("bad" if token else "")
@@ -250,6 +253,7 @@ def test_logs_are_json_lines_without_secrets(monkeypatch: pytest.MonkeyPatch) ->
     first, second, third = lines
     assert first["event"] == "connected" and first["url"] == "nats://***@a:4222" and first["n"] == 3
     assert second["event"] == "gone from nats://***@b:4222" and second["level"] == "warning"
+    assert second["request_id"] == "order-17" and "request_id" not in first
     assert "ValueError: bad" in third["exception"]
     assert "hunter2" not in stream.getvalue()
     for line in lines:

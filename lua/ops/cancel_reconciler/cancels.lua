@@ -1,7 +1,7 @@
 -- The cancel-reconciler's ops: cancel executions and flows, and make sure that they really stop.
 --
 -- An execution without a worker is canceled at once. A worker that holds one is asked to stop, repeatedly; after the
--- grace its lease is revoked. Until then the execution is in the backlog, with x.stopping {until_at (end of the
+-- grace its lease is revoked. Until then the execution is in the backlog, with x.stopping {since, until_at (end of the
 -- grace), tries, error} and x.cancel_at (time of the next check).
 --
 -- The members of a cancelled flow are first listed, then stopped, both in slices: by the caller's handler or, if that
@@ -40,7 +40,7 @@ local function request(x, reason, grace_ms, actor)
     x.stopping.until_at = math.min(x.stopping.until_at, until_at)
   else
     x.cancel_requested, x.cancel_reason = true, reason
-    x.stopping = { until_at = until_at, tries = 0 }
+    x.stopping = { since = Call.now, until_at = until_at, tries = 0 }
     x.updated_at = Call.now
     Executions.tell(x, 'cancel_requested', { reason = reason, actor = actor, data = { grace_ms = grace_ms } })
   end
@@ -124,7 +124,7 @@ local function stop_member(f, id)
   if States.TERMINAL[x.state] then return end
   if not ok then
     x.cancel_requested, x.cancel_reason = true, 'flow_cancelled'
-    x.stopping = x.stopping or { until_at = Call.now, tries = 0 }
+    x.stopping = x.stopping or { since = Call.now, until_at = Call.now, tries = 0 }
     next_look(x, Errors.text(err))
   end
   x.counted = true
@@ -254,6 +254,30 @@ function ops.backlog(a)
   end
   if #found < a.limit * 2 then last = LISTED[a.kind] and { kind = LISTED[a.kind] } end
   return { items = items, next = last }
+end
+
+-- Return when a flow or execution of the backlog was asked to stop, or ended (its children or members must stop).
+local function asked_at(kind, id)
+  local record = Records.read(kind, id)
+  if not record or kind == 'f' and not record.stop_next then return nil end
+  return record.stopping and record.stopping.since or record.finished_at
+end
+
+-- backlog_size: count what is still to be stopped in this partition. args: sample (so many of each kind, those to be
+-- checked next, are read for their age). reply: {executions, flows, oldest_at (of the sample), now}.
+function ops.backlog_size(a)
+  Records.settle()
+  local count, oldest = {}, nil
+  for _, kind in ipairs({ 'x', 'f' }) do
+    local key = Due.key('cancel_reconciler', kind)
+    -- A flow that was cancelled alone (flow_only) is due with its retention only: nothing has to be stopped before.
+    count[kind] = redis.call('ZCOUNT', key, '-inf', kind == 'f' and Call.now + HANDOVER_MS or '+inf')
+    for _, id in ipairs(redis.call('ZRANGE', key, 0, a.sample - 1)) do
+      local at = asked_at(kind, id)
+      if at and (not oldest or at < oldest) then oldest = at end
+    end
+  end
+  return { executions = count.x, flows = count.f, oldest_at = oldest, now = Call.now }
 end
 
 local function revoke(id)

@@ -29,6 +29,11 @@ class Lanes:
         more = len(lanes) > item.limit or any(len(each.items) == item.limit for each in found)
         return [{"items": [lanes[name] for name in page], "cursor": page[-1] if page and more else None}]
 
+    async def first(self, limit: int) -> Sequence[Lane]:
+        """Return the first lanes by name, at most `limit`. Raise PenstockError if a partition is out of reach."""
+        lanes = _summed(await self._machine.everywhere(ops.Lanes(limit=limit)))
+        return [lanes[name] for name in sorted(lanes)[:limit]]
+
     async def pause(self, call: Call[LaneChange]) -> Sequence[Any]:
         return [await self._change(call.items[0], "paused")]
 

@@ -26,6 +26,7 @@ from penstock import __version__, errors
 from penstock.bus.codec import MAX_PAYLOAD_BYTES, codec_of
 from penstock.bus.discovery import Discovery, Served
 from penstock.bus.reply_guard import ReplyGuard
+from penstock.bus.request_id import handled
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
 from penstock.verbs import DESCRIPTIONS, Req, Verb
@@ -54,8 +55,8 @@ class Call(Generic[Req]):
 
 Handler = Callable[[Call[Any]], Awaitable[Sequence[Any] | None]]
 
-# (verb, number of requests, number of errors among them, seconds from the start of the call to the reply)
-Observer = Callable[[Verb[Any, Any], int, int, float], None]
+# (verb, number of requests, codes of the errors among their replies, seconds from the start of the call to the reply)
+Observer = Callable[[Verb[Any, Any], int, Sequence[str], float], None]
 
 
 class Parked:
@@ -76,12 +77,13 @@ def parked(handler: Handler) -> Handler:
 
 
 class _Request:
-    """One decoded message: its reply subject and its items; an invalid item is a PenstockError."""
+    """One decoded message: its reply subject, headers and items; an invalid item is a PenstockError."""
 
-    __slots__ = ("items", "reply", "single")
+    __slots__ = ("headers", "items", "reply", "single")
 
-    def __init__(self, reply: str, items: list[Any], single: bool) -> None:
-        self.reply = reply
+    def __init__(self, msg: Msg, items: list[Any], single: bool) -> None:
+        self.reply = msg.reply
+        self.headers = msg.headers
         self.items = items
         self.single = single
 
@@ -211,7 +213,7 @@ class Endpoints:
         group: list[_Request] = []
         size = 0
         for msg in messages:
-            request = _Request(msg.reply, *endpoint.codec.decode(msg.data, self._max_payload_bytes))
+            request = _Request(msg, *endpoint.codec.decode(msg.data, self._max_payload_bytes))
             if group and (not endpoint.merge or size + len(request.items) > MERGE_ITEMS):
                 self._spawn(endpoint, group)
                 group, size = [], 0
@@ -228,6 +230,7 @@ class Endpoints:
     async def _serve(self, endpoint: _Endpoint, group: list[_Request]) -> None:
         """Run the handler once for a group of messages, and reply to each message."""
         started = time.perf_counter()
+        handled.set([(request.reply, request.headers) for request in group])
         valid = [item for request in group for item in request.items if not isinstance(item, PenstockError)]
         results: Sequence[Any] | None = ()
         canceled = False
@@ -243,7 +246,7 @@ class Endpoints:
                 )
                 results = [stopping] * len(valid)
         if results is None:
-            self._count(endpoint, len(group), len(valid), 0, started)
+            self._count(endpoint, len(group), len(valid), (), started)
             return
         failed = await self._answer(endpoint, group, results)
         self._count(endpoint, len(group), sum(len(request.items) for request in group), failed, started)
@@ -271,15 +274,15 @@ class Endpoints:
             )
         return [errors.make("internal")] * len(call.items)
 
-    async def _answer(self, endpoint: _Endpoint, group: list[_Request], results: Sequence[Any]) -> int:
-        """Reply to each message with its part of the results. Return how many of all items are errors."""
-        failed = 0
+    async def _answer(self, endpoint: _Endpoint, group: list[_Request], results: Sequence[Any]) -> list[str]:
+        """Reply to each message with its part of the results. Return the codes of the items that are errors."""
+        failed: list[str] = []
         following = iter(results)
         for request in group:
             answers = [item if isinstance(item, PenstockError) else next(following) for item in request.items]
             wrong = [answer for answer in answers if isinstance(answer, PenstockError)]
             if wrong:
-                failed += len(wrong)
+                failed += [error.code for error in wrong]
                 endpoint.served.failed(wrong[-1].code)
             if not request.reply:  # published without a reply subject: nobody waits for an answer
                 continue
@@ -296,7 +299,9 @@ class Endpoints:
                 log.warning("%s: a reply could not be sent: %s", endpoint.verb.name, error)
         return failed
 
-    def _count(self, endpoint: _Endpoint, messages: int, items: int, failed: int, started: float) -> None:
+    def _count(
+        self, endpoint: _Endpoint, messages: int, items: int, failed: Sequence[str], started: float
+    ) -> None:
         seconds = time.perf_counter() - started
         endpoint.served.answered(messages, seconds)
         if self._observer is not None:

@@ -16,6 +16,7 @@ from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
 from penstock.machine.ops.common import Due, DueDone
 from penstock.runtime.logging import Log
+from penstock.runtime.metrics import Histogram
 from penstock.throttle import Throttle
 
 LIMIT: Final = 50
@@ -33,12 +34,13 @@ class DueMachine(Protocol):
 
 
 class _Partition:
-    __slots__ = ("backoff", "failing", "next_at", "not_before", "task")
+    __slots__ = ("backoff", "failing_since", "next_at", "not_before", "planned", "task")
 
     def __init__(self) -> None:
         self.next_at: float = 0  # ms of Valkey's clock; 0: unknown, so run a slice now
+        self.planned: float = math.inf  # the due time for which the running slice was started
         self.not_before: float = 0  # time.monotonic(): end of the gap or backoff
-        self.failing = False
+        self.failing_since: float | None = None  # time.monotonic()
         self.backoff = Backoff(0.1, 5.0)
         self.task: asyncio.Task[None] | None = None
 
@@ -66,7 +68,8 @@ class DueLoop:
         self.handled = 0
         self.slices = 0
         self.errors = 0
-        self.lag_ms = 0.0
+        self.delays = Histogram()
+        """How late slices found what was due, in seconds."""
         self._machine = machine
         self._log = log
         self._sweep = sweep_ms / 1000
@@ -113,6 +116,19 @@ class DueLoop:
         if self._running:
             self._arm(0)
 
+    def lag_s(self) -> float:
+        """Return how late the earliest due item is now, in seconds; while Valkey fails, at least since when it does."""
+        now, clock = time.monotonic(), self.clock.now()
+        owned = self._owned()
+        lag = 0.0
+        for number, state in enumerate(self._partitions):
+            if number in owned:
+                due_at = min((at for at in (state.next_at, state.planned) if at), default=math.inf)
+                lag = max(lag, (clock - due_at) / 1000)
+                if state.failing_since is not None:
+                    lag = max(lag, now - state.failing_since)
+        return lag
+
     def _arm(self, when: float) -> None:
         if not self._running or self._armed_for <= when:
             return
@@ -158,21 +174,24 @@ class DueLoop:
 
     async def _slice(self, number: int, state: _Partition) -> bool:
         """Run one `due` command. Return whether more items are due already and the next slice may start at once."""
-        planned, state.next_at = state.next_at, math.inf  # wake-ups during the call set it again
+        planned = state.planned = state.next_at
+        state.next_at = math.inf  # wake-ups during the call set it again
         sent = time.monotonic()
         try:
             reply = await self._machine.run(Due(limit=self._limit), at=number)
         except BaseException:
             state.next_at = min(state.next_at, planned)
             raise
+        finally:
+            state.planned = math.inf
         self.clock.learn(reply.now, sent, time.monotonic())
         handled = reply.handled
         self.slices += 1
         self.handled += handled
         if handled and planned and planned < math.inf:
-            self.lag_ms = max(0.0, reply.now - planned)
-        if state.failing:
-            state.failing = False
+            self.delays.observe(max(0.0, reply.now - planned) / 1000)
+        if state.failing_since is not None:
+            state.failing_since = None
             state.backoff.reset()
             self._log.info("due work goes on", partition=number)
         state.next_at = min(state.next_at, reply.next_at or math.inf)
@@ -204,7 +223,8 @@ class DueLoop:
     def _failed(self, number: int, state: _Partition, error: Exception) -> None:
         """Delay the partition's next slice with backoff after a failed call, and log that at a limited rate."""
         self.errors += 1
-        state.failing = True
+        if state.failing_since is None:
+            state.failing_since = time.monotonic()
         state.not_before = time.monotonic() + state.backoff.next_s()
         if self._complaints.passes():
             expected = isinstance(error, PenstockError) and error.retryable

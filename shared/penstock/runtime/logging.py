@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, Processor
 
+from penstock.bus.request_id import request_id
 from penstock.runtime.settings import Settings, redact
 
 Log = structlog.stdlib.BoundLogger
@@ -26,8 +27,17 @@ def without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def with_request_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Add the id of the request that the line is about, if it is about one."""
+    found = request_id()
+    if found is not None:
+        event.setdefault("request_id", found)
+    return event
+
+
 _SHARED: Final[list[Processor]] = [
     structlog.contextvars.merge_contextvars,
+    with_request_id,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     structlog.stdlib.PositionalArgumentsFormatter(),

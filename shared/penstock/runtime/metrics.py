@@ -1,7 +1,11 @@
 """The Prometheus metrics of a service.
 
 Hot paths add to plain numbers (an event loop is one thread, so no locks are needed); Prometheus' own types are
-built only for a scrape.
+built only for a scrape. A scrape reads what this process knows: it never asks Valkey or NATS.
+
+Names follow Prometheus' conventions (base units, `_total` for counters). Every metric of Penstock has the label
+`component`, the name of the service. It is not called `service`, since scrape configurations for Kubernetes use that
+name for a label of their own, and Prometheus would rename ours.
 """
 
 from bisect import bisect_left
@@ -12,6 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from penstock.errors import TABLE
 from penstock.verbs import Verb
 
 SECONDS: Final = (
@@ -47,13 +52,13 @@ class Histogram:
 
 
 class VerbMetrics:
-    """Counts and latency of the requests of one verb."""
+    """Counts and latency of the requests of one verb. errors: the number of errors of each class."""
 
     __slots__ = ("errors", "items", "latency")
 
     def __init__(self) -> None:
         self.items = 0
-        self.errors = 0
+        self.errors: dict[str, int] = {}
         self.latency = Histogram()
 
 
@@ -65,18 +70,35 @@ class _Watched(NamedTuple):
     read: Callable[[], Samples]
 
 
+class _Distribution(NamedTuple):
+    name: str
+    help: str
+    histogram: Histogram
+
+
 class Metrics(Collector):
     """The metrics of one running service, in a registry of its own."""
 
     def __init__(self, service: str, instance: str, version: str, *, whole_process: bool = False) -> None:
         self.registry = CollectorRegistry()
-        self.store_calls = 0
         self.store_seconds = Histogram()
         self.store_batch = Histogram(SIZES)
+        self._component = service
         self._verbs: dict[str, VerbMetrics] = {}
+        # An alert on the increase of a counter misses the first one if that is what makes the series.
+        self._errors: dict[str, int] = {"internal": 0}
         self._watched: list[_Watched] = []
-        info, labels = (service, instance, version), ("service", "instance", "version")
-        self.watch("penstock_info", "gauge", "Which service this is", lambda: [(info, 1)], *labels)
+        self._distributions: list[_Distribution] = []
+        info = (instance, version)
+        self.watch(
+            "penstock_info", "gauge", "Which process this is", lambda: [(info, 1)], "process", "version"
+        )
+        self.histogram(
+            "penstock_store_call_duration_seconds",
+            "Time of one call of the state machine in Valkey, as seen from here",
+            self.store_seconds,
+        )
+        self.histogram("penstock_store_call_commands", "Commands in one of these calls", self.store_batch)
         self.registry.register(self)
         if whole_process:  # process metrics are ambiguous when several services share a process (tests)
             ProcessCollector(registry=self.registry)
@@ -89,16 +111,18 @@ class Metrics(Collector):
             found = self._verbs[name] = VerbMetrics()
         return found
 
-    def request(self, verb: Verb[Any, Any], items: int, errors: int, seconds: float) -> None:
-        """Count an answered call of a verb (the observer of `Endpoints`)."""
+    def request(self, verb: Verb[Any, Any], items: int, codes: Sequence[str], seconds: float) -> None:
+        """Count an answered call of a verb (the observer of `Endpoints`). codes: of the items that are errors."""
         numbers = self.verb(verb.name)
         numbers.items += items
-        numbers.errors += errors
         numbers.latency.observe(seconds)
+        for code in codes:
+            known = TABLE.get(code) or TABLE["internal"]  # a code must not make a series of its own
+            self._errors[known.code] = self._errors.get(known.code, 0) + 1
+            numbers.errors[known.error_class] = numbers.errors.get(known.error_class, 0) + 1
 
     def store_call(self, _partition: int, commands: int, seconds: float) -> None:
         """Count one finished FCALL and the commands in it (the observer of `Store`)."""
-        self.store_calls += 1
         self.store_batch.observe(commands)
         self.store_seconds.observe(seconds)
 
@@ -112,6 +136,10 @@ class Metrics(Collector):
     def counter(self, name: str, help: str, read: Callable[[], float]) -> None:
         self.watch(name, "counter", help, lambda: [((), read())])
 
+    def histogram(self, name: str, help: str, histogram: Histogram) -> None:
+        """Add a histogram that its owner updates."""
+        self._distributions.append(_Distribution(name, help, histogram))
+
     def exposition(self) -> bytes:
         """Return the response body of /metrics."""
         return generate_latest(self.registry)
@@ -120,32 +148,47 @@ class Metrics(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
+        yield self._counter(
             "penstock_requests",
-            "Requests, each item of a batch counted, by how they ended",
-            labels=("verb", "outcome"),
+            "Requests, each item of a batch counted, by how they ended: ok, or the class of the error",
+            ("verb", "outcome"),
+            self._outcomes(),
+        )
+        yield self._counter(
+            "penstock_errors",
+            "Requests that were answered with an error, by its code",
+            ("code",),
+            (((code,), count) for code, count in self._errors.items()),
         )
         latency = HistogramMetricFamily(
             "penstock_request_duration_seconds",
             "Time in the handler, requests merged into one call counted once",
-            labels=("verb",),
+            labels=("component", "verb"),
         )
         for verb, numbers in sorted(self._verbs.items()):
-            requests.add_metric((verb, "ok"), numbers.items - numbers.errors)
-            requests.add_metric((verb, "error"), numbers.errors)
-            latency.add_metric((verb,), numbers.latency.buckets(), numbers.latency.total)
-        yield requests
+            latency.add_metric((self._component, verb), numbers.latency.buckets(), numbers.latency.total)
         yield latency
-        yield CounterMetricFamily("penstock_store_calls", "FCALLs to Valkey", value=self.store_calls)
-        for name, text, histogram in (
-            ("penstock_store_seconds", "Time of one FCALL as seen from here", self.store_seconds),
-            ("penstock_store_commands", "Commands in one FCALL", self.store_batch),
-        ):
-            yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total)
-        for watched in self._watched:
-            family = (CounterMetricFamily if watched.kind == "counter" else GaugeMetricFamily)(
-                watched.name, watched.help, labels=watched.labels
-            )
-            for labels, value in watched.read():
-                family.add_metric(labels, value)
+        for name, text, histogram in self._distributions:
+            family = HistogramMetricFamily(name, text, labels=("component",))
+            family.add_metric((self._component,), histogram.buckets(), histogram.total)
             yield family
+        for watched in self._watched:
+            make = self._counter if watched.kind == "counter" else self._gauge
+            yield make(watched.name, watched.help, watched.labels, watched.read())
+
+    def _outcomes(self) -> Iterator[tuple[Sequence[str], float]]:
+        for verb, numbers in sorted(self._verbs.items()):
+            yield (verb, "ok"), numbers.items - sum(numbers.errors.values())
+            for error_class, count in numbers.errors.items():
+                yield (verb, error_class), count
+
+    def _counter(self, name: str, help: str, labels: Sequence[str], samples: Samples) -> Metric:
+        return self._filled(CounterMetricFamily(name, help, labels=("component", *labels)), samples)
+
+    def _gauge(self, name: str, help: str, labels: Sequence[str], samples: Samples) -> Metric:
+        return self._filled(GaugeMetricFamily(name, help, labels=("component", *labels)), samples)
+
+    def _filled(self, family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -> Metric:
+        for labels, value in samples:
+            family.add_metric((self._component, *labels), value)
+        return family

@@ -311,10 +311,12 @@ class Running:
     def _watch(self, endpoints: Endpoints, service: Service) -> None:
         context, metrics, health = self.context, self.metrics, self.health
         due, nats = context.due, context.nats
-        metrics.counter("penstock_due_handled", "Due items handled", lambda: due.handled)
-        metrics.counter("penstock_due_slices", "Calls of the due command", lambda: due.slices)
-        metrics.counter("penstock_due_errors", "Calls of the due command that failed", lambda: due.errors)
-        metrics.gauge("penstock_due_lag_seconds", "How late due work was, last", lambda: due.lag_ms / 1000)
+        if service.due:
+            metrics.counter("penstock_due_items", "Due items handled", lambda: due.handled)
+            metrics.counter("penstock_due_slices", "Calls of the due command", lambda: due.slices)
+            metrics.counter("penstock_due_errors", "Due items or calls that failed", lambda: due.errors)
+            metrics.gauge("penstock_due_lag_seconds", "How late the earliest due work is now", due.lag_s)
+            metrics.histogram("penstock_due_delay_seconds", "How late due work was handled", due.delays)
         metrics.gauge("penstock_nats_connected", "1 when connected", lambda: nats.is_connected)
         metrics.gauge("penstock_valkey_connected", "1 when it answers", lambda: health.holds("valkey"))
         metrics.gauge("penstock_ready", "1 when ready", lambda: health.ready)
@@ -329,9 +331,9 @@ class Running:
         metrics.gauge("penstock_members", "Live instances of the service", lambda: len(membership.members))
         metrics.gauge("penstock_owned_partitions", "Partitions looked after", lambda: len(membership.owned()))
         metrics.watch(
-            "penstock_consumed",
+            "penstock_stream_messages",
             "counter",
-            "Messages of streams, by what became of them",
+            "Messages taken from streams, by what became of them: ack, retry or dead",
             lambda: [
                 ((each.stream, outcome), count)
                 for each in service.consumers

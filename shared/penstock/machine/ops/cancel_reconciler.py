@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from penstock.machine.op import Op, op
-from penstock.machine.ops.common import PAGE, Due
+from penstock.machine.ops.common import PAGE, Due, Now
 from penstock.messages.cancellation import BacklogItem
 from penstock.messages.common import StateReply
 from penstock.messages.flows import Flow
@@ -106,3 +106,18 @@ class Backlog(Op[BacklogPage], kw_only=True):
     id: str | None = None
     at: int | None = None
     limit: int
+
+
+class Sizes(Now):
+    """The backlog of one partition. oldest_at: when the oldest item of the sample was asked to stop."""
+
+    executions: int
+    flows: int
+    oldest_at: int | None = None
+
+
+@op("cancel_reconciler", weight=PAGE)
+class BacklogSize(Op[Sizes], kw_only=True):
+    """Count the backlog of this partition. sample: how many executions and flows are read for the oldest."""
+
+    sample: int
