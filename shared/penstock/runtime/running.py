@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -92,9 +91,10 @@ class Running:
         machine = await retrying(
             "Valkey",
             lambda: Machine.connect(
-                re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_url),
+                settings.valkey_url,
                 service=name,
                 root=settings.root,
+                acknowledged=settings.acknowledged,
                 partitions=settings.partitions,
                 limits=settings.limits(),
                 on_hints=on_hints,

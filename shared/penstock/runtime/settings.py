@@ -61,8 +61,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_creds: Annotated[str | None, Meta(description="path of a NATS credentials file")] = None
     valkey_url: Annotated[
         str,
-        Meta(pattern=r"^(valkey|valkeys|redis|rediss|unix)://", description="where Valkey is", extra=SECRET),
+        Meta(
+            pattern=r"^((valkey|redis)s?(\+cluster|\+sentinel)?|unix)://",
+            description="where Valkey is; also `redis+cluster://host:port,host:port` and"
+            " `redis+sentinel://host:port,host:port/name`",
+            extra=SECRET,
+        ),
     ] = "redis://127.0.0.1:6379/0"
+    acknowledged: Annotated[
+        str,
+        Meta(
+            pattern=r"^(process|disk|replicas:[1-9])$",
+            description="what Valkey must have done with a change before it is answered: `process`, what its own"
+            " configuration says; `disk`, written to disk; `replicas:n`, n replicas have it",
+        ),
+    ] = "process"
     root: Annotated[
         str,
         Meta(pattern=TOKEN_PATTERN, description="first token of every subject and key: one per deployment"),
