@@ -8,7 +8,9 @@ from typing import Any, Final, Protocol, cast
 
 from redis import exceptions
 from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 from penstock.store.cluster import Cluster
 from penstock.store.link import Explained
@@ -83,7 +85,11 @@ class Sentinels:
 
     async def refresh(self) -> None:
         place = self._place
-        options: dict[str, Any] = {**dict(place.sentinel_login), "socket_timeout": ANSWER_S}
+        options: dict[str, Any] = {
+            **dict(place.sentinel_login),
+            "socket_timeout": ANSWER_S,
+            "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked instead
+        }
         if place.scheme == "rediss":
             tls = cast("dict[str, Any]", parse_url(place.url_of(place.hosts[0])))
             options |= {"ssl": True, **{k: v for k, v in tls.items() if k.startswith("ssl_")}}
