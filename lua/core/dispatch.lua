@@ -40,7 +40,8 @@ end
 
 local function run(service, keys, args)
   pack, unpack_msg = cmsgpack.pack, cmsgpack.unpack
-  Call.begin(keys[1], unpack_msg(args[1]))
+  local header = unpack_msg(args[1])
+  Call.begin(keys[1], header)
   local ops = Ops[service]
   local replies = { '' }
   local commands, ids = {}, {}
@@ -52,6 +53,9 @@ local function run(service, keys, args)
   Records.prefetch('x', ids)
   for i = 2, #args do replies[i] = answer(ops, commands[i]) end
   Call.finish()
+  -- A call that only reads may see what no replica has yet. With a write of its own at the end, Valkey's WAIT after this
+  -- call waits for all that the call has seen (store/acknowledged.py).
+  if header.mark then redis.call('SET', Keys.mark(), '') end
   replies[1] = Call.packed_hints()
   return replies
 end

@@ -59,6 +59,7 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_SWEEP_MS": "100",
         "PENSTOCK_DEV": "yes",
         "PENSTOCK_INSTANCE": "pod-7",
+        "PENSTOCK_ACKNOWLEDGED": "replicas:2",
     }
     assert set(given) == {field.variable for field in FIELDS}
     settings = Settings.from_env(given)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -95,7 +94,7 @@ class Running:
             if wakes is not None:
                 wakes.route(partition, hints)
 
-        valkey_url = re.sub(r"^valkey(s?)://", r"redis\1://", settings.valkey_login())
+        valkey_url = settings.valkey_login()
         for warning in await retrying(
             "Valkey",
             lambda: check_valkey(valkey_url),
@@ -109,6 +108,7 @@ class Running:
                 valkey_url,
                 service=name,
                 root=settings.root,
+                acknowledged=settings.acknowledged,
                 partitions=settings.partitions,
                 limits=settings.limits(),
                 on_hints=on_hints,

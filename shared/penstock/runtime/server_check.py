@@ -13,6 +13,8 @@ from nats.js.errors import ServiceUnavailableError
 
 from penstock import versions
 from penstock.runtime.settings import redact
+from penstock.store.places import parse
+from penstock.store.topology import topology_of
 from penstock.store.wire import ReplyError, Wire
 
 _PASSING: Final = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients")
@@ -25,12 +27,18 @@ class UnfitServerError(Exception):
     """A server with which no waiting helps; the message says what to do."""
 
 
-def unfit_valkey(info: Mapping[str, str]) -> str | None:
-    """Return why Penstock cannot work with the Valkey that INFO describes, with what to do; None if it can."""
+def unfit_valkey(info: Mapping[str, str], clustered: bool = False) -> str | None:
+    """Return why Penstock cannot work with the Valkey that INFO describes, with what to do; None if it can.
+
+    clustered: whether it is to belong to a cluster.
+    """
     name, version = versions.of(info)
     if advice := versions.too_old(name, version):
         return f"it is {name} {version}: {advice}"
-    if info.get("cluster_enabled") == "1":
+    belongs = info.get("cluster_enabled") == "1"
+    if clustered and not belongs:
+        return "it belongs to no cluster: name it as redis://host:port, or switch on its cluster-enabled"
+    if belongs and not clustered:
         return (
             "it belongs to a cluster, of which this URL names one server: name the cluster, as"
             " redis+cluster://host:port,host:port, or take a Valkey with cluster-enabled no"
@@ -42,10 +50,19 @@ def unfit_valkey(info: Mapping[str, str]) -> str | None:
 
 
 async def check_valkey(url: str) -> list[str]:
-    """Check the one Valkey of a redis://, rediss:// or unix:// URL. Return warnings.
+    """Check each server with partitions to which a URL leads (store/places.py). Return warnings.
 
-    Raise UnfitServerError; OSError, TimeoutError or ReplyError if it may answer later.
+    Raise UnfitServerError; OSError, TimeoutError or ReplyError if a server may answer later.
     """
+    place = parse(url)
+    topology = topology_of(place)
+    await topology.refresh()
+    warnings = [await _check_server(each, place.kind == "cluster") for each in topology.urls()]
+    return sorted({warning for warning in warnings if warning})
+
+
+async def _check_server(url: str, clustered: bool) -> str:
+    """Return a warning, or an empty string."""
     wire: Wire | None = None
     try:
         wire = await Wire.connect(url, lambda _wire, _error: None)
@@ -55,7 +72,7 @@ async def check_valkey(url: str) -> list[str]:
         if said.startswith(_PASSING):
             raise
         if wire is not None and said.startswith("NOPERM"):
-            return ["Valkey's version and role are not checked: its user may not run INFO"]
+            return "Valkey's version and role are not checked: its user may not run INFO"
         raise UnfitServerError(
             f"Valkey at {redact(url)} refuses this connection: {said[:200]}; look at the user, the password"
             " and the database in PENSTOCK_VALKEY_URL or PENSTOCK_VALKEY_PASSWORD_FILE"
@@ -63,10 +80,9 @@ async def check_valkey(url: str) -> list[str]:
     finally:
         if wire is not None:
             wire.close()
-    if why := unfit_valkey(info):
+    if why := unfit_valkey(info, clustered):
         raise UnfitServerError(f"Valkey at {redact(url)} cannot be used: {why}")
-    known = versions.known_holes(*versions.of(info))
-    return [known] if known else []
+    return versions.known_holes(*versions.of(info))
 
 
 async def check_nats(nats: Client, js: JetStreamContext) -> None:

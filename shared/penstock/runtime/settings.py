@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from penstock.bus.streams import Bounds
 from penstock.ids import TOKEN_PATTERN
+from penstock.store.places import UrlError, parse
 
 PREFIX: Final = "PENSTOCK_"
 NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
@@ -65,11 +66,24 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_creds: Annotated[str | None, Meta(description="path of a NATS credentials file")] = None
     valkey_url: Annotated[
         str,
-        Meta(pattern=r"^(valkey|valkeys|redis|rediss|unix)://", description="where Valkey is", extra=SECRET),
+        Meta(
+            pattern=r"^((valkey|redis)s?(\+cluster|\+sentinel)?|unix)://",
+            description="where Valkey is; also `redis+cluster://host:port,host:port` and"
+            " `redis+sentinel://host:port,host:port/name`",
+            extra=SECRET,
+        ),
     ] = "redis://127.0.0.1:6379/0"
     valkey_password_file: Annotated[
         str | None, Meta(description="path of a file with Valkey's password, instead of one in the URL")
     ] = None
+    acknowledged: Annotated[
+        str,
+        Meta(
+            pattern=r"^(process|disk|replicas:[1-9])$",
+            description="what Valkey must have done with a change before it is answered: `process`, what its own"
+            " configuration says; `disk`, written to disk; `replicas:n`, n replicas have it",
+        ),
+    ] = "process"
     root: Annotated[
         str,
         Meta(pattern=TOKEN_PATTERN, description="first token of every subject and key: one per deployment"),
@@ -359,11 +373,15 @@ def _wrong_urls(values: Mapping[str, Any]) -> list[str]:
     if not all(_is_address(each if "://" in each else f"nats://{each}", _NATS) for each in servers if each):
         wrong.append(f"PENSTOCK_NATS_URL: must read nats://[user:password@]host:port[,…]; {quoting}")
     valkey: str = values.get("valkey_url", "redis://localhost")
-    scheme = valkey.partition("://")[0]
-    if scheme in _VALKEY and not (
-        _is_address(valkey, _VALKEY) and re.search(r"://[^/?]+(/\d*)?(\?|$)", valkey)
-    ):
-        wrong.append(f"PENSTOCK_VALKEY_URL: must read redis://[[user]:password@]host:port/number; {quoting}")
+    try:
+        one = parse(valkey).kind == "server" and not valkey.startswith("unix://")
+    except UrlError as error:
+        wrong.append(f"PENSTOCK_VALKEY_URL: {error}; {quoting}")
+    else:
+        if one and not (_is_address(valkey, _VALKEY) and re.search(r"://[^/?]+(/\d*)?(\?|$)", valkey)):
+            wrong.append(
+                f"PENSTOCK_VALKEY_URL: must read redis://[[user]:password@]host:port/number; {quoting}"
+            )
     return wrong
 
 

@@ -2,5 +2,6 @@
 
 from penstock.store.caller import Store
 from penstock.store.library import LIBRARY_VERSION, LibraryError
+from penstock.store.places import UrlError
 
-__all__ = ["LIBRARY_VERSION", "LibraryError", "Store"]
+__all__ = ["LIBRARY_VERSION", "LibraryError", "Store", "UrlError"]

@@ -1,7 +1,8 @@
 """Batched calls of a service's function in Valkey. The commands are opaque here; penstock.machine defines them.
 
-The commands of one event-loop tick to the same partition are sent as one FCALL, the FCALLs of all partitions as one
-pipeline. While UNDER_WAY pipelines are unanswered, further commands gather, so batches grow with the load.
+Each command goes to the server that has its partition (store/topology.py), which sends it with others in one pipeline
+(store/node.py). What a server did not run, because the partition is elsewhere now, is parked, and sent again once the
+topology is known anew. A call whose outcome is unknown is never sent again: its caller hears `valkey_unavailable`.
 """
 
 import asyncio
@@ -9,16 +10,24 @@ import itertools
 import logging
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import msgspec
 
 from penstock.errors import PenstockError
 from penstock.store import library
-from penstock.store.link import Link, unavailable
-from penstock.store.wire import ReplyError, Wire
+from penstock.store.acknowledged import Acknowledged
+from penstock.store.link import Explained, is_elsewhere, unavailable
+from penstock.store.node import MOST, Batch, Command, Node, Unsafe
+from penstock.store.places import parse
+from penstock.store.topology import topology_of
+from penstock.store.wire import ReplyError
+
+__all__ = ["MOST", "Store"]
 
 log = logging.getLogger(__name__)
 
@@ -26,27 +35,15 @@ OnHints = Callable[[int, dict[str, Any]], None]
 Observer = Callable[[int, int, float], None]
 """Called after every FCALL with its partition, number of commands and seconds."""
 
-UNDER_WAY: Final = 2
-"""The most pipelines under way: Valkey works on one while the other travels. More would make smaller batches."""
-MOST: Final = 64
-"""The most weight of one FCALL, so that it blocks Valkey for 1 or 2 ms. A command of that weight or more goes alone."""
+HOLD_S: Final = 2.0
+"""For this long the commands of a partition that no server runs are parked. After that they are refused at once."""
+LATE_S: Final = 1.0
+"""A call that takes longer may be to a server that has died: the topology is looked at, if it can change."""
+_PAUSE_S: Final = 0.05
+_PARTITION: Final = re.compile(r"\{(\d+)\}")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
-
-
-class _Command(msgspec.Struct, gc=False):
-    packed: bytes
-    weight: int
-    answer: "asyncio.Future[bytes]"
-
-
-class _Pipeline(msgspec.Struct, gc=False):
-    """The FCALLs written together. The pipeline is over when each of them (`left`) is answered."""
-
-    left: int
-    timer: asyncio.TimerHandle
-    first: bool
-    """True unless the commands are sent again after the library was missing: that is done only once."""
+_AWAY: Final = (OSError, TimeoutError, ReplyError)
 
 
 class Store:
@@ -58,6 +55,7 @@ class Store:
         *,
         service: str,
         root: str = "penstock",
+        acknowledged: str = "process",
         limits: dict[str, int] | None = None,
         on_hints: OnHints | None = None,
         observer: Observer | None = None,
@@ -65,51 +63,68 @@ class Store:
         timeout: float = 15.0,
         dev: bool = False,
     ) -> None:
+        """Raise UrlError for a wrong URL (store/places.py)."""
         self.root = root
         self._function = f"penstock_{service.replace('-', '_')}"
+        self._acknowledged = Acknowledged(acknowledged)
         self._limits = limits or {}
         self._on_hints = on_hints
         self._observer = observer
         self._skew = skew or (lambda: 0)
         self._timeout = timeout
         self._dev = dev
-        self._pending: dict[int, list[_Command]] = {}
-        self._scheduled = False
-        self._under_way = 0
-        self._link = Link(url)
+        self._topology = topology_of(parse(url))
+        self._nodes: dict[str, Node] = {}
+        self._routes: dict[int, Node] = {}
+        """The server of each partition; of a partition whose server is not known, there is none."""
+        self._parked: dict[int, list[Command]] = {}
+        self._elsewhere_since: dict[int, float] = {}
+        """Since when no server runs the calls of a partition, by the loop's clock."""
+        self._mending: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._nonce = os.urandom(6).hex()
         self._calls = itertools.count(1)
         self._loop = asyncio.get_running_loop()
 
     async def ensure_library(self) -> None:
-        """Load the library if the server's is older or missing (a failover may lose it)."""
-        await library.ensure(self.execute, dev=self._dev)
+        """Load the library where the server's is older or missing (a failover may lose it).
+
+        Raise PenstockError("valkey_unavailable") or LibraryError.
+        """
+        for node in await self._all_nodes():
+            await library.ensure(partial(self._ask, node), dev=self._dev)
 
     async def execute(self, *command: Any) -> Any:
         """Run one plain Valkey command, outside the batches (for diagnostics and secrets).
 
-        Raise PenstockError("valkey_unavailable").
+        The first argument with a hash tag, `…{3}…`, says in which partition; without one, it is partition 0. Raise
+        PenstockError("valkey_unavailable").
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                wire = await self._link.open()
-                return await wire.ask(*command)
-        except (OSError, TimeoutError, ReplyError) as error:
-            raise unavailable(error) from None
+        found = next(filter(None, (_PARTITION.search(str(argument)) for argument in command)), None)
+        node = await self._node_of(int(found[1]) if found else 0)
+        return await self._ask(node, *command)
+
+    async def execute_everywhere(self, *command: Any) -> list[Any]:
+        """Run one plain Valkey command on every server that has partitions. Return the replies."""
+        return [await self._ask(node, *command) for node in await self._all_nodes()]
 
     async def close(self) -> None:
         """Wait for the calls under way, at most `timeout` seconds, and disconnect."""
         deadline = self._loop.time() + self._timeout
-        while self._under_way or self._pending or self._tasks:
+        while self._tasks or self._parked or any(node.busy for node in self._nodes.values()):
             if self._loop.time() > deadline:
                 break
             await asyncio.sleep(0.005)
-        self._link.close()
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Disconnect at once."""
-        self._link.close()
+        if self._mending is not None:
+            self._mending.cancel()
+        self._refuse_parked(ConnectionError("disconnected"))
+        for node in self._nodes.values():
+            node.link.close()
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -119,67 +134,15 @@ class Store:
         The future fails with PenstockError("valkey_unavailable") if no reply comes.
         """
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        queue = self._pending.get(partition)
-        if queue is None:
-            queue = self._pending[partition] = []
-        queue.append(_Command(command, weight, answer))
-        if not self._scheduled and self._under_way < UNDER_WAY:
-            self._scheduled = True
-            self._loop.call_soon(self._dispatch)
+        node = self._routes.get(partition) or self._route(partition)
+        if node is None:
+            self._park(partition, [Command(command, weight, answer)])
+        else:
+            node.add(partition, Command(command, weight, answer))
         return answer
 
-    # -- pipelines --------------------------------------------------------------------------------
-
-    def _dispatch(self) -> None:
-        """Send the commands that have gathered, after connecting if need be."""
-        self._scheduled = False
-        if not self._pending or self._under_way >= UNDER_WAY:
-            return
-        pending, self._pending = self._pending, {}
-        if self._link.wire is None:
-            self._spawn(self._reconnect(pending))
-            return
-        self._send(self._link.wire, pending, first=True)
-
-    def _send(self, wire: Wire, pending: dict[int, list[_Command]], *, first: bool) -> None:
-        batches = [
-            (partition, batch) for partition, commands in pending.items() for batch in _batches(commands)
-        ]
-        # A dead peer is detected by its silence: closing the wire fails all calls that still wait for a reply.
-        pipeline = _Pipeline(len(batches), self._loop.call_later(self._timeout, wire.close), first)
-        self._under_way += 1
-        calls = [
-            wire.send(self._fcall(partition, commands), self._receiver(pipeline, partition, commands))
-            for partition, commands in batches
-        ]
-        wire.write(b"".join(calls))
-
-    def _receiver(
-        self, pipeline: _Pipeline, partition: int, commands: list[_Command]
-    ) -> Callable[[Any], None]:
-        started = time.perf_counter()
-
-        def receive(reply: Any) -> None:
-            pipeline.left -= 1
-            if not pipeline.left:
-                pipeline.timer.cancel()
-                self._under_way -= 1
-                if self._pending and not self._scheduled:
-                    self._scheduled = True
-                    self._loop.call_soon(self._dispatch)
-            if isinstance(reply, list):
-                self._link.answered()
-                self._answer(partition, commands, cast("list[bytes]", reply))
-                if self._observer:
-                    self._observer(partition, len(commands), time.perf_counter() - started)
-            elif pipeline.first and isinstance(reply, ReplyError) and "Function not found" in str(reply):
-                self._spawn(self._reload({partition: commands}))
-            else:
-                self._refuse({partition: commands}, reply)
-
-        return receive
-
-    def _fcall(self, partition: int, commands: list[_Command]) -> tuple[Any, ...]:
+    def frame(self, partition: int, commands: list[Command]) -> tuple[Any, ...]:
+        """Return the FCALL of these commands (for `Node`)."""
         header = _encode(
             {
                 "skew": self._skew(),
@@ -187,18 +150,54 @@ class Store:
                 "secret": os.urandom(16).hex(),
                 "random": random.random(),
                 "limits": self._limits,
+                "mark": self._acknowledged.wait is not None,
             }
         )
         root = f"{self.root}:{{{partition}}}"
         return ("FCALL", self._function, 1, root, header, *(command.packed for command in commands))
 
-    def _answer(self, partition: int, commands: list[_Command], replies: list[bytes]) -> None:
-        for command, reply in zip(commands, replies[1:], strict=True):
+    def settle(self, node: Node, batch: Batch, reply: Any) -> None:
+        """Answer the commands of a batch, or see to it that they are run after all (for `Node`)."""
+        if isinstance(reply, list):
+            node.link.answered()
+            if self._elsewhere_since:
+                self._elsewhere_since.pop(batch.partition, None)
+            self._answer(batch, cast("list[bytes]", reply))
+            if self._observer:
+                self._observer(batch.partition, len(batch.commands), time.perf_counter() - batch.started)
+        elif isinstance(reply, Unsafe):
+            self._refuse(node, batch.commands, reply.why)
+            self._pass_on(batch.partition, reply.replies[0])  # the effect is there
+        elif not batch.again and isinstance(reply, ReplyError) and "Function not found" in str(reply):
+            self._spawn(self._reload(node, batch))
+        elif self._topology.moves and is_elsewhere(reply):
+            self._move(batch.partition, batch.commands, reply)
+        else:
+            self._refuse(node, batch.commands, reply)
+
+    def unreachable(self, node: Node, pending: dict[int, list[Command]], error: Exception) -> None:
+        """Find another server for commands that were not sent (for `Node`)."""
+        for partition, commands in pending.items():
+            if self._topology.moves:
+                self._move(partition, commands, error)
+            else:
+                self._refuse(node, commands, error)
+
+    def late(self, node: Node) -> None:
+        """Look at the topology, because a server is late (for `Node`)."""
+        self._mend()
+
+    def _answer(self, batch: Batch, replies: list[bytes]) -> None:
+        for command, reply in zip(batch.commands, replies[1:], strict=True):
             if not command.answer.done():
                 command.answer.set_result(reply)
-        if not replies[0]:
+        self._pass_on(batch.partition, replies[0])
+
+    def _pass_on(self, partition: int, packed: bytes) -> None:
+        """Pass on the hints of a call."""
+        if not packed:
             return
-        hints = cast("dict[str, Any]", _decode(replies[0]))
+        hints = cast("dict[str, Any]", _decode(packed))
         for fault in hints.get("faults", ()):
             log.error("the state machine failed: %s", fault)
         if self._on_hints:
@@ -207,33 +206,130 @@ class Store:
             except Exception:
                 log.exception("the hints of a call could not be passed on")
 
-    def _refuse(self, pending: dict[int, list[_Command]], error: Any) -> None:
-        """Fail all commands of calls that failed as a whole: connection lost, or server full, loading or a replica."""
-        if isinstance(error, ReplyError):
-            self._link.refused(error)
+    def _refuse(self, node: Node | None, commands: list[Command], error: Any) -> None:
+        """Fail the commands of a call that failed as a whole: connection lost, or server full, loading or a replica."""
+        if node is not None and isinstance(error, ReplyError):
+            node.link.refused(error)
         failure = unavailable(error)
-        for commands in pending.values():
-            for command in commands:
-                if not command.answer.done():
-                    command.answer.set_exception(failure)
+        for command in commands:
+            if not command.answer.done():
+                command.answer.set_exception(failure)
 
-    async def _reconnect(self, pending: dict[int, list[_Command]]) -> None:
-        try:
-            wire = await self._link.open()
-        except (OSError, TimeoutError, ReplyError) as error:
-            self._refuse(pending, error)
-            return
-        self._send(wire, pending, first=True)
-
-    async def _reload(self, pending: dict[int, list[_Command]]) -> None:
+    async def _reload(self, node: Node, batch: Batch) -> None:
         """Load the library, which is missing (after a failover or flush), and send the commands once more."""
         try:
-            await self.ensure_library()
-            wire = await self._link.open()
-        except (OSError, TimeoutError, ReplyError, PenstockError, library.LibraryError) as error:
-            self._refuse(pending, error)
+            await library.ensure(partial(self._ask, node), dev=self._dev)
+            wire = await node.link.open()
+        except (*_AWAY, PenstockError, library.LibraryError) as error:
+            self._refuse(node, batch.commands, error)
             return
-        self._send(wire, pending, first=False)
+        node.send_again(wire, batch)
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def _route(self, partition: int) -> Node | None:
+        """Return the server of a partition, as far as the topology knows it."""
+        url = self._topology.url_of(partition)
+        if url is None or partition in self._parked:
+            return None
+        node = self._routes[partition] = self._node(url)
+        return node
+
+    def _node(self, url: str) -> Node:
+        node = self._nodes.get(url)
+        if node is None:
+            late_s = min(LATE_S, self._timeout) if self._topology.moves else self._timeout
+            node = Node(url, self, self._acknowledged, late_s=late_s, timeout=self._timeout)
+            self._nodes[url] = node
+        return node
+
+    async def _node_of(self, partition: int) -> Node:
+        if self._topology.url_of(partition) is None:
+            await self._refresh()
+        url = self._topology.url_of(partition)
+        if url is None:
+            raise unavailable(_homeless(partition))
+        return self._node(url)
+
+    async def _all_nodes(self) -> list[Node]:
+        await self._refresh()
+        return [self._node(url) for url in self._topology.urls()]
+
+    async def _ask(self, node: Node, *command: Any) -> Any:
+        """Run one plain command on a server. Raise PenstockError("valkey_unavailable")."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                wire = await node.link.open()
+                return await wire.ask(*command)
+        except _AWAY as error:
+            if is_elsewhere(error):
+                self._mend()
+            raise unavailable(error) from None
+
+    def _move(self, partition: int, commands: list[Command], error: Exception) -> None:
+        """Park commands that a server did not run, unless that has gone on for too long."""
+        now = self._loop.time()
+        if now - self._elsewhere_since.setdefault(partition, now) > HOLD_S:
+            self._refuse(self._routes.pop(partition, None), commands, error)
+            self._mend()
+        else:
+            self._park(partition, commands)
+
+    def _park(self, partition: int, commands: list[Command]) -> None:
+        self._routes.pop(partition, None)
+        self._parked.setdefault(partition, []).extend(commands)
+        self._mend()
+
+    def _refuse_parked(self, error: Exception) -> None:
+        parked, self._parked = self._parked, {}
+        for commands in parked.values():
+            self._refuse(None, commands, error)
+
+    def _mend(self) -> None:
+        """Find out the topology, unless that is done already."""
+        if self._topology.moves and self._mending is None:
+            self._mending = self._loop.create_task(self._keep_mending())
+            self._mending.add_done_callback(self._mended)
+
+    def _mended(self, task: "asyncio.Task[None]") -> None:
+        self._mending = None
+        if self._parked and not task.cancelled():
+            self._mend()
+
+    async def _keep_mending(self) -> None:
+        """Find out the topology, and send the parked commands to where it says."""
+        # Somebody else may just have looked, and found no better place.
+        await asyncio.sleep(max(0.0, self._looked_at + _PAUSE_S - self._loop.time()))
+        try:
+            await self._refresh()
+        except PenstockError as error:
+            self._refuse_parked(error)
+            return
+        parked, self._parked = self._parked, {}
+        for partition, commands in parked.items():
+            node = self._route(partition)
+            if node is None:
+                self._move(partition, commands, _homeless(partition))
+            else:
+                for command in commands:
+                    node.add(partition, command)
+
+    async def _refresh(self) -> None:
+        """Ask for the topology, and leave servers that have no partitions any more.
+
+        Raise PenstockError("valkey_unavailable").
+        """
+        try:
+            await self._topology.refresh()
+        except _AWAY as error:
+            raise unavailable(error) from None
+        finally:
+            self._looked_at = self._loop.time()
+        self._routes.clear()
+        served = set(self._topology.urls())
+        for url in self._nodes.keys() - served:
+            # Its calls fail at once: a primary that was replaced may never answer, and nobody should wait for it.
+            self._nodes.pop(url).leave()
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -241,12 +337,5 @@ class Store:
         task.add_done_callback(self._tasks.discard)
 
 
-def _batches(commands: list[_Command]) -> Iterator[list[_Command]]:
-    """Split the commands, in their order, into FCALLs of at most MOST weight."""
-    first = cost = 0
-    for at, command in enumerate(commands):
-        if cost and cost + command.weight > MOST:
-            yield commands[first:at]
-            first, cost = at, 0
-        cost += command.weight
-    yield commands[first:]
+def _homeless(partition: int) -> Explained:
+    return Explained(f"no server of the cluster has the hash slot of partition {partition}")

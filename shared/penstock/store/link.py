@@ -14,9 +14,15 @@ RETRY_AFTER_MS: Final = 1000
 """The retry_after_ms in errors to callers while Valkey is unavailable or full."""
 AGAIN_S: Final = 0.1
 """For this long after Valkey was found away, calls fail at once, without an attempt to connect."""
-_AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "ERR max number of clients")
-"""Replies of a server that still loads its data, is a replica, or has too many clients. Connecting again may help:
-the server recovers, or its name now leads to another server."""
+_AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "ERR max number of clients")
+"""Replies of a server that still loads its data, is a replica, has lost its cluster or has too many clients. Connecting
+again may help: the server recovers, or its name now leads to another server."""
+_ELSEWHERE: Final = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")
+"""Replies of a server that did not run the call, which another server may do, now or soon."""
+
+
+class Explained(ConnectionError):
+    """A failure whose text is meant for callers."""
 
 
 class Link:
@@ -96,6 +102,8 @@ def unavailable(error: object) -> PenstockError:
             )
         else:
             message = f"Valkey {'is away' if _is_away(error) else 'refused the call'}: {said}"
+    elif isinstance(error, Explained):
+        message = str(error)
     else:
         message = f"Valkey is away: {type(error).__name__}"
     return make("valkey_unavailable", message, retry_after_ms=RETRY_AFTER_MS)
@@ -104,3 +112,8 @@ def unavailable(error: object) -> PenstockError:
 def _is_away(error: object) -> bool:
     """Return whether a server that replies this cannot serve any call for now."""
     return isinstance(error, ReplyError) and str(error).startswith(_AWAY)
+
+
+def is_elsewhere(error: object) -> bool:
+    """Return whether this reply says that the call was not run, and that another server may run it, now or soon."""
+    return isinstance(error, ReplyError) and str(error).startswith(_ELSEWHERE)

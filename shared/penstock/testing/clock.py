@@ -1,5 +1,6 @@
 """A clock that tests can move."""
 
+import itertools
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -39,7 +40,9 @@ class Clock:
         """
         root = next(iter(self._services.values())).settings.root
         times: list[float] = []
-        for key in await self._valkey("KEYS", f"{root}:*:due:*"):
+        store = next(iter(self._services.values())).context.machine.store
+        found = await store.execute_everywhere("KEYS", f"{root}:*:due:*")
+        for key in itertools.chain.from_iterable(found):
             if not key.endswith(_NOT_WAITED_FOR):
                 _, at = await self._valkey("ZRANGE", key, 0, 0, "WITHSCORES")
                 times.append(float(at))

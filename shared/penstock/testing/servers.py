@@ -37,12 +37,27 @@ class ServerProcess:
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The pid of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it answers. Raises `RuntimeError` with the end of its log if it does not."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the server without waiting for it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 self._server.command, stdout=log, stderr=log, preexec_fn=dies_with(os.getpid())
             )
+
+    def wait(self) -> None:
+        """Wait until the server answers. Raises `RuntimeError` with the end of its log if it does not."""
+        assert self._process is not None
         end = time.monotonic() + START_S
         while embedded.ask_now(self._server) is not embedded.Answer.YES:
             if self._process.poll() is not None or time.monotonic() > end:

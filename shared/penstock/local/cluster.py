@@ -1,0 +1,118 @@
+"""A Valkey Cluster on this machine: primaries, each with a replica, for `penstock up --nodes` and for tests."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from penstock.local.data_dir import DataDir
+from penstock.local.problems import Problem
+from penstock.local.servers import VALKEY_CONFIG, Durability, Server, find_valkey, quoted
+
+SLOTS: Final = 16384
+FORM_S: Final = 30.0
+"""Seconds within which the started nodes must have become one cluster."""
+_LOOK_S: Final = 0.02
+
+# Without full coverage, the primaries that live go on while one of them fails over. A replica that is new gets its copy
+# at once, not 5 s later.
+CLUSTER_CONFIG: Final = """\
+cluster-enabled yes
+cluster-config-file nodes.conf
+cluster-port {bus_port}
+cluster-node-timeout {timeout_ms}
+cluster-require-full-coverage no
+repl-diskless-sync-delay 0
+"""
+
+
+def node(
+    data: DataDir, number: int, port: int, bus_port: int, durability: Durability, timeout_ms: int
+) -> Server:
+    """Write the configuration of one node of a cluster, numbered from 1. Raise Problem if there is no Valkey.
+
+    A primary that is silent for `timeout_ms` is replaced by its replica.
+    """
+    binary = find_valkey()
+    name = f"valkey-{number}"
+    folder = data.path / name
+    folder.mkdir(exist_ok=True)
+    config = data.path / f"{name}.conf"
+    text = VALKEY_CONFIG + CLUSTER_CONFIG
+    config.write_text(
+        text.format(
+            port=port,
+            bus_port=bus_port,
+            folder=quoted(folder),
+            fsync="always" if durability == "disk" else "everysec",
+            lazy="no" if durability == "disk" else "yes",
+            timeout_ms=timeout_ms,
+        )
+    )
+    command = [str(Path(binary.path)), str(config)]
+    return Server(name, binary.version, f"redis://127.0.0.1:{port}/0", port, command)
+
+
+def url_of(servers: Sequence[Server]) -> str:
+    """Return the URL that names these nodes as one cluster."""
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+
+
+async def form(servers: Sequence[Server]) -> None:
+    """Make one cluster of started nodes: the first half become primaries, the others their replicas, in order.
+
+    A cluster that was formed before, by an earlier run, is only waited for. Raise Problem if that takes too long.
+    """
+    clients = [cast("Any", Redis)(port=server.port, protocol=2) for server in servers]
+    try:
+        async with asyncio.timeout(FORM_S):
+            if not await _knows_others(clients[0]):
+                await _introduce(clients, [server.port for server in servers], len(servers) // 2)
+            for client in clients:
+                while not await _is_ready(client, len(servers)):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_S)
+    except (TimeoutError, exceptions.RedisError) as error:
+        raise Problem(
+            f"the Valkey cluster does not form: {error or 'the nodes do not find one another'}"
+        ) from None
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+async def _knows_others(client: Any) -> bool:
+    return "cluster_known_nodes:1\r" not in (await client.execute_command("CLUSTER", "INFO")).decode()
+
+
+async def _introduce(clients: list[Any], ports: list[int], primaries: int) -> None:
+    per_primary = -(-SLOTS // primaries)
+    for number, client in enumerate(clients):
+        # Distinct epochs from the start: no two nodes then have to agree on theirs.
+        await client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        if number < primaries:
+            first = number * per_primary
+            last = min(first + per_primary, SLOTS) - 1
+            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+    for client in clients[1:]:
+        await client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], await _bus_port(clients[0]))
+    ids = [(await client.execute_command("CLUSTER", "MYID")).decode() for client in clients]
+    for number, client in enumerate(clients[primaries:]):
+        primary = ids[number % primaries]
+        while primary not in (await client.execute_command("CLUSTER", "NODES")).decode():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        await client.execute_command("CLUSTER", "REPLICATE", primary)
+
+
+async def _bus_port(client: Any) -> int:
+    return int((await client.config_get("cluster-port"))["cluster-port"])
+
+
+async def _is_ready(client: Any, nodes: int) -> bool:
+    """Return whether a node knows all others and all slots, and, as a replica, has its primary's data."""
+    info = (await client.execute_command("CLUSTER", "INFO")).decode()
+    wanted = ("cluster_state:ok", f"cluster_slots_ok:{SLOTS}", f"cluster_known_nodes:{nodes}")
+    role = await client.execute_command("ROLE")
+    return all(f"{each}\r" in info for each in wanted) and (role[0] == b"master" or role[3] == b"connected")

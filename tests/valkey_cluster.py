@@ -1,0 +1,147 @@
+"""A real Valkey Cluster for tests: three primaries, each with a replica, and ways to do it harm."""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.crc import key_slot
+
+from penstock.local import cluster
+from penstock.local.data_dir import DataDir
+from penstock.local.problems import Problem
+from penstock.local.servers import Server, choose_port
+from penstock.testing.servers import TRIES, ServerProcess
+
+PRIMARIES = 3
+NODE_TIMEOUT_MS = 1000
+DEADLINE_S = 20.0
+
+
+class Member:
+    """One node."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        self.process = ServerProcess(server, folder)
+        self.port = server.port
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        client = cast("Any", Redis)(port=self.port, protocol=2)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    async def run(self, *command: Any) -> Any:
+        async with self.client() as client:
+            return await client.execute_command(*command)
+
+    def stop(self) -> None:
+        """Freeze the process: it holds its connections and answers nothing."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+
+class ValkeyCluster:
+    """The nodes. `home(partition)` is the primary that serves it now, as the living nodes see it."""
+
+    def __init__(self, folder: Path) -> None:
+        data = DataDir(folder)
+        self.members: list[Member] = []
+        for number in range(1, 2 * PRIMARIES + 1):
+            place = folder / str(number)
+            place.mkdir()
+            server = cluster.node(
+                data, number, choose_port(0, None), choose_port(0, None), "process", NODE_TIMEOUT_MS
+            )
+            self.members.append(Member(server, place))
+        self.url = cluster.url_of([member.server for member in self.members])
+
+    async def start(self) -> None:
+        for member in self.members:
+            member.process.launch()
+        for member in self.members:
+            member.process.wait()
+        await cluster.form([member.server for member in self.members])
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.process.kill()
+
+    def on(self, port: int) -> Member:
+        return next(member for member in self.members if member.port == port)
+
+    async def home(self, partition: int, seen_by: Member | None = None) -> Member:
+        slot = key_slot(b"%d" % partition)
+        for first, last, primary, *_ in await (seen_by or self.members[0]).run("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return self.on(primary[1])
+        raise AssertionError(f"nobody has slot {slot}")
+
+    async def replica_of(self, primary: Member) -> Member:
+        """Return the replica of a primary, once it has all the data."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                for _, port, _ in (await primary.run("ROLE"))[2]:
+                    replica = self.on(int(port))
+                    if (await replica.run("ROLE"))[3] == b"connected":
+                        return replica
+                await asyncio.sleep(0.01)
+
+    async def until_home_is(self, partition: int, wanted: Member) -> None:
+        """Wait until this member itself knows that it serves the partition."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.home(partition, wanted) is not wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def begin_move(self, partition: int, source: Member, target: Member) -> None:
+        """Begin to move a partition's slot, as `valkey-cli --cluster reshard` does."""
+        slot = key_slot(b"%d" % partition)
+        ids = [(await member.run("CLUSTER", "MYID")).decode() for member in (source, target)]
+        await target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        await source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+
+    async def move_keys(self, partition: int, source: Member, target: Member, most: int = 10**9) -> int:
+        """Move so many keys of the slot. Return how many were moved."""
+        slot, moved = key_slot(b"%d" % partition), 0
+        while moved < most:
+            keys = await source.run("CLUSTER", "GETKEYSINSLOT", slot, min(100, most - moved))
+            if not keys:
+                break
+            await source.run("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            moved += len(keys)
+        return moved
+
+    async def end_move(self, partition: int, source: Member, target: Member) -> None:
+        slot = key_slot(b"%d" % partition)
+        target_id = (await target.run("CLUSTER", "MYID")).decode()
+        for member in (target, source):
+            await member.run("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+@contextmanager
+def valkey_cluster() -> Generator[ValkeyCluster]:
+    """Run a cluster for the length of the `with` block. Other processes may take its ports: then try again."""
+    for attempt in range(1, TRIES + 1):
+        with tempfile.TemporaryDirectory(prefix="penstock-test-", ignore_cleanup_errors=True) as name:
+            nodes = ValkeyCluster(Path(name))
+            try:
+                try:
+                    asyncio.run(nodes.start())
+                except (RuntimeError, Problem):
+                    if attempt == TRIES:
+                        raise
+                    continue
+                yield nodes
+            finally:
+                nodes.kill()
+            return
