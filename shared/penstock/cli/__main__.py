@@ -17,6 +17,8 @@ from cyclopts.validators import Number
 from penstock import PenstockError, __version__
 from penstock.cli import (
     audit,
+    audit_export,
+    audit_rewound,
     bulk,
     doctor,
     executions,
@@ -135,6 +137,8 @@ for group in (
     audit.app,
 ):
     app.command(group)
+audit.app.command(audit_export.export)
+audit.app.command(audit_rewound.rewound)
 app.command(doctor.doctor)
 
 
