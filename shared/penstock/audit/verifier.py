@@ -161,7 +161,8 @@ class Verifier:
         """Check that the entity's events are numbered without a gap."""
         name = f"{key.entity} {key.id}"
         if not in_place:
-            self._absent.pop((name, key.seq), None)
+            if self._absent.pop((name, key.seq), None) is None and self._seqs.get(name) == key.seq - 1:
+                self._seqs[name] = key.seq  # the entity's later events are still to come
             return
         last = self._seqs.pop(name, None)
         self._seqs[name] = key.seq

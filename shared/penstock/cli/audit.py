@@ -69,7 +69,9 @@ async def tail(
 
 
 @app.command
-async def verify(file: Path | None = None, /, *, shell: ShellArgument) -> None:
+async def verify(
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None, /, *, shell: ShellArgument
+) -> None:
     """Check the hash chain through the whole audit stream, or an exported file: nothing removed, reordered or edited.
 
     Exit code 0 when the chain is whole. Keep the last hash elsewhere to see later whether the end was cut off.
