@@ -19,6 +19,7 @@ from penstock.cli import (
     audit,
     audit_export,
     audit_rewound,
+    backup,
     bulk,
     doctor,
     executions,
@@ -139,6 +140,8 @@ for group in (
     app.command(group)
 audit.app.command(audit_export.export)
 audit.app.command(audit_rewound.rewound)
+app.command(backup.backup)
+app.command(backup.restore)
 app.command(doctor.doctor)
 
 
