@@ -31,6 +31,13 @@ class Proxy:
             proxy.sever()
             server.close()
 
+    def lead_to(self, url: str) -> None:
+        """Break the open connections; later ones lead to another server."""
+        place = urlsplit(url)
+        self._target = (place.hostname, place.port)
+        for writer in self._open:
+            writer.transport.abort()
+
     def sever(self) -> None:
         self.cut = True
         for writer in self._open:

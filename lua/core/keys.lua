@@ -15,6 +15,7 @@ function Keys.of(part, id) return Call.root .. ':' .. part .. ':' .. id end
 function Keys.partitions() return Call.root .. ':partitions' end
 function Keys.mark() return Call.root .. ':mark' end
 function Keys.outbox() return Call.root .. ':outbox' end
+function Keys.relayed() return Call.root .. ':relayed' end
 function Keys.secrets() return Call.root .. ':secrets' end
 function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' .. verb .. ':' .. namespace .. ':' .. name end
 

@@ -6,5 +6,6 @@ that starts, or that is in doubt, reads the end of the stream and continues from
 and no crash at any point loses, doubles or reorders an event.
 
 `service` is the wiring; `relay` the loop; `outbox` the Valkey side; `entries` the format of an outbox entry;
-`batch` the hash chain and the wire bytes; `publisher` the NATS side; `position` the recovery.
+`batch` the hash chain and the wire bytes; `publisher` the NATS side; `position` the recovery; `rewound` what is done
+when Valkey has lost changes whose events the stream has.
 """

@@ -22,6 +22,12 @@ AT_HAND: Final = 4000
 RETRY_S: Final = 1.0
 
 
+def key(entry: str) -> tuple[int, int]:
+    """Return what orders entry ids."""
+    ms, _, number = entry.partition("-")
+    return int(ms), int(number or 0)
+
+
 class _Seen(NamedTuple):
     waiting: int
     since: float
@@ -45,6 +51,9 @@ class Outbox:
         self._events = 0
         self._seen: dict[int, _Seen] = {}
         self._complaints = Throttle()
+        self.behind: dict[int, ops.Taken] = {}
+        """The partitions whose Valkey does not know the entries that were taken last (`rewound`). Nothing more is taken
+        from any partition until `go_on` says from where."""
 
     def waiting_entries(self) -> int:
         """Return the number of outbox entries in Valkey, as last seen."""
@@ -65,9 +74,21 @@ class Outbox:
         """Drop the buffer and take again after the cursor's entries, which the stream has."""
         self._entries.clear()
         self._events = 0
+        self.behind.clear()
         self._taken = dict(cursor)
         self._confirmed = {partition: entry for partition, entry in cursor.items() if partition in self._all}
         self._announced.update(self._all)
+
+    def position(self, partition: int) -> str:
+        """Return the last entry that was taken."""
+        return self._taken.get(partition, START)
+
+    def go_on(self, partition: int, entry: str) -> None:
+        """Take again after this entry, in a partition that was `behind`."""
+        self.behind.pop(partition, None)
+        self._taken[partition] = entry
+        self._confirmed.pop(partition, None)
+        self._announced.add(partition)
 
     def confirm(self, cursor: Mapping[int, str]) -> None:
         """Let `exchange` trim up to the cursor's entries, which the stream has."""
@@ -76,7 +97,9 @@ class Outbox:
     @property
     def busy(self) -> bool:
         """Whether `exchange` or `gather` has work now."""
-        return bool(self._entries) or bool((self._announced | self._confirmed.keys()) - self._tired())
+        return bool(self._entries or self.behind) or bool(
+            (self._announced | self._confirmed.keys()) - self._tired()
+        )
 
     def _tired(self) -> set[int]:
         now = time.monotonic()
@@ -97,7 +120,7 @@ class Outbox:
     async def exchange(self) -> None:
         """Trim confirmed entries and take new ones, in one round trip for all partitions."""
         tired = self._tired()
-        takes = self._announced - tired if self._events < AT_HAND else set[int]()
+        takes = self._announced - tired if self._events < AT_HAND and not self.behind else set[int]()
         acks = {partition: entry for partition, entry in self._confirmed.items() if partition not in tired}
         if not takes and not acks:
             return
@@ -105,10 +128,7 @@ class Outbox:
         partitions = sorted(takes)
         trimming = self._machine.run_many([ops.Ack(upto=entry) for entry in acks.values()], list(acks))
         taking = self._machine.run_many(
-            [
-                ops.Take(after=self._taken.get(partition, START), limit=ENTRIES, bytes=room)
-                for partition in partitions
-            ],
+            [ops.Take(after=self.position(partition), limit=ENTRIES, bytes=room) for partition in partitions],
             partitions,
         )
         self._announced -= takes  # an announcement during the round trip calls for another take
@@ -118,6 +138,8 @@ class Outbox:
                 self._rest(partition, trimmed)
                 continue
             self._look(partition, trimmed)
+            if trimmed.unknown:
+                self._announced.add(partition)  # the next take finds how far this Valkey is behind
             if self._confirmed.get(partition) == acks[partition]:
                 del self._confirmed[partition]
         for partition, taken in zip(partitions, all_taken, strict=True):
@@ -145,6 +167,9 @@ class Outbox:
         self._seen[partition] = _Seen(reply.waiting, time.monotonic() - reply.age_ms / 1000)
 
     def _add(self, partition: int, reply: ops.Taken) -> None:
+        if reply.behind is not None:
+            self.behind[partition] = reply
+            return
         for entry_id, blob in reply.entries:
             entry = read(partition, entry_id, blob, self.limit)
             self._entries.append(entry)
@@ -152,6 +177,18 @@ class Outbox:
             self._taken[partition] = entry_id
         if reply.more:
             self._announced.add(partition)
+
+    async def waiting(self, partition: int, after: str, upto: str) -> list[Entry]:
+        """Read the entries between two ids (the first excluded), without taking them. Raise PenstockError."""
+        entries: list[Entry] = []
+        while True:
+            reply = await self._machine.run(ops.Take(after=after, limit=ENTRIES, bytes=BYTES), at=partition)
+            for after, blob in reply.entries:
+                if key(after) > key(upto):
+                    return entries
+                entries.append(read(partition, after, blob, self.limit))
+            if not reply.more:
+                return entries
 
     def gather(self, events: int, size: int) -> list[Entry]:
         """Return the next entries: at most `events` events and about `size` bytes. Never split an entry."""

@@ -1,5 +1,6 @@
 """Where the relay continues. Only the end of the audit stream knows, so it is read from there."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -10,6 +11,12 @@ from nats.js.errors import NotFoundError
 from penstock.audit import CURSOR_HEADER, GENESIS, unseal
 
 _cursor: Final = msgspec.json.Decoder(dict[int, str], strict=False).decode
+
+
+def cursor_of(headers: Mapping[str, str]) -> dict[int, str] | None:
+    """Return the cursor in a message's headers: the last message of each batch has one."""
+    text = headers.get(CURSOR_HEADER)
+    return None if text is None else _cursor(text)
 
 
 class Position(Struct):
@@ -45,9 +52,9 @@ async def recover(js: JetStreamContext, stream: str) -> Position:
         form, _, digest = parts
         if not found:
             position.hash, found = digest, True
-        cursor = (message.headers or {}).get(CURSOR_HEADER)
+        cursor = cursor_of(message.headers or {})
         if cursor is not None:
-            position.cursor = _cursor(cursor)
+            position.cursor = cursor
             break
         stored.append(form)
     position.stored = frozenset(stored)

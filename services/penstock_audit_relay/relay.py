@@ -20,6 +20,7 @@ from penstock_audit_relay.dead import DeadLetters
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.position import recover
 from penstock_audit_relay.publisher import NoStream, NotStored, Publisher, PublishError, Superseded
+from penstock_audit_relay.rewound import Rewinds
 
 SMALL: Final = 900
 LINGER_S: Final = 0.03
@@ -46,6 +47,7 @@ class Relay:
         nats: Client,
         js: JetStreamContext,
         outbox: Outbox,
+        rewinds: Rewinds,
         *,
         root: str,
         stream: str,
@@ -64,6 +66,7 @@ class Relay:
         self._nats = nats
         self._js = js
         self._outbox = outbox
+        self._rewinds = rewinds
         self._publisher = Publisher(nats)
         self._dead = DeadLetters(js, root, nats.max_payload, log)
         self._root = root
@@ -140,6 +143,8 @@ class Relay:
                     self._outbox.confirm(batch.cursor)
                 if batch.events < SMALL:
                     await asyncio.sleep(LINGER_S)
+            elif self._outbox.behind:
+                await self._rewound(chain, next(iter(self._outbox.behind)))
             elif not self._outbox.busy:
                 await self._outbox.wait(self._sweep)
                 await asyncio.sleep(LINGER_S)
@@ -148,6 +153,14 @@ class Relay:
             self._done(flying[0])
             await self._outbox.exchange()
         self.active = False
+
+    async def _rewound(self, chain: Chain, partition: int) -> None:
+        """Tell that the partition's Valkey has lost its newest changes, and go on with what it has."""
+        entry = await self._rewinds.tell(partition)
+        batch = chain.seal([entry])
+        await (await self._publisher.send(batch))
+        self._outbox.go_on(partition, entry.id)
+        self._done(batch)
 
     def _done(self, batch: Batch) -> None:
         self._outbox.confirm(batch.cursor)

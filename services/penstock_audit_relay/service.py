@@ -4,6 +4,7 @@ from penstock.bus import streams
 from penstock.runtime.service import Context, Service
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.relay import Relay
+from penstock_audit_relay.rewound import Rewinds
 from penstock_audit_relay.room import RoomWatch
 
 
@@ -14,10 +15,12 @@ def build(context: Context) -> Service:
     # Leave room for the headers of a batch's last message, whose cursor names every partition.
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
     stream = streams.stream_name(settings.root, streams.AUDIT)
+    rewinds = Rewinds(context.nats, stream, outbox, context.machine, context.log)
     relay = Relay(
         context.nats,
         context.js,
         outbox,
+        rewinds,
         root=settings.root,
         stream=stream,
         leads=context.membership.is_leader,
@@ -43,6 +46,9 @@ def build(context: Context) -> Service:
     metrics.counter("penstock_audit_batches", "Atomic batches that they came in", lambda: relay.batches)
     metrics.counter("penstock_audit_failures", "Rounds of the relay that failed", lambda: relay.failures)
     metrics.counter("penstock_audit_dead_letters", "What cannot be an event", lambda: relay.dead_letters)
+    metrics.counter(
+        "penstock_state_rewound", "Times that a partition's Valkey had lost changes", lambda: rewinds.count
+    )
     metrics.gauge("penstock_audit_active", "1: publishes, 0: stands by", lambda: relay.active)
     metrics.gauge(
         "penstock_audit_outbox_entries",

@@ -1,6 +1,7 @@
 """Ids: `<partition>-<uuid7>` (contract §1). An id names the partition that keeps its entity."""
 
 import os
+import re
 import time
 import zlib
 from typing import Final
@@ -39,6 +40,7 @@ class Uuid7:
         return f"{stamp[:8]}-{stamp[8:]}-7{self._counter:03x}-{variant}{tail[1:4]}-{tail[4:]}"
 
 
+_is_id: Final = re.compile(ID_PATTERN).match
 _local: Final = Uuid7()
 
 
@@ -55,6 +57,11 @@ def new_id(partition: int) -> str:
 def partition_of(entity_id: str) -> int:
     """Return the partition that an id (already checked against ID_PATTERN) names."""
     return int(entity_id[: entity_id.index("-")])
+
+
+def in_partition(entity_id: str, partition: int) -> bool:
+    """Return whether this is an id, and of an entity that this partition keeps. Names of lanes, say, are no ids."""
+    return entity_id.startswith(f"{partition}-") and _is_id(entity_id) is not None
 
 
 def partition_for(name: str, partitions: int) -> int:

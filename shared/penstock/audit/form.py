@@ -31,6 +31,13 @@ GENESIS: Final = b"0" * 64
 CURSOR_HEADER: Final = "Penstock-Cursor"
 """Header of each batch's last event: JSON {partition: id of the last outbox entry that the relay has published}."""
 
+PARTITION: Final = "partition"
+"""The entity of events about a partition as a whole."""
+REWOUND: Final = "state_rewound"
+"""The event that a partition's Valkey has lost changes whose events the stream has. Its `from` and `to` are outbox
+positions; lost are the partition's events in the stream from `data.from_seq` to `data.to_seq`. After it, an entity's
+`seq` may go on from a lower number. The relay makes it (services/penstock_audit_relay/rewound.py)."""
+
 _PREV: Final = b',"prev_hash":"'
 _HASH: Final = b'","hash":"'
 _TAIL: Final = len(_PREV) + 64 + len(_HASH) + 64 + len(b'"}')

@@ -17,6 +17,9 @@ from cyclopts.validators import Number
 from penstock import PenstockError, __version__
 from penstock.cli import (
     audit,
+    audit_export,
+    audit_rewound,
+    backup,
     bulk,
     doctor,
     executions,
@@ -135,6 +138,10 @@ for group in (
     audit.app,
 ):
     app.command(group)
+audit.app.command(audit_export.export)
+audit.app.command(audit_rewound.rewound)
+app.command(backup.backup)
+app.command(backup.restore)
 app.command(doctor.doctor)
 
 

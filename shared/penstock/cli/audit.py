@@ -1,6 +1,8 @@
 """`penstock audit …`: print and verify the audit trail, read from its stream."""
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from penstock import audit
 from penstock.bus.streams import AUDIT, stream_name
 from penstock.cli.output import clock, emit, emit_json, styled
-from penstock.cli.problems import Problem
+from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.client import AuditEvent, EventStream
 
@@ -67,22 +69,19 @@ async def tail(
 
 
 @app.command
-async def verify(*, shell: ShellArgument) -> None:
-    """Check the hash chain through the whole audit stream: nothing removed, reordered or edited.
+async def verify(
+    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None, /, *, shell: ShellArgument
+) -> None:
+    """Check the hash chain through the whole audit stream, or an exported file: nothing removed, reordered or edited.
 
     Exit code 0 when the chain is whole. Keep the last hash elsewhere to see later whether the end was cut off.
+
+    Parameters
+    ----------
+    file
+        A file of `audit export`, verified without a server; `-` means standard input.
     """
-    async with shell.client() as client:
-        with progress_bar(shell.errors) as progress:
-            bar = progress.add_task("verifying", total=None)
-            try:
-                report = await audit.verify(
-                    client.nats,
-                    stream_name(shell.root, AUDIT),
-                    lambda done, total: progress.update(bar, completed=done, total=total),
-                )
-            except NotFoundError:
-                raise no_stream(shell.root) from None
+    report = await on_stream(shell) if file is None else on_file(shell, file)
     if shell.json:
         emit_json({"ok": report.ok, **msgspec.structs.asdict(report)})
     elif report.ok:
@@ -93,6 +92,34 @@ async def verify(*, shell: ShellArgument) -> None:
             shell.console.print(f"[red]✗[/] {escape(text)}", soft_wrap=True, highlight=False)
     if not report.ok:
         raise Problem(report.sentence())
+
+
+def on_file(shell: Shell, path: Path) -> audit.Report:
+    with progress_bar(shell.errors) as progress:
+        bar = progress.add_task("verifying", total=None)
+        try:
+            with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+                return audit.verify_file(
+                    file, lambda done, total: progress.update(bar, completed=done, total=total)
+                )[1]
+        except OSError as error:
+            raise UsageProblem(f"cannot read {path}: {error.strerror}") from None
+        except audit.NotAnExport as error:
+            raise Problem(f"{path} is no exported audit trail: {error}") from None
+
+
+async def on_stream(shell: Shell) -> audit.Report:
+    async with shell.client() as client:
+        with progress_bar(shell.errors) as progress:
+            bar = progress.add_task("verifying", total=None)
+            try:
+                return await audit.verify(
+                    client.nats,
+                    stream_name(shell.root, AUDIT),
+                    lambda done, total: progress.update(bar, completed=done, total=total),
+                )
+            except NotFoundError:
+                raise no_stream(shell.root) from None
 
 
 async def newest(nats: Nats, root: str, wanted: dict[str, str], count: int) -> list[AuditEvent]:
@@ -116,19 +143,13 @@ async def backwards(nats: Nats, root: str) -> AsyncIterator[list[AuditEvent]]:
         info = await nats.jetstream().stream_info(stream)  # pyright: ignore[reportUnknownMemberType]
     except NotFoundError:
         raise no_stream(root) from None
-    last = info.state.last_seq
-    while last >= max(info.state.first_seq, 1):
-        first = max(info.state.first_seq, last - audit.PAGE + 1)
-        page: list[AuditEvent] = []
-        async for messages in audit.pages(nats, stream, first, last):
-            # Skip messages without an event's ending: something else published them. `audit verify` counts them.
-            page += [
-                msgspec.json.decode(body, type=AuditEvent)
-                for _, body in messages
-                if audit.unseal(body) is not None
-            ]
-        yield page
-        last = first - 1
+    async for page in audit.backwards(nats, stream, max(info.state.first_seq, 1), info.state.last_seq):
+        # Skip messages without an event's ending: something else published them. `audit verify` counts them.
+        yield [
+            msgspec.json.decode(message.body, type=AuditEvent)
+            for message in page
+            if audit.unseal(message.body) is not None
+        ]
 
 
 def no_stream(root: str) -> Problem:

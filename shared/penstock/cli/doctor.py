@@ -17,9 +17,11 @@ from penstock.audit import room
 from penstock.bus.connection import connect
 from penstock.bus.discovery import MISSING
 from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name, write_error
-from penstock.cli.output import emit_json, listing
+from penstock.cli.audit_rewound import last_rewind
+from penstock.cli.output import clock, emit_json, listing
 from penstock.cli.problems import Problem
 from penstock.cli.shell import Shell, ShellArgument
+from penstock.client import AuditEvent
 from penstock.errors import PenstockError
 from penstock.local import data_dir
 from penstock.runtime.settings import SettingsError, login_of, redact
@@ -28,6 +30,8 @@ from penstock.verbs import SERVICES
 PING_S: Final = 2.0
 SKEW_MS: Final = 500
 REFUSES: Final = "make room on nats-server's disk, then restart nats-server: until then it refuses messages"
+REWOUND_RECENT_MS: Final = 24 * 3_600_000
+"""For so long a rewound state counts as a failed check; then it is only told."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,22 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         elif stream == AUDIT and (audit := await room(nats, name)):
             found, advice = f"{found}, {audit.full:.0%} of its bounds", audit.warning()
         yield Check(name, None if advice else True, found, advice)
+    yield await on_rewinds(nats, root)
+
+
+async def on_rewinds(nats: Nats, root: str) -> Check:
+    """Check whether Valkey has fallen behind the audit trail: acknowledged changes are then lost."""
+    try:
+        told = msgspec.json.decode((await last_rewind(nats, root)).data, type=AuditEvent)
+    except NotFoundError:
+        return Check("state rewound", True, "never")
+    recent = time.time() * 1000 - told.at < REWOUND_RECENT_MS
+    return Check(
+        "state rewound",
+        False if recent else None,
+        f"{clock(told.at)}: Valkey lost {told.data['events']} events of partition {told.data['partition']}",
+        "see what was lost: penstock audit rewound; docs/backup.md says how it comes about",
+    )
 
 
 async def on_services(nats: Nats, root: str) -> AsyncIterator[Check]:

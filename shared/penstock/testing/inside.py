@@ -52,10 +52,10 @@ class Penstock:
     async def open(cls, nats_url: str, valkey_url: str, **settings: Any) -> AsyncGenerator[Self]:
         """Start all services on these servers, under a new root. On exit, stop them and delete their streams.
 
-        `settings` are fields of `penstock.runtime.Settings`, such as `partitions=3`.
+        `settings` are fields of `penstock.runtime.Settings`, such as `partitions=3`, or a `root` that is there already.
         """
-        root = f"t{secrets.token_hex(5)}"
         given: dict[str, Any] = {"dev": True, "sweep_ms": SWEEP_MS, **settings}
+        root = str(given.pop("root", f"t{secrets.token_hex(5)}"))
         nats = await connect(nats_url, "penstock-testing")
         penstock = cls(nats, Settings(nats_url=nats_url, valkey_url=valkey_url, root=root, **given))
         async with AsyncExitStack() as stack:

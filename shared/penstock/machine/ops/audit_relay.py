@@ -13,10 +13,16 @@ class Waiting(Struct, kw_only=True):
 
 
 class Taken(Waiting, kw_only=True):
-    """entries: (entry id, packed events) each. more: there may be further entries."""
+    """entries: (entry id, packed events) each. more: there may be further entries.
 
-    entries: list[tuple[str, bytes]]
+    behind: set when this Valkey does not know the entry `after`, because it has lost its newest changes: the last entry
+    that it had trimmed (`0-0`: none). now: then Valkey's clock (ms).
+    """
+
+    entries: list[tuple[str, bytes]] = []
     more: bool
+    behind: str | None = None
+    now: int = 0
 
 
 @op("audit_relay")
@@ -29,7 +35,10 @@ class Take(Op[Taken], kw_only=True):
 
 
 class Trimmed(Waiting, kw_only=True):
+    """unknown: nothing was trimmed, since this Valkey does not know the entry (see `Taken.behind`)."""
+
     trimmed: int
+    unknown: bool = False
 
 
 @op("audit_relay")

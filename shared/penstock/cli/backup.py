@@ -1,0 +1,94 @@
+"""`penstock backup` and `penstock restore`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from penstock.cli.output import Status, clock
+from penstock.cli.problems import Problem, UsageProblem
+from penstock.cli.shell import Shell, ShellArgument
+from penstock.local import data_dir
+
+ValkeyUrl = Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")]
+
+
+async def backup(
+    folder: Path,
+    /,
+    *,
+    valkey: ValkeyUrl = None,
+    pause: Annotated[int, Parameter(validator=Number(gte=10, lte=60_000))] = 5000,
+    shell: ShellArgument,
+) -> None:
+    """Copy a running Penstock, Valkey's data and the streams, as it is at one point in time.
+
+    The services go on working. At the end nothing is written to Valkey for a few hundredths of a second. The folder
+    holds all payloads, and in dev mode the keys that sign tokens: its files are for you alone (mode 0600). The key in
+    PENSTOCK_TOKEN_KEY is not in it: keep that one apart. See docs/backup.md.
+
+    Parameters
+    ----------
+    folder
+        Where to write: a folder that is empty or does not exist.
+    valkey
+        Valkey's URL [that of the `penstock up` in this directory].
+    pause
+        Most milliseconds for which writes to Valkey may stand still [5000].
+    """
+    from penstock.backup import BackupError, back_up
+
+    url = _valkey_url(shell, valkey)
+    with Status(shell.errors) as status:
+        async with shell.client() as client:
+            try:
+                taken = await back_up(folder, client.nats, url, shell.root, pause_ms=pause, tell=status.doing)
+            except BackupError as error:
+                raise Problem(f"no backup was made: {error}") from None
+    shell.show(
+        msgspec.structs.asdict(taken),
+        None
+        if shell.json
+        else f"{folder}: {taken.keys} keys and {taken.messages} messages, {taken.bytes / 2**20:.1f} MiB, in"
+        f" {taken.seconds:.1f} s; writes stood still for {taken.stood_still_ms} ms",
+    )
+
+
+async def restore(folder: Path, /, *, valkey: ValkeyUrl = None, shell: ShellArgument) -> None:
+    """Restore a backup into an empty NATS and an empty Valkey on which no service of Penstock runs.
+
+    Then start the services, with the PENSTOCK_TOKEN_KEY that they had.
+
+    Parameters
+    ----------
+    folder
+        The folder that `penstock backup` wrote.
+    valkey
+        The empty Valkey's URL.
+    """
+    from penstock.backup import BackupError, restore
+
+    url = _valkey_url(shell, valkey)
+    with Status(shell.errors) as status:
+        async with shell.client() as client:
+            try:
+                manifest = await restore(folder, client.nats, url, status.doing, shell.named_root)
+            except BackupError as error:
+                raise Problem(f"not restored: {error}") from None
+    shell.show(
+        {"root": manifest.root, "point_at": manifest.point_at},
+        None
+        if shell.json
+        else f"Restored as it was at {clock(manifest.point_at)}, under the root {manifest.root}. Start the services.",
+    )
+
+
+def _valkey_url(shell: Shell, named: str | None) -> str:
+    if named is not None:
+        return named
+    running = data_dir.DataDir(data_dir.DEFAULT).running()
+    if running and shell.nats_url() == running["nats_url"]:
+        return str(running["valkey_url"])
+    raise UsageProblem("name Valkey with --valkey redis://… (or PENSTOCK_VALKEY_URL)")
