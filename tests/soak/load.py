@@ -264,10 +264,9 @@ class Load:
             else {"every_ms": rng.randint(100, 600), "count": rng.randint(2, 8)}
         )
         key = self._next("schedule")
+        lane = rng.choice(LANES)
         made = await self._ask(
-            lambda: self._client.schedules.create(
-                "soak.quick", lane=rng.choice(LANES), idempotency_key=key, **times
-            )
+            lambda: self._client.schedules.create("soak.quick", lane=lane, idempotency_key=key, **times)
         )
         self._journal.note("schedule", id=made.schedule_id)
 
