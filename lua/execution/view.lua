@@ -17,7 +17,7 @@ function Executions.view(x)
     execution_id = id, namespace = x.namespace or 'default', kind = x.kind, lane = x.lane, priority = x.priority or 0,
     state = x.state, reason = x.reason, outcome = x.outcome, failure = x.failure,
     attempt_index = x.attempt_index or 0, attempt_id = x.attempt_id, max_attempts = x.max_attempts or 1,
-    reclaims = x.reclaims or 0, max_reclaims = Executions.max_reclaims(x), flow_id = x.flow_id, parent_id = x.parent_id,
+    lease_epoch = x.lease_epoch or 0, reclaims = x.reclaims or 0, max_reclaims = Executions.max_reclaims(x), flow_id = x.flow_id, parent_id = x.parent_id,
     replay_of = x.replay_of, tags = x.tags, capabilities = caps, progress = x.progress,
     cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,
     started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,

@@ -16,7 +16,7 @@ Medians = Mapping[str, Mapping[str, float]]
 OURS: Final = PENSTOCK.name
 _DURABILITY: Final = {
     "disk": "Of all systems every acknowledged change is on disk (appendfsync always, sync_interval: always).",
-    "process": "Acknowledged changes survive a killed server, not a power cut (appendfsync everysec).",
+    "process": "Acknowledged changes survive a killed server, not a power cut (appendfsync no).",
 }
 
 

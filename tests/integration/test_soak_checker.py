@@ -248,11 +248,8 @@ def two_leases_under_a_quota_of_one(trail: Trail) -> None:
 @falsifies("children_open")
 def a_parent_goes_on_before_its_child_has_ended(trail: Trail) -> None:
     place = trail.find("execution", "resumed", reason="children")
-    child = trail.events[place]["data"]["child_id"]
-    ended = next(
-        n for n, each in enumerate(trail.events) if each["id"] == child and each["to"] == "completed"
-    )
-    trail.events.insert(ended, trail.events.pop(place))
+    child = trail.events[trail.find("execution", "created", parent_id=trail.events[place]["id"])]["id"]
+    trail.events.insert(place, trail.events.pop(trail.find("execution", "completed", id=child)))
 
 
 # -- flows

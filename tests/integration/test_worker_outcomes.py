@@ -239,19 +239,24 @@ async def test_an_outcome_is_repeated_until_it_is_answered(services: Services) -
 
 
 @pytest.mark.parametrize(
-    ("state", "attempt_id", "expected"),
+    ("state", "lease_epoch", "expected"),
     [
-        ("completed", "attempt1", "completed"),
-        ("running", "attempt2", errors.StaleLease),
-        ("ready", "attempt1", errors.StaleLease),
-        (None, "", PossiblySucceeded),
+        ("completed", 1, "completed"),
+        (
+            "completed",
+            2,
+            errors.StaleLease,
+        ),  # the attempt went on with another lease, and was completed in that
+        ("running", 2, errors.StaleLease),
+        ("ready", 1, errors.StaleLease),
+        (None, 0, PossiblySucceeded),
     ],
 )
 async def test_the_state_tells_when_the_answer_never_comes(
     services: Services,
     monkeypatch: pytest.MonkeyPatch,
     state: str | None,
-    attempt_id: str,
+    lease_epoch: int,
     expected: Any,
 ) -> None:
     monkeypatch.setattr(outcomes, "MARGIN_S", 0.0)
@@ -269,7 +274,8 @@ async def test_the_state_tells_when_the_answer_never_comes(
             "lane": "default",
             "priority": 0,
             "state": state,
-            "attempt_id": attempt_id,
+            "attempt_id": "attempt1",
+            "lease_epoch": lease_epoch,
         }
 
     services.scripts["execution.get"] = record

@@ -73,7 +73,6 @@ class Ending:
                 if marks is None:
                     marks = await self._mark()
                 elif all(self._states.get(("execution", id)) for id in marks):
-                    await loading
                     return time.monotonic() - began
         return None
 

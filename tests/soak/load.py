@@ -42,6 +42,7 @@ class Load:
         self._open: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._stopping = False
+        self._broken: BaseException | None = None
         self._quotas: list[tuple[str, int]] = []
         self._budgets: list[str] = []
         self._stories: list[tuple[Callable[[], Awaitable[None]], int]] = [
@@ -101,10 +102,10 @@ class Load:
         await self._js.delete_stream(shop(self._client.root))
 
     async def run(self) -> None:
-        """Begin stories until `stop`, and publish the signals that workers ask for."""
+        """Begin stories until `stop`, and publish the signals that workers ask for. Raise what breaks a story."""
         signals = asyncio.create_task(self._publish_signals())
         try:
-            while not self._stopping:
+            while not self._stopping and not signals.done():
                 await asyncio.sleep(self._random.expovariate(self._rate))
                 await self._room.acquire()
                 stories, weights = zip(*self._stories, strict=True)
@@ -114,6 +115,10 @@ class Load:
                 task.add_done_callback(self._ended)
             while self._open:
                 await asyncio.wait(self._open)
+            if signals.done():
+                signals.result()
+            if self._broken is not None:
+                raise self._broken
         finally:
             signals.cancel()
 
@@ -123,6 +128,9 @@ class Load:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
         self._room.release()
+        if error := task.exception():  # no fault explains it: it ends the soak
+            self._broken = self._broken or error
+            self.stop()
 
     async def _told(self, story: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -130,7 +138,7 @@ class Load:
             self.counts[story.__name__.strip("_")] += 1
         except PenstockError as error:
             self.counts[f"refused: {error.code}"] += 1
-        except TimeoutError:
+        except (TimeoutError, nats.errors.Error):
             self.counts["ended without its story"] += 1
 
     # -- stories ----------------------------------------------------------------------------------
@@ -264,10 +272,9 @@ class Load:
             else {"every_ms": rng.randint(100, 600), "count": rng.randint(2, 8)}
         )
         key = self._next("schedule")
+        lane = rng.choice(LANES)
         made = await self._ask(
-            lambda: self._client.schedules.create(
-                "soak.quick", lane=rng.choice(LANES), idempotency_key=key, **times
-            )
+            lambda: self._client.schedules.create("soak.quick", lane=lane, idempotency_key=key, **times)
         )
         self._journal.note("schedule", id=made.schedule_id)
 

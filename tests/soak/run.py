@@ -68,5 +68,7 @@ async def soak(
         load_s = time.monotonic() - began
         say("load and faults have ended; waiting until all is done")
         drained_s = await ending.wait(loading, patience_s, say)
+        if loading.done():
+            await loading  # which raises what broke the load
         findings = check(ending.messages, ending.dead_ids, journals.read(folder))
     return Result(seed, load_s, drained_s, findings, dict(load.counts), faults.log)

@@ -29,6 +29,10 @@ from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0
 SKEW_MS: Final = 500
+LAX: Final = {
+    "everysec": "appendfsync always, unless a power cut, or a kill on a slow disk, may lose the last second",
+    "no": "appendfsync always, unless a power cut may lose the last half a minute",
+}
 REFUSES: Final = "make room on nats-server's disk, then restart nats-server: until then it refuses messages"
 REWOUND_RECENT_MS: Final = 24 * 3_600_000
 """For so long a rewound state counts as a failed check; then it is only told."""
@@ -230,7 +234,7 @@ async def _on_valkey(client: Any, url: str) -> AsyncIterator[Check]:
     yield Check("clock skew", None if far else True, f"{skew} ms", far)
     appendonly = (await setting("appendonly")) == "yes"
     fsync = await setting("appendfsync")
-    lax = "appendfsync always, unless the last second may be lost in a power cut" if fsync != "always" else ""
+    lax = LAX.get(fsync, "")
     yield Check(
         "Valkey appendonly",
         appendonly,

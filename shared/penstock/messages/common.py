@@ -130,7 +130,10 @@ class StateReply(Reply, kw_only=True):
 
 
 class Record(Reply, kw_only=True, dict=True):
-    """An execution, whole: the fields of `execution.get` (contract §2)."""
+    """An execution, whole: the fields of `execution.get` (contract §2).
+
+    lease_epoch: of the last lease, 0 before the first one; an attempt may have several leases. lease: the present one.
+    """
 
     execution_id: str
     namespace: str
@@ -146,6 +149,7 @@ class Record(Reply, kw_only=True, dict=True):
     attempt_index: int = 0
     attempt_id: str | None = None
     max_attempts: int = 1
+    lease_epoch: int = 0
     reclaims: int = 0
     max_reclaims: int = 10
     lease: dict[str, Any] | None = None

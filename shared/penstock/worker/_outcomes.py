@@ -73,7 +73,7 @@ async def _read_fate(requester: Requester, lease: Lease, verb: Verb[Any, Any]) -
     record = await _read(requester, message.execution_id)
     if record is None:
         raise PossiblySucceeded(message.execution_id, verb.name)
-    if record.attempt_id == message.attempt_id:
+    if record.lease_epoch == message.lease_epoch:  # a later lease of the same attempt has outcomes of its own
         rebuild = _APPLIED.get(verb.name)
         reply = rebuild(record) if rebuild else None
         if reply is not None:

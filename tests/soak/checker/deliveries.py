@@ -30,7 +30,9 @@ def check(
         data = event.data
         if event.entity == "waitpoint":
             if event.name in SIGNALS:
-                signals[event.id, data["signal_id"]] += 1
+                # One that came too late leaves no trace in the waitpoint: its redelivery is told once more.
+                known = event.name not in COUNTED and signals[event.id, data["signal_id"]]
+                signals[event.id, data["signal_id"]] += not known
                 counted[event.id] += event.name in COUNTED
             elif event.name == "satisfied" and data["signals"] != counted[event.id]:
                 text = f"{data['signals']} signals satisfied it, {counted[event.id]} had come"
