@@ -12,10 +12,12 @@ from penstock.throttle import Throttle
 
 LOOK_S: Final = 30.0
 TELL_S: Final = 3600.0
+DAY_S: Final = 86_400.0
 
 
 class RoomWatch:
-    """Looks at the stream regularly while this relay leads, and logs a warning of it at most once an hour."""
+    """Looks at the stream regularly while this relay leads. It is loud before the oldest events go: an error each hour.
+    Then, as a trail that is bounded by age always loses some, it is a warning a day."""
 
     def __init__(self, nats: Client, stream: str, leads: Callable[[], bool], log: Any) -> None:
         self.seen: Room | None = None
@@ -23,7 +25,7 @@ class RoomWatch:
         self._stream = stream
         self._leads = leads
         self._log = log
-        self._throttle = Throttle(TELL_S)
+        self._filling, self._losing = Throttle(TELL_S), Throttle(DAY_S)
 
     def full(self) -> float:
         """Return the share of the stream's bound that is used up, as last seen (see `Room.full`)."""
@@ -45,5 +47,9 @@ class RoomWatch:
         except (NatsError, TimeoutError):  # the relay itself says when JetStream is away
             return
         warning = self.seen.warning() if self.seen else ""
-        if warning and self._throttle.passes():
-            self._log.error(warning, stream=self._stream, bytes=self.bytes())
+        if not self.seen or not warning:
+            return
+        loses = self.seen.first_seq > 1
+        if (self._losing if loses else self._filling).passes():
+            tell = self._log.warning if loses else self._log.error
+            tell(warning, stream=self._stream, bytes=self.seen.bytes)
