@@ -16,8 +16,10 @@ DAY_S: Final = 86_400.0
 
 
 class RoomWatch:
-    """Looks at the stream regularly while this relay leads. It is loud before the oldest events go: an error each hour.
-    Then, as a trail that is bounded by age always loses some, it is a warning a day."""
+    """Looks at the stream regularly while this relay leads, and logs an error each hour before the oldest events go.
+
+    Once they go it is a warning a day, as a trail that is bounded by age always loses some.
+    """
 
     def __init__(self, nats: Client, stream: str, leads: Callable[[], bool], log: Any) -> None:
         self.seen: Room | None = None
@@ -46,8 +48,7 @@ class RoomWatch:
             self.seen = await room(self._nats, self._stream)
         except (NatsError, TimeoutError):  # the relay itself says when JetStream is away
             return
-        warning = self.seen.warning() if self.seen else ""
-        if not self.seen or not warning:
+        if self.seen is None or not (warning := self.seen.warning()):
             return
         loses = self.seen.first_seq > 1
         if (self._losing if loses else self._filling).passes():
