@@ -12,10 +12,14 @@ from penstock.throttle import Throttle
 
 LOOK_S: Final = 30.0
 TELL_S: Final = 3600.0
+DAY_S: Final = 86_400.0
 
 
 class RoomWatch:
-    """Looks at the stream regularly while this relay leads, and logs a warning of it at most once an hour."""
+    """Looks at the stream regularly while this relay leads, and logs an error each hour before the oldest events go.
+
+    Once they go it is a warning a day, as a trail that is bounded by age always loses some.
+    """
 
     def __init__(self, nats: Client, stream: str, leads: Callable[[], bool], log: Any) -> None:
         self.seen: Room | None = None
@@ -23,7 +27,7 @@ class RoomWatch:
         self._stream = stream
         self._leads = leads
         self._log = log
-        self._throttle = Throttle(TELL_S)
+        self._filling, self._losing = Throttle(TELL_S), Throttle(DAY_S)
 
     def full(self) -> float:
         """Return the share of the stream's bound that is used up, as last seen (see `Room.full`)."""
@@ -44,6 +48,9 @@ class RoomWatch:
             self.seen = await room(self._nats, self._stream)
         except (NatsError, TimeoutError):  # the relay itself says when JetStream is away
             return
-        warning = self.seen.warning() if self.seen else ""
-        if warning and self._throttle.passes():
-            self._log.error(warning, stream=self._stream, bytes=self.bytes())
+        if self.seen is None or not (warning := self.seen.warning()):
+            return
+        loses = self.seen.first_seq > 1
+        if (self._losing if loses else self._filling).passes():
+            tell = self._log.warning if loses else self._log.error
+            tell(warning, stream=self._stream, bytes=self.seen.bytes)

@@ -22,6 +22,9 @@ def build(context: Context) -> Service:
     holds = Holds(machine)
     signals = Signals(machine, tokens)
     published = Published(signals, settings.root, settings.max_payload_bytes)
+    context.metrics.counter(
+        "penstock_refused_signals", "Signals refused for their token or form", lambda: signals.refusals.seen
+    )
     flow_waits = FlowWaits(
         machine, root=settings.root, payload_limit=settings.max_payload_bytes, spawn=context.spawn
     )

@@ -10,6 +10,7 @@ from penstock.machine import Machine, Op
 from penstock.machine.ops import signal_router as ops
 from penstock.machine.ops.signal_router import Facts
 from penstock.messages.signals import Delivered, SignalDeliver
+from penstock_signal_router.refusals import Refusals
 from penstock_signal_router.tokens import Token, Tokens
 
 REMEMBERED: Final = 50_000
@@ -30,6 +31,10 @@ class Refusal(NamedTuple):
     waitpoint_id: str | None = None
 
 
+_Asked = tuple[PenstockError | None, tuple[int, Op[Any]] | None]
+"""The error that a signal is answered with, None for the reply; and the command to run with its partition, if any."""
+
+
 class Signals:
     """Checks tokens and delivers signals. A batch costs one round trip (two with waitpoints not seen before)."""
 
@@ -37,6 +42,7 @@ class Signals:
         self._machine = machine
         self._tokens = tokens
         self._facts: dict[str, Facts] = {}
+        self.refusals = Refusals()
 
     async def handle(self, call: Call[SignalDeliver]) -> Sequence[Any]:
         return await self.deliver([Delivery(item) for item in call.items])
@@ -48,31 +54,38 @@ class Signals:
         parsed = [Token.parse(delivery.signal.token) for delivery in deliveries]
         tokens = [token for token in parsed if token]
         ring = await self._tokens.ring(token.key_id for token in tokens)
-        known = await self._look_up({token.waitpoint_id for token in tokens})
-        commands: list[tuple[int, Op[Any]]] = []
-        refused: list[PenstockError | None] = []
+        # A key id is no secret, each token shows one: so a made-up one may be refused without a look at the waitpoint.
+        known = await self._look_up({token.waitpoint_id for token in tokens if token.key_id in ring.keys})
+        asked: list[_Asked] = []
         for delivery, token in zip(deliveries, parsed, strict=True):
             facts = known.get(token.waitpoint_id) if token else None
-            # Every well-formed token costs the same work, so that response times leak nothing.
+            # Every well-formed token of a known key costs the same work, so that response times leak nothing.
             why = self._tokens.refusal(ring, token, facts) if token else "malformed"
             if token is None or facts is None or why or not _meant(delivery, facts):
-                commands.append(self._rejection(delivery, token, why or "foreign"))
-                refused.append(make("token_expired" if why == "expired" else "invalid_token"))
+                error = make("token_expired" if why == "expired" else "invalid_token")
+                asked.append((error, self._rejection(delivery, token, why or "foreign")))
             else:
                 signal_id = delivery.signal.signal_id or uuid7()
                 deliver = ops.Deliver.of(
                     delivery.signal, waitpoint_id=facts.waitpoint_id, signal_id=signal_id
                 )
-                commands.append((deliver.home(), deliver))
-                refused.append(None)
-        replies = await self._machine.run_many(
-            [command for _, command in commands], [partition for partition, _ in commands]
+                asked.append((None, (deliver.home(), deliver)))
+        return await self._run(asked)
+
+    async def _run(self, asked: Sequence["_Asked"]) -> list[Any]:
+        """Run the commands. Return for each its error, or the reply if there is none.
+
+        If the audit event of a refusal failed, return that error, so that the signal comes again.
+        """
+        commands = [command for _, command in asked if command]
+        replies = iter(
+            await self._machine.run_many([each for _, each in commands], [place for place, _ in commands])
         )
-        # If the audit event of a refusal failed, return that error, so that the signal comes again.
-        return [
-            reply if isinstance(reply, PenstockError) else error or reply
-            for error, reply in zip(refused, replies, strict=True)
-        ]
+        results: list[Any] = []
+        for error, command in asked:
+            reply = next(replies) if command else None
+            results.append(reply if isinstance(reply, PenstockError) else error or reply)
+        return results
 
     async def _look_up(self, ids: set[str]) -> dict[str, Facts]:
         """Return the facts of the waitpoints that exist, by id."""
@@ -82,38 +95,42 @@ class Signals:
             facts = self._facts.pop(waitpoint_id, None)
             if facts is not None:
                 known[waitpoint_id] = self._facts[waitpoint_id] = facts
-            elif partition_of(waitpoint_id) < self._machine.partitions:
+            elif partition_of(waitpoint_id) < self._machine.partitions and not self.refusals.is_missing(
+                waitpoint_id
+            ):
                 missing.append(waitpoint_id)
         found = await self._machine.all_of([ops.Peek(waitpoint_id=each) for each in missing])
         for waitpoint_id, facts in zip(missing, found, strict=True):
             if facts is not None:
                 known[waitpoint_id] = self._facts[waitpoint_id] = facts
+            else:
+                self.refusals.missed(waitpoint_id)
         while len(self._facts) > REMEMBERED:
             del self._facts[next(iter(self._facts))]
         return known
 
     async def refuse(self, refusals: Sequence[Refusal]) -> list[PenstockError]:
-        """Write an audit event for each refused message. Return its reason, or the error that prevented the event."""
-        told = [
-            self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code) for refusal in refusals
-        ]
-        replies = await self._machine.run_many(
-            [reject for _, reject in told], [partition for partition, _ in told]
+        """Write audit events for refused messages. Return their reasons, or the error that prevented an event."""
+        return await self._run(
+            [
+                (refusal.error, self._reject(refusal.waitpoint_id, "signal_rejected", refusal.error.code))
+                for refusal in refusals
+            ]
         )
-        return [
-            reply if isinstance(reply, PenstockError) else refusal.error
-            for refusal, reply in zip(refusals, replies, strict=True)
-        ]
 
-    def _rejection(self, delivery: Delivery, token: Token | None, why: str) -> tuple[int, ops.Reject]:
-        """Return the operation that audits a refused token on the targeted waitpoint, and its partition."""
+    def _rejection(self, delivery: Delivery, token: Token | None, why: str) -> tuple[int, ops.Reject] | None:
+        """Return the operation that audits a refused token on the targeted waitpoint, and its partition, if any."""
         waitpoint_id = delivery.waitpoint_id or (token.waitpoint_id if token else None)
         return self._reject(waitpoint_id, "token_rejected", why)
 
-    def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, ops.Reject]:
+    def _reject(self, waitpoint_id: str | None, event: str, why: str) -> tuple[int, ops.Reject] | None:
         partition = partition_of(waitpoint_id) if waitpoint_id else 0
         if partition >= self._machine.partitions:  # no relay reads the outbox of such a partition
             partition, waitpoint_id = 0, None
+        # Ids that somebody makes up share one count, or they would not be counted at all.
+        target = waitpoint_id if waitpoint_id in self._facts else f"{partition}-unknown"
+        if not self.refusals.is_recorded(target or ""):
+            return None
         return partition, ops.Reject(waitpoint_id=waitpoint_id, event=event, reason=why)
 
 

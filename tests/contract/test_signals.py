@@ -9,9 +9,17 @@ from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
 from penstock import audit
+from penstock.ids import new_id
+from penstock.runtime import Running
 from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 APPROVED = {"name": "approved"}
+
+
+def metric(service: Running, name: str) -> float:
+    """Return the sum of a metric of one service, over its labels."""
+    lines = service.metrics.exposition().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 async def running(penstock: RunningPenstock, **spec: Any) -> dict[str, Any]:
@@ -204,6 +212,30 @@ class TestTokens:
         assert sorted(ids) == sorted(f"{partition}-unknown" for partition in partitions)
         report = await audit.verify(penstock.nats, f"{penstock.root.upper()}_AUDIT")
         assert report.ok, report.sentence()
+
+    async def test_a_flood_of_bad_tokens_costs_valkey_little(self, penstock: RunningPenstock) -> None:
+        task = await running(penstock)
+        made = await waitpoint(penstock, task)
+        key_id, _, mac = made["token"].split(".")
+        router = penstock.running["signal-router"]
+
+        gone = f"{key_id}.{NOWHERE}.{mac}"
+        floods = {
+            "of one waitpoint": [wrong(made["token"])] * 2000,
+            "of one that does not exist": [gone] * 2000,
+            "of keys that do not exist": [f"00000000.{new_id(0)}.{mac}" for _ in range(2000)],
+            "that are none": ["nonsense"] * 2000,
+        }
+        for what, tokens in floods.items():
+            before = metric(router, "penstock_store_commands_sum")
+            for first in range(0, len(tokens), 500):
+                batch = [{"name": "approved", "token": token} for token in tokens[first : first + 500]]
+                answers = await penstock.request("signal.deliver", batch)
+                assert {answer["error"]["code"] for answer in answers} == {"invalid_token"}
+            # Ten refusals in ten seconds are recorded; the rest of the room is for due work, pings and the ring.
+            assert metric(router, "penstock_store_commands_sum") - before < 100, what
+        assert metric(router, "penstock_refused_signals_total") == 8000
+        assert await deliver(penstock, made["token"]) == "buffered"
 
     async def test_no_event_holds_a_token_or_a_payload(self, penstock: RunningPenstock) -> None:
         task = await running(penstock)

@@ -16,6 +16,8 @@ class Log:
     def error(self, line: str, **_: Any) -> None:
         self.lines.append(line)
 
+    warning = error
+
 
 async def test_nearly_full_and_full(client: Client, root: str) -> None:
     js, log = client.jetstream(), Log()
@@ -43,8 +45,11 @@ async def test_nearly_full_and_full(client: Client, root: str) -> None:
     assert "will soon lose its oldest events: raise PENSTOCK_AUDIT_MAX_BYTES" in line
 
     await publish(6)
+    await watch.look()
+    await watch.look()
     seen = await room(client, name)
-    assert seen is not None and seen.first_seq > 1 and "full and loses its oldest events" in seen.warning()
+    assert seen is not None and seen.first_seq > 1
+    assert log.lines == [line, seen.warning()] and "full and loses its oldest events" in seen.warning()
     for other in streams.definitions(root):
         await js.delete_stream(str(other.name))
 

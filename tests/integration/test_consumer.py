@@ -108,6 +108,26 @@ async def test_unavailability_is_retried(client: Client, root: str):
     assert tries == [1, 1, 1]
 
 
+async def test_a_strangers_message_is_no_message_of_the_stream(client: Client, url: str, root: str):
+    stranger = await connection.connect(url, "stranger")
+    target = await stranger.subscribe(f"{root}.hint.ready")
+    await stranger.flush()
+    got = Collector()
+    consumer = Consumer(streams.SIGNALS, "router", got)
+    await streams.ensure(client.jetstream(), root)
+    await consumer.start(client, root)
+    await stranger.publish(consumer._inbox, b"forged", reply=f"{root}.hint.ready")
+    await stranger.flush()
+    await stranger.jetstream().publish(f"{root}.signal.w.go", b"real")
+    await until(is_left(client, root, 0))
+    await consumer.stop()
+    assert got.seen == [b"real"]
+    await client.flush()
+    await stranger.flush()
+    assert target.pending_msgs == 0
+    await stranger.close()
+
+
 async def test_two_instances_share(client: Client, url: str, root: str):
     other = await connection.connect(url, "other")
     async with consuming(client, root, batch=10) as one, consuming(other, root, batch=10) as two:

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from penstock.bus import connection, streams
+from penstock.errors import PenstockError
 from penstock.local import servers as embedded
 from penstock.local.data_dir import DataDir
 from penstock.runtime import Service, Settings, SettingsError, start
@@ -139,6 +140,14 @@ accounts {
                 with pytest.raises(UnfitServerError, match="switch it on for this account"):
                     await check_nats(nats, nats.jetstream())
             await nats.close()
+
+
+async def test_a_nats_that_refuses_the_login(valkey_url: str) -> None:
+    with running(lambda folder: NatsServer(folder, "authorization { token: right }\n")) as server:
+        url = server.url.replace("nats://", "nats://hunter2@")
+        with pytest.raises(PenstockError, match="refused the login; check the user, password") as caught:
+            await connection.connect(url, "service", wait=True, timeout=0.5)
+        assert "hunter2" not in str(caught.value)
 
 
 async def test_bounds_that_are_larger_than_the_disk(nats_url: str, valkey_url: str) -> None:

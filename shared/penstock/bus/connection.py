@@ -29,8 +29,9 @@ async def connect(
     """Connect to NATS; the connection reconnects by itself from then on.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
-    `credentials` is the path of a NATS credentials file. With `wait` (services), retry until a server
-    answers; without (clients), raise a `timeout` error after `timeout` seconds, with advice on what to check.
+    `credentials` is the path of a NATS credentials file. With `wait` (services), retry until a server answers, but
+    raise an error when the login was refused and is not taken within `timeout` seconds by another server; without
+    (clients), raise a `timeout` error after `timeout` seconds, with advice on what to check.
     """
     servers, login = _split(url)
     if credentials is not None:
@@ -54,10 +55,14 @@ async def connect(
             **login,
         )
     )
-    if wait:
-        await opening
-        return client
     try:
+        if wait:
+            await asyncio.wait({opening, watch.refused}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({opening}, timeout=timeout)
+            if opening.done():
+                await opening
+                return client
+            raise errors.make("timeout", f"cannot use NATS at {watch.servers}: {watch.advice()}")
         await asyncio.wait({opening, watch.refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             await opening

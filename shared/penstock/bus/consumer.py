@@ -56,6 +56,7 @@ MessageHandler = Callable[[list[Msg]], Awaitable[Sequence[Outcome]]]
 # A published signal's token must never be kept anywhere but in the message that carries it.
 _SECRET_HEADERS: Final = frozenset({"penstock-token"})
 
+_ACKS: Final = "$JS.ACK."
 _EXPIRES_S: Final = 30.0
 _MISSED_HEARTBEATS: Final = 2.5
 _WATCH_S: Final = 0.25
@@ -183,6 +184,8 @@ class Consumer:
             await self._send(self._buffer.popleft().reply, b"-NAK")
 
     async def _arrived(self, msg: Msg) -> None:
+        if msg.reply and not msg.reply.startswith(_ACKS):
+            return  # not JetStream's: an outcome must not be published where a stranger points
         self._heard = self._loop.time()
         if msg.reply:
             self._buffer.append(msg)

@@ -78,7 +78,7 @@ async def up(
     data
         Where data, logs and the remembered ports are kept [.penstock].
     valkey
-        A Valkey that runs already: redis://…
+        A Valkey that runs already: redis://… Its password may be in a file that PENSTOCK_VALKEY_PASSWORD_FILE names.
     nats_port
         Port of the embedded nats-server [last time's, or any free one].
     valkey_port

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from rich.markup import escape
 
 from penstock import __version__, versions
@@ -73,9 +73,9 @@ async def doctor(
     else:
         try:
             login = login_of(valkey, valkey_password_file)
+            checks += [check async for check in on_valkey(login)]
         except SettingsError as error:
-            raise Problem(str(error)) from None
-        checks += [check async for check in on_valkey(login)]
+            checks.append(Check("Valkey", False, redact(valkey), str(error)))
     bad = [check for check in checks if check.ok is False]
     if shell.json:
         emit_json({"ok": not bad, "checks": [vars(check) for check in checks]})
@@ -119,7 +119,7 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
         yield Check(
             "JetStream",
             False,
-            str(error) or "no answer",
+            "off" if isinstance(error, ServiceUnavailableError) else str(error) or "no answer",
             "switch it on: jetstream {} in nats-server's configuration",
         )
         return

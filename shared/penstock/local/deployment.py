@@ -247,10 +247,13 @@ class Deployment:
                 slow = now + SLOW_S * 3
                 for name in waiting:
                     self._status.bad(name, f"is not ready yet: {self._said(name)}")
-            # A given Valkey that reads its data may take minutes, and its services say so.
-            if len(waiting) < fewest or any("LOADING" in self._said(name) for name in waiting):
+            if len(waiting) < fewest:
                 fewest, deadline = len(waiting), now + READY_PATIENCE_S
             elif now > deadline:
+                # A given Valkey that reads its data may take minutes, and the services say so.
+                if any("LOADING" in self._said(name) for name in waiting):
+                    deadline = now + READY_PATIENCE_S
+                    continue
                 name = waiting[0]
                 raise Problem(
                     f"{name} is not ready after {READY_PATIENCE_S:g} s{others and ', nor are others'}:"

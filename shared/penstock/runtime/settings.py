@@ -132,7 +132,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=64 * 2**20,
-            description="most bytes of the audit trail; beyond them its oldest events go. An event takes about 600",
+            description="most bytes of the audit trail, which JetStream reserves; beyond them its oldest events go."
+            " An event takes about 600",
         ),
     ] = Bounds.audit_bytes
     audit_max_age_ms: Annotated[int, Meta(ge=LEAST_AGE_MS, description="how long an audit event is kept")] = (
