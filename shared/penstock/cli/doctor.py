@@ -153,6 +153,12 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
     except ImportError:
         yield Check("Valkey", None, "not looked at", "pip install 'penstock[services]'")
         return
+    if "+" in url.partition("://")[0]:
+        from penstock.cli.doctor_nodes import on_nodes
+
+        async for check in on_nodes(url):
+            yield check
+        return
     connect_to = cast(Any, Redis).from_url
     client = connect_to(
         url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
@@ -161,7 +167,7 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
         protocol=2,
     )
     try:
-        async for check in _on_valkey(client, url):
+        async for check in on_one_valkey(client, url):
             yield check
     except (exceptions.RedisError, OSError) as error:
         yield Check(
@@ -171,7 +177,8 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
         await client.aclose()
 
 
-async def _on_valkey(client: Any, url: str) -> AsyncIterator[Check]:
+async def on_one_valkey(client: Any, url: str) -> AsyncIterator[Check]:
+    """Check one server."""
     info: dict[str, Any] = await client.info()
     valkey = info.get("valkey_version")
     version = str(valkey or info["redis_version"])

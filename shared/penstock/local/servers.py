@@ -175,7 +175,7 @@ def answers_now(server: Server) -> bool:
     """Return whether the server takes requests; blocking, for callers without an event loop."""
     try:
         with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
-            if server.name != "nats-server":
+            if not server.url.startswith("nats"):
                 connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith((b"+PONG", b"INFO "))
     except OSError:
