@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
@@ -26,10 +26,8 @@ DEADLINE_S = 20.0
 class Member:
     """One node."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.server = server
-        self.process = ServerProcess(server, folder)
-        self.port = server.port
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
@@ -43,51 +41,28 @@ class Member:
         async with self.client() as client:
             return await client.execute_command(*command)
 
-    def stop(self) -> None:
-        """Freeze the process: it holds its connections and answers nothing."""
-        os.kill(self.process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+M = TypeVar("M", bound=Member)
 
 
-class ValkeyCluster:
-    """The nodes. `home(partition)` is the primary that serves it now, as the living nodes see it."""
+class Nodes(Generic[M]):
+    """The nodes of a cluster that runs."""
 
-    def __init__(self, folder: Path) -> None:
-        data = DataDir(folder)
-        self.members: list[Member] = []
-        for number in range(1, 2 * PRIMARIES + 1):
-            place = folder / str(number)
-            place.mkdir()
-            server = cluster.node(
-                data, number, choose_port(0, None), choose_port(0, None), "process", NODE_TIMEOUT_MS
-            )
-            self.members.append(Member(server, place))
-        self.url = cluster.url_of([member.server for member in self.members])
+    def __init__(self, members: Sequence[M]) -> None:
+        self.members = members
 
-    async def start(self) -> None:
-        for member in self.members:
-            member.process.launch()
-        for member in self.members:
-            member.process.wait()
-        await cluster.form([member.server for member in self.members])
-
-    def kill(self) -> None:
-        for member in self.members:
-            member.process.kill()
-
-    def on(self, port: int) -> Member:
+    def on(self, port: int) -> M:
         return next(member for member in self.members if member.port == port)
 
-    async def home(self, partition: int, seen_by: Member | None = None) -> Member:
+    async def home(self, partition: int, seen_by: Member | None = None) -> M:
+        """Return the primary that has the partition, as one node (default: the first) knows it."""
         slot = key_slot(b"%d" % partition)
         for first, last, primary, *_ in await (seen_by or self.members[0]).run("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return self.on(primary[1])
         raise AssertionError(f"nobody has slot {slot}")
 
-    async def replica_of(self, primary: Member) -> Member:
+    async def replica_of(self, primary: Member) -> M:
         """Return the replica of a primary, once it has all the data."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
@@ -126,6 +101,50 @@ class ValkeyCluster:
         target_id = (await target.run("CLUSTER", "MYID")).decode()
         for member in (target, source):
             await member.run("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+class OwnMember(Member):
+    """A node that the test has started."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        super().__init__(server.port)
+        self.server = server
+        self.process = ServerProcess(server, folder)
+
+    def stop(self) -> None:
+        """Freeze the process: it holds its connections and answers nothing."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+
+class ValkeyCluster(Nodes[OwnMember]):
+    """A cluster of a test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        data = DataDir(folder)
+        members: list[OwnMember] = []
+        for number in range(1, 2 * PRIMARIES + 1):
+            place = folder / str(number)
+            place.mkdir()
+            server = cluster.node(
+                data, number, choose_port(0, None), choose_port(0, None), "process", NODE_TIMEOUT_MS
+            )
+            members.append(OwnMember(server, place))
+        super().__init__(members)
+        self.url = cluster.url_of([member.server for member in members])
+
+    async def start(self) -> None:
+        for member in self.members:
+            member.process.launch()
+        for member in self.members:
+            member.process.wait()
+        await cluster.form([member.server for member in self.members])
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.process.kill()
 
 
 @contextmanager

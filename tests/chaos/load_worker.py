@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import time
+from pathlib import Path
 
 from penstock import Retry, Task, Worker
 
@@ -21,8 +23,14 @@ async def flaky(task: Task, n: int) -> int:
 
 
 @worker.handler("load.slow")
-async def slow(n: int) -> int:
-    await asyncio.sleep(0.2)
+async def slow(task: Task, n: int) -> int:
+    began = time.monotonic()
+    try:
+        await asyncio.sleep(0.2)
+    finally:
+        if log := os.environ.get("LOAD_LOG"):  # when the handler ran, to be compared with other attempts
+            with Path(log).open("a") as file:  # noqa: ASYNC230
+                file.write(f"{task.execution_id} {began} {time.monotonic()}\n")
     return n + 1
 
 

@@ -64,6 +64,7 @@ async def up(
         int | None, Parameter(env_var="PENSTOCK_PARTITIONS", validator=Number(gte=1))
     ] = None,
     durability: Literal["disk", "process"] = "disk",
+    nodes: Annotated[int | None, Parameter(validator=Number(gte=1, lte=9))] = None,
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
     shell: ShellArgument,
 ) -> None:
@@ -89,11 +90,17 @@ async def up(
         Shards of the state, fixed at the first start [1].
     durability
         disk: what is acknowledged survives a power cut. process: it survives killed processes [disk].
+    nodes
+        So many NATS servers and Valkey primaries, each with a replica: 1, 3 or more, fixed at the first start [1].
     scale
         SERVICE=N: so many processes of this service; may be given several times.
     """
     from penstock.local.deployment import Deployment, Options
 
+    if nodes == 2:
+        raise UsageProblem(
+            "--nodes takes 1, 3 or more: of two nodes, none is a majority when the other is gone"
+        )
     options = Options(
         data=data,
         root=shell.named_root or DEFAULT_ROOT,
@@ -103,6 +110,7 @@ async def up(
         valkey_port=valkey_port,
         ready_file=ready_file,
         durability=durability,
+        nodes=nodes,
         scale=dict(_scale(text) for text in scale),
         settings={
             **({"PENSTOCK_NATS_CREDS": shell.credentials} if shell.credentials else {}),

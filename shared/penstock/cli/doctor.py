@@ -196,6 +196,12 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
     except ImportError:
         yield Check("Valkey", None, "not looked at", "pip install 'penstock[services]'")
         return
+    if "+" in url.partition("://")[0]:
+        from penstock.cli.doctor_nodes import on_nodes
+
+        async for check in on_nodes(url):
+            yield check
+        return
     connect_to = cast(Any, Redis).from_url
     client = connect_to(
         url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
@@ -204,7 +210,7 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
         protocol=2,
     )
     try:
-        async for check in _on_valkey(client, url):
+        async for check in on_one_valkey(client, url):
             yield check
     except (exceptions.RedisError, OSError) as error:
         yield Check(
@@ -214,12 +220,13 @@ async def on_valkey(url: str) -> AsyncIterator[Check]:
         await client.aclose()
 
 
-async def _on_valkey(client: Any, url: str) -> AsyncIterator[Check]:
+async def on_one_valkey(client: Any, url: str, clustered: bool = False) -> AsyncIterator[Check]:
+    """Check one server. clustered: whether it is to belong to a cluster."""
     from penstock.runtime.server_check import unfit_valkey
 
     info = {name: str(value) for name, value in cast("dict[str, Any]", await client.info()).items()}
     name, version = versions.of(info)
-    unfit = unfit_valkey(info)
+    unfit = unfit_valkey(info, clustered)
     holes = versions.known_holes(name, version)
     shown = f"{version} at {redact(url)}" + ("" if name == "Valkey" else f" ({name})")
     yield Check("Valkey", False if unfit else None if holes else True, shown, unfit or holes)

@@ -1,16 +1,27 @@
-"""A Valkey Cluster on this machine: primaries, each with a replica, for `penstock up --nodes` and for tests."""
+"""Clusters on this machine, for `penstock up --nodes` and for tests: NATS servers with JetStream, and Valkey primaries,
+each with a replica."""
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
 
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
-from penstock.local.servers import VALKEY_CONFIG, Durability, Server, find_valkey, quoted
+from penstock.local.servers import (
+    MAX_PAYLOAD,
+    NATS_CONFIG,
+    VALKEY_CONFIG,
+    Durability,
+    Server,
+    choose_port,
+    find_nats,
+    find_valkey,
+    is_free,
+    quoted,
+)
 
 SLOTS: Final = 16384
 FORM_S: Final = 30.0
@@ -29,8 +40,107 @@ repl-diskless-sync-delay 0
 """
 
 
+NATS_CLUSTER_CONFIG: Final = """\
+cluster {{
+    name: penstock
+    listen: "127.0.0.1:{route_port}"
+    routes: [{routes}]
+}}
+"""
+NODE_TIMEOUT_MS: Final = 3000
+"""A primary of `penstock up` that is silent for so long is replaced by its replica."""
+
+
+class Plan(NamedTuple):
+    """Servers whose configuration is written: `nodes` NATS servers, so many primaries and so many replicas."""
+
+    nats: list[Server]
+    valkey: list[Server]
+
+    @property
+    def nats_url(self) -> str:
+        return ",".join(server.url for server in self.nats)
+
+    @property
+    def valkey_url(self) -> str:
+        """The URL that names the Valkey nodes as one cluster."""
+        return url_of(self.valkey)
+
+
+def kept_nodes(data: DataDir) -> int | None:
+    """Return how many nodes the deployment in this directory has; None if it was never started."""
+    if count := sum(1 for _ in data.path.glob("valkey-*.conf")):
+        return count // 2
+    return 1 if (data.path / "valkey.conf").exists() else None
+
+
+def plan(data: DataDir, nodes: int, durability: Durability, password: str) -> Plan:
+    """Write the configuration of all servers, on the ports of the last run, or on free ones.
+
+    Raise Problem if a program is missing, or if another process has a port: the nodes know one another by their ports.
+    """
+    names = [
+        f"{kind}-{number}"
+        for kind, count in (("nats", 1), ("valkey", 2))
+        for number in _numbers(nodes * count)
+    ]
+    wanted = [port for name in names for port in (name, f"{name}-peers")]
+    kept = data.ports()
+    ports: dict[str, int] = {}
+    for name in wanted:
+        port = ports[name] = kept.get(name) or choose_port(0, None)
+        if not is_free(port):
+            raise Problem(f"port {port} is taken, but {name} had it in the last run: end what has it now")
+    data.remember_ports(ports)
+    routes = [ports[f"nats-{number}-peers"] for number in _numbers(nodes)]
+    return Plan(
+        [nats_node(data, number, ports[f"nats-{number}"], routes, durability) for number in _numbers(nodes)],
+        [
+            node(
+                data,
+                number,
+                ports[f"valkey-{number}"],
+                ports[f"valkey-{number}-peers"],
+                durability,
+                NODE_TIMEOUT_MS,
+                password,
+            )
+            for number in _numbers(2 * nodes)
+        ],
+    )
+
+
+def _numbers(count: int) -> range:
+    return range(1, count + 1)
+
+
+def nats_node(
+    data: DataDir, number: int, port: int, route_ports: list[int], durability: Durability
+) -> Server:
+    """Write the configuration of one NATS server of a cluster, numbered from 1. Raise Problem if there is none."""
+    binary = find_nats()
+    name = f"nats-{number}"
+    config = data.path / f"{name}.conf"
+    one = NATS_CONFIG.format(
+        port=port,
+        max_payload=MAX_PAYLOAD,
+        folder=quoted(data.path / name),
+        more="sync_interval: always" if durability == "disk" else "",
+    ).replace("server_name: penstock\n", f"server_name: {name}\n")
+    routes = ", ".join(f'"nats://127.0.0.1:{each}"' for each in route_ports)
+    config.write_text(one + NATS_CLUSTER_CONFIG.format(route_port=route_ports[number - 1], routes=routes))
+    command = [str(binary.path), "--config", str(config)]
+    return Server(name, binary.version, f"nats://127.0.0.1:{port}", port, command)
+
+
 def node(
-    data: DataDir, number: int, port: int, bus_port: int, durability: Durability, timeout_ms: int
+    data: DataDir,
+    number: int,
+    port: int,
+    bus_port: int,
+    durability: Durability,
+    timeout_ms: int,
+    password: str | None = None,
 ) -> Server:
     """Write the configuration of one node of a cluster, numbered from 1. Raise Problem if there is no Valkey.
 
@@ -47,13 +157,14 @@ def node(
             port=port,
             bus_port=bus_port,
             folder=quoted(folder),
-            fsync="always" if durability == "disk" else "everysec",
+            fsync="always" if durability == "disk" else "no",
             lazy="no" if durability == "disk" else "yes",
             timeout_ms=timeout_ms,
+            login=f"requirepass {password}\nmasterauth {password}" if password else "",
         )
     )
-    command = [str(Path(binary.path)), str(config)]
-    return Server(name, binary.version, f"redis://127.0.0.1:{port}/0", port, command)
+    command = [str(binary.path), str(config)]
+    return Server(name, binary.version, f"redis://127.0.0.1:{port}/0", port, command, password)
 
 
 def url_of(servers: Sequence[Server]) -> str:
@@ -66,7 +177,9 @@ async def form(servers: Sequence[Server]) -> None:
 
     A cluster that was formed before, by an earlier run, is only waited for. Raise Problem if that takes too long.
     """
-    clients = [cast("Any", Redis)(port=server.port, protocol=2) for server in servers]
+    clients = [
+        cast("Any", Redis)(port=server.port, password=server.password, protocol=2) for server in servers
+    ]
     try:
         async with asyncio.timeout(FORM_S):
             if not await _knows_others(clients[0]):

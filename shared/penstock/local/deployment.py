@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.local import servers
+from penstock.local import cluster, servers
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.problems import Problem, Status
 from penstock.local.refusals import refusing
@@ -48,6 +48,8 @@ class Options:
     valkey_port: int = 0
     ready_file: Path | None = None
     durability: Durability = "disk"
+    nodes: int | None = None
+    """How many NATS servers and Valkey primaries; None: as many as at the first start, or one of each."""
     scale: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
     """Further environment variables for the services."""
@@ -66,6 +68,7 @@ class Deployment:
         self._valkey_url = options.valkey_url
         self._valkey_password: Path | None = None
         self._ends: Counter[str] = Counter()
+        self._nodes = 1
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -90,6 +93,7 @@ class Deployment:
 
     async def _live(self) -> None:
         began = time.monotonic()
+        self._nodes = self._count_nodes()
         self._status.say(f"Starting Penstock; data and logs in {self._data.path}")
         await self._start_servers()
         await self._start_services()
@@ -120,8 +124,28 @@ class Deployment:
 
     # --- servers
 
+    def _count_nodes(self) -> int:
+        """Return the number of nodes. Raise Problem if it does not fit the other options, or the data that is there."""
+        options, kept = self._options, cluster.kept_nodes(self._data)
+        given = options.nats_url or options.valkey_url or options.nats_port or options.valkey_port
+        if options.nodes is None:
+            return 1 if given else kept or 1
+        if options.nodes > 1 and given:
+            raise Problem(
+                "--nodes starts servers of its own, on ports of its own: name no other server or port"
+            )
+        if kept not in (None, options.nodes):
+            raise Problem(
+                f"{self._data.path} holds a deployment of {kept} node{'' if kept == 1 else 's'} and keeps that number: "
+                "leave --nodes out, or name another directory with --data"
+            )
+        return options.nodes
+
     async def _start_servers(self) -> None:
         options = self._options
+        if self._nodes > 1:
+            await self._start_clusters()
+            return
         if self._nats_url is None:
             self._nats_url = await self._start_server(servers.nats, "nats", options.nats_port)
             self._status.say(
@@ -139,6 +163,28 @@ class Deployment:
                 self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
+
+    async def _start_clusters(self) -> None:
+        """Start several servers of each kind, which form clusters."""
+        self._valkey_password = self._written(self._data.valkey_password)
+        password = self._valkey_password.read_text().strip()
+        plan = cluster.plan(self._data, self._nodes, self._options.durability, password)
+        started = [
+            (server, Child(server.name, server.command, self._data.log(server.name), on_end=self._ended))
+            for server in (*plan.nats, *plan.valkey)
+        ]
+        self._status.doing("starting the servers")
+        for _, child in started:
+            self._servers.append(child)
+            await child.start()
+        for server, child in started:
+            if not await self._answering(server, child):
+                raise _not_started(server, child)
+        self._status.doing("forming the cluster")
+        await cluster.form(plan.valkey)
+        for server, _ in started:
+            self._status.good(server.name, f"{server.version:<12} {server.url}")
+        self._nats_url, self._valkey_url = plan.nats_url, plan.valkey_url
 
     async def _start_server(
         self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int
@@ -159,8 +205,7 @@ class Deployment:
             self._servers.remove(child)
             await child.stop(DRAIN_S)
             if attempt == TRIES:
-                words = "\n  ".join(child.last_words())
-                raise Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
+                raise _not_started(server, child)
         raise AssertionError("unreachable")
 
     async def _answering(self, server: Server, child: Child) -> bool:
@@ -191,6 +236,7 @@ class Deployment:
             **checkout_settings(),
             "PENSTOCK_ROOT": self._options.root,
             **self._token_key(),
+            **cluster_settings(self._nodes),
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
@@ -363,8 +409,28 @@ class Deployment:
             self._status.say("Stopped.")
 
 
+def _not_started(server: Server, child: Child) -> Problem:
+    words = "\n  ".join(child.last_words())
+    return Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
+
+
 def checkout_settings() -> dict[str, str]:
     """Return PENSTOCK_DEV in a source checkout: `lua/` changes while old data stays, so services must reload it."""
     package = Path(__file__).resolve().parents[1]
     in_checkout = not (package / "lua").is_dir()
     return {"PENSTOCK_DEV": "1"} if in_checkout and "PENSTOCK_DEV" not in os.environ else {}
+
+
+def cluster_settings(nodes: int) -> dict[str, str]:
+    """Return what services need to know of clusters: several partitions for each primary, and three copies of a stream.
+
+    What the environment says goes before that.
+    """
+    if nodes == 1:
+        return {}
+    settings = {
+        "PENSTOCK_PARTITIONS": str(4 * nodes),
+        "PENSTOCK_STREAM_REPLICAS": "3",
+        "PENSTOCK_ACKNOWLEDGED": "replicas:1",
+    }
+    return {name: value for name, value in settings.items() if not os.environ.get(name)}

@@ -194,7 +194,7 @@ async def ask(server: Server) -> Answer:
 
 def ask_now(server: Server) -> Answer:
     """Ask a server whether it takes requests; blocking, for callers without an event loop."""
-    is_nats = server.name == "nats-server"
+    is_nats = server.url.startswith("nats")
     try:
         with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
             if not is_nats:

@@ -40,21 +40,22 @@ class Cluster:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._ranges: list[tuple[int, int, Host]] = []
+        self.ranges: list[tuple[int, int, Host]] = []
+        """First slot, last slot and primary, sorted."""
         self._starts: list[int] = []
 
     def url_of(self, partition: int) -> str | None:
         slot = key_slot(b"%d" % partition)
         at = bisect_right(self._starts, slot) - 1
-        if at < 0 or self._ranges[at][1] < slot:
+        if at < 0 or self.ranges[at][1] < slot:
             return None
-        return self._place.url_of(self._ranges[at][2])
+        return self._place.url_of(self.ranges[at][2])
 
     def urls(self) -> list[str]:
         return [self._place.url_of(host) for host in self._primaries()]
 
     def _primaries(self) -> list[Host]:
-        return list(dict.fromkeys(host for _, _, host in self._ranges))
+        return list(dict.fromkeys(host for _, _, host in self.ranges))
 
     async def refresh(self) -> None:
         """Ask the known nodes, and believe the newest view of more than half of them.
@@ -82,7 +83,7 @@ class Cluster:
             raise Explained(f"no node of the cluster answers: {reasons}")
         newest = max(views, key=lambda view: view.epoch)
         before = self._primaries()
-        self._ranges = newest.ranges
+        self.ranges = newest.ranges
         self._starts = [first for first, _, _ in newest.ranges]
         now = self._primaries()
         if before and set(now) != set(before):

@@ -75,13 +75,13 @@ class Sentinels:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._url: str | None = None
+        self.primary: Host | None = None
 
     def url_of(self, partition: int) -> str | None:
-        return self._url
+        return self._place.url_of(self.primary) if self.primary else None
 
     def urls(self) -> list[str]:
-        return [self._url] if self._url else []
+        return [self._place.url_of(self.primary)] if self.primary else []
 
     async def refresh(self) -> None:
         place = self._place
@@ -102,7 +102,7 @@ class Sentinels:
         finally:
             for sentinel in sentinels.sentinels:
                 await sentinel.aclose()
-        url = place.url_of(Host(name, port))
-        if self._url not in (None, url):
-            log.warning("Valkey's primary is now %s:%s", name, port)
-        self._url = url
+        primary = Host(name, port)
+        if self.primary not in (None, primary):
+            log.warning("Valkey's primary is now %s", primary)
+        self.primary = primary
