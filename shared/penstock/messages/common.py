@@ -14,6 +14,8 @@ LAST_INSTANT: Final = 253_402_300_799_999
 LONGEST_MS: Final = 100 * 366 * 86_400_000
 """A hundred years. A longer duration is surely a mistake, and adding it to now could leave the calendar."""
 NULL: Final = Raw(b"null")
+CODED: Final = "penstock.codec"
+"""The key under which a payload codec's work stands in a payload (penstock.codecs). Services pass it on as it is."""
 SHOWN_CHARS: Final = 300
 """Most characters of a payload in a message's repr."""
 
@@ -37,13 +39,26 @@ def decoded(name: str) -> property:
     def value(message: Any) -> Any:
         kept: dict[str, Any] = message.__dict__
         if name not in kept:
-            kept[name] = msgspec.json.decode(getattr(message, field))
+            kept[name] = msgspec.json.decode(readable(message, field))
         return kept[name]
 
     return property(
         value,
         doc=f"`{field}` as plain Python values, decoded at the first access. Changes stay in this value.",
     )
+
+
+def readable(message: Any, field: str) -> Raw:
+    """Return a payload of a reply. Raise the error that kept the SDK's codec from decoding it, if there is one."""
+    error = message.__dict__.get(f"{field} error")
+    if error is not None:
+        raise error
+    return getattr(message, field)
+
+
+def unreadable(message: Any, field: str, error: Exception) -> None:
+    """Keep the error that `readable` raises for this payload."""
+    message.__dict__[f"{field} error"] = error
 
 
 def is_payload(field: FieldInfo) -> bool:

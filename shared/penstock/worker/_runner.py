@@ -11,6 +11,10 @@ from typing import Any, Final
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
+from penstock.codecs import CodecError, UnknownCodec
+from penstock.codecs._coding import Coding, is_coded
+from penstock.messages.common import readable
+from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
 from penstock.worker._errors import (
     Fail,
@@ -47,8 +51,10 @@ class Runner:
         on_free_slot: Callable[[], None],
         hooks: Hooks,
         context: Any,
+        coding: Coding | None,
     ) -> None:
         self.active = 0
+        self._coding = coding
         self._hooks = hooks
         self._context = context
         self._requester = requester
@@ -118,6 +124,11 @@ class Runner:
             log.error("no handler for kind %r, which lane %r holds", task.kind, task.lane)
             reason = f"this worker has no handler for kind {task.kind!r} (lane {task.lane!r})"
             return task.fail(reason, "no_handler")
+        try:
+            await self._decode(lease)
+        except (CodecError, errors.PenstockError) as error:
+            log.error("%s %s: its input cannot be decoded: %s", task.kind, task.execution_id, error)
+            return task.fail(reason_of(error), category_of(error))
         while True:
             try:
                 result = await self._call(handler, task, lease)
@@ -147,6 +158,14 @@ class Runner:
                 return self._failed(task, lease, error)
             else:
                 return self._returned(task, lease, result)
+
+    async def _decode(self, lease: Lease) -> None:
+        """Decode a task's input. If that fails, the attempt fails, as with an error of the handler."""
+        if self._coding is not None:
+            await self._coding.decode(lease.message, TaskMessage)
+            readable(lease.message, "raw_input")
+        elif is_coded(lease.message.raw_input):
+            raise UnknownCodec("the input was made by a codec, and this worker has none (codec=)")
 
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
         if lease.lost or lease.cancel_requested:

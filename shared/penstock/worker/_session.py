@@ -13,7 +13,9 @@ from nats.aio.msg import Msg
 
 from penstock import errors
 from penstock.bus.connection import Connection
-from penstock.bus.requester import Requester, listen
+from penstock.bus.requester import listen
+from penstock.codecs._coding import Codecs, coding_of
+from penstock.codecs._requester import requester_of
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
 from penstock.subjects import worker_subject
@@ -40,6 +42,7 @@ class WorkerConfig:
     lease_ttl: float
     grace: float
     version: str
+    codec: Codecs
     handlers: dict[str, Handler]
     hooks: Hooks
 
@@ -76,7 +79,8 @@ class Session:
         self._config = config
         self._stop = stop
         self._worker_id = config.ask.worker_id
-        self._requester = Requester(nats, config.root)
+        coding = coding_of(config.codec, nats)
+        self._requester = requester_of(nats, config.root, coding)
         self.leases = LeaseRenewer(self._requester, config.lease_ttl)
         self.runner = Runner(
             self._requester,
@@ -86,6 +90,7 @@ class Session:
             self._on_free_slot,
             config.hooks,
             context,
+            coding,
         )
         self._presence = Presence(
             self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request
