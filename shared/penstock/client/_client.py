@@ -30,8 +30,7 @@ from penstock.client._run import Run
 from penstock.client._schedules import Schedules
 from penstock.client._triggers import Triggers
 from penstock.client._waitpoints import Waitpoints
-from penstock.codecs._coding import Codecs, coding_of
-from penstock.codecs._requester import requester_of
+from penstock.codecs import Codecs
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (
@@ -53,6 +52,7 @@ from penstock.messages.executions import (
 )
 from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver, SignalSend
+from penstock.sdk.requester import Extras
 from penstock.states import ExecutionState
 from penstock.subjects import event_subject, signal_subject
 from penstock.verbs import Verb
@@ -79,9 +79,10 @@ class Client:
         """
         self.nats = nats
         self.root = root
-        self._coding = coding_of(codec, nats)
-        self._requester = requester_of(nats, root, self._coding, timeout=timeout)
-        self._publisher = Publisher(nats, timeout, self._coding)
+        extras = Extras.of(nats, codec)
+        self._coding = extras.coding
+        self._requester = extras.requester(nats, root, timeout=timeout)
+        self._publisher = Publisher(nats, timeout, extras.coding)
         self.flows = Flows(nats, self._requester, self._publisher)
         self.schedules = Schedules(self._requester)
         self.quotas = Quotas(self._requester)

@@ -6,6 +6,7 @@ So an envelope has that one key, and what stands beside the key was merged into 
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -21,7 +22,7 @@ from penstock.messages.common import CODED, NULL, unreadable
 M = TypeVar("M", bound=Struct)
 
 _MARK: Final = f'"{CODED}"'.encode()
-_START: Final = b"{" + _MARK
+_starts_coded: Final = re.compile(rb"\{" + re.escape(_MARK)).match
 _STATES: Final = frozenset({"state", "state_patch"})
 _object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _fields: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -168,7 +169,7 @@ def coding_of(codecs: Codecs, nats: Nats) -> Coding | None:
 
 def is_coded(payload: Raw) -> bool:
     """Return whether a payload as a whole is an envelope. Cheap: it looks at the first bytes only."""
-    return bytes(memoryview(payload)[: len(_START)]) == _START
+    return _starts_coded(payload) is not None
 
 
 def _checked(codec: PayloadCodec, fields: Mapping[str, str]) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ _UNDECIDED: Final = frozenset({"unavailable", "internal"})
 # Payloads are JSON text inside the request's JSON. The fields of an envelope hold no braces (penstock.codecs).
 _CODED: Final = rf"\"{CODED}\"".encode()
 _ENVELOPE: Final = re.compile(re.escape(_CODED) + rb":\{[^{}]*\}")
+_TRACEPARENT: Final = re.compile(rb',"traceparent":"[^"]*"')
 C = TypeVar("C", bound=ExecutionCreated)
 
 
@@ -32,11 +33,13 @@ class Keyed(Protocol):
 def digest(request: Keyed) -> str | None:
     """Return the request's digest, the same in any order of fields. Return None for a request without a key.
 
-    What a payload codec made is left out: the same payload looks different each time it is encrypted.
+    What a payload codec made is left out, and so is the trace context: both are new each time that a request is made.
     """
     if request.idempotency_key is None:
         return None
     body = _canonical(request)
+    if b'"traceparent"' in body:
+        body = _TRACEPARENT.sub(b"", body)
     if _CODED in body:
         body = _ENVELOPE.sub(b"coded", body)
     return hashlib.blake2b(body, digest_size=16).hexdigest()

@@ -6,7 +6,14 @@ import msgspec
 from msgspec import Meta, Raw, Struct, UnsetType
 from msgspec.structs import FieldInfo
 
-from penstock.ids import ID_PATTERN, KIND_PATTERN, KINDS_PATTERN, TOKEN_PATTERN, UUID_PATTERN
+from penstock.ids import (
+    ID_PATTERN,
+    KIND_PATTERN,
+    KINDS_PATTERN,
+    TOKEN_PATTERN,
+    TRACEPARENT_PATTERN,
+    UUID_PATTERN,
+)
 
 MAX_INT: Final = 2**53
 LAST_INSTANT: Final = 253_402_300_799_999
@@ -50,15 +57,15 @@ def decoded(name: str) -> property:
 
 def readable(message: Any, field: str) -> Raw:
     """Return a payload of a reply. Raise the error that kept the SDK's codec from decoding it, if there is one."""
-    error = message.__dict__.get(f"{field} error")
-    if error is not None:
-        raise error
+    errors = message.__dict__.get("unreadable")
+    if errors and field in errors:
+        raise errors[field]
     return getattr(message, field)
 
 
 def unreadable(message: Any, field: str, error: Exception) -> None:
     """Keep the error that `readable` raises for this payload."""
-    message.__dict__[f"{field} error"] = error
+    message.__dict__.setdefault("unreadable", {})[field] = error
 
 
 def is_payload(field: FieldInfo) -> bool:
@@ -82,6 +89,10 @@ Limit = Annotated[int, Meta(ge=1, le=1000)]
 # Cursors of lists sorted by id, and of lists that number their items.
 IdCursor = Annotated[str, Meta(pattern=UUID_PATTERN, description="as the last page gave it")]
 PlaceCursor = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(?!\n)$", description="as the last page gave it")]
+Traceparent = Annotated[
+    str,
+    Meta(pattern=TRACEPARENT_PATTERN, description="the header `traceparent` of W3C Trace Context"),
+]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
 Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
 Kinds = Annotated[
@@ -177,6 +188,7 @@ class Record(Reply, kw_only=True, dict=True):
     updated_at: int = 0
     finished_at: int | None = None
     deadline_at: int | None = None
+    traceparent: str | None = None
     seq: int = 0
 
     input = decoded("input")

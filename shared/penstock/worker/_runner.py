@@ -5,6 +5,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -12,10 +13,11 @@ from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
 from penstock.codecs import CodecError, UnknownCodec
-from penstock.codecs._coding import Coding, is_coded
+from penstock.codecs._coding import is_coded
 from penstock.messages.common import readable
 from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
+from penstock.sdk.requester import Extras
 from penstock.worker._errors import (
     Fail,
     PossiblySucceeded,
@@ -51,10 +53,10 @@ class Runner:
         on_free_slot: Callable[[], None],
         hooks: Hooks,
         context: Any,
-        coding: Coding | None,
+        extras: Extras,
     ) -> None:
         self.active = 0
-        self._coding = coding
+        self._coding, self._tracing = extras
         self._hooks = hooks
         self._context = context
         self._requester = requester
@@ -70,7 +72,8 @@ class Runner:
     def start(self, lease: Lease) -> None:
         """Start a task's handler, which takes a slot at once."""
         self.active += 1
-        lease.runner = asyncio.get_running_loop().create_task(self._run(lease))
+        run = self._run if self._tracing is None else self._run_traced
+        lease.runner = asyncio.get_running_loop().create_task(run(lease))
         self.running.add(lease.runner)
 
     def task(self, lease: Lease) -> Task:
@@ -105,6 +108,14 @@ class Runner:
             self._leases.drop(lease)
             if lease.runner is not None:
                 self.running.discard(lease.runner)
+
+    async def _run_traced(self, lease: Lease) -> None:
+        """Run a task inside a span of its own."""
+        assert self._tracing is not None
+        with self._tracing.attempt(lease.message):
+            await self._run(lease)
+            if lease.lost is not None:
+                self._tracing.lost(lease.lost)
 
     async def _tell(
         self, callback: Callable[[Suspended], Awaitable[object] | object], reply: Suspended, task: Task
@@ -184,8 +195,10 @@ class Runner:
             return handler.call(task)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="penstock-handler")
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, self._call_in_thread, handler, task)
+        call = partial(self._call_in_thread, handler, task)
+        if self._tracing is not None:  # the thread sees the attempt's span
+            call = partial(copy_context().run, call)
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _call_in_thread(self, handler: Handler, task: Task) -> Any:
         self.in_threads.add(task.lease_id)
@@ -220,6 +233,8 @@ class Runner:
         return task.fail("canceled on request", "canceled", retryable=False)
 
     def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
+        if self._tracing is not None:
+            self._tracing.raised(error)
         if task.consumed:
             return self._too_late(task, error)
         if self._is_gone(task, lease):

@@ -14,10 +14,10 @@ from nats.aio.msg import Msg
 from penstock import errors
 from penstock.bus.connection import Connection
 from penstock.bus.requester import listen
-from penstock.codecs._coding import Codecs, coding_of
-from penstock.codecs._requester import requester_of
+from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
+from penstock.sdk.requester import Extras
 from penstock.subjects import worker_subject
 from penstock.worker._hooks import Hooks
 from penstock.worker._intake import TaskIntake
@@ -79,8 +79,8 @@ class Session:
         self._config = config
         self._stop = stop
         self._worker_id = config.ask.worker_id
-        coding = coding_of(config.codec, nats)
-        self._requester = requester_of(nats, config.root, coding)
+        extras = Extras.of(nats, config.codec)
+        self._requester = extras.requester(nats, config.root)
         self.leases = LeaseRenewer(self._requester, config.lease_ttl)
         self.runner = Runner(
             self._requester,
@@ -90,7 +90,7 @@ class Session:
             self._on_free_slot,
             config.hooks,
             context,
-            coding,
+            extras,
         )
         self._presence = Presence(
             self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request

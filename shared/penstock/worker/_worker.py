@@ -16,7 +16,7 @@ import msgspec
 
 from penstock import __version__, errors
 from penstock.bus.connection import Connection, connect, leave
-from penstock.codecs._coding import Codecs
+from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.worker._health import Health
 from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware

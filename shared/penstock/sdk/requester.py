@@ -1,15 +1,17 @@
-"""A requester that codes the payloads of what it sends and decodes those of the replies."""
+"""The requester of a client or a worker: with a codec, with tracing, or plain."""
 
 import asyncio
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from nats.aio.client import Client as Nats
 
 from penstock.bus.payloads import plan_of
 from penstock.bus.requester import Requester
-from penstock.codecs._coding import Coding
+from penstock.codecs import Codecs
+from penstock.codecs._coding import Coding, coding_of
 from penstock.messages.common import Reply, Request
+from penstock.sdk.tracing import Tracing, tracing
 from penstock.verbs import Verb
 
 Req = TypeVar("Req", bound=Request)
@@ -18,19 +20,45 @@ Rep = TypeVar("Rep", bound=Reply)
 _Coming = tuple[Verb[Any, Any], Request, float | None, "asyncio.Future[Any]"]
 
 
-class CodingRequester(Requester):
-    """A requester with a codec. Requests without payloads (renewals, for example) pass by the codec."""
+class Extras(NamedTuple):
+    """What a client or a worker does beside sending requests."""
 
-    def __init__(self, nats: Nats, root: str, coding: Coding, *, timeout: float = 10.0) -> None:
+    coding: Coding | None
+    tracing: Tracing | None
+
+    @classmethod
+    def of(cls, nats: Nats, codec: Codecs) -> Self:
+        """Bind the user's codec to a connection, and look whether this process traces."""
+        return cls(coding_of(codec, nats), tracing())
+
+    def requester(self, nats: Nats, root: str, *, timeout: float = 10.0) -> Requester:
+        """Return a requester that does these things; without any, the plain one, so that nothing is paid."""
+        if self.coding is None and self.tracing is None:
+            return Requester(nats, root, timeout=timeout)
+        return _Requester(nats, root, timeout, self)
+
+
+class _Requester(Requester):
+    """A requester that traces, and codes the payloads of what it sends and decodes those of the replies."""
+
+    def __init__(self, nats: Nats, root: str, timeout: float, extras: Extras) -> None:
         super().__init__(nats, root, timeout=timeout)
-        self._coding = coding
+        self._coding, self._tracing = extras
         self._coming: list[_Coming] = []
 
     def send(
         self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None
     ) -> "asyncio.Future[Rep]":
-        if plan_of(verb.request) is None and plan_of(verb.reply) is None:
-            return super().send(verb, request, timeout=timeout)
+        ended = None if self._tracing is None else self._tracing.sends(verb.name, request)
+        if self._coding is None or (plan_of(verb.request) is None and plan_of(verb.reply) is None):
+            reply = super().send(verb, request, timeout=timeout)
+        else:
+            reply = self._send_coded(verb, request, timeout)
+        if ended is not None:
+            reply.add_done_callback(ended)
+        return reply
+
+    def _send_coded(self, verb: Verb[Req, Rep], request: Req, timeout: float | None) -> "asyncio.Future[Rep]":
         future: asyncio.Future[Rep] = asyncio.get_running_loop().create_future()
         self._coming.append((verb, request, timeout, future))
         if len(self._coming) == 1:
@@ -39,6 +67,7 @@ class CodingRequester(Requester):
 
     async def _send_tick(self) -> None:
         """Code and send the requests of one tick, in order: as one message, like those of a plain requester."""
+        assert self._coding is not None
         coming, self._coming = self._coming, []
         coded = await asyncio.gather(
             *(self._coding.encode(request) for _, request, _, _ in coming), return_exceptions=True
@@ -48,9 +77,8 @@ class CodingRequester(Requester):
                 if not future.done():
                     future.set_exception(request)
             else:
-                super().send(verb, request, timeout=timeout).add_done_callback(
-                    partial(self._answered, verb, future)
-                )
+                answer = super().send(verb, request, timeout=timeout)
+                answer.add_done_callback(partial(self._answered, verb, future))
 
     def _answered(
         self, verb: Verb[Any, Any], future: "asyncio.Future[Any]", answer: "asyncio.Future[Any]"
@@ -66,6 +94,7 @@ class CodingRequester(Requester):
             self._start(self._decode(verb, future, answer.result()))
 
     async def _decode(self, verb: Verb[Any, Any], future: "asyncio.Future[Any]", reply: Any) -> None:
+        assert self._coding is not None
         try:
             await self._coding.decode(reply, verb.reply)
         except Exception as error:
@@ -74,10 +103,3 @@ class CodingRequester(Requester):
         else:
             if not future.done():
                 future.set_result(reply)
-
-
-def requester_of(nats: Nats, root: str, coding: Coding | None, *, timeout: float = 10.0) -> Requester:
-    """Return the requester of a client or a worker, with a codec or without."""
-    if coding is None:
-        return Requester(nats, root, timeout=timeout)
-    return CodingRequester(nats, root, coding, timeout=timeout)
