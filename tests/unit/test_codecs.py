@@ -1,6 +1,8 @@
 """Payload codecs on messages, without a connection: what is coded, what stays plain, and what each error is."""
 
 import base64
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -203,7 +205,7 @@ def test_bad_keys_are_refused_and_never_shown() -> None:
         aes("k2", k1=KEY)
     with pytest.raises(ValueError, match="31 bytes"):
         aes(k1=KEY[1:])
-    with pytest.raises(ValueError, match="without braces"):
+    with pytest.raises(ValueError, match="a key id has"):
         AesGcm("{", {"{": KEY})
     assert repr(AesGcm("b", {"b": KEY, "a": OTHER})) == "AesGcm('b', keys=['a', 'b'])"
     assert len(AesGcm.new_key()) == 32
@@ -218,6 +220,21 @@ async def test_a_codec_that_breaks_the_rules_is_named() -> None:
 
     with pytest.raises(CodecError, match="'braces' made a field 'data' with braces"):
         await Coding([Braces()]).encode_payload(raw("x"))
+    with pytest.raises(CodecError, match=r"^the codec 'reverse' failed \(KeyError\)$"):
+        await Coding([Reverse()]).decode_payload(raw({"penstock.codec": {"codec": "reverse"}}))
+
+
+def test_the_packages_of_the_extras_are_asked_for_only_when_they_are_needed() -> None:
+    code = (
+        "import sys; sys.modules['cryptography'] = None; import penstock.client, penstock.worker, penstock.codecs\n"
+        "assert 'opentelemetry' not in sys.modules\n"
+        "try: penstock.codecs.AesGcm('k', {'k': bytes(32)})\n"
+        "except ImportError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said.stdout == "AesGcm needs the package cryptography: pip install 'penstock[encryption]'\n", (
+        said.stderr
+    )
 
 
 def test_a_task_for_a_worker_without_a_codec_is_recognized() -> None:

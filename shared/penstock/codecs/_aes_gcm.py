@@ -3,10 +3,12 @@
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
 from penstock.codecs._codec import PayloadCodec, Undecodable, UnknownKey
+from penstock.ids import TOKEN_PATTERN
 
 # The nonce size that SP 800-38D recommends, in bytes. Section 8.3 allows 2**32 random nonces per key.
 NONCE: Final = 12
@@ -32,8 +34,8 @@ class AesGcm(PayloadCodec):
         if key_id not in keys:
             raise ValueError(f"there is no key {key_id!r} among the keys")
         for each, key in keys.items():
-            if not each or "{" in each or "}" in each:
-                raise ValueError(f"a key id is text without braces, not {each!r}")
+            if not re.match(TOKEN_PATTERN, each):
+                raise ValueError(f"a key id has up to 128 of A-Z a-z 0-9 _ -: {each!r} is none")
             if len(key) not in (16, 24, 32):
                 raise ValueError(f"key {each!r} has {len(key)} bytes; AES takes 16, 24 or 32")
         self._key_id = key_id

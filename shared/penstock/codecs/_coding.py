@@ -7,7 +7,7 @@ So an envelope has that one key, and what stands beside the key was merged into 
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -20,6 +20,7 @@ from penstock.codecs._codec import CodecError, PayloadCodec, Undecodable, Unknow
 from penstock.messages.common import CODED, NULL, unreadable
 
 M = TypeVar("M", bound=Struct)
+T = TypeVar("T")
 
 _MARK: Final = f'"{CODED}"'.encode()
 _starts_coded: Final = re.compile(rb"\{" + re.escape(_MARK)).match
@@ -42,7 +43,7 @@ class Coding:
             raise ValueError("each codec can be used once: give one AesGcm all keys")
 
     async def encode(self, message: M) -> M:
-        """Return a copy of a request with its payloads coded. Raise `CodecError`, or what a codec raises."""
+        """Return a copy of a request with its payloads coded. Raise `CodecError`, or `timeout` (`Offload`)."""
         plan = plan_of(type(message))
         return message if plan is None else await self._encoded(message, plan)
 
@@ -52,7 +53,7 @@ class Coding:
             return payload
         data, inside = bytes(payload), ""
         for codec in self._codecs:
-            fields = await codec.encode(data)
+            fields = await _use(codec, codec.encode(data))
             if fields is not None:
                 of = {"of": inside} if inside else {}
                 data = _encode({CODED: {"codec": codec.name, **of, **_checked(codec, fields)}})
@@ -70,7 +71,7 @@ class Coding:
             await self._decode(message, plan)
 
     async def decode_payload(self, payload: Raw) -> Raw:
-        """Return a payload, decoded, with what services merged into it. Raise `CodecError`, or what a codec raises."""
+        """Return a payload, decoded, with what services merged into it. Raise as `encode` does."""
         data = bytes(payload)
         if _MARK not in data or not data.lstrip().startswith(b"{"):
             return payload
@@ -152,7 +153,7 @@ class Coding:
             if codec is None:
                 have = ", ".join(self._by_name)
                 raise UnknownCodec(f"the payload was made by the codec {name!r}; this side has {have}")
-            data = await codec.decode(fields)
+            data = await _use(codec, codec.decode(fields))
             if inside is None:
                 return data
             try:
@@ -170,6 +171,16 @@ def coding_of(codecs: Codecs, nats: Nats) -> Coding | None:
 def is_coded(payload: Raw) -> bool:
     """Return whether a payload as a whole is an envelope. Cheap: it looks at the first bytes only."""
     return _starts_coded(payload) is not None
+
+
+async def _use(codec: PayloadCodec, work: Awaitable[T]) -> T:
+    """Await a codec's work. Any error of a codec is a `CodecError`, so that an attempt can fail because of it."""
+    try:
+        return await work
+    except (CodecError, errors.PenstockError):
+        raise
+    except Exception as error:
+        raise CodecError(f"the codec {codec.name!r} failed ({type(error).__name__})") from error
 
 
 def _checked(codec: PayloadCodec, fields: Mapping[str, str]) -> Mapping[str, str]:

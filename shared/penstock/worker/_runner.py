@@ -138,8 +138,7 @@ class Runner:
         try:
             await self._decode(lease)
         except (CodecError, errors.PenstockError) as error:
-            log.error("%s %s: its input cannot be decoded: %s", task.kind, task.execution_id, error)
-            return task.fail(reason_of(error), category_of(error))
+            return self._failed(task, lease, error)
         while True:
             try:
                 result = await self._call(handler, task, lease)
