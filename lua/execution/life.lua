@@ -13,7 +13,7 @@ function Executions.create(id, spec, extra)
     fairness_key = spec.fairness_key, max_reclaims = spec.max_reclaims, retention_ms = spec.retention_ms,
     parent_close = extra.parent_close, unique_key = extra.unique_key, limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
     flow_id = extra.flow_id, member = extra.member, parent_id = extra.parent_id, replay_of = extra.replay_of,
-    fresh = true, created_at = Call.now, updated_at = Call.now,
+    traceparent = spec.traceparent, fresh = true, created_at = Call.now, updated_at = Call.now,
   }
   if spec.capabilities and #spec.capabilities > 0 then x.caps = table.concat(spec.capabilities, ',') end
   if spec.run_at and spec.run_at > Call.now then x.wake_at = spec.run_at end

@@ -8,6 +8,7 @@ function Leases.task(x)
     execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.of(x, 'input'), attempt_index = x.attempt_index,
     attempt_id = x.attempt_id, lease_id = x.lease_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,
     resumed = x.resumed and true or false, tags = x.tags, deadline_at = x.deadline_at,
+    traceparent = x.traceparent,
   }
   if x.flow_id then task.edge_inputs = Graph.inputs(x) end
   return task

@@ -12,6 +12,8 @@ TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"  # noqa: S105 - a NATS su
 KIND_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(?!\n)$"
 KINDS_PATTERN: Final = KIND_PATTERN.replace("(?!", r"(\.\*)?(?!")
 """A kind, or a prefix of kinds: `mail.*`."""
+TRACEPARENT_PATTERN: Final = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?!\n)$"
+"""The header `traceparent` of W3C Trace Context."""
 
 
 class Uuid7:

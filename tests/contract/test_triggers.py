@@ -7,6 +7,8 @@ import pytest
 
 from running_penstock import RunningPenstock
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 def trigger(prefix: str, **more: Any) -> dict[str, Any]:
     return {
@@ -91,7 +93,7 @@ async def test_a_message_starts_a_flow(penstock: RunningPenstock, prefix: str) -
 async def test_a_trigger_can_be_tried(penstock: RunningPenstock, prefix: str) -> None:
     sample = {
         "subject": f"{prefix}.order.new",
-        "headers": {"Nats-Msg-Id": "m"},
+        "headers": {"Nats-Msg-Id": "m", "traceparent": TRACEPARENT},
         "data": {"id": 1, "total": 20},
     }
     asked = {"trigger": trigger(prefix), "sample": sample}
@@ -99,6 +101,9 @@ async def test_a_trigger_can_be_tried(penstock: RunningPenstock, prefix: str) ->
     assert tested["verb"] == "execution.create"
     assert tested["request"]["input"] == {"id": 1, "total": 20}
     assert tested["request"]["idempotency_key"] == "orders:m"
+    assert tested["request"]["traceparent"] == TRACEPARENT
+    sample["headers"]["traceparent"] = "not one"
+    assert "traceparent" not in (await penstock.request("trigger.test", asked))["request"]
     sample["data"] = {"id": 1, "total": 1}
     assert (await penstock.request("trigger.test", asked))["dropped"] == "where: it does not hold"
 

@@ -70,7 +70,7 @@ end
 -- replay: create a new execution with the spec of an ended one, in the same partition; the old one does not change.
 -- Times (run_at, deadline), flow and parent are not copied.
 -- args: id (of the new execution), again (as in create), execution_id (of the old one), override (true: `input`
--- replaces the old input; nil is null), input.
+-- replaces the old input; nil is null), input, traceparent.
 -- reply: {execution_id, state, duplicate, replay_of}; or {input, edge_inputs} if flow edges passed results to the old
 -- execution: the caller then merges them and calls again with override.
 -- errors: execution_not_found, execution_not_eligible {state, reason}, or {lane, lane_status} (the lane drains).
@@ -86,7 +86,7 @@ function ops.replay(a)
     end
     Lanes.admit(old.lane)
     local spec = Executions.spec_of(old)
-    spec.input = a.input
+    spec.input, spec.traceparent = a.input, a.traceparent
     if not a.override then
       spec.input = Payloads.of(old, 'input')
       local handed_on = old.flow_id and Graph.inputs(old)

@@ -1,15 +1,18 @@
 """One compiled trigger: it turns a message into a request, or says why it cannot."""
 
+import re
 from typing import Any, Final, cast
 
 import msgspec
 
 from penstock import verbs
 from penstock.errors import invalid
+from penstock.ids import TRACEPARENT_PATTERN
 from penstock.messages.triggers import TriggerExecution, TriggerFlow, TriggerPut
 from penstock.verbs import Verb
 from penstock_mirror_observer.rules.sources import MOST_CHARS, Message, Read, compiled, expression
 
+_TRACEPARENT: Final = re.compile(TRACEPARENT_PATTERN).match
 _PLAIN: Final = ("kind", "lane", "priority", "namespace", "max_attempts", "capabilities")
 
 
@@ -77,6 +80,9 @@ class Trigger:
             fields["tags"] = {
                 name: str(value)[:MOST_CHARS] for name, value in found.items() if value is not None
             }
+        traceparent = message.headers.get("traceparent", "")
+        if _TRACEPARENT(traceparent):  # a malformed one is no reason to drop the message
+            fields["traceparent"] = traceparent
         # The message id as key: a redelivered message creates no second execution or flow.
         fields.setdefault("idempotency_key", f"{self.name}:{message_id}"[:MOST_CHARS])
         return fields

@@ -41,7 +41,9 @@ class Control:
 
     async def _replay(self, item: ExecutionReplay) -> Replayed:
         async def make(execution_id: str, again: bool = False) -> Replayed:
-            replay = ops.Replay(id=execution_id, execution_id=item.execution_id, again=again)
+            replay = ops.Replay(
+                id=execution_id, execution_id=item.execution_id, again=again, traceparent=item.traceparent
+            )
             if item.input is not UNSET:
                 # The request decoder made the payload JSON text, or None for null.
                 replay.override, replay.input = True, None if item.input is None else str(item.input)

@@ -79,7 +79,9 @@ class FlowChanges:
         flow = await machine.run(ops.FlowGet(flow_id=item.flow_id))
         partition = partition_of(item.flow_id)
         members = [
-            new_member(member, machine.new_id(partition), flow.namespace, machine.partitions)
+            new_member(
+                member, machine.new_id(partition), flow.namespace, machine.partitions, item.traceparent
+            )
             for member in item.members
         ]
         return [await machine.run(ops.FlowAdd.of(item, members=members, digest=digest(item)))]

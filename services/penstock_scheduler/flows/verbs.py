@@ -29,7 +29,9 @@ class Flows:
         await self._references.check(item.members)
         partition = home_for(item.namespace, item.idempotency_key, machine.partitions)
         members = [
-            new_member(member, machine.new_id(partition), item.namespace, machine.partitions)
+            new_member(
+                member, machine.new_id(partition), item.namespace, machine.partitions, item.traceparent
+            )
             for member in item.members
         ]
         new_id = machine.new_id(partition)

@@ -6,7 +6,7 @@ that a request costs its caller little more than a future.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -115,9 +115,7 @@ class Requester:
         if timeout is None:
             timeout = self._timeout
         if not self._queues:
-            task = loop.create_task(self._flush())
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._start(self._flush())
         key = (verb.name, timeout)
         queue = self._queues.get(key)
         if queue is None:
@@ -136,6 +134,12 @@ class Requester:
         if self._subscription is not None and not self.nats.is_closed:
             await self._subscription.unsubscribe()
         self._subscription = None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside the caller. The set keeps it alive: the event loop holds only a weak reference."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def _flush(self) -> None:
         """Send the requests that were queued in this tick."""
@@ -242,9 +246,7 @@ class Requester:
 
         def again() -> None:
             if token in self._inflight:
-                task = loop.create_task(self._publish(token, message))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._start(self._publish(token, message))
 
         loop.call_later(message.delay, again)
         message.delay = min(message.delay * 2, 0.5)

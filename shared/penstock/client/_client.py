@@ -10,7 +10,7 @@ from nats.aio.client import Client as Nats
 from penstock import errors, verbs
 from penstock.bus.connection import connect, leave
 from penstock.bus.payloads import raw_of
-from penstock.bus.requester import Requester, encode
+from penstock.bus.requester import encode
 from penstock.client import _frames as frames
 from penstock.client._budgets import Budgets
 from penstock.client._events import EventStream
@@ -30,6 +30,7 @@ from penstock.client._run import Run
 from penstock.client._schedules import Schedules
 from penstock.client._triggers import Triggers
 from penstock.client._waitpoints import Waitpoints
+from penstock.codecs import Codecs
 from penstock.ids import uuid7
 from penstock.messages.common import NULL, Record, Reply
 from penstock.messages.control import (
@@ -51,6 +52,7 @@ from penstock.messages.executions import (
 )
 from penstock.messages.frames import Frame
 from penstock.messages.signals import Delivered, SignalDeliver, SignalSend
+from penstock.sdk.requester import Extras
 from penstock.states import ExecutionState
 from penstock.subjects import event_subject, signal_subject
 from penstock.verbs import Verb
@@ -68,12 +70,19 @@ class Client:
     ...     print(await run.result(timeout=30))
     """
 
-    def __init__(self, nats: Nats, *, root: str = "penstock", timeout: float = 10.0) -> None:
-        """Use an open NATS connection (`Client.connect` opens one). `timeout` is in seconds, for each call."""
+    def __init__(
+        self, nats: Nats, *, root: str = "penstock", timeout: float = 10.0, codec: Codecs = None
+    ) -> None:
+        """Use an open NATS connection (`Client.connect` opens one). `timeout` is in seconds, for each call.
+
+        `codec` is one of `penstock.codecs` or a list: payloads pass through it on their way to the services and back.
+        """
         self.nats = nats
         self.root = root
-        self._requester = Requester(nats, root, timeout=timeout)
-        self._publisher = Publisher(nats, timeout)
+        extras = Extras.of(nats, codec)
+        self._coding = extras.coding
+        self._requester = extras.requester(nats, root, timeout=timeout)
+        self._publisher = Publisher(nats, timeout, extras.coding)
         self.flows = Flows(nats, self._requester, self._publisher)
         self.schedules = Schedules(self._requester)
         self.quotas = Quotas(self._requester)
@@ -93,9 +102,10 @@ class Client:
         root: str = "penstock",
         timeout: float = 10.0,
         name: str = "penstock-client",
+        codec: Codecs = None,
     ) -> Self:
         """Connect to NATS and return a client. `credentials` is the path of a NATS credentials file."""
-        return cls(await connect(url, name, credentials), root=root, timeout=timeout)
+        return cls(await connect(url, name, credentials), root=root, timeout=timeout, codec=codec)
 
     async def close(self) -> None:
         """Flush outgoing messages and close the connection. Calls that still wait for a reply fail."""
@@ -231,7 +241,9 @@ class Client:
         With `follow`, wait for new frames too, until the execution has ended. No frame is missed or repeated.
         """
         if follow:
-            return frames.followed(self.nats, self._requester, execution_id, attempt_index, after)
+            return frames.followed(
+                self.nats, self._requester, self._coding, execution_id, attempt_index, after
+            )
         return frames.stored(self._requester, execution_id, attempt_index, after)
 
     async def cancel(self, execution_id: str, reason: str = "", *, grace_ms: int = 10_000) -> str:
@@ -331,7 +343,8 @@ class Client:
         """
         event_id = event_id or uuid7()
         headers = {"Nats-Msg-Id": event_id, "Penstock-Correlation-Id": correlation_id}
-        await self._publisher.publish(event_subject(self.root, topic), encode(raw_of(body)), headers)
+        payload = await self._publisher.payload(body)
+        await self._publisher.publish(event_subject(self.root, topic), encode(payload), headers)
         return event_id
 
     async def publish_signal(
@@ -344,7 +357,7 @@ class Client:
         signal_id = signal_id or uuid7()
         subject = signal_subject(self.root, waitpoint_id, name)
         headers = {"Nats-Msg-Id": signal_id, "Penstock-Token": token}
-        await self._publisher.publish(subject, encode(raw_of(payload)), headers)
+        await self._publisher.publish(subject, encode(await self._publisher.payload(payload)), headers)
         return signal_id
 
     # Audit events.

@@ -209,7 +209,8 @@ class FlowRun:
         The report is applied once, even if the service is down now. Return the message id. Publishing again with
         the same `message_id` has no further effect.
         """
-        body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": raw_of(result)}
+        payload = await self._publisher.payload(result)
+        body: dict[str, Any] = {"run_id": run_id, "task": task, "status": status, "result": payload}
         if child_session_key is not None:
             body["child_session_key"] = child_session_key
         body["observed_at"] = int(time.time() * 1000) if observed_at is None else observed_at

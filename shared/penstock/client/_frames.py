@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from penstock import verbs
 from penstock.bus.requester import Requester, listen
 from penstock.client._run import Run
+from penstock.codecs._coding import Coding
 from penstock.messages.common import Record
 from penstock.messages.frames import Frame, FrameRead
 from penstock.subjects import frame_subject
@@ -38,7 +39,12 @@ async def stored(
 
 
 async def followed(
-    nats: Nats, requester: Requester, execution_id: str, attempt_index: int | None, after: int
+    nats: Nats,
+    requester: Requester,
+    coding: Coding | None,
+    execution_id: str,
+    attempt_index: int | None,
+    after: int,
 ) -> AsyncIterator[Frame]:
     """Yield the stored frames and then new ones, until the execution has ended.
 
@@ -66,6 +72,8 @@ async def followed(
             while (frame := await _next(live, ended)) is not None and frame.index <= after + 1:
                 if frame.index == after + 1:
                     after = frame.index
+                    if coding is not None:
+                        await coding.decode(frame, Frame)
                     if attempt_index in (None, frame.attempt_index):
                         yield frame
     finally:

@@ -39,6 +39,7 @@ class ExecutionOptions(TypedDict, total=False):
     flow_id: str
     max_reclaims: int
     retention_ms: int
+    traceparent: str
     idempotency_key: str
 
 

@@ -11,12 +11,15 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 from nats import errors as nats_errors
 from nats.aio.client import Client as Nats
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 
 from penstock import errors
+from penstock.bus.payloads import raw_of
+from penstock.codecs._coding import Coding
 
 TRY_S: Final = 2.0
 PAUSE_S: Final = 0.2
@@ -39,10 +42,15 @@ class _Message(NamedTuple):
 class Publisher:
     """A publisher that repeats each message until JetStream acknowledges it. The message id makes repeats harmless."""
 
-    def __init__(self, nats: Nats, timeout: float) -> None:
+    def __init__(self, nats: Nats, timeout: float, coding: Coding | None) -> None:
         self._nats = nats
         self._timeout = timeout
+        self._coding = coding
         self._lines: dict[str, _Line] = {}
+
+    async def payload(self, value: Any) -> Raw:
+        """Return a value as a payload, coded if there is a codec."""
+        return raw_of(value) if self._coding is None else await self._coding.encode_payload(raw_of(value))
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
         """Publish `body`. Raise `timeout` without an ack in time, `payload_too_large` if it exceeds the NATS limit."""

@@ -10,7 +10,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.client._errors import ExecutionCanceled, ExecutionFailed
 from penstock.messages.cancellation import ExecutionCancel
-from penstock.messages.common import Record
+from penstock.messages.common import Record, readable
 from penstock.messages.executions import ExecutionGet, ExecutionWait
 from penstock.states import TERMINAL
 
@@ -53,7 +53,7 @@ class Run:
             raise ExecutionFailed(record)
         if record.state == "canceled":
             raise ExecutionCanceled(record)
-        return msgspec.json.decode(record.raw_result, type=type)
+        return msgspec.json.decode(readable(record, "raw_result"), type=type)
 
     async def wait(self, timeout: float | None = None) -> Record:
         """Wait until the execution has ended in any way, and return its record. Raises `TimeoutError`."""

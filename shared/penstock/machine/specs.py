@@ -34,9 +34,12 @@ def new_execution(spec: ExecutionSpec, execution_id: str, namespace: str, partit
     return NewExecution(**fields, execution_id=execution_id, limit=limit_of(spec, namespace, partitions))
 
 
-def new_member(member: Member, execution_id: str, namespace: str, partitions: int) -> NewMember:
-    """Return the member in the state machine's form."""
+def new_member(
+    member: Member, execution_id: str, namespace: str, partitions: int, traceparent: str | None
+) -> NewMember:
+    """Return the member in the state machine's form. traceparent: the flow's, if the member has none."""
     normalize(member)
+    member.traceparent = member.traceparent or traceparent
     fields = msgspec.structs.asdict(member)
     return NewMember(**fields, execution_id=execution_id, limit=limit_of(member, namespace, partitions))
 

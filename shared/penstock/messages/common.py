@@ -6,7 +6,14 @@ import msgspec
 from msgspec import Meta, Raw, Struct, UnsetType
 from msgspec.structs import FieldInfo
 
-from penstock.ids import ID_PATTERN, KIND_PATTERN, KINDS_PATTERN, TOKEN_PATTERN, UUID_PATTERN
+from penstock.ids import (
+    ID_PATTERN,
+    KIND_PATTERN,
+    KINDS_PATTERN,
+    TOKEN_PATTERN,
+    TRACEPARENT_PATTERN,
+    UUID_PATTERN,
+)
 
 MAX_INT: Final = 2**53
 LAST_INSTANT: Final = 253_402_300_799_999
@@ -14,6 +21,8 @@ LAST_INSTANT: Final = 253_402_300_799_999
 LONGEST_MS: Final = 100 * 366 * 86_400_000
 """A hundred years. A longer duration is surely a mistake, and adding it to now could leave the calendar."""
 NULL: Final = Raw(b"null")
+CODED: Final = "penstock.codec"
+"""The key under which a payload codec's work stands in a payload (penstock.codecs). Services pass it on as it is."""
 SHOWN_CHARS: Final = 300
 """Most characters of a payload in a message's repr."""
 
@@ -37,13 +46,26 @@ def decoded(name: str) -> property:
     def value(message: Any) -> Any:
         kept: dict[str, Any] = message.__dict__
         if name not in kept:
-            kept[name] = msgspec.json.decode(getattr(message, field))
+            kept[name] = msgspec.json.decode(readable(message, field))
         return kept[name]
 
     return property(
         value,
         doc=f"`{field}` as plain Python values, decoded at the first access. Changes stay in this value.",
     )
+
+
+def readable(message: Any, field: str) -> Raw:
+    """Return a payload of a reply. Raise the error that kept the SDK's codec from decoding it, if there is one."""
+    errors = message.__dict__.get("unreadable")
+    if errors and field in errors:
+        raise errors[field]
+    return getattr(message, field)
+
+
+def unreadable(message: Any, field: str, error: Exception) -> None:
+    """Keep the error that `readable` raises for this payload."""
+    message.__dict__.setdefault("unreadable", {})[field] = error
 
 
 def is_payload(field: FieldInfo) -> bool:
@@ -67,6 +89,10 @@ Limit = Annotated[int, Meta(ge=1, le=1000)]
 # Cursors of lists sorted by id, and of lists that number their items.
 IdCursor = Annotated[str, Meta(pattern=UUID_PATTERN, description="as the last page gave it")]
 PlaceCursor = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(?!\n)$", description="as the last page gave it")]
+Traceparent = Annotated[
+    str,
+    Meta(pattern=TRACEPARENT_PATTERN, description="the header `traceparent` of W3C Trace Context"),
+]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
 Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
 Kinds = Annotated[
@@ -166,6 +192,7 @@ class Record(Reply, kw_only=True, dict=True):
     updated_at: int = 0
     finished_at: int | None = None
     deadline_at: int | None = None
+    traceparent: str | None = None
     seq: int = 0
 
     input = decoded("input")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from penstock.messages.common import Id, IdempotencyKey, Priority, Reply, Request, Tags, Text
+from penstock.messages.common import Id, IdempotencyKey, Priority, Reply, Request, Tags, Text, Traceparent
 from penstock.messages.executions import ExecutionCreated
 
 
@@ -51,6 +51,7 @@ class ExecutionReplay(Request, kw_only=True):
     execution_id: Id
     input: Raw | UnsetType = UNSET
     idempotency_key: IdempotencyKey | None = None
+    traceparent: Traceparent | None = None
 
 
 class Replayed(ExecutionCreated, kw_only=True):

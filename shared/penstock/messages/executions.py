@@ -22,6 +22,7 @@ from penstock.messages.common import (
     Request,
     Tags,
     Token,
+    Traceparent,
     WaitMs,
     raw,
 )
@@ -46,7 +47,10 @@ class Backoff(Request, kw_only=True):
 
 
 class ExecutionSpec(Request, kw_only=True):
-    """The spec of an execution, for one created alone, in a flow or as a child."""
+    """The spec of an execution, for one created alone, in a flow or as a child.
+
+    traceparent: kept with the execution and given to its workers, so that attempts belong to the submitter's trace.
+    """
 
     kind: Kind
     raw_input: Raw = raw("input")
@@ -68,6 +72,7 @@ class ExecutionSpec(Request, kw_only=True):
     concurrency_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1
     max_reclaims: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     retention_ms: PositiveMs | None = None
+    traceparent: Traceparent | None = None
 
 
 class ExecutionCreate(ExecutionSpec, kw_only=True):

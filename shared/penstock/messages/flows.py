@@ -17,6 +17,7 @@ from penstock.messages.common import (
     Request,
     Text,
     Token,
+    Traceparent,
     decoded,
     raw,
 )
@@ -66,9 +67,12 @@ class FlowSpec(Request, kw_only=True):
 
 
 class FlowCreate(FlowSpec, kw_only=True):
+    """Create a flow of executions. traceparent: of the members that have none of their own."""
+
     members: Annotated[list[Member], Meta(max_length=5000)] = []
     edges: Annotated[list[Edge], Meta(max_length=20_000)] = []
     joins: dict[Token, Join] = {}
+    traceparent: Traceparent | None = None
 
 
 class FlowCreateMirrored(FlowSpec, kw_only=True):
@@ -180,12 +184,13 @@ class GraphChange(Request, kw_only=True):
 
 
 class FlowAddExecution(GraphChange, kw_only=True):
-    """Add members to the flow. Edges lead to new members, from new or existing ones."""
+    """Add members to the flow. Edges lead to new members, from new or existing ones. traceparent: as in flow.create."""
 
     members: Annotated[list[Member], Meta(min_length=1, max_length=500)]
     edges: Annotated[list[Edge], Meta(max_length=5000)] = []
     joins: dict[Token, Join] = {}
     idempotency_key: IdempotencyKey | None = None
+    traceparent: Traceparent | None = None
 
 
 class FlowAddDependency(GraphChange, kw_only=True, rename={"from_": "from"}):

@@ -46,6 +46,7 @@ class TaskMessage(Reply, kw_only=True, dict=True):
     resumed: bool = False
     tags: dict[str, str] = {}
     deadline_at: int | None = None
+    traceparent: str | None = None
 
     input = decoded("input")
 

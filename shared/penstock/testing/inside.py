@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from penstock.bus import streams
 from penstock.bus.connection import connect
 from penstock.client import Client, Run
+from penstock.codecs import Codecs
 from penstock.messages.common import Record
 from penstock.runtime import Settings, start
 from penstock.runtime.running import Running
@@ -69,9 +70,9 @@ class Penstock:
             async with penstock._guests:
                 yield penstock
 
-    async def client(self) -> Client:
+    async def client(self, *, codec: Codecs = None) -> Client:
         """Return a connected client, which is closed when the test ends."""
-        client = await Client.connect(self.url, root=self.root)
+        client = await Client.connect(self.url, root=self.root, codec=codec)
         self._guests.push_async_callback(client.close)
         return client
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from penstock import errors
 from penstock.bus.requester import Requester
+from penstock.codecs import CodecError
 from penstock.messages.common import Fence, Reply
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
@@ -65,8 +66,11 @@ class FencedCalls:
         try:
             reply = await deliver(self._requester, self._lease, verb, request)
         except BaseException as error:
-            if isinstance(error, errors.PenstockError) and error.code not in LOST:
-                self._go_on(on_stop)  # only this request was refused (too large, no such waitpoint)
+            refused = isinstance(error, errors.PenstockError) and error.code not in LOST
+            if refused or isinstance(error, CodecError):
+                self._go_on(
+                    on_stop
+                )  # only this request was refused (too large, no such waitpoint, not codable)
             else:
                 self._leases.drop(self._lease)
             raise

@@ -5,13 +5,19 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
+from penstock.codecs import CodecError, UnknownCodec
+from penstock.codecs._coding import is_coded
+from penstock.messages.common import readable
+from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
+from penstock.sdk.requester import Extras
 from penstock.worker._errors import (
     Fail,
     PossiblySucceeded,
@@ -47,8 +53,10 @@ class Runner:
         on_free_slot: Callable[[], None],
         hooks: Hooks,
         context: Any,
+        extras: Extras,
     ) -> None:
         self.active = 0
+        self._coding, self._tracing = extras
         self._hooks = hooks
         self._context = context
         self._requester = requester
@@ -64,7 +72,8 @@ class Runner:
     def start(self, lease: Lease) -> None:
         """Start a task's handler, which takes a slot at once."""
         self.active += 1
-        lease.runner = asyncio.get_running_loop().create_task(self._run(lease))
+        run = self._run if self._tracing is None else self._run_traced
+        lease.runner = asyncio.get_running_loop().create_task(run(lease))
         self.running.add(lease.runner)
 
     def task(self, lease: Lease) -> Task:
@@ -100,6 +109,14 @@ class Runner:
             if lease.runner is not None:
                 self.running.discard(lease.runner)
 
+    async def _run_traced(self, lease: Lease) -> None:
+        """Run a task inside a span of its own."""
+        assert self._tracing is not None
+        with self._tracing.attempt(lease.message):
+            await self._run(lease)
+            if lease.lost is not None:
+                self._tracing.lost(lease.lost)
+
     async def _tell(
         self, callback: Callable[[Suspended], Awaitable[object] | object], reply: Suspended, task: Task
     ) -> None:
@@ -118,6 +135,10 @@ class Runner:
             log.error("no handler for kind %r, which lane %r holds", task.kind, task.lane)
             reason = f"this worker has no handler for kind {task.kind!r} (lane {task.lane!r})"
             return task.fail(reason, "no_handler")
+        try:
+            await self._decode(lease)
+        except (CodecError, errors.PenstockError) as error:
+            return self._failed(task, lease, error)
         while True:
             try:
                 result = await self._call(handler, task, lease)
@@ -148,6 +169,14 @@ class Runner:
             else:
                 return self._returned(task, lease, result)
 
+    async def _decode(self, lease: Lease) -> None:
+        """Decode a task's input. If that fails, the attempt fails, as with an error of the handler."""
+        if self._coding is not None:
+            await self._coding.decode(lease.message, TaskMessage)
+            readable(lease.message, "raw_input")
+        elif is_coded(lease.message.raw_input):
+            raise UnknownCodec("the input was made by a codec, and this worker has none (codec=)")
+
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
         if lease.lost or lease.cancel_requested:
             raise asyncio.CancelledError
@@ -165,8 +194,10 @@ class Runner:
             return handler.call(task)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="penstock-handler")
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, self._call_in_thread, handler, task)
+        call = partial(self._call_in_thread, handler, task)
+        if self._tracing is not None:  # the thread sees the attempt's span
+            call = partial(copy_context().run, call)
+        return asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _call_in_thread(self, handler: Handler, task: Task) -> Any:
         self.in_threads.add(task.lease_id)
@@ -201,6 +232,8 @@ class Runner:
         return task.fail("canceled on request", "canceled", retryable=False)
 
     def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
+        if self._tracing is not None:
+            self._tracing.raised(error)
         if task.consumed:
             return self._too_late(task, error)
         if self._is_gone(task, lease):

@@ -13,9 +13,11 @@ from nats.aio.msg import Msg
 
 from penstock import errors
 from penstock.bus.connection import Connection
-from penstock.bus.requester import Requester, listen
+from penstock.bus.requester import listen
+from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
+from penstock.sdk.requester import Extras
 from penstock.subjects import worker_subject
 from penstock.worker._hooks import Hooks
 from penstock.worker._intake import TaskIntake
@@ -40,6 +42,7 @@ class WorkerConfig:
     lease_ttl: float
     grace: float
     version: str
+    codec: Codecs
     handlers: dict[str, Handler]
     hooks: Hooks
 
@@ -76,7 +79,8 @@ class Session:
         self._config = config
         self._stop = stop
         self._worker_id = config.ask.worker_id
-        self._requester = Requester(nats, config.root)
+        extras = Extras.of(nats, config.codec)
+        self._requester = extras.requester(nats, config.root)
         self.leases = LeaseRenewer(self._requester, config.lease_ttl)
         self.runner = Runner(
             self._requester,
@@ -86,6 +90,7 @@ class Session:
             self._on_free_slot,
             config.hooks,
             context,
+            extras,
         )
         self._presence = Presence(
             self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from penstock.messages import signals as wire
+from penstock.messages.common import readable
 from penstock.messages.signals import Condition
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Signal:
 
     def payload_as(self, type: type[T]) -> T:
         """Return the payload converted to `type`. Raises `msgspec.ValidationError`."""
-        return msgspec.json.decode(self.raw_payload, type=type)
+        return msgspec.json.decode(readable(self._message, "raw_payload"), type=type)
 
     def __repr__(self) -> str:
         return f"Signal(name={self.name!r}, signal_id={self.signal_id!r}, source={self.source!r})"

@@ -16,6 +16,7 @@ import msgspec
 
 from penstock import __version__, errors
 from penstock.bus.connection import Connection, connect, leave
+from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.worker._health import Health
 from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware
@@ -39,6 +40,7 @@ class Worker:
     * **grace** - Seconds that running handlers have to finish after SIGTERM.
     * **park** - Seconds that a request for work waits at a scheduler. If that is killed, the worker idles as long.
     * **version** - The version of your own worker, as `worker.list` shows it.
+    * **codec** - One of `penstock.codecs` or a list: what payloads pass through. The clients need the same.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Worker:
         root: str = "penstock",
         credentials: str | None = None,
         version: str = __version__,
+        codec: Codecs = None,
     ) -> None:
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
@@ -76,6 +79,7 @@ class Worker:
             start=True,
         )
         self._version = version
+        self._codec: Codecs = codec
         self._handlers: dict[str, Handler] = {}
         self._hooks = Hooks()
         self._stop = Stop()
@@ -115,6 +119,7 @@ class Worker:
             root=root,
             credentials=credentials,
             version=self._version,
+            codec=self._codec,
         )
         other._handlers, other._hooks = self._handlers, self._hooks
         return other
@@ -239,6 +244,7 @@ class Worker:
             lease_ttl=self._lease_ttl,
             grace=self._grace,
             version=self._version,
+            codec=self._codec,
             handlers=self._handlers,
             hooks=self._hooks,
         )

@@ -44,6 +44,7 @@ class Replay(Op[ReplayDone], kw_only=True):
     execution_id: str
     override: bool = False
     input: str | None = None
+    traceparent: str | None = None
 
 
 class Remembered(Struct):

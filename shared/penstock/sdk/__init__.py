@@ -1,0 +1,1 @@
+"""What `penstock.client` and `penstock.worker` share. It is not for users."""
