@@ -1,6 +1,9 @@
 """A service refuses at start the servers that it cannot work with, and says what to do; it waits for the others."""
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +12,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from commands import clean_environment
+from penstock import versions
 from penstock.bus import connection, streams
 from penstock.errors import PenstockError
 from penstock.local import servers as embedded
@@ -99,6 +104,41 @@ async def test_a_wrong_password(nats_url: str, own_valkey: str, tmp_path: Path) 
     assert "NOAUTH" in missing and "PENSTOCK_VALKEY_PASSWORD_FILE" in missing
 
 
+async def test_known_holes_are_warned_of_at_the_start_of_a_process(
+    nats_url: str, own_valkey: str, tmp_path: Path
+) -> None:
+    async with client_of(own_valkey) as client:
+        warning = versions.known_holes(*versions.of(await client.info("server")))
+    assert await check_valkey(own_valkey) == ([warning] if warning else [])
+    ready, variables = tmp_path / "ready.json", {"NATS_URL": nats_url, "VALKEY_URL": own_valkey, "DEV": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "penstock_audit_relay", stderr=asyncio.subprocess.PIPE,
+        env={
+            **clean_environment(),
+            **{f"PENSTOCK_{name}": value for name, value in variables.items()},
+            "PENSTOCK_ROOT": "holes",
+            "PENSTOCK_READY_FILE": str(ready),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not ready.exists():
+                assert process.returncode is None
+                await asyncio.sleep(0.02)
+        process.terminate()
+        _, said = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    lines = [json.loads(line) for line in said.decode().splitlines()]
+    assert [line["event"] for line in lines if line["level"] == "warning"] == ([warning] if warning else [])
+    nats = await connection.connect(nats_url, "test")
+    for stream in streams.definitions("holes"):
+        await nats.jetstream().delete_stream(str(stream.name))
+    await nats.close()
+
+
 async def test_a_user_that_may_not_look_is_only_warned(own_valkey: str) -> None:
     async with client_of(own_valkey) as client:
         await client.execute_command("ACL", "SETUSER", "blind", "on", ">blind", "~*", "+@all", "-info")
@@ -109,6 +149,7 @@ async def test_a_user_that_may_not_look_is_only_warned(own_valkey: str) -> None:
 async def test_a_library_that_cannot_be_loaded(nats_url: str, own_valkey: str) -> None:
     clash = "#!lua name=other\nredis.register_function('penstock_scheduler', function() return 1 end)"
     async with client_of(own_valkey) as client:
+        await client.execute_command("FUNCTION", "FLUSH")  # Penstock's own, of the tests before this one
         await client.function_load(clash)
         try:
             why = await refused(nats_url=nats_url, valkey_url=own_valkey)
