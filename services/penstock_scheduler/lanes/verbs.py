@@ -13,7 +13,7 @@ from penstock.messages.lanes import LaneChange
 DECIDES: Final = 0
 """The partition that decides on a lane's status; the other partitions follow it."""
 SLICE: Final = 20
-"""So many lanes are counted in one call of the state machine, where nobody asked for more: half a millisecond."""
+"""So many lanes are counted in one call of the state machine, where nobody asked for more: about a millisecond."""
 
 
 class Lanes:
