@@ -7,9 +7,11 @@ import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,8 +21,11 @@ from deploy_files import DEPLOY, OPERATIONS, SERVICES, expressions, selectors
 from penstock.cli import doctor
 from penstock.errors import TABLE
 from penstock.local import servers as embedded
+from penstock.runtime import Running, start
+from penstock.runtime.membership import owner
 from penstock.runtime.metrics import Metrics
 from penstock.testing.servers import ServerProcess, running
+from penstock_scheduler.service import build
 from running_penstock import NOWHERE, RunningPenstock, fence
 
 CLASSES = {kind.error_class for kind in TABLE.values()}
@@ -225,24 +230,41 @@ async def test_lanes_and_the_cancel_backlog_tell_how_much_and_how_long(penstock:
     assert (await penstock.get(old))["state"] == "ready"
 
 
+async def test_there_are_metrics_of_a_hundred_lanes_and_a_sign_that_there_are_more(
+    penstock: RunningPenstock,
+) -> None:
+    names = [f"lane{number:03}" for number in range(102)]
+    await penstock.request("execution.create", [{"kind": "t", "lane": name} for name in names])
+
+    def told(families: dict[str, list[Metric]]) -> bool:
+        shown = {labels["lane"] for labels in samples(families).get("penstock_lane_executions", ())}
+        return shown == set(names[:100]) and value(families, "penstock_lanes_hidden") == 1
+
+    await penstock.until(lambda: scraped(penstock), told, "a hundred lanes")
+
+
 async def test_only_the_leader_tells_of_lanes(penstock: RunningPenstock) -> None:
     await penstock.create(lane="mail")
     first = penstock.services["scheduler"]
-    second = await penstock.start_service("scheduler")
-    both = {"first": first, "second": second}
+    names = (f"scheduler-{number}" for number in count())
+    leading = next(
+        each for each in names if owner(frozenset({first.settings.instance, each}), "leader") == each
+    )
 
-    async def depths() -> dict[str, float | None]:
-        families = {
-            name: list(text_string_to_metric_families(service.metrics.exposition().decode()))
-            for name, service in both.items()
-        }
-        return {
-            name: value({name: each}, "penstock_lane_executions", state="ready")
-            for name, each in families.items()
-        }
+    def ready(service: Running) -> float | None:
+        text = service.metrics.exposition().decode()
+        told = {"scheduler": list(text_string_to_metric_families(text))}
+        return value(told, "penstock_lane_executions", state="ready")
 
-    await penstock.until(depths, lambda seen: sorted(seen.values(), key=str) == [1.0, None], "one that tells")
-    await first.stop()
+    async def looks(*services: Running) -> list[float | None]:
+        return [ready(service) for service in services]
+
+    await penstock.until(lambda: looks(first), lambda seen: seen == [1.0], "the look of the only one")
+    settings = msgspec.structs.replace(penstock.settings, instance=leading)
+    second = await start("scheduler", build, settings)
+    await penstock.until(lambda: looks(first, second), lambda seen: seen == [None, 1.0], "the leader's look")
+    await second.stop()
+    await penstock.until(lambda: looks(first), lambda seen: seen == [1.0], "the look of the one that is left")
 
 
 async def test_the_doctor_agrees_with_the_configuration(

@@ -272,7 +272,9 @@ function ops.backlog_size(a)
     local key = Due.key('cancel_reconciler', kind)
     -- A flow that was cancelled alone (flow_only) is due with its retention only: nothing has to be stopped before.
     count[kind] = redis.call('ZCOUNT', key, '-inf', kind == 'f' and Call.now + HANDOVER_MS or '+inf')
-    for _, id in ipairs(redis.call('ZRANGE', key, 0, a.sample - 1)) do
+    local ids = redis.call('ZRANGE', key, 0, a.sample - 1)
+    Records.prefetch(kind, ids)
+    for _, id in ipairs(ids) do
       local at = asked_at(kind, id)
       if at and (not oldest or at < oldest) then oldest = at end
     end

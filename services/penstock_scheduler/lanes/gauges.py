@@ -10,7 +10,7 @@ from penstock.runtime.metrics import Samples
 from penstock_scheduler.lanes.verbs import Lanes
 
 MOST: Final = 100
-"""The most lanes that are shown, the first by name: clients name lanes, and each makes nine series."""
+"""The most lanes that are shown, the first by name: clients name lanes, and each makes eight series."""
 STATES: Final = ("scheduled", "ready", "leased", "running", "retry_wait", "suspended")
 """The states of work. Executions that have ended are left out: retention decides how many of them there are."""
 
