@@ -137,7 +137,7 @@ async def test_an_object_store_out_of_reach_is_a_timeout_and_passes(
     assert fields is not None and await offload.decode(fields) == b'"x"'
     await nats.close()
     for work in (offload.encode(b'"x"'), offload.decode(fields)):
-        with pytest.raises(errors.UnavailableError, match="object store .* cannot be reached") as told:
+        with pytest.raises(errors.UnavailableError, match=r"object store .* cannot be reached") as told:
             await work
         assert told.value.code == "timeout" and told.value.retryable
     assert await offload.on(penstock.nats).decode(fields) == b'"x"'
