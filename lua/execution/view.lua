@@ -20,8 +20,8 @@ function Executions.view(x)
     lease_epoch = x.lease_epoch or 0, reclaims = x.reclaims or 0, max_reclaims = Executions.max_reclaims(x),
     flow_id = x.flow_id, parent_id = x.parent_id, replay_of = x.replay_of, tags = x.tags, capabilities = caps, progress = x.progress,
     cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,
-    started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at, traceparent = x.traceparent,
-    seq = x.seq, input = Payloads.of(x, 'input'),
+    started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,
+    traceparent = x.traceparent, seq = x.seq, input = Payloads.of(x, 'input'),
   }
   if x.state == 'ready' then
     local block = x.limit and Blocks.read(x.limit)

@@ -9,7 +9,8 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from penstock import ExecutionFailed, Worker, errors
-from penstock.codecs import AesGcm, Codecs, ObjectMissing, Offload, PayloadCodec, UnknownKey
+from penstock.bus.connection import connect
+from penstock.codecs import AesGcm, CodecError, Codecs, ObjectMissing, Offload, PayloadCodec, UnknownKey
 from running_penstock import RunningPenstock
 
 WAIT_S = 20.0
@@ -125,6 +126,23 @@ async def test_a_bucket_keeps_objects_for_its_ttl(penstock: RunningPenstock, buc
     await penstock.until(objects, lambda count: count == 0)
     with pytest.raises(ObjectMissing, match="not in the bucket"):
         _ = (await run.get()).input
+
+
+async def test_an_object_store_out_of_reach_is_a_timeout_and_passes(
+    penstock: RunningPenstock, bucket: str, nats_url: str
+) -> None:
+    nats = await connect(nats_url, "test")
+    offload = Offload(limit=0, bucket=bucket).on(nats)
+    fields = await offload.encode(b'"x"')
+    assert fields is not None and await offload.decode(fields) == b'"x"'
+    await nats.close()
+    for work in (offload.encode(b'"x"'), offload.decode(fields)):
+        with pytest.raises(errors.UnavailableError, match=r"object store .* cannot be reached") as told:
+            await work
+        assert told.value.code == "timeout" and told.value.retryable
+    assert await offload.on(penstock.nats).decode(fields) == b'"x"'
+    with pytest.raises(CodecError, match="has no connection"):
+        await Offload(limit=0).encode(b'"x"')
 
 
 class Fragile(PayloadCodec):

@@ -218,8 +218,16 @@ async def test_a_codec_that_breaks_the_rules_is_named() -> None:
         async def encode(self, payload: bytes) -> dict[str, str]:
             return {"data": "{}"}
 
+    class Named(Reverse):
+        name = "named"
+
+        async def encode(self, payload: bytes) -> dict[str, str]:
+            return {"of": "x"}
+
     with pytest.raises(CodecError, match="'braces' made a field 'data' with braces"):
         await Coding([Braces()]).encode_payload(raw("x"))
+    with pytest.raises(CodecError, match="'named' made a field 'of'"):
+        await Coding([Named()]).encode_payload(raw("x"))
     with pytest.raises(CodecError, match=r"^the codec 'reverse' failed \(KeyError\)$"):
         await Coding([Reverse()]).decode_payload(raw({"penstock.codec": {"codec": "reverse"}}))
 

@@ -21,7 +21,7 @@ class PayloadCodec(ABC):
     async def encode(self, payload: bytes) -> Mapping[str, str] | None:
         """Return the fields that stand for the payload, or None to leave the payload as it is.
 
-        The values are text without braces.
+        The values are text without braces. The names `codec` and `of` are taken.
         """
 
     @abstractmethod

@@ -187,4 +187,8 @@ def _checked(codec: PayloadCodec, fields: Mapping[str, str]) -> Mapping[str, str
     for name, value in fields.items():
         if "{" in value or "}" in value:
             raise CodecError(f"the codec {codec.name!r} made a field {name!r} with braces")
+        if name in ("codec", "of"):
+            raise CodecError(
+                f"the codec {codec.name!r} made a field {name!r}: this name is the envelope's own"
+            )
     return fields

@@ -20,6 +20,7 @@ from penstock.ids import uuid7
 # For one object, with all its chunks.
 TRANSFER_S: Final = 30.0
 AT_ONCE: Final = 16
+_BUCKET_GONE: Final = (js_errors.NoStreamResponseError, js_errors.NotFoundError)
 
 
 class Offload(PayloadCodec):
@@ -73,10 +74,7 @@ class Offload(PayloadCodec):
             store = await self._opened(make=True)
             try:
                 await store.put(name, payload)
-            except (
-                js_errors.NoStreamResponseError,
-                js_errors.NotFoundError,
-            ):  # the bucket was deleted meanwhile
+            except _BUCKET_GONE:  # deleted since it was opened
                 self._store = None
                 store = await self._opened(make=True)
                 await store.put(name, payload)
