@@ -33,6 +33,8 @@ ASKED = {
     "cancel-reconciler": ("cancel.backlog", {}),
 }
 FROZEN_S = 8.0
+STEADY_S = 12.0
+"""Between two faults: a process that ends more often than that is started again more and more slowly."""
 
 
 async def outage(ask: Callable[[], Awaitable[Any]], fault: Callable[[], None]) -> tuple[float, Counter[str]]:
@@ -80,7 +82,7 @@ async def measure(
         span, seen = await outage(lambda: client.call(verb, body), fault)
         spans.append(span)
         errors += seen
-        await asyncio.sleep(12)  # a supervised process that ends often is started again more slowly
+        await asyncio.sleep(STEADY_S)
     told = ", ".join(f"{code} {count}" for code, count in errors.items()) or "nothing"
     spans.sort()
     return f"{what.name} {name}, {verb}: {statistics.median(spans):.1f} s ({spans[0]:.1f}-{spans[-1]:.1f}); {told}"
