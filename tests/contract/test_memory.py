@@ -50,6 +50,7 @@ async def test_what_ends_and_frees_runs_when_memory_is_full(small: RunningPensto
         assert (error.code, "memory" in error.message) == ("valkey_unavailable", True), verb
     assert all(service.health.ready for service in small.running.values())
 
+    assert (await small.get(running))["state"] == "running"
     # Workers go on: leases are renewed and end, and ready work is handed out.
     await small.request("lease.renew", fence(task))
     await small.request("lease.complete", {**fence(task), "result": 1})

@@ -66,6 +66,21 @@ async def test_streams_are_made_once_by_many(client: Client, url: str, root: str
         await other.close()
 
 
+async def test_streams_that_store_show_no_write_error(client: Client, root: str):
+    """What a full disk does is in tests/chaos/test_full_disks.py; here nothing must look like it, nor be deleted."""
+    js = client.jetstream()
+    await streams.ensure(js, root)
+    signals = streams.stream_name(root, streams.SIGNALS)
+    await js.publish(f"{root}.signal.a")
+    for name in (
+        *(streams.stream_name(root, each) for each in (streams.AUDIT, streams.DEAD)),
+        signals,
+        "NONE",
+    ):
+        assert await streams.write_error(client, name) is None
+    assert (await js.stream_info(signals)).state.messages == 1
+
+
 async def test_streams_are_mended_but_never_downgraded(client: Client, root: str):
     js = client.jetstream()
     await streams.ensure(js, root)

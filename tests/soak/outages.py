@@ -1,8 +1,7 @@
 """How long each fault shows: `python -m soak.outages` prints the table's figures in docs/reliability.md.
 
-Each fault hits a `penstock up` with one process of each service. One client asks again and again, each time with its
-usual time limit of 10 s. The outage lasts from the fault until the last request that failed, or was answered late, is
-over.
+Each fault hits a `penstock up` with one process of each service. A client sends a request every 0.1 s, each with its
+usual time limit of 10 s. The outage lasts from the fault until the last request is sent that fails or is answered late.
 """
 
 import asyncio
@@ -21,9 +20,10 @@ from penstock import Client, PenstockError
 from soak.deployment import Workers
 from soak.load import LANES
 
-QUIET_S = 2.0
-"""An outage is over when for so long each answer came in time and without an error."""
+QUIET_S = 3.0
+"""An outage is over when a request is answered at once that was sent so long after the last bad one."""
 LATE_S = 0.5
+EVERY_S = 0.1
 ROUNDS = 3
 ASKED = {
     "scheduler": ("lane.list", {}),
@@ -33,25 +33,37 @@ ASKED = {
     "cancel-reconciler": ("cancel.backlog", {}),
 }
 FROZEN_S = 8.0
+STEADY_S = 12.0
+"""Between two faults: a process that ends more often than that is started again more and more slowly."""
 
 
 async def outage(ask: Callable[[], Awaitable[Any]], fault: Callable[[], None]) -> tuple[float, Counter[str]]:
-    """Return how long the outage lasted, and its errors."""
+    """Return how long requests failed or were answered late, by the time at which they were sent; and their errors."""
     errors: Counter[str] = Counter()
-    fault()
-    began = over = time.monotonic()
-    while time.monotonic() - over < QUIET_S:
-        asked = time.monotonic()
+    bad_at = [0.0]  # seconds after the fault
+    good_at = 0.0
+
+    async def one(sent: float) -> None:
+        nonlocal good_at
         try:
             await ask()
-            fine = time.monotonic() - asked < LATE_S
+            late = time.monotonic() - began - sent > LATE_S
         except PenstockError as error:
             errors[error.code] += 1
-            fine = False
-        if not fine:
-            over = time.monotonic()
-        await asyncio.sleep(0.02)
-    return over - began, errors
+            late = True
+        if late:
+            bad_at.append(sent)
+        else:
+            good_at = max(good_at, sent)
+
+    fault()
+    began = time.monotonic()
+    asked: set[asyncio.Task[None]] = set()
+    while good_at < max(bad_at) + QUIET_S:
+        asked.add(asyncio.create_task(one(time.monotonic() - began)))
+        await asyncio.sleep(EVERY_S)
+    await asyncio.wait(asked)
+    return max(bad_at), errors
 
 
 async def measure(
@@ -70,7 +82,7 @@ async def measure(
         span, seen = await outage(lambda: client.call(verb, body), fault)
         spans.append(span)
         errors += seen
-        await asyncio.sleep(12)  # a supervised process that ends often is started again more slowly
+        await asyncio.sleep(STEADY_S)
     told = ", ".join(f"{code} {count}" for code, count in errors.items()) or "nothing"
     spans.sort()
     return f"{what.name} {name}, {verb}: {statistics.median(spans):.1f} s ({spans[0]:.1f}-{spans[-1]:.1f}); {told}"

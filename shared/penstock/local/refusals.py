@@ -25,9 +25,16 @@ async def refusing(folder: Path, streams: str, metrics_urls: Callable[[], Iterab
     found = 0
     while found < LOOKS:
         await asyncio.sleep(LOOK_S)
-        missing = await asyncio.to_thread(lambda: [name for url in metrics_urls() for name in unready(url)])
-        refused = any(name.startswith(streams) for name in missing)
-        found = found + 1 if refused and shutil.disk_usage(folder).free >= ROOM else 0
+        missing = await asyncio.gather(*(asyncio.to_thread(unready, url) for url in metrics_urls()))
+        refused = any(name.startswith(streams) for names in missing for name in names)
+        found = found + 1 if refused and has_room(folder) else 0
+
+
+def has_room(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free >= ROOM
+    except OSError:
+        return False
 
 
 def unready(metrics_url: str) -> list[str]:
