@@ -67,14 +67,16 @@ async def back_up(
                 raise BackupError(f"there is no Penstock under the root {root!r} in this Valkey")
             await valkey.track(prefix)
             with ExitStack() as files:
+                tell("copying keys")
+                sink = files.enter_context(folder.writing(KEYS))
+                keys = await valkey.scan(prefix, sink)
+                await valkey.catch_up(sink)
                 tell("copying streams")
+                # Late, so that their tails are short: a restore publishes those one by one.
                 copies = [
                     await _snapshot(nats, folder, files, stream_name(root, stream), stream in WORK_QUEUES)
                     for stream in (*WORK_QUEUES, *LIMITS)
                 ]
-                tell("copying keys")
-                sink = files.enter_context(folder.writing(KEYS))
-                keys = await valkey.scan(prefix, sink)
                 for _ in range(TAIL_ROUNDS):
                     await asyncio.gather(*(_follow(nats, copy) for copy in copies))
                     await valkey.catch_up(sink)

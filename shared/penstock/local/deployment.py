@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +76,16 @@ class Deployment:
             finally:
                 work.cancel()
                 await asyncio.wait({work})
+                await self._stop()
+
+    @contextlib.asynccontextmanager
+    async def servers_only(self) -> AsyncGenerator[tuple[str, str]]:
+        """Run the servers without services, for a restore. Yield the URLs of NATS and Valkey. Raise Problem."""
+        with self._data.held():
+            try:
+                await self._start_servers()
+                yield self._nats_url or "", self._valkey_url or ""
+            finally:
                 await self._stop()
 
     async def _live(self) -> None:
