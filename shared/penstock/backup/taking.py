@@ -132,7 +132,7 @@ async def _stand_still(
     try:
         await valkey.drain()
         await valkey.dump(list(valkey.dirty), sink)
-        await asyncio.gather(*(_finish(nats, copy) for copy in copies))
+        await _finish(nats, copies)
         seconds, micros = await valkey.ask("TIME")
         await valkey.drain()
         changed = bool(valkey.dirty)
@@ -147,10 +147,17 @@ async def _stand_still(
     return int(seconds) * 1000 + int(micros) // 1000, round(stood_still)
 
 
-async def _finish(nats: Client, copy: _Copy) -> None:
-    await _follow(nats, copy)
-    if copy.queue:
+async def _finish(nats: Client, copies: list[_Copy]) -> None:
+    """Read the streams' ends, DEAD's last: a letter is stored before its message or outbox entry counts as done."""
+
+    async def of_queue(copy: _Copy) -> None:
+        await _follow(nats, copy)
         copy.first_seq, copy.deleted = await jetstream.unapplied(nats, copy.name)
+
+    *queues, trail, dead = copies
+    await asyncio.gather(*(of_queue(copy) for copy in queues))
+    await _follow(nats, trail)
+    await _follow(nats, dead)
 
 
 def _stream(copy: _Copy) -> Stream:
