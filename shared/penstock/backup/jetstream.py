@@ -32,7 +32,7 @@ TAIL_S: Final = 10.0
 WINDOW: Final = 500
 """So many messages of a tail, or deletions, are under way at once."""
 WORK_QUEUES: Final = (streams.SIGNALS, streams.OBSERVATIONS, streams.EVENTS_IN)
-LIMITS: Final = (streams.DEAD, streams.AUDIT)
+LIMITS: Final = (streams.AUDIT, streams.DEAD)
 
 Tail = tuple[int, str, dict[str, str], bytes]
 """Stream sequence, subject, headers, body."""

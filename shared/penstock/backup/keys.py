@@ -9,6 +9,7 @@ The file is a log: a record for each dump of a key, [key, time of its expiry in 
 key is gone], msgpack with its length (4 bytes, big-endian) in front. The last record of a key counts.
 """
 
+import asyncio
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,9 @@ FEW: Final = 200
 """Writes are paused when no more keys than this are to be dumped."""
 ROUNDS: Final = 20
 """Or after so many rounds: then the services change keys faster than they can be read."""
+CONNECT_S: Final = 5.0
 NO_REPLY_S: Final = 30.0
+"""Most seconds for the replies of one pipeline."""
 
 Record = tuple[bytes, int, bytes | None]
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -55,7 +58,7 @@ class Valkey:
             )
         options = cast("dict[str, Any]", parse_url(re.sub(r"^valkey(s?)://", r"redis\1://", url)))
         kind = options.pop("connection_class", Connection)
-        connection = kind(**options, protocol=3, socket_timeout=NO_REPLY_S, socket_connect_timeout=5.0)
+        connection = kind(**options, protocol=3, socket_connect_timeout=CONNECT_S)
         valkey = cls(connection, url)
         try:
             await connection.connect()
@@ -88,12 +91,13 @@ class Valkey:
         connection = self._connection
         replies: list[Any] = []
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
+            async with asyncio.timeout(NO_REPLY_S):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
         except (RedisError, OSError) as error:
             raise self._problem(error) from None
         return replies

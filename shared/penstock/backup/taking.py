@@ -67,14 +67,16 @@ async def back_up(
                 raise BackupError(f"there is no Penstock under the root {root!r} in this Valkey")
             await valkey.track(prefix)
             with ExitStack() as files:
+                tell("copying keys")
+                sink = files.enter_context(folder.writing(KEYS))
+                keys = await valkey.scan(prefix, sink)
+                await valkey.catch_up(sink)
                 tell("copying streams")
+                # Late, so that their tails are short: a restore publishes those one by one.
                 copies = [
                     await _snapshot(nats, folder, files, stream_name(root, stream), stream in WORK_QUEUES)
                     for stream in (*WORK_QUEUES, *LIMITS)
                 ]
-                tell("copying keys")
-                sink = files.enter_context(folder.writing(KEYS))
-                keys = await valkey.scan(prefix, sink)
                 for _ in range(TAIL_ROUNDS):
                     await asyncio.gather(*(_follow(nats, copy) for copy in copies))
                     await valkey.catch_up(sink)
@@ -130,7 +132,7 @@ async def _stand_still(
     try:
         await valkey.drain()
         await valkey.dump(list(valkey.dirty), sink)
-        await asyncio.gather(*(_finish(nats, copy) for copy in copies))
+        await _finish(nats, copies)
         seconds, micros = await valkey.ask("TIME")
         await valkey.drain()
         changed = bool(valkey.dirty)
@@ -145,10 +147,17 @@ async def _stand_still(
     return int(seconds) * 1000 + int(micros) // 1000, round(stood_still)
 
 
-async def _finish(nats: Client, copy: _Copy) -> None:
-    await _follow(nats, copy)
-    if copy.queue:
+async def _finish(nats: Client, copies: list[_Copy]) -> None:
+    """Read the streams' ends, DEAD's last: a letter is stored before its message or outbox entry counts as done."""
+
+    async def of_queue(copy: _Copy) -> None:
+        await _follow(nats, copy)
         copy.first_seq, copy.deleted = await jetstream.unapplied(nats, copy.name)
+
+    *queues, trail, dead = copies
+    await asyncio.gather(*(of_queue(copy) for copy in queues))
+    await _follow(nats, trail)
+    await _follow(nats, dead)
 
 
 def _stream(copy: _Copy) -> Stream:

@@ -1,7 +1,8 @@
 """`penstock backup` and `penstock restore`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
@@ -11,6 +12,9 @@ from penstock.cli.output import Status, clock
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.local import data_dir
+
+if TYPE_CHECKING:
+    from penstock.backup import Manifest
 
 ValkeyUrl = Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")]
 
@@ -27,7 +31,7 @@ async def backup(
 
     The services go on working. At the end nothing is written to Valkey for a few hundredths of a second. The folder
     holds all payloads, and in dev mode the keys that sign tokens: its files are for you alone (mode 0600). The key in
-    PENSTOCK_TOKEN_KEY is not in it: keep that one apart. See docs/backup.md.
+    PENSTOCK_TOKEN_KEY (of `penstock up`: the data directory's token.key) is not in it: keep that one too, apart.
 
     Parameters
     ----------
@@ -56,7 +60,9 @@ async def backup(
     )
 
 
-async def restore(folder: Path, /, *, valkey: ValkeyUrl = None, shell: ShellArgument) -> None:
+async def restore(
+    folder: Path, /, *, valkey: ValkeyUrl = None, data: Path | None = None, shell: ShellArgument
+) -> None:
     """Restore a backup into an empty NATS and an empty Valkey on which no service of Penstock runs.
 
     Then start the services, with the PENSTOCK_TOKEN_KEY that they had.
@@ -67,22 +73,38 @@ async def restore(folder: Path, /, *, valkey: ValkeyUrl = None, shell: ShellArgu
         The folder that `penstock backup` wrote.
     valkey
         The empty Valkey's URL.
+    data
+        Instead of --nats and --valkey: a new data directory, with which `penstock up --data` goes on.
     """
-    from penstock.backup import BackupError, restore
-
-    url = _valkey_url(shell, valkey)
     with Status(shell.errors) as status:
-        async with shell.client() as client:
-            try:
-                manifest = await restore(folder, client.nats, url, status.doing, shell.named_root)
-            except BackupError as error:
-                raise Problem(f"not restored: {error}") from None
+        if data is None:
+            manifest = await _restore(folder, shell, _valkey_url(shell, valkey), status)
+        else:
+            from penstock.local.deployment import Deployment, Options
+
+            # Nothing is acknowledged to anybody before they stop, and stopping writes everything to disk.
+            options = Options(data=data, durability="process")
+            async with Deployment(options, status).servers_only() as (nats_url, valkey_url):
+                manifest = await _restore(folder, replace(shell, nats=nats_url), valkey_url, status)
+    going_on = "start the services"
+    if data is not None:
+        going_on = f"put the old data directory's token.key into {data}, if you have it, and: penstock up --data {data}"
     shell.show(
         {"root": manifest.root, "point_at": manifest.point_at},
         None
         if shell.json
-        else f"Restored as it was at {clock(manifest.point_at)}, under the root {manifest.root}. Start the services.",
+        else f"Restored as it was at {clock(manifest.point_at)}, under the root {manifest.root}. Now {going_on}.",
     )
+
+
+async def _restore(folder: Path, shell: Shell, valkey_url: str, status: Status) -> "Manifest":
+    from penstock.backup import BackupError, restore
+
+    async with shell.client() as client:
+        try:
+            return await restore(folder, client.nats, valkey_url, status.doing, shell.named_root)
+        except BackupError as error:
+            raise Problem(f"not restored: {error}") from None
 
 
 def _valkey_url(shell: Shell, named: str | None) -> str:

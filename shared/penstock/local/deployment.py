@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from penstock.local.problems import Problem, Status
 from penstock.local.refusals import refusing
 from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child, in_words
-from penstock.runtime.settings import Settings, SettingsError, redact
+from penstock.runtime.settings import Settings, SettingsError, login_of, redact
 from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
@@ -89,6 +89,20 @@ class Deployment:
             finally:
                 work.cancel()
                 await asyncio.wait({work})
+                await self._stop()
+
+    @contextlib.asynccontextmanager
+    async def servers_only(self) -> AsyncGenerator[tuple[str, str]]:
+        """Run the servers without services, for a restore. Yield the URLs of NATS and Valkey, the latter with its
+        password. Raise Problem.
+        """
+        with self._data.held():
+            try:
+                self._nodes = self._count_nodes()
+                await self._start_servers()
+                password_file = str(self._valkey_password) if self._valkey_password else None
+                yield self._nats_url or "", login_of(self._valkey_url or "", password_file)
+            finally:
                 await self._stop()
 
     async def _live(self) -> None:
