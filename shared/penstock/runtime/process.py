@@ -21,7 +21,7 @@ from penstock.runtime.logging import Log
 from penstock.runtime.running import Running, start
 from penstock.runtime.service import Build
 from penstock.runtime.settings import Settings, SettingsError, help_text, misspelled
-from penstock.store import LibraryError, UrlError
+from penstock.store import LibraryError
 from penstock.throttle import Throttle
 
 READY_FILE: Final = "PENSTOCK_READY_FILE"
@@ -81,15 +81,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     except asyncio.CancelledError:
         log.info("stopped before it was ready")
         return 0
-    except (
-        PenstockError,
-        DeploymentError,
-        LibraryError,
-        SettingsError,
-        UrlError,
-        OSError,
-        NatsError,
-    ) as error:
+    except (PenstockError, DeploymentError, LibraryError, SettingsError, OSError, NatsError) as error:
         log.error("cannot start", reason=str(error) or repr(error))
         return 1
     except Exception:

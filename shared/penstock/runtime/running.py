@@ -24,8 +24,9 @@ from penstock.runtime.metrics import Metrics
 from penstock.runtime.port import Port
 from penstock.runtime.retrying import retrying
 from penstock.runtime.service import Build, Context, Service, Tasks
-from penstock.runtime.settings import Settings
+from penstock.runtime.settings import Settings, SettingsError
 from penstock.runtime.wakes import Wakes
+from penstock.store import UrlError
 
 LISTEN_S: Final = 0.2
 """Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
@@ -88,20 +89,26 @@ class Running:
             if wakes is not None:
                 wakes.route(partition, hints)
 
+        async def open_valkey() -> Machine:
+            try:
+                return await Machine.connect(
+                    settings.valkey_url,
+                    service=name,
+                    root=settings.root,
+                    acknowledged=settings.acknowledged,
+                    partitions=settings.partitions,
+                    limits=settings.limits(),
+                    on_hints=on_hints,
+                    observer=metrics.store_call,
+                    skew=skew,
+                    dev=settings.dev,
+                )
+            except UrlError as error:
+                raise SettingsError(f"PENSTOCK_VALKEY_URL: {error}") from None
+
         machine = await retrying(
             "Valkey",
-            lambda: Machine.connect(
-                settings.valkey_url,
-                service=name,
-                root=settings.root,
-                acknowledged=settings.acknowledged,
-                partitions=settings.partitions,
-                limits=settings.limits(),
-                on_hints=on_hints,
-                observer=metrics.store_call,
-                skew=skew,
-                dev=settings.dev,
-            ),
+            open_valkey,
             log,
             passing=lambda error: isinstance(error, PenstockError) and error.retryable,
         )
