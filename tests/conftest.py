@@ -8,6 +8,7 @@ import uvloop
 
 import servers
 from running_penstock import RunningPenstock
+from valkey_cluster import valkey_cluster
 
 UNDER_BOTH_LOOPS = frozenset(
     {
@@ -38,8 +39,27 @@ def nats_url() -> Iterator[str]:
         yield url
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster",
+        action="store_true",
+        help="run the tests on a Valkey Cluster of three primaries with replicas",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--cluster"):
+        for item in items:
+            if item.get_closest_marker("one_server"):
+                item.add_marker(pytest.mark.skip(reason="needs a Valkey that is one server"))
+
+
 @pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
+def valkey_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.config.getoption("--cluster"):
+        with valkey_cluster() as nodes:
+            yield nodes.url
+        return
     with servers.valkey_server() as url:
         yield url
 

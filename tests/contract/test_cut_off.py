@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from penstock.errors import PenstockError
 from penstock.runtime.running import Running, start
 from penstock_scheduler.service import build
 from proxies import Proxy
 from running_penstock import RunningPenstock
+
+pytestmark = pytest.mark.one_server
 
 
 @asynccontextmanager

@@ -165,3 +165,15 @@ async def test_stopped_while_it_starts(tmp_path: Path) -> None:
         up.process.terminate()
         assert await asyncio.wait_for(up.process.wait(), 30) == 0
     assert not up.ready_file.exists()
+
+
+async def test_the_number_of_nodes_stays(tmp_path: Path) -> None:
+    said = await commands.penstock("up", "--data", str(tmp_path), "--nodes", "2")
+    assert said.code == 2
+    assert "1, 3 or more" in said.err
+    said = await commands.penstock("up", "--data", str(tmp_path), "--nodes", "3", "--nats-port", "1")
+    assert "name no other server or port" in said.err
+    (tmp_path / "valkey.conf").touch()
+    said = await commands.penstock("up", "--data", str(tmp_path), "--nodes", "3")
+    assert said.code == 1
+    assert "holds a deployment of 1 node and keeps that number" in said.err

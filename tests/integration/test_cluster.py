@@ -14,7 +14,9 @@ from penstock.machine import Machine
 from penstock.machine.ops.common import Ping
 from penstock.machine.ops.scheduler import Create, Get
 from penstock.machine.replies import inside
+from penstock.store import UrlError
 from penstock.store.caller import HOLD_S
+from servers import valkey_server
 from valkey_cluster import DEADLINE_S, Member, ValkeyCluster, valkey_cluster
 
 PARTITIONS = 12
@@ -137,6 +139,11 @@ async def test_without_a_living_node_calls_are_refused(nodes: ValkeyCluster) -> 
     with pytest.raises(PenstockError) as refusal:
         await Machine.connect("redis+cluster://127.0.0.1:1,127.0.0.1:2", service="scheduler")
     assert refusal.value.code == "valkey_unavailable"
+
+
+async def test_a_server_that_is_in_no_cluster_is_refused() -> None:
+    with valkey_server() as url, pytest.raises(UrlError, match="is no node of a cluster: name it redis://"):
+        await Machine.connect(url.replace("redis", "redis+cluster", 1), service="scheduler")
 
 
 class TestMovedSlots:

@@ -39,8 +39,8 @@ class Machine:
     async def connect(cls, url: str, *, partitions: int = 1, **options: Any) -> Self:
         """Connect, and load the library. `options`: those of `Store`.
 
-        Raise PenstockError("valkey_unavailable"), LibraryError for another build of the same version, or
-        DeploymentError when the deployment was started with another number of partitions.
+        Raise PenstockError("valkey_unavailable"), UrlError for a wrong URL, LibraryError for another build of the same
+        version, or DeploymentError when the deployment was started with another number of partitions.
         """
         machine = cls(Store(url, **options), partitions)
         try:

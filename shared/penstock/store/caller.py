@@ -23,7 +23,7 @@ from penstock.store import library
 from penstock.store.acknowledged import Acknowledged
 from penstock.store.link import Explained, is_elsewhere, unavailable
 from penstock.store.node import MOST, Batch, Command, Node, Unsafe
-from penstock.store.places import parse
+from penstock.store.places import UrlError, parse
 from penstock.store.topology import topology_of
 from penstock.store.wire import ReplyError
 
@@ -90,7 +90,7 @@ class Store:
     async def ensure_library(self) -> None:
         """Load the library where the server's is older or missing (a failover may lose it).
 
-        Raise PenstockError("valkey_unavailable") or LibraryError.
+        Raise PenstockError("valkey_unavailable"), UrlError or LibraryError.
         """
         for node in await self._all_nodes():
             await library.ensure(partial(self._ask, node), dev=self._dev)
@@ -143,18 +143,18 @@ class Store:
 
     def frame(self, partition: int, commands: list[Command]) -> tuple[Any, ...]:
         """Return the FCALL of these commands (for `Node`)."""
-        header = _encode(
-            {
-                "skew": self._skew(),
-                "nonce": f"{self._nonce}{next(self._calls):x}",
-                "secret": os.urandom(16).hex(),
-                "random": random.random(),
-                "limits": self._limits,
-                "mark": self._acknowledged.wait is not None,
-            }
-        )
+        header: dict[str, Any] = {
+            "skew": self._skew(),
+            "nonce": f"{self._nonce}{next(self._calls):x}",
+            "secret": os.urandom(16).hex(),
+            "random": random.random(),
+            "limits": self._limits,
+        }
+        if self._acknowledged.wait is not None:
+            header["mark"] = True
         root = f"{self.root}:{{{partition}}}"
-        return ("FCALL", self._function, 1, root, header, *(command.packed for command in commands))
+        packed = (command.packed for command in commands)
+        return ("FCALL", self._function, 1, root, _encode(header), *packed)
 
     def settle(self, node: Node, batch: Batch, reply: Any) -> None:
         """Answer the commands of a batch, or see to it that they are run after all (for `Node`)."""
@@ -302,7 +302,7 @@ class Store:
         await asyncio.sleep(max(0.0, self._looked_at + _PAUSE_S - self._loop.time()))
         try:
             await self._refresh()
-        except PenstockError as error:
+        except (PenstockError, UrlError) as error:
             self._refuse_parked(error)
             return
         parked, self._parked = self._parked, {}

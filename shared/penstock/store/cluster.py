@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 from redis.crc import key_slot
 
 from penstock.store.link import Explained
-from penstock.store.places import Host, Place
+from penstock.store.places import Host, Place, UrlError
 from penstock.store.wire import ReplyError, Wire
 
 log: Final = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Cluster:
         """Ask the known nodes, and believe the newest view of more than half of them.
 
         One node alone may be wrong: a primary that was cut off from the others still thinks that it has its slots.
-        Raise Explained if no node answers as a cluster's node does.
+        Raise Explained if no node answers, or UrlError if those that answer are in no cluster.
         """
         hosts = list(dict.fromkeys([*self._primaries(), *self._place.hosts]))
         asking = {asyncio.ensure_future(self._ask(host)) for host in hosts}
@@ -79,6 +79,8 @@ class Cluster:
             for each in asking:
                 each.cancel()
         if not views:
+            if wrong := next((error for error in failures if isinstance(error, UrlError)), None):
+                raise wrong
             reasons = ", ".join(sorted({str(error) or type(error).__name__ for error in failures}))
             raise Explained(f"no node of the cluster answers: {reasons}")
         newest = max(views, key=lambda view: view.epoch)
@@ -90,7 +92,7 @@ class Cluster:
             log.warning("the cluster's primaries are now %s", ", ".join(map(str, now)))
 
     async def _ask(self, host: Host) -> View:
-        """Ask one node. Raise OSError, TimeoutError or ReplyError."""
+        """Ask one node. Raise OSError, TimeoutError or UrlError."""
         async with asyncio.timeout(ANSWER_S):
             wire: Wire | None = None
             try:
@@ -98,6 +100,8 @@ class Cluster:
                 info = cast("bytes", await wire.ask("CLUSTER", "INFO"))
                 slots = cast("list[Any]", await wire.ask("CLUSTER", "SLOTS"))
             except ReplyError as error:
+                if "cluster support disabled" in str(error):
+                    raise UrlError(f"{host} is no node of a cluster: name it redis://{host}/0") from None
                 raise ConnectionError(f"{host}: {error}") from None
             finally:
                 if wire is not None:

@@ -36,7 +36,7 @@ class Topology(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Find out anew. Raise Explained if nobody can tell."""
+        """Find out anew. Raise Explained if nobody can tell, or UrlError if the URL names something else."""
         ...
 
 
