@@ -11,12 +11,10 @@ from cyclopts.validators import Number
 from penstock.cli.output import Status, clock
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import Shell, ShellArgument
-from penstock.local import data_dir
+from penstock.cli.valkey import PasswordFile, ValkeyUrl, login
 
 if TYPE_CHECKING:
     from penstock.backup import Manifest
-
-ValkeyUrl = Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")]
 
 
 async def backup(
@@ -24,6 +22,7 @@ async def backup(
     /,
     *,
     valkey: ValkeyUrl = None,
+    valkey_password_file: PasswordFile = None,
     pause: Annotated[int, Parameter(validator=Number(gte=10, lte=60_000))] = 5000,
     shell: ShellArgument,
 ) -> None:
@@ -39,12 +38,14 @@ async def backup(
         Where to write: a folder that is empty or does not exist.
     valkey
         Valkey's URL [that of the `penstock up` in this directory].
+    valkey_password_file
+        A file with Valkey's password.
     pause
         Most milliseconds for which writes to Valkey may stand still [5000].
     """
     from penstock.backup import BackupError, back_up
 
-    url = _valkey_url(shell, valkey)
+    url = _login(shell, valkey, valkey_password_file)
     with Status(shell.errors) as status:
         async with shell.client() as client:
             try:
@@ -61,7 +62,13 @@ async def backup(
 
 
 async def restore(
-    folder: Path, /, *, valkey: ValkeyUrl = None, data: Path | None = None, shell: ShellArgument
+    folder: Path,
+    /,
+    *,
+    valkey: ValkeyUrl = None,
+    valkey_password_file: PasswordFile = None,
+    data: Path | None = None,
+    shell: ShellArgument,
 ) -> None:
     """Restore a backup into an empty NATS and an empty Valkey on which no service of Penstock runs.
 
@@ -73,12 +80,14 @@ async def restore(
         The folder that `penstock backup` wrote.
     valkey
         The empty Valkey's URL.
+    valkey_password_file
+        A file with Valkey's password.
     data
         Instead of --nats and --valkey: a new data directory, with which `penstock up --data` goes on.
     """
     with Status(shell.errors) as status:
         if data is None:
-            manifest = await _restore(folder, shell, _valkey_url(shell, valkey), status)
+            manifest = await _restore(folder, shell, _login(shell, valkey, valkey_password_file), status)
         else:
             from penstock.local.deployment import Deployment, Options
 
@@ -107,10 +116,8 @@ async def _restore(folder: Path, shell: Shell, valkey_url: str, status: Status) 
             raise Problem(f"not restored: {error}") from None
 
 
-def _valkey_url(shell: Shell, named: str | None) -> str:
-    if named is not None:
-        return named
-    running = data_dir.DataDir(data_dir.DEFAULT).running()
-    if running and shell.nats_url() == running["nats_url"]:
-        return str(running["valkey_url"])
-    raise UsageProblem("name Valkey with --valkey redis://… (or PENSTOCK_VALKEY_URL)")
+def _login(shell: Shell, named: str | None, password_file: str | None) -> str:
+    found = login(shell, named, password_file)
+    if found is None:
+        raise UsageProblem("name Valkey with --valkey redis://… (or PENSTOCK_VALKEY_URL)")
+    return found

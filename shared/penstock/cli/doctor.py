@@ -3,10 +3,9 @@
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgspec
-from cyclopts import Parameter
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError, ServiceUnavailableError
@@ -21,10 +20,10 @@ from penstock.cli.audit_rewound import last_rewind
 from penstock.cli.output import clock, emit_json, listing
 from penstock.cli.problems import Problem
 from penstock.cli.shell import Shell, ShellArgument
+from penstock.cli.valkey import PasswordFile, ValkeyUrl, login
 from penstock.client import AuditEvent
 from penstock.errors import PenstockError
-from penstock.local import data_dir
-from penstock.runtime.settings import SettingsError, login_of, redact
+from penstock.runtime.settings import redact
 from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0
@@ -50,8 +49,8 @@ class Check:
 
 async def doctor(
     *,
-    valkey: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")] = None,
-    valkey_password_file: Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_PASSWORD_FILE")] = None,
+    valkey: ValkeyUrl = None,
+    valkey_password_file: PasswordFile = None,
     shell: ShellArgument,
 ) -> None:
     """Check NATS, streams, services and Valkey, and say what to do; exit code 1 when something fails.
@@ -65,17 +64,11 @@ async def doctor(
     """
     url = shell.nats_url()
     checks = [check async for check in on_nats(shell, url)]
-    running = data_dir.DataDir(data_dir.DEFAULT).running()
-    if valkey is None and running and url == running["nats_url"]:
-        valkey, valkey_password_file = str(running["valkey_url"]), running.get("valkey_password_file")
-    if valkey is None:
+    where = login(shell, valkey, valkey_password_file)
+    if where is None:
         checks.append(Check("Valkey", None, "not looked at", "name it with --valkey redis://…"))
     else:
-        try:
-            login = login_of(valkey, valkey_password_file)
-            checks += [check async for check in on_valkey(login)]
-        except SettingsError as error:
-            checks.append(Check("Valkey", False, redact(valkey), str(error)))
+        checks += [check async for check in on_valkey(where)]
     bad = [check for check in checks if check.ok is False]
     if shell.json:
         emit_json({"ok": not bad, "checks": [vars(check) for check in checks]})

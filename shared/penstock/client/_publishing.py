@@ -42,7 +42,7 @@ class _Message(NamedTuple):
 class Publisher:
     """A publisher that repeats each message until JetStream acknowledges it. The message id makes repeats harmless."""
 
-    def __init__(self, nats: Nats, timeout: float, coding: Coding | None) -> None:
+    def __init__(self, nats: Nats, timeout: float, coding: Coding | None = None) -> None:
         self._nats = nats
         self._timeout = timeout
         self._coding = coding
