@@ -279,5 +279,9 @@ class TestAcknowledged:
                 pass
 
     async def test_disk(self, nodes: ValkeyCluster) -> None:
+        for member in nodes.members:  # the others of these tests need no disk
+            await member.run("CONFIG", "SET", "appendfsync", "always")
         async with connected(nodes, acknowledged="disk") as machine:
             assert len(await machine.everywhere(Ping())) == PARTITIONS
+        for member in nodes.members:
+            await member.run("CONFIG", "SET", "appendfsync", "no")
