@@ -99,18 +99,19 @@ class Load:
     def __init__(self, penstock: RunningPenstock, waitpoints: list[dict[str, Any]]) -> None:
         self.created: list[str] = []
         self.votes: Counter[str] = Counter()
+        self.over = False
         self._penstock = penstock
         self._waitpoints = waitpoints
 
     async def submit(self) -> None:
-        while True:
+        while not self.over:
             key = f"k{len(self.created)}"
             self.created.append(await self._penstock.create(idempotency_key=key, retention_ms=600_000))
             await asyncio.sleep(0.002)
 
     async def vote(self) -> None:
         # Without Nats-Msg-Id: the message's sequence in the stream is then its id.
-        while True:
+        while not self.over:
             for each in self._waitpoints:
                 await vote(self._penstock, each)
                 self.votes[each["waitpoint_id"]] += 1
@@ -129,15 +130,13 @@ async def vote(penstock: RunningPenstock, waitpoint: dict[str, Any]) -> None:
 
 
 @asynccontextmanager
-async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(loop()) for loop in loops]
+async def running(load: Load, *loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    tasks = asyncio.gather(*(loop() for loop in loops))
     try:
         yield
-        assert not any(task.done() for task in tasks), [task.exception() for task in tasks if task.done()]
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        load.over = True
+        await tasks
 
 
 async def trail(penstock: RunningPenstock) -> list[audit.Event]:
@@ -186,7 +185,7 @@ async def test_a_penstock_at_work_is_backed_up_and_goes_on_elsewhere(tmp_path: P
             waitpoints = await waiting_for_votes(penstock)
             await penstock.run_worker(worker)
             load = Load(penstock, waitpoints)
-            async with running(load.submit, load.vote):
+            async with running(load, load.submit, load.vote):
                 await load.past(100, 20)
                 created, votes = [*load.created], load.votes.copy()
                 taken = await copy(penstock, folder)
@@ -227,7 +226,7 @@ async def test_what_nobody_has_applied_yet_is_in_the_backup(tmp_path: Path):
             root = penstock.root
             waitpoints = await waiting_for_votes(penstock)
             load = Load(penstock, waitpoints)
-            async with running(load.vote):
+            async with running(load, load.vote):
                 await load.past(0, 5)
                 await penstock.services["signal-router"].stop()
                 await load.past(0, 20)
