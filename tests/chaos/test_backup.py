@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 import commands
@@ -238,6 +239,11 @@ async def test_what_nobody_has_applied_yet_is_in_the_backup(tmp_path: Path):
         assert first + 2 in manifest["streams"][stream]["deleted"]
     async with servers(tmp_path / "new") as new:
         await bring_back(folder, new)
+        nats = await connection.connect(new.nats.url, "test")
+        with pytest.raises(NotFoundError):
+            await nats.jetstream().get_msg(stream, first + 2)
+        assert (await nats.jetstream().stream_info(stream)).state.first_seq == first
+        await nats.close()
         async with RunningPenstock.open(new.nats.url, new.valkey.url, root=root) as penstock:
             await votes_count_once(penstock, waitpoints, Counter(gone))
 
