@@ -233,19 +233,25 @@ async def test_what_nobody_has_applied_yet_is_in_the_backup(tmp_path: Path):
                 stream = streams.stream_name(root, streams.SIGNALS)
                 first = (await penstock.js.stream_info(stream)).state.first_seq
                 await penstock.js.delete_msg(stream, first + 2)  # as if it had been applied before the others
-                gone = {each["waitpoint_id"]: load.votes[each["waitpoint_id"]] - 1 for each in waitpoints}
+                least = {id: votes - 3 for id, votes in load.votes.items()}  # three are taken out
                 await copy(penstock, folder)
         manifest = json.loads((folder / "manifest.json").read_text())
-        assert first + 2 in manifest["streams"][stream]["deleted"]
+        queue = manifest["streams"][stream]
+        assert queue["first_seq"] == first and first + 2 in queue["deleted"]
+        # As if these had been applied between the snapshot and the point in time.
+        queue["first_seq"] = first + 1
+        queue["deleted"].append(first + 4)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     async with servers(tmp_path / "new") as new:
         await bring_back(folder, new)
         nats = await connection.connect(new.nats.url, "test")
-        with pytest.raises(NotFoundError):
-            await nats.jetstream().get_msg(stream, first + 2)
-        assert (await nats.jetstream().stream_info(stream)).state.first_seq == first
+        for seq in (first + 2, first + 4):
+            with pytest.raises(NotFoundError):
+                await nats.jetstream().get_msg(stream, seq)
+        assert (await nats.jetstream().stream_info(stream)).state.first_seq == first + 1
         await nats.close()
         async with RunningPenstock.open(new.nats.url, new.valkey.url, root=root) as penstock:
-            await votes_count_once(penstock, waitpoints, Counter(gone))
+            await votes_count_once(penstock, waitpoints, Counter(least))
 
 
 async def test_a_restore_is_refused_where_something_is_and_for_a_damaged_backup(tmp_path: Path):
