@@ -23,6 +23,7 @@ function Call.begin(root, header)
   Call.nonce = header.nonce
   Call.random = header.random or 0
   Call.limits = header.limits or {}
+  Call.user = nil    -- who asked for the command that runs now
   Call.counter = 0
   Call.hints = {}
   local t = redis.call('TIME')

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from penstock import errors
+from penstock.bus.identity import Identity
+from penstock.bus.identity import read as read_identity
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -29,13 +32,19 @@ async def connect(
     """Connect to NATS; the connection reconnects by itself from then on.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
-    `credentials` is the path of a NATS credentials file. With `wait` (services), retry until a server
-    answers; without (clients), raise a `timeout` error after `timeout` seconds, with advice on what to check.
+    `credentials` is the path of an identity (`penstock secure`) or a NATS credentials file. With `wait`
+    (services), retry until a server answers; without (clients), raise a `timeout` error after `timeout` seconds,
+    with advice on what to check.
     """
     servers, login = _split(url)
+    identity = None
     if credentials is not None:
-        login["user_credentials"] = _readable(credentials)
-    client = Connection()
+        identity = read_identity(_readable(credentials))
+        if identity is None:
+            login["user_credentials"] = credentials
+        else:
+            login = identity.login()
+    client = Connection(identity)
     watch = _Watch(client, name, ", ".join(servers))
     opening = asyncio.ensure_future(
         client.connect(
@@ -71,6 +80,11 @@ async def connect(
     raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
 
 
+def identity_of(nats: Client) -> Identity | None:
+    """Return who a connection belongs to; None for one that `connect` has not opened with an identity."""
+    return nats.identity if isinstance(nats, Connection) else None
+
+
 async def leave(nats: Client) -> None:
     """Flush and close a connection. The flush waits at most `LEAVE_S`, so a dead server cannot block the caller."""
     with contextlib.suppress(NatsError, OSError, TimeoutError):
@@ -80,18 +94,19 @@ async def leave(nats: Client) -> None:
         await nats.close()
 
 
-def _readable(credentials: str) -> str:
-    if not Path(credentials).is_file():
+def _readable(credentials: str) -> Path:
+    path = Path(credentials)
+    if not os.access(path, os.R_OK) or not path.is_file():
         raise errors.make(
             "invalid_request",
-            f"there is no NATS credentials file {credentials}",
+            f"there is no NATS credentials file {credentials} that can be read",
             detail={"field": "credentials"},
         )
     if find_spec("nkeys") is None:
         raise errors.make(
             "invalid_request", "a NATS credentials file needs the package nkeys: install nats-py[nkeys]"
         )
-    return credentials
+    return path
 
 
 def _split(url: str) -> tuple[list[str], dict[str, Any]]:
@@ -129,8 +144,10 @@ class Connection(Client):
     for good: nats-py reconnects only after a lost connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity | None = None) -> None:
         super().__init__()
+        self.identity = identity
+        """Who this is, in a secured deployment."""
         self.closed = asyncio.Event()
 
     @property

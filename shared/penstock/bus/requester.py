@@ -16,6 +16,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock import errors
+from penstock.bus import callers
+from penstock.bus.connection import identity_of
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
@@ -94,6 +96,7 @@ class Requester:
         self._inflight: dict[str, _Message] = {}
         self._serial = 0
         self._inbox = nats.new_inbox() + "."
+        self._identity = identity_of(nats)
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
@@ -190,7 +193,8 @@ class Requester:
         try:
             if self._subscription is None:
                 await self._subscribe()
-            await self.nats.publish(message.verb.subject(self.root), message.body, reply=self._inbox + token)
+            subject = callers.subject(message.verb, self.root, self._identity)
+            await self.nats.publish(subject, message.body, reply=self._inbox + token)
         except (nats_errors.Error, OSError) as error:
             # Nothing was sent: the connection is closed, or the outgoing buffer is full after a long outage.
             text = f"{message.verb.name} could not be sent to NATS ({type(error).__name__})"

@@ -25,6 +25,7 @@ from penstock.cli import (
     limits,
     mirror,
     schedules,
+    secure,
     steering,
     top,
     trigger,
@@ -62,6 +63,7 @@ async def up(
     ] = None,
     durability: Literal["disk", "process"] = "disk",
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
+    secure: Path | None = None,
     shell: ShellArgument,
 ) -> None:
     """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
@@ -88,12 +90,16 @@ async def up(
         disk: what is acknowledged survives a power cut. process: it survives killed processes [disk].
     scale
         SERVICE=N: so many processes of this service; may be given several times.
+    secure
+        A directory of `penstock secure`: run with its users, permissions and certificates.
     """
     from penstock.local.deployment import Deployment, Options
+    from penstock.local.secure import root_of
 
     options = Options(
         data=data,
-        root=shell.named_root or DEFAULT_ROOT,
+        root=shell.named_root or (root_of(secure) if secure else DEFAULT_ROOT),
+        secure=secure,
         nats_url=None if nats_port else shell.nats,
         valkey_url=None if valkey_port else valkey,
         nats_port=nats_port,
@@ -136,6 +142,7 @@ for group in (
 ):
     app.command(group)
 app.command(doctor.doctor)
+app.command(secure.secure)
 
 
 @app.meta.default

@@ -14,6 +14,7 @@ from typing import Any, Final
 from penstock.local import servers
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.problems import Problem, Status
+from penstock.local.secure import Security
 from penstock.local.servers import Durability, Server
 from penstock.local.supervise import Child, in_words
 from penstock.runtime.settings import Settings, redact
@@ -44,6 +45,8 @@ class Options:
     scale: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
     """Further environment variables for the services."""
+    secure: Path | None = None
+    """A folder of `penstock secure`, whose users and certificates the servers and services take."""
 
 
 class Deployment:
@@ -57,6 +60,7 @@ class Deployment:
         self._services: dict[str, Child] = {}
         self._nats_url = options.nats_url
         self._valkey_url = options.valkey_url
+        self._security = Security(options.secure, options.root) if options.secure else None
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -98,12 +102,13 @@ class Deployment:
 
     async def _start_servers(self) -> None:
         options = self._options
+        configured = self._security or servers
         if self._nats_url is None:
-            self._nats_url = await self._start_server(servers.nats, "nats", options.nats_port)
+            self._nats_url = await self._start_server(configured.nats, "nats", options.nats_port)
         else:
             self._status.good("nats-server", f"{redact(self._nats_url)} (given)")
         if self._valkey_url is None:
-            self._valkey_url = await self._start_server(servers.valkey, "valkey", options.valkey_port)
+            self._valkey_url = await self._start_server(configured.valkey, "valkey", options.valkey_port)
         else:
             self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
 
@@ -155,12 +160,19 @@ class Deployment:
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
+            **self._identity(service),
             "PENSTOCK_READY_FILE": str(ready_file),
         }
         command = [sys.executable, "-P", "-m", f"penstock_{service.replace('-', '_')}"]
         child = Child(name, command, self._data.log(name), env, on_end=self._ended)
         self._services[name] = child
         await child.start()
+
+    def _identity(self, service: str) -> dict[str, str]:
+        """Return the variables with which a service is itself and no other, in a secured deployment."""
+        if self._security is None:
+            return {}
+        return self._security.settings(service, self._nats_url or "", self._valkey_url or "")
 
     def _token_key(self) -> dict[str, str]:
         """Return the variable for this deployment's own token key; none if the environment already gives a key."""
@@ -210,6 +222,7 @@ class Deployment:
             "pid": os.getpid(),
             "root": self._options.root,
             "data": str(self._data.path),
+            **({"secure": str(self._security.folder.path)} if self._security else {}),
         }
 
     async def _watch(self, facts: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ class Server:
     url: str
     port: int
     command: list[str]
+    authority: Path | None = None
+    """The certificate of the authority of a Valkey that speaks TLS."""
 
 
 def find_nats() -> Binary:
@@ -174,9 +177,18 @@ async def answers(server: Server) -> bool:
 def answers_now(server: Server) -> bool:
     """Return whether the server takes requests; blocking, for callers without an event loop."""
     try:
-        with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
+        with _connection(server) as connection:
             if server.name != "nats-server":
                 connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith((b"+PONG", b"INFO "))
+            return connection.recv(64).startswith((b"+PONG", b"INFO ", b"-NOAUTH"))
     except OSError:
         return False
+
+
+def _connection(server: Server) -> socket.socket:
+    """Connect to a server, over TLS where it has an authority. nats-server says that it is there without."""
+    plain = socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S)
+    if server.authority is None:
+        return plain
+    context = ssl.create_default_context(cafile=server.authority)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1")
