@@ -155,6 +155,13 @@ class Connection(Client):
         """One line that tells why the connection was closed, for code that did not close it itself."""
         return f"the connection to NATS was closed for good: {_text(self.last_error)}"
 
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        # nats-py does not tell the stream that it is over TLS, and asyncio would warn at the end of each connection.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("sslcontext") is not None:
+            writer.transport.get_protocol()._over_ssl = True
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         try:
             await super()._close(status, do_cbs)

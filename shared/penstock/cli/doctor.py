@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 import msgspec
@@ -52,7 +53,7 @@ async def doctor(
     checks = [check async for check in on_nats(shell, url)]
     running = data_dir.DataDir(data_dir.DEFAULT).running()
     if valkey is None and running and url == running["nats_url"]:
-        valkey = str(running["valkey_url"])
+        valkey = _valkey_of(running)
     if valkey is None:
         checks.append(Check("Valkey", None, "not looked at", "name it with --valkey redis://…"))
     else:
@@ -68,10 +69,20 @@ async def doctor(
         raise Problem(f"{len(bad)} of {len(checks)} checks failed")
 
 
+def _valkey_of(running: dict[str, Any]) -> str:
+    """Return the URL of the Valkey of a `penstock up`, with the login of its operators if it is a secured one."""
+    url = str(running["valkey_url"])
+    if "secure" not in running:
+        return url
+    from penstock.local.secure import operators_valkey
+
+    return operators_valkey(Path(running["secure"]), url)
+
+
 async def on_nats(shell: Shell, url: str) -> AsyncIterator[Check]:
     """Make all checks that need only NATS credentials."""
     try:
-        nats = await connect(url, "penstock-doctor", shell.credentials)
+        nats = await connect(url, "penstock-doctor", shell.login)
     except PenstockError as error:
         yield Check("NATS", False, error.message, "start Penstock (penstock up), or name NATS with --nats")
         return

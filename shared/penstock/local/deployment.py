@@ -222,7 +222,7 @@ class Deployment:
             "pid": os.getpid(),
             "root": self._options.root,
             "data": str(self._data.path),
-            **({"secure": str(self._security.folder.path)} if self._security else {}),
+            **(self._security.facts if self._security else {}),
         }
 
     async def _watch(self, facts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
 from penstock.local.servers import Durability, Server
 from penstock.secure.folder import Folder, SecureError
+from penstock.secure.valkey_acl import ADMIN
 
 NATS: Final = """\
 
@@ -41,6 +42,14 @@ def root_of(folder: Path) -> str:
         raise Problem(str(error)) from None
 
 
+def operators_valkey(folder: Path, url: str) -> str:
+    """Return Valkey's URL with the login of its operators. Raise Problem."""
+    try:
+        return Folder(folder).valkey_login(url, ADMIN)
+    except SecureError as error:
+        raise Problem(str(error)) from None
+
+
 class Security:
     """What a `penstock up --secure` takes from the folder. Raise Problem if the folder is not whole."""
 
@@ -49,8 +58,13 @@ class Security:
         try:
             self._deployment = self.folder.deployment()
             self._accounts = self.folder.accounts(self._deployment)
+            operators = [user.name for user in self.folder.users() if user.role == "operator"]
         except SecureError as error:
             raise Problem(str(error)) from None
+        self.facts = {"secure": str(self.folder.path)}
+        """What other commands need to know: the folder, and the identity of its first operator."""
+        if operators:
+            self.facts["operator"] = str(self.folder.user_file(operators[0]))
         if self._deployment.root != root:
             raise Problem(
                 f"{folder} secures the root {self._deployment.root!r}, not {root!r}: name it with --root"
