@@ -15,12 +15,13 @@ from penstock.errors import PenstockError
 from penstock.local.servers import find_nats
 from penstock.messages.executions import WorkNext
 from penstock.messages.workers import WorkerDrain
-from penstock.secure import certificates, folder, roles, services
-from penstock.secure.folder import Deployment, Folder, SecureError, Wanted, wanted
+from penstock.secure import certificates, roles, services
+from penstock.secure.folder import Folder
 from penstock.secure.roles import PERMISSIONS, ROLES
+from penstock.secure.wishes import Deployment, SecureError, changed, wanted
 from penstock.verbs import SERVICES, VERBS, WORK_NEXT, WORKER_DRAIN
 
-ALL = [Wanted(role, role) for role in ROLES]
+ALL = [wanted(role, f"{role}=ci.>" if role == "publisher" else role) for role in ROLES]
 
 
 def someone(name: str, role: str, *lanes: str) -> Identity:
@@ -31,7 +32,7 @@ def someone(name: str, role: str, *lanes: str) -> Identity:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     made = Folder(tmp_path_factory.mktemp("secure") / "folder")
     made.write(
-        Deployment(mirrored=(services.Mirrored("ci.>"),)), [*ALL, Wanted("mail", "worker", ("bulk", "mail"))]
+        Deployment(streams=(services.Followed("CD", "cd.>"),)), [*ALL, wanted("worker", "mail=mail,bulk")]
     )
     return made
 
@@ -61,7 +62,8 @@ def test_no_role_reaches_what_is_the_services(role: str) -> None:
     allowed = roles.subjects_of(someone("u", role), "penstock")
     for subject in ("penstock.hint.ready", "penstock.hint.alive.scheduler", "penstock.audit.a.b.c.d", "penstock.dead.x",
                     "penstock.worker.other.w", "penstock.frame.x", "_INBOX.other.1",
-                    "$JS.API.STREAM.DELETE.PENSTOCK_AUDIT", "$JS.API.STREAM.UPDATE.PENSTOCK_AUDIT", "$JS.API.CONSUMER.CREATE.PENSTOCK_AUDIT.x",
+                    "$JS.API.STREAM.DELETE.PENSTOCK_AUDIT",
+                    "$JS.API.STREAM.UPDATE.PENSTOCK_AUDIT", "$JS.API.CONSUMER.CREATE.PENSTOCK_AUDIT.x",
                     "penstock.v1.execution.get", "penstock.v1.execution.get.as.other"):  # fmt: skip
         assert not matching_subjects.allow(allowed.publish, subject), subject
     for subject in ("_INBOX.other.1", "_INBOX.>", ">", "penstock.hint.ready", "penstock.v1.execution.create.as.>",
@@ -127,7 +129,7 @@ def test_a_second_run_keeps_all_and_adds(written: Folder) -> None:
     before = {path: path.read_bytes() for path in written.path.rglob("*") if path.is_file()}
     assert written.write(written.deployment()) == []
     assert {path: path.read_bytes() for path in written.path.rglob("*") if path.is_file()} == before
-    assert written.write(written.deployment(), [Wanted("second", "viewer")]) == ["users/second.json: viewer"]
+    assert written.write(written.deployment(), [wanted("viewer", "second")]) == ["users/second.json: viewer"]
     after = {
         path.name
         for path in written.path.rglob("*")
@@ -138,7 +140,7 @@ def test_a_second_run_keeps_all_and_adds(written: Folder) -> None:
 
 def test_only_the_rotated_gets_a_new_key(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [Wanted("a", "viewer"), Wanted("b", "worker", ("x",))])
+    made.write(Deployment(), [wanted("viewer", "a"), wanted("worker", "b=x")])
     before, password = made.users(), made.service("scheduler").valkey_password
     made.write(made.deployment(), rotate=["b", "scheduler"])
     after = made.users()
@@ -151,7 +153,7 @@ def test_only_the_rotated_gets_a_new_key(tmp_path: Path) -> None:
 
 def test_a_new_authority_reaches_every_file(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [Wanted("a", "viewer")])
+    made.write(Deployment(), [wanted("viewer", "a")])
     old = made.authority.read_text()
     made.authority.unlink()
     made.write(made.deployment())
@@ -195,7 +197,13 @@ def test_servers_get_no_secret(written: Folder) -> None:
         ("viewer", "a--b", "no user's name"),
         ("viewer", "a.b", "no user's name"),
         ("viewer", "x" * 33, "no user's name"),
-        ("viewer", "a=lane", "only a worker"),
+        ("viewer", "a=lane", "only a worker and a publisher"),
+        ("publisher", "a", "NAME=SUBJECT"),
+        ("publisher", "a=*.x", "NAME=SUBJECT"),
+        ("publisher", "a=>", "NAME=SUBJECT"),
+        ("publisher", "a=$JS.API.>", "NAME=SUBJECT"),
+        ("publisher", "a=_INBOX.>", "NAME=SUBJECT"),
+        ("publisher", 'a=x"y', "NAME=SUBJECT"),
         ("worker", "a=", "NAME=LANE"),
         ("worker", "a=x,*", "NAME=LANE"),
     ],
@@ -207,20 +215,22 @@ def test_bad_users_are_refused(role: roles.Role, text: str, why: str) -> None:
 
 def test_what_disagrees_with_the_folder_is_refused(written: Folder) -> None:
     with pytest.raises(SecureError, match="a service's name"):
-        written.write(written.deployment(), [Wanted("scheduler", "viewer")])
+        written.write(written.deployment(), [wanted("viewer", "scheduler")])
     with pytest.raises(SecureError, match="a worker 'mail' already"):
-        written.write(written.deployment(), [Wanted("mail", "worker", ("other",))])
+        written.write(written.deployment(), [wanted("worker", "mail=other")])
     with pytest.raises(SecureError, match="for the root 'penstock'"):
         written.write(Deployment(root="other"))
-    with pytest.raises(SecureError, match="no URL for a secured server"):
-        folder.changed(Deployment(), root=None, nats_url=None, valkey_url="redis://h", hosts=[], mirrored=[])
+    with pytest.raises(SecureError, match="no URL of a secured server"):
+        changed(Deployment(), valkey_url="redis://h")
+    with pytest.raises(SecureError, match="Penstock's own"):
+        written.accounts(changed(Deployment(), streams=["X=penstock.audit.>"]))
     with pytest.raises(SecureError, match="holds no security"):
         Folder(written.path / "users").deployment()
 
 
 def test_a_folder_with_a_broken_identity_says_which(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [Wanted("a", "viewer")])
+    made.write(Deployment(), [wanted("viewer", "a")])
     good = made.user_file("a").read_text()
     for text, why in (
         (good[:40], "cut or garbled"),

@@ -155,6 +155,13 @@ class Connection(Client):
         """One line that tells why the connection was closed, for code that did not close it itself."""
         return f"the connection to NATS was closed for good: {_text(self.last_error)}"
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # nats-py goes on without TLS when the server (or somebody between) says that it needs none. It has not logged
+        # in yet here.
+        if initial_connection and self.identity is not None and not info.get("tls_required"):
+            raise NatsError("the server offers no TLS, without which this identity does not log in")
+        await super()._process_info(info, initial_connection)
+
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
         # nats-py does not tell the stream that it is over TLS, and asyncio would warn at the end of each connection.

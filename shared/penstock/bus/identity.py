@@ -24,6 +24,8 @@ class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str
     lanes: tuple[str, ...] = ()
     """The lanes that a worker is bound to; empty: any."""
+    subjects: tuple[str, ...] = ()
+    """What a publisher of messages for mirror rules and triggers may publish."""
     nkey_seed: str
     """The private key, in NATS' form (`SU…`)."""
     ca: str
@@ -35,13 +37,11 @@ class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"Identity({self.name!r}, {self.role!r})"
 
     def login(self) -> dict[str, Any]:
-        """Return the options for nats-py. TLS comes first, before the server has said anything: a server that says
-        it needs no TLS (or somebody between) would otherwise get a connection without."""
+        """Return the options for nats-py."""
         return {
             "nkeys_seed_str": self.nkey_seed,
             "inbox_prefix": inbox_of(self.name),
             "tls": self.trust(),
-            "tls_handshake_first": True,
         }
 
     def trust(self) -> ssl.SSLContext:

@@ -22,12 +22,13 @@ def secure(
     signal_publisher: Names = [],  # noqa: B006
     observation_publisher: Names = [],  # noqa: B006
     event_publisher: Names = [],  # noqa: B006
+    publisher: Names = [],  # noqa: B006
     operator: Names = [],  # noqa: B006
     viewer: Names = [],  # noqa: B006
     auditor: Names = [],  # noqa: B006
     rotate: Names = [],  # noqa: B006
     host: Names = [],  # noqa: B006
-    mirror: Names = [],  # noqa: B006
+    stream: Names = [],  # noqa: B006
     valkey: str | None = None,
     shell: ShellArgument,
 ) -> None:
@@ -52,6 +53,8 @@ def secure(
         NAME: tells of steps of mirrored flows.
     event_publisher
         NAME: publishes events that flows wait for.
+    publisher
+        NAME=SUBJECT,SUBJECT: publishes messages of your own that mirror rules and triggers may follow.
     operator
         NAME: sees and changes everything but what workers hold, and the audit stream.
     viewer
@@ -62,13 +65,14 @@ def secure(
         NAME of a user or a service: it gets a new key.
     host
         A name or an address by which the servers are reached, for their certificates.
-    mirror
-        SUBJECT or STREAM:SUBJECT that mirror rules and triggers may follow.
+    stream
+        STREAM=SUBJECT: a JetStream stream of your own that mirror rules and triggers may follow.
     valkey
         Where services reach Valkey, for their settings: rediss://host:port/0.
     """
     try:
-        from penstock.secure import folder as folders
+        from penstock.secure import wishes
+        from penstock.secure.folder import Folder
     except ImportError as error:
         raise Problem(f"{MISSING} ({error.name} is missing)") from None
     asked: dict[Any, list[str]] = {
@@ -77,25 +81,26 @@ def secure(
         "signal-publisher": signal_publisher,
         "observation-publisher": observation_publisher,
         "event-publisher": event_publisher,
+        "publisher": publisher,
         "operator": operator,
         "viewer": viewer,
         "auditor": auditor,
     }
-    folder = folders.Folder(directory)
+    folder = Folder(directory)
     try:
-        wanted = [folders.wanted(role, text) for role, texts in asked.items() for text in texts]
+        wanted = [wishes.wanted(role, text) for role, texts in asked.items() for text in texts]
         before = (
             folder.deployment()
             if folder.exists()
-            else folders.Deployment(root=shell.named_root or DEFAULT_ROOT)
+            else wishes.Deployment(root=shell.named_root or DEFAULT_ROOT)
         )
-        deployment = folders.changed(
-            before, root=shell.named_root, nats_url=shell.nats, valkey_url=valkey, hosts=host, mirrored=mirror
+        deployment = wishes.changed(
+            before, root=shell.named_root, nats_url=shell.nats, valkey_url=valkey, hosts=host, streams=stream
         )
         if not wanted and not folder.users():
-            wanted = [folders.wanted(role, role) for role in asked]
+            wanted = [wishes.wanted(role, role) for role in asked if role != "publisher"]
         news = folder.write(deployment, wanted, rotate)
-    except folders.SecureError as error:
+    except wishes.SecureError as error:
         raise UsageProblem(str(error)) from None
     except OSError as error:
         raise Problem(f"cannot write {error.filename or directory}: {error.strerror}") from None

@@ -8,8 +8,9 @@ from penstock.local import servers
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
 from penstock.local.servers import Durability, Server
-from penstock.secure.folder import Folder, SecureError
+from penstock.secure.folder import Folder
 from penstock.secure.valkey_acl import ADMIN
+from penstock.secure.wishes import SecureError
 
 NATS: Final = """\
 
@@ -17,8 +18,6 @@ tls {{
     cert_file: "{tls}/nats.crt"
     key_file: "{tls}/nats.key"
     min_version: "1.2"
-    # A client that begins with TLS gets it at once; others are told within 50 ms that they must.
-    handshake_first: auto
 }}
 {accounts}"""
 

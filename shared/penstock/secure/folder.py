@@ -4,10 +4,10 @@ The identities are what is true. Everything that can be derived from them and fr
 each run; keys, passwords and the authority are made once, where they are missing.
 
 ```
-deployment.json             root, hosts, mirrored subjects, addresses
+deployment.json             root, addresses, hosts, streams that rules may follow
 users/<name>.json           identities of people, workers and publishers
 services/<service>.json     identities of the services; <service>.env their settings
-nats/accounts.conf          users and permissions for nats-server
+nats/accounts.conf          users and permissions for nats-server; admin.json a login that may do everything
 valkey/users.acl            users for Valkey; admin.password the operators' own
 tls/                        ca.crt, ca.key; <server>.crt, <server>.key
 token.key                   signs waitpoints' tokens
@@ -15,51 +15,27 @@ token.key                   signs waitpoints' tokens
 """
 
 import os
-import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
 
-from penstock.bus.identity import USER_PATTERN, Identity, read
+from penstock.bus.identity import Identity, read
 from penstock.errors import PenstockError
-from penstock.ids import TOKEN_PATTERN
 from penstock.secure import certificates, nats_config, roles, services, valkey_acl
 from penstock.secure.keys import new_seed
-from penstock.secure.services import Mirrored
+from penstock.secure.roles import Subjects
+from penstock.secure.valkey_acl import ADMIN
+from penstock.secure.wishes import Deployment, SecureError
 from penstock.verbs import SERVICES, SIGNAL_ROUTER
 
 SERVERS: Final = ("nats", "valkey")
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 SERVICE: Final = "service"
 """The role of an identity that is a service's."""
-
-
-class SecureError(Exception):
-    """The folder cannot be written or read as it is; the message says what to do."""
-
-
-class Deployment(Struct, frozen=True, kw_only=True):
-    """What all files of the folder agree on."""
-
-    root: Annotated[str, Meta(pattern=TOKEN_PATTERN)] = "penstock"
-    nats_url: str = "tls://127.0.0.1:4222"
-    valkey_url: str = "rediss://127.0.0.1:6379/0"
-    hosts: tuple[str, ...] = ()
-    """Further names and addresses for the servers' certificates."""
-    mirrored: tuple[Mirrored, ...] = ()
-
-
-class Wanted(Struct, frozen=True):
-    """A user to be made unless there is one of that name."""
-
-    name: str
-    role: roles.Role
-    lanes: tuple[str, ...] = ()
 
 
 class Folder:
@@ -100,6 +76,11 @@ class Folder:
         return self.path / "users" / f"{name}.json"
 
     @property
+    def nats_admin(self) -> Path:
+        """The identity of whoever looks after NATS: it may use all subjects of the account."""
+        return self.path / "nats" / "admin.json"
+
+    @property
     def token_key(self) -> Path:
         return self.path / "token.key"
 
@@ -109,7 +90,7 @@ class Folder:
 
     def valkey_login(self, url: str, user: str) -> str:
         """Return Valkey's URL with a service's login, or that of `admin`. Raise SecureError."""
-        if user == valkey_acl.ADMIN:
+        if user == ADMIN:
             password = self._text(self.path / "valkey" / "admin.password").strip()
         else:
             password = self.service(user).valkey_password or ""
@@ -141,7 +122,7 @@ class Folder:
     # -- writing ----------------------------------------------------------------------------------
 
     def write(
-        self, deployment: Deployment, wanted: Iterable[Wanted] = (), rotate: Iterable[str] = ()
+        self, deployment: Deployment, wanted: Iterable[Identity] = (), rotate: Iterable[str] = ()
     ) -> list[str]:
         """Make the folder whole, with these users besides those it has. Return a line for each thing that is new.
 
@@ -158,7 +139,7 @@ class Folder:
         news = list(self._certificates(deployment))
         if _write_once(self.token_key, secrets.token_hex(32) + "\n"):
             news.append("token.key: signs the tokens of waitpoints")
-        news += self._identities(wanted, set(rotate))
+        news += [*self._logins(), *self._add(wanted), *self._rotate(rotate)]
         self._configure(deployment)
         return news
 
@@ -188,46 +169,56 @@ class Folder:
             _write(certificate, made.certificate)
             yield f"tls/{server}.crt, tls/{server}.key: for {', '.join(hosts)}"
 
-    def _identities(self, wanted: Iterable[Wanted], rotate: set[str]) -> Iterator[str]:
+    def _logins(self) -> Iterator[str]:
+        """Make what is missing of the services' logins and of those for the servers' operators."""
         ca = self._text(self.authority)
         for name in SERVICES:
-            path = self.service_file(name)
-            if name in rotate or not path.exists():
-                password = secrets.token_urlsafe(32)
-                self._keep(
-                    path,
-                    Identity(name=name, role=SERVICE, nkey_seed=new_seed(), ca=ca, valkey_password=password),
-                )
+            if not self.service_file(name).exists():
+                self._keep(self.service_file(name), _service(name, ca))
                 yield f"services/{name}.json: the service"
+        if not self.nats_admin.exists():
+            self._keep(self.nats_admin, Identity(name=ADMIN, role=ADMIN, nkey_seed=new_seed(), ca=ca))
+            yield "nats/admin.json: for operators of NATS; it may do everything"
         if _write_once(self.path / "valkey" / "admin.password", secrets.token_urlsafe(32) + "\n"):
-            yield "valkey/admin.password: for operators of Valkey (user admin)"
-        for path in (*map(self.service_file, SERVICES), *(self.path / "users").glob("*.json")):
+            yield "valkey/admin.password: for operators of Valkey (user admin); it may do everything"
+        for path in (
+            self.nats_admin,
+            *map(self.service_file, SERVICES),
+            *(self.path / "users").glob("*.json"),
+        ):
             if (kept := self._identity(path)).ca != ca:  # the authority is a new one
                 self._keep(path, msgspec.structs.replace(kept, ca=ca))
+
+    def _add(self, wanted: Iterable[Identity]) -> Iterator[str]:
+        """Make the users that are not there yet."""
         known = {user.name: user for user in self.users()}
         for each in wanted:
-            found = known.get(each.name)
-            if found is not None and (found.role, found.lanes) != (each.role, each.lanes):
+            if each.name in (*SERVICES, ADMIN):
                 raise SecureError(
-                    f"there is a {found.role} {each.name!r} already, of lanes {', '.join(found.lanes) or 'all'}: "
-                    f"remove {self.user_file(each.name)} first, or take another name"
+                    f"{each.name!r} is a service's name or admin: take another for the {each.role}"
                 )
+            found = known.get(each.name)
             if found is None:
-                if each.name in SERVICES:
-                    raise SecureError(
-                        f"{each.name!r} is a service's name: take another one for the {each.role}"
-                    )
-                found = known[each.name] = Identity(
-                    name=each.name, role=each.role, lanes=each.lanes, nkey_seed=new_seed(), ca=ca
-                )
-                self._keep(self.user_file(each.name), found)
+                made = msgspec.structs.replace(each, nkey_seed=new_seed(), ca=self._text(self.authority))
+                self._keep(self.user_file(each.name), made)
+                known[each.name] = made
                 yield f"users/{each.name}.json: {each.role}"
-        for name in sorted(rotate - set(SERVICES)):
-            if name not in known:
+            elif msgspec.structs.replace(found, nkey_seed="", ca="") != each:
+                raise SecureError(
+                    f"there is a {found.role} {each.name!r} already, who is no {each.role} or has other lanes or"
+                    f" subjects: remove {self.user_file(each.name)} first, or take another name"
+                )
+
+    def _rotate(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if name in SERVICES:
+                self._keep(self.service_file(name), _service(name, self._text(self.authority)))
+                yield f"services/{name}.json: a new key and a new password"
+                continue
+            if not self.user_file(name).exists():
                 raise SecureError(f"there is no user {name!r} to rotate")
-            self._keep(
-                self.user_file(name), msgspec.structs.replace(known[name], nkey_seed=new_seed(), ca=ca)
-            )
+            kept = self._identity(self.user_file(name))
+            self._keep(self.user_file(name), msgspec.structs.replace(kept, nkey_seed=new_seed()))
             yield f"users/{name}.json: a new key"
 
     def _keep(self, path: Path, identity: Identity) -> None:
@@ -236,7 +227,7 @@ class Folder:
     def _configure(self, deployment: Deployment) -> None:
         """Write what derives from the identities: the servers' users, and the services' settings."""
         passwords = {name: self.service(name).valkey_password or "" for name in SERVICES}
-        passwords[valkey_acl.ADMIN] = self._text(self.path / "valkey" / "admin.password").strip()
+        passwords[ADMIN] = self._text(self.path / "valkey" / "admin.password").strip()
         _write(self.path / "valkey" / "users.acl", valkey_acl.acl(deployment.root, passwords))
         _write(self.path / "nats" / "accounts.conf", self.accounts(deployment))
         for name in SERVICES:
@@ -246,12 +237,17 @@ class Folder:
 
     def accounts(self, deployment: Deployment) -> str:
         """Return the accounts for nats-server. Raise SecureError for a broken key or an unknown role."""
-        root = deployment.root
-        allowed = [
-            (each, services.subjects_of(each, root, deployment.mirrored))
-            for each in map(self.service, SERVICES)
-        ]
-        for user in self.users():
+        root, users = deployment.root, self.users()
+        published = sorted({subject for user in users for subject in user.subjects})
+        for subject in (*published, *(stream.subject for stream in deployment.streams)):
+            if subject.split(".")[0] == root:
+                raise SecureError(
+                    f"the subject {subject!r} is Penstock's own: it is not for publishers or streams"
+                )
+        allowed = [(self._identity(self.nats_admin), Subjects([">"], [">"]))]
+        for service in map(self.service, SERVICES):
+            allowed.append((service, services.subjects_of(service, root, published, deployment.streams)))
+        for user in users:
             if user.role not in roles.ROLES:
                 raise SecureError(f"{self.user_file(user.name)}: there is no role {user.role!r}")
             allowed.append((user, roles.subjects_of(user, root)))
@@ -271,6 +267,13 @@ class Folder:
         if service == SIGNAL_ROUTER:
             settings["PENSTOCK_TOKEN_KEY_FILE"] = str(self.token_key)
         return settings
+
+
+def _service(name: str, ca: str) -> Identity:
+    """Make a service's identity, with a new key and a new password for Valkey."""
+    return Identity(
+        name=name, role=SERVICE, nkey_seed=new_seed(), ca=ca, valkey_password=secrets.token_urlsafe(32)
+    )
 
 
 def _private(folder: Path) -> None:
@@ -298,51 +301,3 @@ def _write_once(path: Path, text: str) -> bool:
         return False
     _write(path, text)
     return True
-
-
-def wanted(role: roles.Role, text: str) -> Wanted:
-    """Return the user that `NAME`, or a worker's `NAME=LANE,LANE`, asks for. Raise SecureError."""
-    name, bound, lanes = text.partition("=")
-    if not re.match(USER_PATTERN, name):
-        raise SecureError(
-            f"{name!r} is no user's name: 1 to 32 letters, digits, _ and -, without two - in a row"
-        )
-    if bound and role != "worker":
-        raise SecureError(f"only a worker is bound to lanes, not a {role} such as {name!r}")
-    named = tuple(sorted(set(lanes.split(",")))) if bound else ()
-    if not all(re.match(TOKEN_PATTERN, lane) for lane in named):
-        raise SecureError(f"{text!r} must read NAME=LANE,LANE, with lanes of letters, digits, _ and -")
-    return Wanted(name, role, named)
-
-
-def changed(
-    deployment: Deployment,
-    *,
-    root: str | None,
-    nats_url: str | None,
-    valkey_url: str | None,
-    hosts: Sequence[str],
-    mirrored: Sequence[str],
-) -> Deployment:
-    """Return the deployment with what is given; hosts and mirrored subjects come in addition. Raise SecureError."""
-    for url, schemes in ((nats_url, ("tls", "nats")), (valkey_url, ("rediss", "valkeys"))):
-        if url is not None and (urlsplit(url).scheme not in schemes or not urlsplit(url).hostname):
-            raise SecureError(
-                f"{url!r} is no URL for a secured server: it must read {schemes[0]}://host:port"
-            )
-    values: dict[str, Any] = {
-        "root": root or deployment.root,
-        "nats_url": nats_url or deployment.nats_url,
-        "valkey_url": valkey_url or deployment.valkey_url,
-        "hosts": tuple(dict.fromkeys([*deployment.hosts, *hosts])),
-        "mirrored": tuple(dict.fromkeys([*deployment.mirrored, *map(_mirrored, mirrored)])),
-    }
-    try:
-        return msgspec.convert(values, Deployment)
-    except msgspec.ValidationError as error:
-        raise SecureError(f"--root: {error}") from None
-
-
-def _mirrored(text: str) -> Mirrored:
-    stream, _, subject = text.rpartition(":")
-    return Mirrored(subject, stream or None)

@@ -16,6 +16,7 @@ Role = Literal[
     "signal-publisher",
     "observation-publisher",
     "event-publisher",
+    "publisher",
     "operator",
     "viewer",
     "auditor",
@@ -80,6 +81,7 @@ PERMISSIONS: Final[dict[Role, Permission]] = {
         "tells of steps of mirrored flows", frozenset({"flow.observe"}), publish=("observation.>",)
     ),
     "event-publisher": Permission("publishes events that flows wait for", publish=("event.>",)),
+    "publisher": Permission("publishes messages of its own subjects, which mirror rules and triggers may follow"),
     "operator": Permission(
         "sees everything but the audit stream, and changes everything but what workers hold",
         frozenset(VERBS) - _WORKERS_OWN,
@@ -113,6 +115,7 @@ def subjects_of(user: Identity, root: str) -> Subjects:
     allowed = PERMISSIONS[cast("Role", user.role)]
     publish = [subject(VERBS[name], root, user) for name in sorted(allowed.verbs)]
     publish += [f"{root}.{each}" for each in allowed.publish]
+    publish += user.subjects
     publish += [f"$JS.API.STREAM.INFO.{stream_name(root, stream)}" for stream in allowed.info]
     publish += [f"$JS.API.DIRECT.GET.{stream_name(root, stream)}" for stream in allowed.read]
     if allowed.discovery:

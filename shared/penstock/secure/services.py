@@ -34,15 +34,20 @@ HEARS: Final = {SCHEDULER: ("withdraw",)}
 """Further hints than those of `AUDIENCE`."""
 
 
-class Mirrored(NamedTuple):
-    """A subject that mirror rules and triggers may follow; `stream`: a JetStream stream that keeps it."""
+class Followed(NamedTuple):
+    """A JetStream stream of somebody else's that mirror rules and triggers may follow."""
 
+    stream: str
     subject: str
-    stream: str | None = None
 
 
-def subjects_of(service: Identity, root: str, mirrored: Iterable[Mirrored] = ()) -> Subjects:
-    """Return what a service may publish and subscribe to."""
+def subjects_of(
+    service: Identity, root: str, subjects: Iterable[str] = (), streams: Iterable[Followed] = ()
+) -> Subjects:
+    """Return what a service may publish and subscribe to.
+
+    `subjects`, `streams`: what the mirror-observer may follow for its rules and triggers.
+    """
     name = service.name
     api = "$JS.API."
     publish = [f"{api}INFO", "_INBOX.>", f"{root}.hint.*", f"{root}.hint.alive.{name}", f"{root}.worker.>"]
@@ -67,13 +72,11 @@ def subjects_of(service: Identity, root: str, mirrored: Iterable[Mirrored] = ())
         audit = stream_name(root, AUDIT)
         publish.append(f"{api}STREAM.MSG.GET.{audit}")
     if name == MIRROR_OBSERVER:
-        for each in mirrored:
-            if each.stream is None:
-                subscribe.append(each.subject)
-                continue
-            publish += _consuming(each.stream, "*")
-            publish += [f"{api}STREAM.INFO.{each.stream}", f"{api}CONSUMER.DELETE.{each.stream}.*"]
-            publish.append(f"{api}CONSUMER.CREATE.{each.stream}.*.{each.subject}")
+        subscribe += subjects
+        for stream, subject_kept in streams:
+            publish += _consuming(stream, "*")
+            publish.append(f"{api}CONSUMER.CREATE.{stream}.*.{subject_kept}")
+            publish += [f"{api}STREAM.INFO.{stream}", f"{api}CONSUMER.DELETE.{stream}.*"]
     return Subjects(publish, subscribe)
 
 

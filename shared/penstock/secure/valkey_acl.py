@@ -6,14 +6,15 @@ from typing import Final
 
 ALLOWED: Final = (
     # What the functions call, now and in later versions: a function runs with the rights of its caller. Without what
-    # lists or empties whole databases, blocks, or runs foreign code (@scripting).
-    "+@read +@write -@dangerous -@blocking -scan -randomkey -dbsize -move"
+    # lists or empties whole databases, blocks, or runs or drops code.
+    "+@read +@write -@dangerous -@blocking -@scripting -scan -randomkey -dbsize -move"
     # What a service sends besides: it looks at the server, waits for its disk and its replicas, finds a cluster's
     # primaries, and loads the library where a failover has lost it.
     " +auth +ping +time +select +info +wait +waitaof +readonly +asking +cluster|info +cluster|slots"
     " +function|list +function|load"
 )
 ADMIN: Final = "admin"
+"""The user of whoever looks after the servers."""
 
 
 def acl(root: str, passwords: Mapping[str, str]) -> str:
