@@ -242,13 +242,33 @@ async def test_operators_are_named_in_the_audit_trail(secured: Secured) -> None:
         assert not (await audit_stream.verify(auditor.nats, "PENSTOCK_AUDIT")).problems
 
 
-async def test_a_viewer_sees_all_and_the_commands_run(secured: Secured) -> None:
+async def test_a_viewer_sees_all_and_changes_nothing(secured: Secured) -> None:
     async with secured.client("submitter") as client:
         run = await client.submit("job.none", {}, lane="nobody")
-    creds = ("--nats", secured.url, "--creds", secured.file("viewer"))
-    assert run.execution_id in (await commands.penstock(*creds, "list")).out
-    said = await commands.penstock(*creds, "cancel", run.execution_id, "--json", "--timeout", "2")
-    assert said.code == 1 and "timeout" in said.out
+    async with secured.client("viewer") as viewer:
+        assert (await viewer.get(run.execution_id)).state == "ready"
+        assert run.execution_id in [record.execution_id async for record in viewer.list(lane="nobody")]
+        for change in (
+            viewer.cancel(run.execution_id),
+            viewer.run_now(run.execution_id),
+            viewer.lanes.pause("nobody"),
+        ):
+            with pytest.raises(PenstockError, match="not_permitted: NATS does not let this user"):
+                await change
+
+
+async def test_the_commands_find_the_login_of_an_operator(secured: Secured) -> None:
+    """In the directory of the secured `penstock up`; doctor looks at Valkey too."""
+    doctor = await commands.penstock("doctor", "--json", cwd=secured.folder.path.parent)
+    assert doctor.code == 0, doctor.out
+    assert {"Valkey", "Lua library", "PENSTOCK_AUDIT"} <= {check["name"] for check in doctor.json["checks"]}
+
+
+async def test_a_worker_that_is_none_ends(secured: Secured) -> None:
+    worker = Worker(secured.url, credentials=secured.file("viewer"))
+    worker.handler("job.double")(double)
+    with pytest.raises(PenstockError, match="not_permitted"):
+        await asyncio.wait_for(worker.run(handle_signals=False), WAIT_S)
 
 
 async def test_triggers_follow_publishers_and_streams(secured: Secured) -> None:

@@ -15,13 +15,14 @@ from penstock.errors import PenstockError
 from penstock.local.servers import find_nats
 from penstock.messages.executions import WorkNext
 from penstock.messages.workers import WorkerDrain
-from penstock.secure import certificates, roles, services
+from penstock.secure import certificates, roles, services, valkey_acl
 from penstock.secure.folder import Folder
 from penstock.secure.roles import PERMISSIONS, ROLES
 from penstock.secure.wishes import Deployment, SecureError, changed, wanted
 from penstock.verbs import SERVICES, VERBS, WORK_NEXT, WORKER_DRAIN
 
 ALL = [wanted(role, f"{role}=ci.>" if role == "publisher" else role) for role in ROLES]
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def someone(name: str, role: str, *lanes: str) -> Identity:
@@ -182,6 +183,29 @@ def test_nats_server_takes_the_accounts(written: Folder, tmp_path: Path) -> None
         [find_nats().path, "-t", "-c", config], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_template_for_nats_server_holds(written: Folder, tmp_path: Path) -> None:
+    text = (DEPLOY / "nats" / "secure.conf.template").read_text()
+    for name, value in (
+        ("${SERVER_NAME}", "n1"),
+        ("/data/jetstream", f"{tmp_path}/js"),
+        ("/etc/nats/", f"{written.path}/tls/"),
+    ):
+        assert name in text
+        text = text.replace(name, value)
+    (tmp_path / "nats.conf").write_text(text)
+    (tmp_path / "accounts.conf").write_text((written.path / "nats" / "accounts.conf").read_text())
+    checked = subprocess.run(
+        [find_nats().path, "-t", "-c", tmp_path / "nats.conf"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_the_template_for_valkey_is_what_is_written() -> None:
+    lines = (DEPLOY / "valkey" / "users.acl.template").read_text().splitlines()
+    names = {name: f"{name}-sha256" for name in (*SERVICES, valkey_acl.ADMIN)}
+    assert "\n".join(lines) + "\n" == valkey_acl.acl("penstock", names)
 
 
 def test_servers_get_no_secret(written: Folder) -> None:

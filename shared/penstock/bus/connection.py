@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ log: Final = logging.getLogger("penstock.bus")
 _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
+_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]*)"')
 FLUSH_S: Final = 10
 LEAVE_S: Final = 2.0
 
@@ -148,6 +151,8 @@ class Connection(Client):
         super().__init__()
         self.identity = identity
         """Who this is, in a secured deployment."""
+        self.on_refused: list[Callable[[str], None]] = []
+        """Called with the subject, in lower case, that the server does not let this user publish to."""
         self.closed = asyncio.Event()
 
     @property
@@ -189,7 +194,7 @@ class Connection(Client):
 class _Watch:
     """Logger of a connection: it logs each state change once, and not every attempt to reconnect."""
 
-    def __init__(self, client: Client, name: str, servers: str) -> None:
+    def __init__(self, client: "Connection", name: str, servers: str) -> None:
         self._client = client
         self._name = name
         self.servers = servers
@@ -204,6 +209,9 @@ class _Watch:
 
     async def on_error(self, error: Exception) -> None:
         self._last = error
+        if refused := _REFUSED.search(str(error)):
+            for tell in list(self._client.on_refused):
+                tell(refused[1])
         if "authorization violation" in str(error).lower() and not self.refused.done():
             self.refused.set_result(None)
         if self._client.is_connected:

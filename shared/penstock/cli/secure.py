@@ -1,7 +1,8 @@
 """`penstock secure`: users, permissions and certificates for a deployment."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -10,7 +11,6 @@ from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import DEFAULT_ROOT, ShellArgument
 
 Names = Annotated[list[str], Parameter(negative="")]
-MISSING: Final = "penstock secure needs more: pip install 'penstock[secure]'"
 
 
 def secure(
@@ -70,11 +70,11 @@ def secure(
     valkey
         Where services reach Valkey, for their settings: rediss://host:port/0.
     """
-    try:
-        from penstock.secure import wishes
-        from penstock.secure.folder import Folder
-    except ImportError as error:
-        raise Problem(f"{MISSING} ({error.name} is missing)") from None
+    if find_spec("cryptography") is None:
+        raise Problem("penstock secure needs more: pip install 'penstock[secure]'")
+    from penstock.secure import wishes
+    from penstock.secure.folder import Folder
+
     asked: dict[Any, list[str]] = {
         "worker": worker,
         "submitter": submitter,

@@ -25,7 +25,7 @@ import msgspec
 
 from penstock.bus.identity import Identity, read
 from penstock.errors import PenstockError
-from penstock.secure import certificates, nats_config, roles, services, valkey_acl
+from penstock.secure import nats_config, roles, services, valkey_acl
 from penstock.secure.keys import new_seed
 from penstock.secure.roles import Subjects
 from penstock.secure.valkey_acl import ADMIN
@@ -150,6 +150,10 @@ class Folder:
             )
 
     def _certificates(self, deployment: Deployment) -> Iterator[str]:
+        from penstock.secure import (
+            certificates,
+        )  # `penstock up --secure` reads the folder without `cryptography`
+
         folder = self.path / "tls"
         if not self.authority.exists() or not (folder / "ca.key").exists():
             made = certificates.authority(deployment.root)
@@ -228,7 +232,8 @@ class Folder:
         """Write what derives from the identities: the servers' users, and the services' settings."""
         passwords = {name: self.service(name).valkey_password or "" for name in SERVICES}
         passwords[ADMIN] = self._text(self.path / "valkey" / "admin.password").strip()
-        _write(self.path / "valkey" / "users.acl", valkey_acl.acl(deployment.root, passwords))
+        hashes = {name: valkey_acl.hashed(password) for name, password in passwords.items()}
+        _write(self.path / "valkey" / "users.acl", valkey_acl.acl(deployment.root, hashes))
         _write(self.path / "nats" / "accounts.conf", self.accounts(deployment))
         for name in SERVICES:
             settings = self.settings(name, deployment.nats_url, deployment.valkey_url)

@@ -17,8 +17,13 @@ ADMIN: Final = "admin"
 """The user of whoever looks after the servers."""
 
 
+def hashed(password: str) -> str:
+    """Return the SHA-256 that an ACL file has instead of a password, in hex digits."""
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
 def acl(root: str, passwords: Mapping[str, str]) -> str:
-    """Return the ACL file, with the hashes of the passwords: of each service by its name, and of `admin`.
+    """Return the ACL file, given the hashes of the passwords of each service, by its name, and of `admin`.
 
     A service calls no function but its own (`+fcall|name` allows one first argument). It cannot list or flush keys,
     read the configuration, or touch keys outside the root.
@@ -27,11 +32,8 @@ def acl(root: str, passwords: Mapping[str, str]) -> str:
     # file in this user's name, and drops each transaction in it that the user may not run.
     lines = ["user default off resetpass sanitize-payload ~* &* +@all"]
     for name, password in passwords.items():
-        login = (
-            f"user {name} on sanitize-payload #{hashlib.sha256(password.encode()).hexdigest()} resetchannels"
-        )
-        if name == ADMIN:
-            lines.append(f"{login} ~* &* +@all")
-            continue
-        lines.append(f"{login} ~{root}:* -@all {ALLOWED} +fcall|penstock_{name.replace('-', '_')}")
+        rights = "~* &* +@all"
+        if name != ADMIN:
+            rights = f"~{root}:* -@all {ALLOWED} +fcall|penstock_{name.replace('-', '_')}"
+        lines.append(f"user {name} on sanitize-payload #{password} resetchannels {rights}")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from penstock import errors, verbs
 from penstock.backoff import Backoff
 from penstock.bus import callers
-from penstock.bus.connection import identity_of
+from penstock.bus.connection import Connection, identity_of
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal
 from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
@@ -67,6 +67,8 @@ class TaskIntake:
 
     async def start(self) -> None:
         """Subscribe to the inbox on which tasks arrive."""
+        if isinstance(self._nats, Connection):
+            self._nats.on_refused.append(self._refused)
         self._subscription = await listen(self._nats, self._inbox, self._on_reply)
 
     async def run(self) -> None:
@@ -125,6 +127,11 @@ class TaskIntake:
             except TimeoutError:
                 if loop.time() >= end or self._nats.stats["reconnects"] != connection:
                     return False
+
+    def _refused(self, subject: str) -> None:
+        if subject == self._subject.lower():
+            self._error = errors.make("not_permitted", "NATS does not let this user ask for work")
+            self._answered.set()
 
     async def _on_reply(self, msg: Msg) -> None:
         if is_no_responders(msg):
