@@ -5,6 +5,7 @@ from pathlib import Path
 
 from penstock.errors import TABLE
 from penstock.runtime.settings import markdown_table
+from penstock.secure.roles import PERMISSIONS
 from penstock.verbs import VERBS
 
 HERE = Path(__file__).parent
@@ -32,7 +33,30 @@ def errors() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"verbs": verbs, "errors": errors, "settings": markdown_table}
+def roles() -> str:
+    """What each role may do; the subjects are without the root."""
+    rows = [
+        "| role | what for | verbs | publishes | hears | streams |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for role, allowed in PERMISSIONS.items():
+        by_resource: dict[str, list[str]] = {}
+        for name in sorted(allowed.verbs):
+            by_resource.setdefault(name.split(".")[0], []).append(name.split(".")[1])
+        verbs = "; ".join(f"{resource}: {', '.join(names)}" for resource, names in by_resource.items())
+        streams = [f"reads {stream}" for stream in allowed.read]
+        streams += [f"sees {stream}" for stream in allowed.info if stream not in allowed.read]
+        publishes = ", ".join(f"`{each}`" for each in allowed.publish)
+        hears = ", ".join(f"`{each}`" for each in allowed.subscribe)
+        if role == "publisher":
+            publishes = "the subjects it was given"
+        rows.append(
+            f"| {role} | {allowed.purpose} | {verbs} | {publishes} | {hears} | {', '.join(streams)} |"
+        )
+    return "\n".join(rows)
+
+
+TABLES = {"verbs": verbs, "errors": errors, "settings": markdown_table, "roles": roles}
 
 
 def filled(text: str) -> str:

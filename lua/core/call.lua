@@ -25,6 +25,7 @@ function Call.begin(root, header)
   Call.secret = header.secret or header.nonce   -- services of release 0.1.0 send no secret
   Call.random = header.random or 0
   Call.limits = header.limits or {}
+  Call.user = nil    -- who asked for the command that runs now
   Call.counter = 0
   secrets = {}
   Call.hints = {}

@@ -1,5 +1,6 @@
--- One FCALL carries a header and a batch of commands. Each command is [op, args] and gets its own reply. Changes are
--- gathered in memory and written once at the end: ten commands that touch one flow write that flow once.
+-- One FCALL carries a header and a batch of commands. Each command is [op, args], or [op, args, user] where it is known
+-- who asked for it, and gets its own reply. Changes are gathered in memory and written once at the end: ten commands
+-- that touch one flow write that flow once.
 --
 -- Needs: Call, Keys, Memory, Records.
 
@@ -51,7 +52,11 @@ local function run(service, keys, args)
     ids[#ids + 1] = command[2].execution_id
   end
   Records.prefetch('x', ids)
-  for i = 2, #args do replies[i] = answer(ops, commands[i]) end
+  for i = 2, #args do
+    Call.user = commands[i][3]
+    replies[i] = answer(ops, commands[i])
+  end
+  Call.user = nil
   Call.finish()
   -- A call that only reads may see what no replica has yet. With a write of its own at the end, Valkey's WAIT after this
   -- call waits for all that the call has seen (store/acknowledged.py).

@@ -38,11 +38,14 @@ end
 local function whole(n) return n < 128 and string.char(n) or pack(n) end
 
 -- Emit an event about a change to `record`. `record.seq` numbers the record's events from 1 without a gap.
--- about: {from, to, reason, data, actor}, all optional. Return the packed event.
+-- about: {from, to, reason, data, actor}, all optional. Return the packed event. Where the user who asked is known, the
+-- event names them instead of 'operator', or of nobody.
 function Events.emit(entity, record, name, about)
+  local actor = about.actor
+  if Call.user and (not actor or actor == 'operator') then actor = 'user:' .. Call.user end
   record.seq = (record.seq or 0) + 1
   now = now or pack(Call.now)
-  local event = EIGHT .. whole(record.seq) .. text(name) .. now .. text(about.actor) .. text(about.from) .. text(about.to)
+  local event = EIGHT .. whole(record.seq) .. text(name) .. now .. text(actor) .. text(about.from) .. text(about.to)
     .. text(about.reason) .. (about.data and pack(about.data) or EMPTY)
   Undo.append(items, THREE .. text(entity) .. text(record.namespace or 'default') .. fresh(record.id) .. event)
   return event

@@ -65,6 +65,7 @@ _ROWS: Final[tuple[tuple[str, ErrorClass, int, str], ...]] = (
     ("invalid_request", "invalid", 400, "the request is malformed: the message names the field"),
     ("payload_too_large", "invalid", 413, "the payload is larger than the limit"),
     ("invalid_token", "unauthorized", 401, "the token is wrong, foreign or for another waitpoint"),
+    ("not_permitted", "unauthorized", 403, "not in this user's role, or another's lane or worker_id"),
     ("token_expired", "unauthorized", 401, "the token's signing key has been rotated away"),
     ("valkey_unavailable", "unavailable", 503, "Valkey cannot be reached; the change may or may not have happened"),
     ("timeout", "unavailable", 504, "no answer in time; the change may or may not have happened"),

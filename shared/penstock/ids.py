@@ -9,6 +9,8 @@ from typing import Final
 UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?!\n)$"
 ID_PATTERN: Final = UUID_PATTERN.replace("^", "^[0-9]{1,5}-")
 TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"  # noqa: S105 - a NATS subject token, not a secret
+WORKER_OF: Final = "--"
+"""In a secured deployment, the id of a worker is `<user>--<name>`."""
 KIND_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(?!\n)$"
 KINDS_PATTERN: Final = KIND_PATTERN.replace("(?!", r"(\.\*)?(?!")
 """A kind, or a prefix of kinds: `mail.*`."""

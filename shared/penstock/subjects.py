@@ -1,9 +1,16 @@
 """The NATS subjects other than those of verbs (which are in `penstock.verbs`)."""
 
+from penstock.ids import WORKER_OF
+
 
 def worker_subject(root: str, worker_id: str) -> str:
-    """Messages pushed to one worker: cancellations, and the request to drain."""
-    return f"{root}.worker.{worker_id}"
+    """Messages pushed to one worker: cancellations, and the request to drain.
+
+    A worker of a user (`<user>--<name>`, in a secured deployment) has them below the user's name, so that NATS
+    permissions keep other users from listening: what they would hear is the secret half of a lease.
+    """
+    user, marked, _ = worker_id.partition(WORKER_OF)
+    return f"{root}.worker.{user}.{worker_id}" if marked else f"{root}.worker.{worker_id}"
 
 
 def frame_subject(root: str, execution_id: str) -> str:

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
+import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +15,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from penstock import errors
+from penstock.bus.identity import Identity
+from penstock.bus.identity import read as read_identity
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -19,6 +24,7 @@ log: Final = logging.getLogger("penstock.bus")
 _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
+_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]*)"')
 FLUSH_S: Final = 10
 LEAVE_S: Final = 2.0
 
@@ -29,14 +35,20 @@ async def connect(
     """Connect to NATS; the connection reconnects by itself from then on.
 
     `url` may name several servers, separated by commas, and hold `user:password@` or `token@`.
-    `credentials` is the path of a NATS credentials file. With `wait` (services), retry until a server answers, but
-    raise an error when the login was refused and is not taken within `timeout` seconds by another server; without
-    (clients), raise a `timeout` error after `timeout` seconds, with advice on what to check.
+    `credentials` is the path of an identity (`penstock secure`) or a NATS credentials file. With `wait` (services),
+    retry until a server answers, but raise an error when the login was refused and is not taken within `timeout`
+    seconds by another server; without (clients), raise a `timeout` error after `timeout` seconds, with advice on what
+    to check.
     """
     servers, login = _split(url)
+    identity = None
     if credentials is not None:
-        login["user_credentials"] = _readable(credentials)
-    client = Connection()
+        identity = read_identity(_readable(credentials))
+        if identity is None:
+            login["user_credentials"] = credentials
+        else:
+            login = identity.login()
+    client = Connection(identity)
     watch = _Watch(client, name, ", ".join(servers))
     opening = asyncio.ensure_future(
         client.connect(
@@ -76,6 +88,11 @@ async def connect(
     raise errors.make("timeout", f"cannot reach NATS at {watch.servers}: {watch.advice()}")
 
 
+def identity_of(nats: Client) -> Identity | None:
+    """Return who a connection belongs to; None for one that `connect` has not opened with an identity."""
+    return nats.identity if isinstance(nats, Connection) else None
+
+
 async def leave(nats: Client) -> None:
     """Flush and close a connection. The flush waits at most `LEAVE_S`, so a dead server cannot block the caller."""
     with contextlib.suppress(NatsError, OSError, TimeoutError):
@@ -85,18 +102,19 @@ async def leave(nats: Client) -> None:
         await nats.close()
 
 
-def _readable(credentials: str) -> str:
-    if not Path(credentials).is_file():
+def _readable(credentials: str) -> Path:
+    path = Path(credentials)
+    if not os.access(path, os.R_OK) or not path.is_file():
         raise errors.make(
             "invalid_request",
-            f"there is no NATS credentials file {credentials}",
+            f"there is no NATS credentials file {credentials} that can be read",
             detail={"field": "credentials"},
         )
     if find_spec("nkeys") is None:
         raise errors.make(
             "invalid_request", "a NATS credentials file needs the package nkeys: install nats-py[nkeys]"
         )
-    return credentials
+    return path
 
 
 def _split(url: str) -> tuple[list[str], dict[str, Any]]:
@@ -134,14 +152,32 @@ class Connection(Client):
     for good: nats-py reconnects only after a lost connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity | None = None) -> None:
         super().__init__()
+        self.identity = identity
+        """Who this is, in a secured deployment."""
+        self.on_refused: list[Callable[[str], None]] = []
+        """Called with the subject, in lower case, that the server does not let this user publish to."""
         self.closed = asyncio.Event()
 
     @property
     def why_closed(self) -> str:
         """One line that tells why the connection was closed, for code that did not close it itself."""
         return f"the connection to NATS was closed for good: {_text(self.last_error)}"
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # nats-py goes on without TLS when the server (or somebody between) says that it needs none. It has not logged
+        # in yet here.
+        if initial_connection and self.identity is not None and not info.get("tls_required"):
+            raise NatsError("the server offers no TLS, without which this identity does not log in")
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        # nats-py does not tell the stream that it is over TLS, and asyncio would warn at the end of each connection.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("sslcontext") is not None:
+            writer.transport.get_protocol()._over_ssl = True
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         try:
@@ -163,7 +199,7 @@ class Connection(Client):
 class _Watch:
     """Logger of a connection: it logs each state change once, and not every attempt to reconnect."""
 
-    def __init__(self, client: Client, name: str, servers: str) -> None:
+    def __init__(self, client: "Connection", name: str, servers: str) -> None:
         self._client = client
         self._name = name
         self.servers = servers
@@ -178,6 +214,9 @@ class _Watch:
 
     async def on_error(self, error: Exception) -> None:
         self._last = error
+        if refused := _REFUSED.search(str(error)):
+            for tell in list(self._client.on_refused):
+                tell(refused[1])
         if "authorization violation" in str(error).lower() and not self.refused.done():
             self.refused.set_result(None)
         if self._client.is_connected:

@@ -23,13 +23,18 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from penstock import __version__, errors
+from penstock.bus import callers
+from penstock.bus.callers import Caller
 from penstock.bus.codec import MAX_PAYLOAD_BYTES, codec_of
+from penstock.bus.connection import identity_of
 from penstock.bus.discovery import Discovery, Served
+from penstock.bus.identity import inbox_of
 from penstock.bus.reply_guard import ReplyGuard
 from penstock.bus.request_id import handled
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
 from penstock.verbs import DESCRIPTIONS, Req, Verb
+from penstock.who import asking
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -77,11 +82,12 @@ def parked(handler: Handler) -> Handler:
 
 
 class _Request:
-    """One decoded message: its reply subject, headers and items; an invalid item is a PenstockError."""
+    """One decoded message: its caller, reply subject, headers and items; an invalid item is a PenstockError."""
 
-    __slots__ = ("headers", "items", "reply", "single")
+    __slots__ = ("caller", "headers", "items", "reply", "single")
 
-    def __init__(self, msg: Msg, items: list[Any], single: bool) -> None:
+    def __init__(self, caller: Caller | None, msg: Msg, items: list[Any], single: bool) -> None:
+        self.caller = caller
         self.reply = msg.reply
         self.headers = msg.headers
         self.items = items
@@ -99,7 +105,7 @@ class _Endpoint:
         self.merge = verb.batch and not isinstance(handler, Parked)
         self.codec = codec_of(verb)
         self.served = served
-        self.queue: list[Msg] = []
+        self.queue: list[tuple[Caller | None, Msg]] = []
         self.subscription: Subscription | None = None
 
 
@@ -120,13 +126,14 @@ class Endpoints:
         reply_prefixes: Sequence[str] = (),
         missing: Callable[[], list[str]] = list,
     ) -> None:
-        self.replies = ReplyGuard(root, reply_prefixes)
+        secured = self._secured = identity_of(nats) is not None
+        self.replies = ReplyGuard(root, reply_prefixes or (["_INBOX."] if secured else []))
         self._nats = nats
         self._queue_group = f"{root}-{service}"
         self._max_payload_bytes = max_payload_bytes
         self._observer = observer
         self._endpoints = [
-            _Endpoint(verb, handler, _served(verb, root, self._queue_group))
+            _Endpoint(verb, handler, _served(verb, callers.served(verb, root, secured), self._queue_group))
             for verb, handler in handlers.items()
         ]
         self._discovery = Discovery(
@@ -203,18 +210,29 @@ class Endpoints:
             await asyncio.wait(self._tasks)
 
     async def _arrived(self, endpoint: _Endpoint, msg: Msg) -> None:
-        if self.replies.admits(msg.reply):
-            endpoint.queue.append(msg)
+        caller = self._caller(endpoint, msg)
+        if self.replies.admits(msg.reply, f"{inbox_of(caller.name)}." if caller else ""):
+            endpoint.queue.append((caller, msg))
         if endpoint.subscription is None or not endpoint.subscription.pending_msgs:
             self._flush(endpoint)  # this was the last message of one socket read
+
+    def _caller(self, endpoint: _Endpoint, msg: Msg) -> Caller | None:
+        return callers.caller_in(msg.subject, endpoint.served.subject) if self._secured else None
 
     def _flush(self, endpoint: _Endpoint) -> None:
         messages, endpoint.queue = endpoint.queue, []
         group: list[_Request] = []
         size = 0
-        for msg in messages:
-            request = _Request(msg, *endpoint.codec.decode(msg.data, self._max_payload_bytes))
-            if group and (not endpoint.merge or size + len(request.items) > MERGE_ITEMS):
+        for caller, msg in messages:
+            items, single = endpoint.codec.decode(msg.data, self._max_payload_bytes)
+            if caller is not None:
+                items = [_permitted(endpoint.verb, caller, item) for item in items]
+            request = _Request(caller, msg, items, single)
+            if group and (
+                not endpoint.merge
+                or size + len(request.items) > MERGE_ITEMS
+                or caller != group[0].caller  # a call is made for one user, whom its events name
+            ):
                 self._spawn(endpoint, group)
                 group, size = [], 0
             group.append(request)
@@ -237,6 +255,8 @@ class Endpoints:
         if valid:
             alone = group[0] if len(group) == 1 else None
             call = Call(valid, alone.reply if alone else "", alone.single if alone else False)
+            caller = group[0].caller
+            asking.set(caller.name if caller else None)  # seen by this task only, and by those that it starts
             try:
                 results = await self._results(endpoint, call)
             except asyncio.CancelledError:
@@ -308,6 +328,11 @@ class Endpoints:
             self._observer(endpoint.verb, items, failed, seconds)
 
 
+def _permitted(verb: Verb[Any, Any], caller: Caller, item: Any) -> Any:
+    """Return the item, or the error for one that this caller may not ask for."""
+    return item if isinstance(item, PenstockError) else callers.objection(verb, caller, item) or item
+
+
 def _of_item(verb: Verb[Any, Any], result: Any) -> Any:
     """Return the result, or `internal` for an exception that is no PenstockError: a bug that the handler collected."""
     if not isinstance(result, BaseException) or isinstance(result, PenstockError):
@@ -331,14 +356,14 @@ async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> No
     await asyncio.gather(*(end(subscription) for subscription in subscriptions))
 
 
-def _served(verb: Verb[Any, Any], root: str, queue_group: str) -> Served:
+def _served(verb: Verb[Any, Any], subject: str, queue_group: str) -> Served:
     """Describe a verb for service discovery, with the JSON Schemas of its request and reply."""
     metadata = {
         "request_schema": _schema(verb.request),
         "reply_schema": _schema(verb.reply),
         "batch": "true" if verb.batch else "false",
     }
-    return Served(verb.endpoint, verb.subject(root), queue_group, metadata)
+    return Served(verb.endpoint, subject, queue_group, metadata)
 
 
 @cache

@@ -24,12 +24,19 @@ class ReplyGuard:
         self._prefixes = tuple(prefixes)
         self._throttle = Throttle()
 
-    def admits(self, reply: str) -> bool:
-        """Return whether a request with this reply subject may be served. An empty subject asks for no reply."""
+    def admits(self, reply: str, inbox: str = "") -> bool:
+        """Return whether a request with this reply subject may be served. An empty subject asks for no reply.
+
+        `inbox`: what the caller's own reply subjects begin with, in a secured deployment.
+        """
         if not reply:
             return True
         internal = reply.startswith(("$", self._own)) or reply == self._root
-        if not internal and (not self._prefixes or reply.startswith(self._prefixes)):
+        if (
+            not internal
+            and reply.startswith(inbox)
+            and (not self._prefixes or reply.startswith(self._prefixes))
+        ):
             return True
         self.refused += 1
         if self._throttle.passes():

@@ -16,6 +16,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock import errors
+from penstock.bus import callers
+from penstock.bus.connection import Connection, identity_of
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
@@ -94,6 +96,9 @@ class Requester:
         self._inflight: dict[str, _Message] = {}
         self._serial = 0
         self._inbox = nats.new_inbox() + "."
+        self._identity = identity_of(nats)
+        if isinstance(nats, Connection):
+            nats.on_refused.append(self._refused)
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
@@ -126,6 +131,8 @@ class Requester:
 
     async def close(self) -> None:
         """Unsubscribe from the inbox; requests still waiting for a reply fail with `timeout`."""
+        if isinstance(self.nats, Connection) and self._refused in self.nats.on_refused:
+            self.nats.on_refused.remove(self._refused)
         inflight, self._inflight = self._inflight, {}
         for message in inflight.values():
             if message.timer:
@@ -194,7 +201,8 @@ class Requester:
         try:
             if self._subscription is None:
                 await self._subscribe()
-            await self.nats.publish(message.verb.subject(self.root), message.body, reply=self._inbox + token)
+            subject = callers.subject(message.verb, self.root, self._identity)
+            await self.nats.publish(subject, message.body, reply=self._inbox + token)
         except (nats_errors.Error, OSError) as error:
             # Nothing was sent: the connection is closed, or the outgoing buffer is full after a long outage.
             text = f"{message.verb.name} could not be sent to NATS ({type(error).__name__})"
@@ -214,6 +222,13 @@ class Requester:
             if error is not None:
                 message.fail(error)
         return message
+
+    def _refused(self, subject: str) -> None:
+        """Fail the requests that NATS has not let pass, instead of waiting for their replies."""
+        for token, message in list(self._inflight.items()):
+            if callers.subject(message.verb, self.root, self._identity).lower() == subject:
+                text = f"NATS does not let this user ask for {message.verb.name}"
+                self._settle(token, errors.make("not_permitted", text, detail={"verb": message.verb.name}))
 
     def _expire(self, token: str, timeout: float) -> None:
         message = self._inflight.get(token)

@@ -28,6 +28,7 @@ from penstock.cli import (
     limits,
     mirror,
     schedules,
+    secure,
     steering,
     top,
     trigger,
@@ -66,6 +67,7 @@ async def up(
     durability: Literal["disk", "process"] = "disk",
     nodes: Annotated[int | None, Parameter(validator=Number(gte=1, lte=9))] = None,
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
+    secure: Path | None = None,
     shell: ShellArgument,
 ) -> None:
     """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
@@ -94,8 +96,11 @@ async def up(
         So many NATS servers and Valkey primaries, each with a replica: 1, 3 or more, fixed at the first start [1].
     scale
         SERVICE=N: so many processes of this service; may be given several times.
+    secure
+        A directory of `penstock secure`: run with its users, permissions and certificates.
     """
     from penstock.local.deployment import Deployment, Options
+    from penstock.local.secure import root_of
 
     if nodes == 2:
         raise UsageProblem(
@@ -103,7 +108,8 @@ async def up(
         )
     options = Options(
         data=data,
-        root=shell.named_root or DEFAULT_ROOT,
+        root=shell.named_root or (root_of(secure) if secure else DEFAULT_ROOT),
+        secure=secure,
         nats_url=None if nats_port else shell.nats,
         valkey_url=None if valkey_port else valkey,
         nats_port=nats_port,
@@ -151,6 +157,7 @@ audit.app.command(audit_rewound.rewound)
 app.command(backup.backup)
 app.command(backup.restore)
 app.command(doctor.doctor)
+app.command(secure.secure)
 
 
 @app.meta.default

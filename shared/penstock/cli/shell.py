@@ -57,6 +57,12 @@ class Shell:
         found = {} if self.nats else self._here()
         return self.named_root or str(found.get("root", DEFAULT_ROOT))
 
+    @property
+    def login(self) -> str | None:
+        """--creds or its variable, else an operator's identity, where the `penstock up` here is a secured one."""
+        found = {} if self.nats else self._here()
+        return self.credentials or found.get("operator")
+
     def _here(self) -> dict[str, Any]:
         """Return the facts of the `penstock up` that runs in this directory, or none if none runs."""
         return data_dir.DataDir(data_dir.DEFAULT).running() or {}
@@ -66,7 +72,7 @@ class Shell:
         """Yield a connected client of the SDK, and close it at the end."""
         url = self.nats_url()
         client = await Client.connect(
-            url, self.credentials, root=self.root, timeout=self.timeout, name="penstock-cli"
+            url, self.login, root=self.root, timeout=self.timeout, name="penstock-cli"
         )
         try:
             yield client

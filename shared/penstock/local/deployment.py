@@ -17,6 +17,7 @@ from penstock.local import cluster, servers
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.problems import Problem, Status
 from penstock.local.refusals import refusing
+from penstock.local.secure import Security
 from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child, in_words
 from penstock.runtime.settings import Settings, SettingsError, login_of, redact
@@ -53,6 +54,8 @@ class Options:
     scale: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
     """Further environment variables for the services."""
+    secure: Path | None = None
+    """A folder of `penstock secure`, whose users and certificates the servers and services take."""
 
 
 class Deployment:
@@ -69,6 +72,7 @@ class Deployment:
         self._valkey_password: Path | None = None
         self._ends: Counter[str] = Counter()
         self._nodes = 1
+        self._security = Security(options.secure, options.root) if options.secure else None
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -148,6 +152,8 @@ class Deployment:
             raise Problem(
                 "--nodes starts servers of its own, on ports of its own: name no other server or port"
             )
+        if options.nodes > 1 and options.secure:
+            raise Problem("--secure is for one node: leave --nodes out")
         if kept not in (None, options.nodes):
             raise Problem(
                 f"{self._data.path} holds a deployment of {kept} node{'' if kept == 1 else 's'} and keeps that number: "
@@ -160,23 +166,28 @@ class Deployment:
         if self._nodes > 1:
             await self._start_clusters()
             return
+        secured = self._security
         if self._nats_url is None:
-            self._nats_url = await self._start_server(servers.nats, "nats", options.nats_port)
-            self._status.say(
-                f"  NATS is open to every user of this machine, as a development server's is: {self._nats_url}"
-            )
+            configure = secured.nats if secured else servers.nats
+            self._nats_url = await self._start_server(configure, "nats", options.nats_port)
+            if secured is None:
+                self._status.say(
+                    "  NATS is open to every user of this machine, as a development server's is"
+                    f" (--secure closes it): {self._nats_url}"
+                )
         else:
             self._status.good("nats-server", f"{redact(self._nats_url)} (given)")
         if self._valkey_url is None:
-            self._valkey_password = self._written(self._data.valkey_password)
-            password = self._valkey_password.read_text().strip()
-            self._valkey_url = await self._start_server(
-                partial(servers.valkey, password=password), "valkey", options.valkey_port
-            )
+            configure = secured.valkey if secured else self._with_password()
+            self._valkey_url = await self._start_server(configure, "valkey", options.valkey_port)
             if holes := servers.known_holes(servers.find_valkey()):
                 self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
+
+    def _with_password(self) -> Callable[[DataDir, int, Durability], Server]:
+        self._valkey_password = self._written(self._data.valkey_password)
+        return partial(servers.valkey, password=self._valkey_password.read_text().strip())
 
     async def _start_clusters(self) -> None:
         """Start several servers of each kind, which form clusters."""
@@ -254,13 +265,19 @@ class Deployment:
             **self._options.settings,
             "PENSTOCK_NATS_URL": self._nats_url or "",
             "PENSTOCK_VALKEY_URL": self._valkey_url or "",
-            **self._valkey_login(),
+            **(self._identity(service) or self._valkey_login()),
             "PENSTOCK_READY_FILE": str(ready_file),
         }
         command = [sys.executable, "-P", "-m", f"penstock_{service.replace('-', '_')}"]
         child = Child(name, command, self._data.log(name), env, on_end=self._ended)
         self._services[name] = child
         await child.start()
+
+    def _identity(self, service: str) -> dict[str, str]:
+        """Return the variables with which a service is itself and no other, in a secured deployment."""
+        if self._security is None:
+            return {}
+        return self._security.settings(service, self._nats_url or "", self._valkey_url or "")
 
     def _token_key(self) -> dict[str, str]:
         """Return the variable for this deployment's own token key; none if the environment already gives a key."""
@@ -335,6 +352,7 @@ class Deployment:
             "pid": os.getpid(),
             "root": self._options.root,
             "data": str(self._data.path),
+            **(self._security.facts if self._security else {}),
         }
 
     async def _watch(self, facts: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 from dataclasses import dataclass, field
 from enum import Enum
@@ -74,6 +75,8 @@ class Server:
     port: int
     command: list[str]
     password: str | None = field(default=None, repr=False)
+    authority: Path | None = None
+    """The certificate of the authority of a Valkey that speaks TLS."""
 
 
 def find_nats() -> Binary:
@@ -196,7 +199,7 @@ def ask_now(server: Server) -> Answer:
     """Ask a server whether it takes requests; blocking, for callers without an event loop."""
     is_nats = server.url.startswith("nats")
     try:
-        with socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S) as connection:
+        with _connection(server) as connection:
             if not is_nats:
                 login = f"AUTH {server.password}\r\n" if server.password else ""
                 connection.sendall(f"{login}PING\r\n".encode())
@@ -208,4 +211,14 @@ def ask_now(server: Server) -> Answer:
         return Answer.NO
     if said.startswith(b"-LOADING"):
         return Answer.LOADING
-    return Answer.YES if said.startswith(b"INFO " if is_nats else b"+PONG") else Answer.NO
+    # One with users of its own (`--secure`) tells a stranger no more than that it is there.
+    return Answer.YES if said.startswith(b"INFO " if is_nats else (b"+PONG", b"-NOAUTH")) else Answer.NO
+
+
+def _connection(server: Server) -> socket.socket:
+    """Connect to a server, over TLS where it has an authority. nats-server says that it is there without."""
+    plain = socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S)
+    if server.authority is None:
+        return plain
+    context = ssl.create_default_context(cafile=server.authority)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1")

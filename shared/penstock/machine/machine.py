@@ -14,6 +14,7 @@ from penstock.ids import Uuid7
 from penstock.machine.op import Op
 from penstock.machine.ops.common import Deployment, Now, Ping
 from penstock.store import Store
+from penstock.who import asking
 
 log: Final = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -116,7 +117,7 @@ class Machine:
         return cast("list[R]", replies)
 
     def _submit(self, op: Op[Any], at: int | None) -> "asyncio.Future[bytes]":
-        return self.store.submit(op.home() if at is None else at, op.packed(), op.cost())
+        return self.store.submit(op.home() if at is None else at, op.packed(asking.get()), op.cost())
 
     async def _answers(
         self, ops: Sequence[Op[R]], futures: "Sequence[asyncio.Future[bytes]]"

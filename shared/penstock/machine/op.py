@@ -28,7 +28,7 @@ class Meta(NamedTuple):
     weight: int
     """The most that a call may cost, in units of an ordinary operation (about 20 µs)."""
     prefix: bytes
-    """The packed command, up to its arguments."""
+    """The packed name."""
     decode: Callable[[bytes], Any]
     """Decodes a packed reply into the reply's type."""
 
@@ -52,9 +52,11 @@ class Op(Struct, Generic[R], omit_defaults=True, kw_only=True):
         """Return the most that this call may cost, in ordinary operations."""
         return self.meta.weight
 
-    def packed(self) -> bytes:
-        """Return the command: msgpack [name, arguments]."""
-        return self.meta.prefix + _pack(self)
+    def packed(self, by: str | None = None) -> bytes:
+        """Return the command: msgpack [name, arguments], and the user who asked for it, if one is known."""
+        if by is None:
+            return b"\x92" + self.meta.prefix + _pack(self)
+        return b"\x93" + self.meta.prefix + _pack(self) + _pack(by)
 
     @classmethod
     def of(cls, request: Struct, **more: Any) -> Self:
@@ -81,7 +83,7 @@ def op(*services: str, by: str | None = None, weight: int = 1) -> Callable[[O], 
 
     def declare(cls: O) -> O:
         name = "".join(f"_{char.lower()}" if char.isupper() else char for char in cls.__name__)[1:]
-        prefix = b"\x92" + _pack(name)
+        prefix = _pack(name)
         cls.meta = Meta(name, services, by, weight, prefix, decoder_of(_reply_of(cls)))
         for service in services:
             OPS[service, name] = cls

@@ -17,6 +17,8 @@ from nats.aio.subscription import Subscription
 
 from penstock import errors, verbs
 from penstock.backoff import Backoff
+from penstock.bus import callers
+from penstock.bus.connection import Connection, identity_of
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal
 from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
@@ -45,7 +47,7 @@ class TaskIntake:
     ) -> None:
         self._nats = nats
         self._root = root
-        self._subject = verbs.WORK_NEXT.subject(root)
+        self._subject = callers.subject(verbs.WORK_NEXT, root, identity_of(nats))
         self._ask = ask
         self._free_slots = free_slots
         self._accept = accept
@@ -65,10 +67,12 @@ class TaskIntake:
 
     async def start(self) -> None:
         """Subscribe to the inbox on which tasks arrive."""
+        if isinstance(self._nats, Connection):
+            self._nats.on_refused.append(self._refused)
         self._subscription = await listen(self._nats, self._inbox, self._on_reply)
 
     async def run(self) -> None:
-        """Ask for work until stopped. Raise if the request itself is invalid, because repeating it cannot help."""
+        """Ask for work until stopped. Raise if the request is invalid or not permitted: repeating it cannot help."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
@@ -81,7 +85,7 @@ class TaskIntake:
             await self._send(free)
             answered = await self._answer()
             error, self._error = self._error, None
-            if isinstance(error, errors.InvalidError):
+            if isinstance(error, errors.InvalidError | errors.UnauthorizedError):
                 raise error
             if error is not None:
                 self._outages.failed(error)
@@ -123,6 +127,11 @@ class TaskIntake:
             except TimeoutError:
                 if loop.time() >= end or self._nats.stats["reconnects"] != connection:
                     return False
+
+    def _refused(self, subject: str) -> None:
+        if subject == self._subject.lower():
+            self._error = errors.make("not_permitted", "NATS does not let this user ask for work")
+            self._answered.set()
 
     async def _on_reply(self, msg: Msg) -> None:
         if is_no_responders(msg):

@@ -16,7 +16,9 @@ import msgspec
 
 from penstock import __version__, errors
 from penstock.bus.connection import Connection, connect, leave
+from penstock.bus.identity import Identity
 from penstock.codecs import Codecs
+from penstock.ids import WORKER_OF
 from penstock.messages.executions import WorkNext
 from penstock.worker._health import Health
 from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware
@@ -217,7 +219,8 @@ class Worker:
         within the grace time; the leases of the others expire, and their tasks go to another worker.
 
         Raises `invalid_request` if no handler is registered or the service refuses the worker's request for work as
-        invalid, and `timeout` if the server has closed the connection for good (a broken connection is opened again).
+        invalid, `not_permitted` if its credentials are for other lanes, and `timeout` if the server has closed the
+        connection for good (a broken connection is opened again).
         """
         if not self._handlers:
             raise errors.invalid(
@@ -227,6 +230,7 @@ class Worker:
             nats = await self._connect()
             if nats is not None:
                 self._nats, self._stopped = nats, False
+                self._belong_to(nats.identity)
                 try:
                     async with self._hooks.open() as context:
                         self._session = Session(nats, self._config(), self._stop, context)
@@ -235,6 +239,12 @@ class Worker:
                     self._stopped = True
                     await leave(nats)
                     log.info("worker %s has stopped", self.worker_id)
+
+    def _belong_to(self, user: Identity | None) -> None:
+        """Begin the worker's id with its user's name, as services demand in a secured deployment."""
+        if user is not None and not self.worker_id.startswith(user.name + WORKER_OF):
+            self.worker_id = f"{user.name}{WORKER_OF}{self.worker_id}"
+            self._ask.worker_id = self.worker_id
 
     def _config(self) -> WorkerConfig:
         return WorkerConfig(

@@ -1,0 +1,91 @@
+"""What the caller of `penstock secure` asks for: the deployment's facts, and users, as its options say them."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock.bus.identity import USER_PATTERN, Identity
+from penstock.ids import TOKEN_PATTERN
+from penstock.secure.roles import Role
+from penstock.secure.services import Followed
+
+_SUBJECT: Final = re.compile(r'(?!_INBOX\.|\$)[^\s.*>"\\]+(\.([^\s.*>"\\]+|\*))*(\.>)?')
+_OWN: Final = "with subjects such as ci.>, none of NATS' own"
+
+
+class SecureError(Exception):
+    """The folder cannot be written or read as it is; the message says what to do."""
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """What all files of a folder agree on."""
+
+    root: Annotated[str, Meta(pattern=TOKEN_PATTERN)] = "penstock"
+    nats_url: str = "tls://127.0.0.1:4222"
+    valkey_url: str = "rediss://127.0.0.1:6379/0"
+    hosts: tuple[str, ...] = ()
+    """Further names and addresses for the servers' certificates."""
+    streams: tuple[Followed, ...] = ()
+    """What rules and triggers may follow besides the subjects of publishers."""
+
+
+def wanted(role: Role, text: str) -> Identity:
+    """Return the user that `NAME`, a worker's `NAME=LANE,LANE` or a publisher's `NAME=SUBJECT,SUBJECT` asks for.
+
+    It has no key yet. Raise SecureError.
+    """
+    name, bound, rest = text.partition("=")
+    bounds = tuple(sorted(set(rest.split(",")))) if bound else ()
+    if not re.match(USER_PATTERN, name):
+        raise SecureError(
+            f"{name!r} is no user's name: 1 to 32 letters, digits, _ and -, without two - in a row"
+        )
+    user = Identity(name=name, role=role, nkey_seed="", ca="")
+    if role == "worker":
+        if not all(re.match(TOKEN_PATTERN, lane) for lane in bounds):
+            raise SecureError(f"{text!r} must read NAME=LANE,LANE, with lanes of letters, digits, _ and -")
+        return msgspec.structs.replace(user, lanes=bounds)
+    if role == "publisher":
+        if not bounds or not all(map(_SUBJECT.fullmatch, bounds)):
+            raise SecureError(f"{text!r} must read NAME=SUBJECT,SUBJECT, {_OWN}")
+        return msgspec.structs.replace(user, subjects=bounds)
+    if bound:
+        raise SecureError(f"only a worker and a publisher are bound to something, not the {role} {name!r}")
+    return user
+
+
+def changed(
+    before: Deployment,
+    *,
+    root: str | None = None,
+    nats_url: str | None = None,
+    valkey_url: str | None = None,
+    hosts: Sequence[str] = (),
+    streams: Sequence[str] = (),
+) -> Deployment:
+    """Return the deployment with what is given; hosts and streams come in addition. Raise SecureError."""
+    for url, schemes in ((nats_url, ("tls", "nats")), (valkey_url, ("rediss", "valkeys"))):
+        if url is not None and (urlsplit(url).scheme not in schemes or not urlsplit(url).hostname):
+            raise SecureError(f"{url!r} is no URL of a secured server: it must read {schemes[0]}://host:port")
+    values: dict[str, Any] = {
+        "root": root or before.root,
+        "nats_url": nats_url or before.nats_url,
+        "valkey_url": valkey_url or before.valkey_url,
+        "hosts": tuple(dict.fromkeys([*before.hosts, *hosts])),
+        "streams": tuple(dict.fromkeys([*before.streams, *map(_followed, streams)])),
+    }
+    try:
+        return msgspec.convert(values, Deployment)
+    except msgspec.ValidationError as error:
+        raise SecureError(f"the root {root!r} is none: {error}") from None
+
+
+def _followed(text: str) -> Followed:
+    stream, _, subject = text.partition("=")
+    if not re.match(TOKEN_PATTERN, stream) or not _SUBJECT.fullmatch(subject):
+        raise SecureError(f"{text!r} must read STREAM=SUBJECT, {_OWN}")
+    return Followed(stream, subject)
