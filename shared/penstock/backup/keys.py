@@ -23,8 +23,8 @@ from redis.exceptions import RedisError, ResponseError
 from penstock.backup.folder import BackupError, Sink
 from penstock.runtime.settings import redact
 
-TOGETHER: Final = 500
-"""So many keys are dumped or restored in one pipeline."""
+TOGETHER: Final = 100
+"""So many keys are dumped or restored in one pipeline: each may hold a payload of a MiB or more."""
 FEW: Final = 200
 """Writes are paused when no more keys than this are to be dumped."""
 ROUNDS: Final = 20
@@ -122,7 +122,7 @@ class Valkey:
         """Dump all keys that begin like this; return their number. Keys may come twice."""
         cursor, found = b"0", 0
         while True:
-            cursor, keys = await self.ask("SCAN", cursor, "MATCH", prefix + "*", "COUNT", TOGETHER)
+            cursor, keys = await self.ask("SCAN", cursor, "MATCH", prefix + "*", "COUNT", 1000)
             await self.dump(keys, sink)
             found += len(keys)
             if cursor == b"0":
