@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import re
+import ssl
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -210,6 +211,8 @@ class _Watch:
     def advice(self) -> str:
         if self.refused.done():
             return "it refused the login; check the user, password, token or credentials file"
+        if isinstance(self._last, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: are these the right credentials for it? ({_text(self._last)})"
         return f"is nats-server running, and is this its address? ({_text(self._last)})"
 
     async def on_error(self, error: Exception) -> None:
