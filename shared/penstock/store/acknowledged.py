@@ -44,11 +44,9 @@ class Acknowledged:
     def refusal(self, reply: Any) -> Exception | None:
         """Return why the reply to `wait` does not acknowledge the calls before it; None if it does."""
         if isinstance(reply, list):  # of WAITAOF: how many servers here and how many replicas have fsynced it
-            return (
-                None
-                if reply[0]
-                else NotAcknowledged("it is not on disk yet (is appendfsync `always` or `everysec`?)")
-            )
+            if reply[0]:
+                return None
+            return NotAcknowledged("it is not on disk yet (is appendfsync `always` or `everysec`?)")
         if isinstance(reply, int):
             if reply >= self._replicas:
                 return None
