@@ -197,7 +197,7 @@ async def ask(server: Server) -> Answer:
 
 def ask_now(server: Server) -> Answer:
     """Ask a server whether it takes requests; blocking, for callers without an event loop."""
-    is_nats = server.url.startswith("nats")
+    is_nats = server.name.startswith("nats")
     try:
         with _connection(server) as connection:
             if not is_nats:
