@@ -65,6 +65,12 @@ class RunningPenstock(Penstock):
             return error
         raise AssertionError(f"{verb} {body!r} was not refused: {answer!r}")
 
+    async def keys(self) -> list[str]:
+        """Return all keys in Valkey, on whichever server they are."""
+        store = self.running["scheduler"].context.machine.store
+        found = await store.execute_everywhere("KEYS", f"{self.root}:*")
+        return [key.decode() for keys in found for key in keys]
+
     # -- shorthands -------------------------------------------------------------------------------
 
     async def create(self, **spec: Any) -> str:

@@ -58,8 +58,7 @@ def of_state(states: dict[str, str], state: str) -> set[str]:
 
 async def names(penstock: RunningPenstock) -> set[str]:
     """Return the names of all keys, without root and partition."""
-    store = penstock.running["scheduler"].context.machine.store
-    return {key.decode().partition("}:")[2] for key in await store.execute("KEYS", f"{penstock.root}:*")}
+    return {key.partition("}:")[2] for key in await penstock.keys()}
 
 
 @pytest.mark.parametrize("policy", ["cancel_all", "cancel_pending", "flow_only"])

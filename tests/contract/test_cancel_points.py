@@ -124,8 +124,8 @@ async def holders(penstock: RunningPenstock, execution_id: str) -> set[str]:
     """Return the queues, due sets, slots, keys and lists of budgets that still have this execution."""
     store = penstock.running["scheduler"].context.machine.store
     found: set[str] = set()
-    for key in await store.execute("KEYS", f"{penstock.root}:*"):
-        name = key.decode().partition("}:")[2]
+    for key in await penstock.keys():
+        name = key.partition("}:")[2]
         if name.startswith("uq:"):
             members = [await store.execute("GET", key)]
         elif name.startswith(HOLDERS):

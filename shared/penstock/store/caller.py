@@ -280,7 +280,7 @@ class Store:
         self._parked.setdefault(partition, []).extend(commands)
         self._mend()
 
-    def _refuse_parked(self, error: Exception) -> None:
+    def _refuse_parked(self, error: BaseException) -> None:
         parked, self._parked = self._parked, {}
         for commands in parked.values():
             self._refuse(None, commands, error)
@@ -288,15 +288,20 @@ class Store:
     def _mend(self) -> None:
         """Find out the topology, unless that is done already."""
         if self._topology.moves and self._mending is None:
-            self._mending = self._loop.create_task(self._keep_mending())
+            self._mending = self._loop.create_task(self._send_parked())
             self._mending.add_done_callback(self._mended)
 
     def _mended(self, task: "asyncio.Task[None]") -> None:
         self._mending = None
-        if self._parked and not task.cancelled():
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("the topology could not be found out", exc_info=error)
+            self._refuse_parked(error)
+        elif self._parked:
             self._mend()
 
-    async def _keep_mending(self) -> None:
+    async def _send_parked(self) -> None:
         """Find out the topology, and send the parked commands to where it says."""
         # Somebody else may just have looked, and found no better place.
         await asyncio.sleep(max(0.0, self._looked_at + _PAUSE_S - self._loop.time()))
