@@ -220,6 +220,7 @@ def test_servers_get_no_secret(written: Folder) -> None:
     [
         ("viewer", "a--b", "no user's name"),
         ("viewer", "a.b", "no user's name"),
+        ("worker", "a-", "no user's name"),  # its worker a---1 would be taken for one of the user a
         ("viewer", "x" * 33, "no user's name"),
         ("viewer", "a=lane", "only a worker and a publisher"),
         ("publisher", "a", "NAME=SUBJECT"),

@@ -13,8 +13,9 @@ from msgspec import Meta, Struct
 
 from penstock import errors
 
-USER_PATTERN: Final = r"^(?!.*--)[A-Za-z0-9_-]{1,32}(?!\n)$"
-"""A user's name: a subject token, short enough to begin a worker id, and without the `--` that ends it there."""
+USER_PATTERN: Final = r"^(?!.*--)[A-Za-z0-9_-]{0,31}[A-Za-z0-9_](?!\n)$"
+"""A user's name: a subject token, short enough to begin a worker id, and without the `--` that ends it there, which it
+must not begin either."""
 
 
 class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -97,7 +97,7 @@ class Folder:
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
         return parts._replace(
-            netloc=f"{user}:{password}@{place}", query=f"ssl_ca_certs={self.authority}"
+            netloc=f"{user}:{password}@{place}", query=f"ssl_ca_certs={quote(str(self.authority))}"
         ).geturl()
 
     def _identity(self, path: Path) -> Identity:
@@ -150,9 +150,8 @@ class Folder:
             )
 
     def _certificates(self, deployment: Deployment) -> Iterator[str]:
-        from penstock.secure import (
-            certificates,
-        )  # `penstock up --secure` reads the folder without `cryptography`
+        # Here, because `penstock up --secure` reads the folder without `cryptography`.
+        from penstock.secure import certificates
 
         folder = self.path / "tls"
         if not self.authority.exists() or not (folder / "ca.key").exists():

@@ -86,7 +86,6 @@ def _consuming(stream: str, durable: str) -> list[str]:
     api = "$JS.API.CONSUMER."
     return [
         f"{api}CREATE.{stream}.{durable}",
-        f"{api}DURABLE.CREATE.{stream}.{durable}",
         f"{api}INFO.{stream}.{durable}",
         f"{api}MSG.NEXT.{stream}.{durable}",
         f"$JS.ACK.{stream}.{durable}.>",

@@ -42,7 +42,7 @@ def wanted(role: Role, text: str) -> Identity:
     bounds = tuple(sorted(set(rest.split(",")))) if bound else ()
     if not re.match(USER_PATTERN, name):
         raise SecureError(
-            f"{name!r} is no user's name: 1 to 32 letters, digits, _ and -, without two - in a row"
+            f"{name!r} is no user's name: 1 to 32 letters, digits, _ and -, not two - in a row nor one at the end"
         )
     user = Identity(name=name, role=role, nkey_seed="", ca="")
     if role == "worker":
