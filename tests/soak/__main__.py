@@ -31,6 +31,7 @@ def main() -> None:
             seed=seed,
             rate=options.rate,
             patience_s=options.patience,
+            nodes=options.nodes,
             say=say,
         )
     )
@@ -71,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10, help="of load and faults [10]")
     parser.add_argument("--seed", type=int, help="of load and faults [a random one]")
     parser.add_argument("--rate", type=float, default=12, help="stories a second [12]")
+    parser.add_argument("--nodes", type=int, default=1, help="as of `penstock up --nodes` [1]")
     parser.add_argument("--patience", type=float, default=180, help="seconds in which all must end [180]")
     parser.add_argument(
         "--folder", help="for logs, data and journals; kept [a temporary one, kept if not clean]"

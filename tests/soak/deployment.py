@@ -11,7 +11,7 @@ from typing import Self
 from commands import Up
 
 TESTS = Path(__file__).resolve().parents[1]
-SCALE = ("--partitions", "2", "--scale", "scheduler=2", "--scale", "signal-router=2")
+SCALE = ("--scale", "scheduler=2", "--scale", "signal-router=2")
 
 
 class Workers:
@@ -57,11 +57,10 @@ class Deployment:
 
     @classmethod
     @asynccontextmanager
-    async def open(
-        cls, folder: Path, workers: int = 3, scale: tuple[str, ...] = SCALE
-    ) -> AsyncIterator[Self]:
-        """Start everything; the workers' journals are in `folder`."""
-        async with Up.open(folder, *scale) as up:
+    async def open(cls, folder: Path, workers: int = 3, nodes: int = 1) -> AsyncIterator[Self]:
+        """Start everything, on so many nodes; the workers' journals are in `folder`."""
+        shape = ("--partitions", "2") if nodes == 1 else ("--nodes", str(nodes))
+        async with Up.open(folder, *shape, *SCALE) as up:
             crew = Workers(up.facts["nats_url"], folder, workers)
             try:
                 yield cls(up, crew)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 LONGEST_S: Final = 20.0
-SERVERS: Final = ("nats-server", "valkey-server")
-"""They are hit more often than one service or worker of many: everything depends on them."""
+SERVERS: Final = ("nats-", "valkey-")
+"""What the names of servers begin with. Each is hit more often than one service or worker of many."""
 
 
 class Fault(NamedTuple):
@@ -43,7 +43,7 @@ class Faults:
         rng = self._random
         what = rng.choices(["SIGKILL", "SIGTERM", "SIGSTOP"], [5, 2, 3])[0]
         stop_s = self._longest_s * (1 if rng.random() < 0.1 else rng.uniform(0.03, 0.3))
-        [victim] = rng.choices(victims, [3 if name in SERVERS else 1 for name in victims])
+        [victim] = rng.choices(victims, [3 if name.startswith(SERVERS) else 1 for name in victims])
         return Fault(rng.uniform(0.2, 3), victim, what, stop_s)
 
     async def run(self, say: Callable[[str], None]) -> None:

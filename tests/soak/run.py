@@ -44,13 +44,17 @@ async def soak(
     patience_s: float,
     say: Callable[[str], None],
     longest_s: float = LONGEST_S,
+    nodes: int = 1,
 ) -> Result:
     """Run one soak in an empty folder, which then has all logs and journals.
 
     rate: stories a second; patience_s: how long all may take to end after load and faults have ended; longest_s: the
-    longest SIGSTOP.
+    longest SIGSTOP; nodes: of `penstock up`.
     """
-    async with Deployment.open(folder) as deployment, await Client.connect(deployment.url) as client:
+    async with (
+        Deployment.open(folder, nodes=nodes) as deployment,
+        await Client.connect(deployment.url) as client,
+    ):
         load = Load(client, Journal(folder / "load.jsonl"), Tail(folder), seed, rate)
         await load.prepare()
         faults = Faults(seed, deployment.pids, longest_s)
