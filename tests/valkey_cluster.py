@@ -26,12 +26,18 @@ DEADLINE_S = 20.0
 class Member:
     """One node."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, password: str | None = None) -> None:
         self.port = port
+        self._password = password
+
+    @property
+    def login(self) -> tuple[str, ...]:
+        """What MIGRATE to this node has to say."""
+        return ("AUTH", self._password) if self._password else ()
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        client = cast("Any", Redis)(port=self.port, protocol=2)
+        client = cast("Any", Redis)(port=self.port, password=self._password, protocol=2)
         try:
             yield client
         finally:
@@ -92,7 +98,7 @@ class Nodes(Generic[M]):
             keys = await source.run("CLUSTER", "GETKEYSINSLOT", slot, min(100, most - moved))
             if not keys:
                 break
-            await source.run("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            await source.run("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *target.login, "KEYS", *keys)
             moved += len(keys)
         return moved
 

@@ -25,7 +25,8 @@ class Harm:
     def __init__(self, up: Up) -> None:
         self._up = up
         ports = up.facts["valkey_url"].rpartition("/")[2].split(",")
-        self.nodes = Nodes([Member(int(each.rpartition(":")[2])) for each in ports])
+        password = Path(up.facts["valkey_password_file"]).read_text().strip()
+        self.nodes = Nodes([Member(int(each.rpartition(":")[2]), password) for each in ports])
 
     def pid_of(self, member: Member) -> int:
         return self._up.facts["server_pids"][f"valkey-{self.nodes.members.index(member) + 1}"]

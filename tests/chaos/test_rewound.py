@@ -105,7 +105,7 @@ async def check(penstock: RunningPenstock, old: str, new: str) -> None:
 
     report = await audit.verify(penstock.nats, streams.stream_name(penstock.root, streams.AUDIT))
     assert report.ok and report.rewinds == 1, report.sentence()
-    assert "penstock_state_rewound_total 1.0" in relay.metrics.exposition().decode()
+    assert 'penstock_state_rewound_total{component="audit-relay"} 1.0' in relay.metrics.exposition().decode()
 
 
 async def check_commands(penstock: RunningPenstock, old: str, new: str) -> None:

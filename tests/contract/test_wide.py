@@ -156,7 +156,7 @@ async def test_a_long_history_is_read_page_by_page(penstock: RunningPenstock) ->
             if page["cursor"] is None:
                 break
             body["cursor"] = page["cursor"]
-        assert seen == list(range(1, EVENTS + 4))  # created, leased, started and the progress events
+        assert seen == list(range(1, EVENTS + 3))  # created, started and the progress events
 
     await stays_quick(penstock, look)
     for wrong in ("1", "5000000", "123456789000007"):

@@ -212,9 +212,10 @@ class Load:
         await flow.wait(STORY_S)
 
     async def _waiting_flow(self) -> None:
-        """One or two flows wait for an event, which wakes each once."""
+        """One or two flows wait for an event, which wakes each once. They begin late, so that they can wait first."""
         flows = [
-            await self._make_flow(["a", "b"], [("a", "b")], {}) for _ in range(self._random.randint(1, 2))
+            await self._make_flow(["a", "b"], [("a", "b")], {}, run_at=int(time.time() * 1000) + 1000)
+            for _ in range(self._random.randint(1, 2))
         ]
         id = self._next("event")
         waiting = []
@@ -305,9 +306,12 @@ class Load:
             self._journal.note("execution", id=run.execution_id, **told)
         return run
 
-    async def _make_flow(self, keys: list[str], edges: list[Any], joins: dict[str, Any]) -> Any:
+    async def _make_flow(self, keys: list[str], edges: list[Any], joins: dict[str, Any], **spec: Any) -> Any:
+        """Make and start a flow; `spec`: further fields of each member."""
         name = self._next("flow")
-        members = [{"key": key, "kind": "soak.step", "lane": self._random.choice(LANES)} for key in keys]
+        members = [
+            {"key": key, "kind": "soak.step", "lane": self._random.choice(LANES), **spec} for key in keys
+        ]
         flow = await self._ask(
             lambda: self._client.flows.create(
                 name, members=members, edges=edges, joins=joins, idempotency_key=name

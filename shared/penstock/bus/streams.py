@@ -188,7 +188,7 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
     if changes:
         bounds = ", ".join(f"{bound}={changes[bound]:g}" for bound in _BOUND_KEYS if bound in changes)
         if bounds:
-            log.warning("the stream %s gets the bounds of the settings: %s", config.name, bounds)
+            log.info("the stream %s gets the bounds of the settings: %s", config.name, bounds)
         await js.update_stream(existing.evolve(**changes))
 
 

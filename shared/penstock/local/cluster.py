@@ -125,7 +125,7 @@ def nats_node(
         port=port,
         max_payload=MAX_PAYLOAD,
         folder=quoted(data.path / name),
-        more="sync_interval: always" if durability == "disk" else "",
+        sync="sync_interval: always" if durability == "disk" else "",
     ).replace("server_name: penstock\n", f"server_name: {name}\n")
     routes = ", ".join(f'"nats://127.0.0.1:{each}"' for each in route_ports)
     config.write_text(one + NATS_CLUSTER_CONFIG.format(route_port=route_ports[number - 1], routes=routes))

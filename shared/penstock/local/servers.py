@@ -38,7 +38,9 @@ listen: "127.0.0.1:{port}"
 max_payload: {max_payload}
 jetstream {{
     store_dir: "{folder}"
-    {more}
+    # Streams reserve their bounds. A disk that is smaller must not keep them from being made.
+    max_file_store: 1PB
+    {sync}
 }}
 """
 
@@ -118,8 +120,8 @@ def version_of(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def nats(data: DataDir, port: int, durability: Durability, *, jetstream: str = "") -> Server:
-    """Configure nats-server. `jetstream`: further lines for that block of its configuration."""
+def nats(data: DataDir, port: int, durability: Durability) -> Server:
+    """Configure nats-server."""
     binary = find_nats()
     # With `always`, an acked message is on disk. Batches share one fsync, so the cost is small.
     sync = "sync_interval: always" if durability == "disk" else ""
@@ -129,7 +131,7 @@ def nats(data: DataDir, port: int, durability: Durability, *, jetstream: str = "
             port=port,
             max_payload=MAX_PAYLOAD,
             folder=quoted(data.path / "nats"),
-            more="\n    ".join(filter(None, (sync, jetstream))),
+            sync=sync,
         )
     )
     command = [str(binary.path), "--config", str(config)]

@@ -93,10 +93,7 @@ class NatsServer(ServerProcess):
 
     def __init__(self, folder: Path, extra: str = "", durability: Durability = "process") -> None:
         data = DataDir(folder)
-        # Streams reserve their bounds, and each test has its own: let the sum be larger than the disk.
-        server = embedded.nats(
-            data, embedded.choose_port(0, None), durability, jetstream="max_file_store: 1PB"
-        )
+        server = embedded.nats(data, embedded.choose_port(0, None), durability)
         with (data.path / "nats.conf").open("a") as conf:
             conf.write(extra)
         self._conf = data.path / "nats.conf"
