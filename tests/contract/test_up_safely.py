@@ -12,9 +12,11 @@ from redis.exceptions import AuthenticationError
 
 import commands
 from commands import Up
-from penstock.local import deployment, servers
+from penstock.local import deployment, own_servers, servers
 from penstock.local.data_dir import DataDir
-from penstock.local.deployment import Deployment, Options
+from penstock.local.deployment import Deployment
+from penstock.local.options import Options
+from penstock.local.own_servers import OwnServers
 from penstock.local.problems import Problem
 from penstock.local.supervise import Child
 from penstock.testing.servers import ValkeyServer, running
@@ -148,14 +150,15 @@ async def test_a_service_that_is_killed_again_and_again_ends_it(
 async def test_a_valkey_that_reads_its_data_for_long_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "SERVER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(own_servers, "PATIENCE_S", 0.5)
     data = DataDir(tmp_path)
     (tmp_path / "logs").mkdir()
     server = servers.valkey(data, servers.choose_port(0, None), "process", password="secret")
     child = Child(server.name, server.command, data.log("valkey"))
     await child.start()
     options, status = Options(tmp_path), Quiet()
-    start: Any = Deployment(options, status)._answering
+    own: Any = OwnServers(options, data, None, status, lambda _child, _code: None)
+    start = own._answering
     assert await asyncio.wait_for(start(server, child), DEADLINE_S)
     async with Redis.from_url(server.url, password="secret") as client:
         pipeline = client.pipeline(transaction=False)

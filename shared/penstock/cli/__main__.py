@@ -99,7 +99,8 @@ async def up(
     secure
         A directory of `penstock secure`: run with its users, permissions and certificates.
     """
-    from penstock.local.deployment import Deployment, Options
+    from penstock.local.deployment import Deployment
+    from penstock.local.options import Options
     from penstock.local.secure import root_of
 
     if nodes == 2:

@@ -89,7 +89,8 @@ async def restore(
         if data is None:
             manifest = await _restore(folder, shell, _login(shell, valkey, valkey_password_file), status)
         else:
-            from penstock.local.deployment import Deployment, Options
+            from penstock.local.deployment import Deployment
+            from penstock.local.options import Options
 
             # Nothing is acknowledged to anybody before they stop, and stopping writes everything to disk.
             options = Options(data=data, durability="process")

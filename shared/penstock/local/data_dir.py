@@ -79,17 +79,20 @@ class DataDir:
         write_json(self._ports_file, {**self.ports(), **ports})
 
     def token_key(self) -> Path:
-        """Return the file with the key that signs tokens; create it if it is missing. Raises OSError."""
+        """Return the file with the key that signs tokens; create it if it is missing. Raises Problem."""
         return self._secret("token.key")
 
     def valkey_password(self) -> Path:
-        """Return the file with the password of this directory's Valkey; create it if it is missing. Raises OSError."""
+        """Return the file with the password of this directory's Valkey; create it if it is missing. Raises Problem."""
         return self._secret("valkey.password")
 
     def _secret(self, name: str) -> Path:
         path = self.path / name
         if not path.exists():
-            write_whole(path, secrets.token_hex(32) + "\n", 0o600)
+            try:
+                write_whole(path, secrets.token_hex(32) + "\n", 0o600)
+            except OSError as error:
+                raise Problem(f"cannot write {error.filename or path}: {error.strerror}") from None
         return path
 
     def log(self, name: str) -> Path:

@@ -7,26 +7,21 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.local import cluster, servers
 from penstock.local.data_dir import DataDir, read_json, write_json
+from penstock.local.options import Options
+from penstock.local.own_servers import OwnServers
 from penstock.local.problems import Problem, Status
 from penstock.local.refusals import refusing
 from penstock.local.secure import Security
-from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child, in_words
-from penstock.runtime.settings import Settings, SettingsError, login_of, redact
+from penstock.runtime.settings import Settings, SettingsError, redact
 from penstock.throttle import Throttle
 from penstock.verbs import SERVICES
 
-SERVER_PATIENCE_S: Final = 20.0
-"""Seconds within which a started server must answer."""
-TRIES: Final = 3
 LOOK_S: Final = 0.03
 WATCH_S: Final = 0.2
 SLOW_S: Final = 10.0
@@ -37,27 +32,6 @@ MANY_ENDS: Final = 3
 DRAIN_S: Final = 15.0
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of `penstock up`."""
-
-    data: Path
-    root: str = Settings().root
-    nats_url: str | None = None
-    valkey_url: str | None = None
-    nats_port: int = 0
-    valkey_port: int = 0
-    ready_file: Path | None = None
-    durability: Durability = "disk"
-    nodes: int | None = None
-    """How many NATS servers and Valkey primaries; None: as many as at the first start, or one of each."""
-    scale: dict[str, int] = field(default_factory=dict[str, int])
-    settings: dict[str, str] = field(default_factory=dict[str, str])
-    """Further environment variables for the services."""
-    secure: Path | None = None
-    """A folder of `penstock secure`, whose users and certificates the servers and services take."""
-
-
 class Deployment:
     """The servers and services that one `penstock up` starts, supervises and stops."""
 
@@ -65,14 +39,10 @@ class Deployment:
         self._options = options
         self._status = status
         self._data = DataDir(options.data)
-        self._servers: list[Child] = []
         self._services: dict[str, Child] = {}
-        self._nats_url = options.nats_url
-        self._valkey_url = options.valkey_url
-        self._valkey_password: Path | None = None
         self._ends: Counter[str] = Counter()
-        self._nodes = 1
         self._security = Security(options.secure, options.root) if options.secure else None
+        self._servers = OwnServers(options, self._data, self._security, status, self._ended)
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -102,18 +72,15 @@ class Deployment:
         """
         with self._data.held():
             try:
-                self._nodes = self._count_nodes()
-                await self._start_servers()
-                password_file = str(self._valkey_password) if self._valkey_password else None
-                yield self._nats_url or "", login_of(self._valkey_url or "", password_file)
+                await self._servers.start()
+                yield self._servers.nats_url or "", self._servers.valkey_login
             finally:
                 await self._stop()
 
     async def _live(self) -> None:
         began = time.monotonic()
-        self._nodes = self._count_nodes()
         self._status.say(f"Starting Penstock; data and logs in {self._data.path}")
-        await self._start_servers()
+        await self._servers.start()
         await self._start_services()
         facts = await self._all_ready()
         for name in self._services:
@@ -140,113 +107,6 @@ class Deployment:
         except SettingsError as error:
             raise Problem(str(error)) from None
 
-    # --- servers
-
-    def _count_nodes(self) -> int:
-        """Return the number of nodes. Raise Problem if it does not fit the other options, or the data that is there."""
-        options, kept = self._options, cluster.kept_nodes(self._data)
-        given = options.nats_url or options.valkey_url or options.nats_port or options.valkey_port
-        if options.nodes is None:
-            return 1 if given else kept or 1
-        if options.nodes > 1 and given:
-            raise Problem(
-                "--nodes starts servers of its own, on ports of its own: name no other server or port"
-            )
-        if options.nodes > 1 and options.secure:
-            raise Problem("--secure is for one node: leave --nodes out")
-        if kept not in (None, options.nodes):
-            raise Problem(
-                f"{self._data.path} holds a deployment of {kept} node{'' if kept == 1 else 's'} and keeps that number: "
-                "leave --nodes out, or name another directory with --data"
-            )
-        return options.nodes
-
-    async def _start_servers(self) -> None:
-        options = self._options
-        if self._nodes > 1:
-            await self._start_clusters()
-            return
-        secured = self._security
-        if self._nats_url is None:
-            configure = secured.nats if secured else servers.nats
-            self._nats_url = await self._start_server(configure, "nats", options.nats_port)
-            if secured is None:
-                self._status.say(
-                    "  NATS is open to every user of this machine, as a development server's is"
-                    f" (--secure closes it): {self._nats_url}"
-                )
-        else:
-            self._status.good("nats-server", f"{redact(self._nats_url)} (given)")
-        if self._valkey_url is None:
-            configure = secured.valkey if secured else self._with_password()
-            self._valkey_url = await self._start_server(configure, "valkey", options.valkey_port)
-            if holes := servers.known_holes(servers.find_valkey()):
-                self._status.say(f"  {holes}")
-        else:
-            self._status.good("valkey-server", f"{redact(self._valkey_url)} (given)")
-
-    def _with_password(self) -> Callable[[DataDir, int, Durability], Server]:
-        self._valkey_password = self._written(self._data.valkey_password)
-        return partial(servers.valkey, password=self._valkey_password.read_text().strip())
-
-    async def _start_clusters(self) -> None:
-        """Start several servers of each kind, which form clusters."""
-        self._valkey_password = self._written(self._data.valkey_password)
-        password = self._valkey_password.read_text().strip()
-        plan = cluster.plan(self._data, self._nodes, self._options.durability, password)
-        started = [
-            (server, Child(server.name, server.command, self._data.log(server.name), on_end=self._ended))
-            for server in (*plan.nats, *plan.valkey)
-        ]
-        self._status.doing("starting the servers")
-        for _, child in started:
-            self._servers.append(child)
-            await child.start()
-        for server, child in started:
-            if not await self._answering(server, child):
-                raise _not_started(server, child)
-        self._status.doing("forming the cluster")
-        await cluster.form(plan.valkey)
-        for server, _ in started:
-            self._status.good(server.name, f"{server.version:<12} {server.url}")
-        self._nats_url, self._valkey_url = plan.nats_url, plan.valkey_url
-
-    async def _start_server(
-        self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int
-    ) -> str:
-        """Start a server on its last port, or a free one if that port is taken meanwhile. Return the server's URL."""
-        last_port = self._data.ports().get(key)
-        for attempt in range(1, TRIES + 1):
-            port = servers.choose_port(wanted, last_port if attempt == 1 else None)
-            server = configure(self._data, port, self._options.durability)
-            child = Child(server.name, server.command, self._data.log(server.name), on_end=self._ended)
-            self._status.doing(f"starting {server.name} {server.version}")
-            self._servers.append(child)
-            await child.start()
-            if await self._answering(server, child):
-                self._data.remember_ports({key: port})
-                self._status.good(server.name, f"{server.version:<12} {server.url}")
-                return server.url
-            self._servers.remove(child)
-            await child.stop(DRAIN_S)
-            if attempt == TRIES:
-                raise _not_started(server, child)
-        raise AssertionError("unreachable")
-
-    async def _answering(self, server: Server, child: Child) -> bool:
-        began = time.monotonic()
-        deadline = began + SERVER_PATIENCE_S
-        while child.exit_code is None and time.monotonic() < deadline:
-            answer = await servers.ask(server)
-            if answer is Answer.YES:
-                return child.exit_code is None
-            if answer is Answer.LOADING:
-                deadline = time.monotonic() + SERVER_PATIENCE_S
-                seconds = round(time.monotonic() - began)
-                self._status.doing(f"{server.name} reads its data, for {seconds} s")
-            await asyncio.sleep(LOOK_S)
-        return False
-
     # --- services
 
     async def _start_services(self) -> None:
@@ -261,10 +121,10 @@ class Deployment:
             **checkout_settings(),
             "PENSTOCK_ROOT": self._options.root,
             **self._token_key(),
-            **cluster_settings(self._nodes),
+            **cluster_settings(self._servers.nodes),
             **self._options.settings,
-            "PENSTOCK_NATS_URL": self._nats_url or "",
-            "PENSTOCK_VALKEY_URL": self._valkey_url or "",
+            "PENSTOCK_NATS_URL": self._servers.nats_url or "",
+            "PENSTOCK_VALKEY_URL": self._servers.valkey_url or "",
             **(self._identity(service) or self._valkey_login()),
             "PENSTOCK_READY_FILE": str(ready_file),
         }
@@ -277,23 +137,18 @@ class Deployment:
         """Return the variables with which a service is itself and no other, in a secured deployment."""
         if self._security is None:
             return {}
-        return self._security.settings(service, self._nats_url or "", self._valkey_url or "")
+        return self._security.settings(service, self._servers.nats_url or "", self._servers.valkey_url or "")
 
     def _token_key(self) -> dict[str, str]:
         """Return the variable for this deployment's own token key; none if the environment already gives a key."""
         if any(os.environ.get(name) for name in ("PENSTOCK_TOKEN_KEY", "PENSTOCK_TOKEN_KEY_FILE")):
             return {}
-        return {"PENSTOCK_TOKEN_KEY_FILE": str(self._written(self._data.token_key))}
+        return {"PENSTOCK_TOKEN_KEY_FILE": str(self._data.token_key())}
 
     def _valkey_login(self) -> dict[str, str]:
         """Return the variable that leads services to the password of our own Valkey: a path, which is no secret."""
-        return {"PENSTOCK_VALKEY_PASSWORD_FILE": str(self._valkey_password)} if self._valkey_password else {}
-
-    def _written(self, write: Callable[[], Path]) -> Path:
-        try:
-            return write()
-        except OSError as error:
-            raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
+        file = self._servers.password_file
+        return {"PENSTOCK_VALKEY_PASSWORD_FILE": str(file)} if file else {}
 
     def _ready_file(self, name: str) -> Path:
         return self._data.run / f"{name}.json"
@@ -343,12 +198,12 @@ class Deployment:
 
     def _facts(self, ready: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {
-            "nats_url": self._nats_url,
-            "valkey_url": self._valkey_url,
-            "valkey_password_file": str(self._valkey_password) if self._valkey_password else None,
+            "nats_url": self._servers.nats_url,
+            "valkey_url": self._servers.valkey_url,
+            "valkey_password_file": str(self._servers.password_file) if self._servers.password_file else None,
             "metrics_urls": {name: facts["metrics_url"] for name, facts in ready.items()},
             "pids": {name: facts["pid"] for name, facts in ready.items()},
-            "server_pids": {child.name: child.pid for child in self._servers},
+            "server_pids": {child.name: child.pid for child in self._servers.children},
             "pid": os.getpid(),
             "root": self._options.root,
             "data": str(self._data.path),
@@ -378,7 +233,7 @@ class Deployment:
 
     async def _mend_nats(self) -> None:
         """Start nats-server again whenever it refuses messages because its disk was full: nothing else helps then."""
-        child = next((each for each in self._servers if each.name == "nats-server"), None)
+        child = next((each for each in self._servers.children if each.name == "nats-server"), None)
         if child is None:  # a nats-server that somebody else runs
             return
         streams = f"{self._options.root.upper()}_"
@@ -421,7 +276,7 @@ class Deployment:
             if not stop.done():
                 stop.set_result(None)
                 return
-            for child in [*self._services.values(), *self._servers]:
+            for child in [*self._services.values(), *self._servers.children]:
                 child.signal(signal.SIGKILL)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -436,14 +291,9 @@ class Deployment:
             self._options.ready_file.unlink(missing_ok=True)
         self._data.up_file.unlink(missing_ok=True)
         await asyncio.gather(*(child.stop(DRAIN_S) for child in self._services.values()))
-        await asyncio.gather(*(child.stop(DRAIN_S) for child in self._servers))
+        await self._servers.stop()
         with contextlib.suppress(OSError):
             self._status.say("Stopped.")
-
-
-def _not_started(server: Server, child: Child) -> Problem:
-    words = "\n  ".join(child.last_words())
-    return Problem(f"{server.name} does not start; the end of {child.log}:\n  {words}")
 
 
 def checkout_settings() -> dict[str, str]:
