@@ -323,3 +323,15 @@ asyncio.run(main())
     process.kill()
     await process.wait()
     await until(lambda: not commands.lives(pid), "the child's end")
+
+
+async def test_options_may_stand_where_an_optional_argument_could() -> None:
+    nowhere = ("--nats", "nats://127.0.0.1:1", "--timeout", "0.1")
+    for command in (
+        ("submit", "kind"),
+        ("submit", "kind", "-5"),
+        ("audit", "verify"),
+        ("submit", "kind", "-"),
+    ):
+        said = await commands.penstock(*command, *nowhere, stdin="{}")
+        assert (said.code, "cannot reach NATS" in said.err) == (1, True), (command, said)

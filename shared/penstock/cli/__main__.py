@@ -37,7 +37,7 @@ from penstock.cli import (
 )
 from penstock.cli.output import Status, emit_json
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import DEFAULT_ROOT, Shell, ShellArgument, consoles
+from penstock.cli.shell import DEFAULT_ROOT, STDIN, Shell, ShellArgument, consoles
 from penstock.local.data_dir import DEFAULT
 from penstock.verbs import SERVICES
 
@@ -221,7 +221,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the `penstock` console script."""
-    app.meta()
+    app.meta([STDIN if each == "-" else each for each in sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from penstock import audit
 from penstock.bus.streams import AUDIT, stream_name
 from penstock.cli.output import clock, emit, emit_json, styled
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument
+from penstock.cli.shell import STDIN, Shell, ShellArgument
 from penstock.client import AuditEvent, EventStream
 
 app = App(name="audit", help="Read the audit trail, and prove that it is whole.")
@@ -69,9 +69,7 @@ async def tail(
 
 
 @app.command
-async def verify(
-    file: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None, /, *, shell: ShellArgument
-) -> None:
+async def verify(file: Path | None = None, /, *, shell: ShellArgument) -> None:
     """Check the hash chain through the whole audit stream, or an exported file: nothing removed, reordered or edited.
 
     Exit code 0 when the chain is whole. Keep the last hash elsewhere to see later whether the end was cut off.
@@ -98,7 +96,7 @@ def on_file(shell: Shell, path: Path) -> audit.Report:
     with progress_bar(shell.errors) as progress:
         bar = progress.add_task("verifying", total=None)
         try:
-            with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            with sys.stdin.buffer if str(path) == STDIN else path.open("rb") as file:
                 return audit.verify_file(
                     file, lambda done, total: progress.update(bar, completed=done, total=total)
                 )[1]

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from penstock import errors, verbs
 from penstock.cli.output import emit, encoded
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument, TextOrDash
+from penstock.cli.shell import STDIN, Shell, ShellArgument, TextOrDash
 from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.client import Client
 
@@ -118,7 +118,7 @@ def batches(lines: BinaryIO) -> Iterator[list[Line]]:
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:
-    if file == "-":
+    if file == STDIN:
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(file).open("rb")

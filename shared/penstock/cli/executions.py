@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from penstock.cli.output import clock, emit, emit_json, encoded, facts, listing, payload, styled
 from penstock.cli.problems import Problem, UsageProblem
-from penstock.cli.shell import Shell, ShellArgument, TextOrDash, json_argument, until
-from penstock.cli.spec import NOTHING_SAID, JsonText, Spec
+from penstock.cli.shell import STDIN, Shell, ShellArgument, TextOrDash, json_argument, until
+from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.ids import ID_PATTERN
 from penstock.messages.common import Page, Record
 from penstock.messages.executions import ExecutionCreated
@@ -29,7 +29,7 @@ def add_to(app: App) -> None:
 
 async def submit(
     kind: str,
-    input: JsonText = None,
+    input: str | None = None,
     /,
     *,
     spec: Spec = NOTHING_SAID,
@@ -164,7 +164,7 @@ async def cancel(
 async def signal(
     token: TextOrDash,
     name: str,
-    payload: JsonText = None,
+    payload: str | None = None,
     /,
     *,
     source: str | None = None,
@@ -189,7 +189,7 @@ async def signal(
     publish
         Publish the signal: JetStream keeps it until it is applied, even while no signal-router runs.
     """
-    if token == "-":  # noqa: S105
+    if token == STDIN:
         token = sys.stdin.readline().strip()
     value = json_argument(payload, "PAYLOAD")
     if publish:

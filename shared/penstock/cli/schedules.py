@@ -10,7 +10,7 @@ from penstock.cli.limits import milliseconds
 from penstock.cli.output import clock, emit, emit_json, facts, listing, payload, styled
 from penstock.cli.problems import UsageProblem
 from penstock.cli.shell import Shell, ShellArgument, json_argument
-from penstock.cli.spec import NOTHING_SAID, JsonText, Spec
+from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.messages.common import Page
 from penstock.messages.schedules import Schedule, ScheduleStatus
 
@@ -20,7 +20,7 @@ app = App(name="schedule", help="Create and show schedules: executions that are 
 @app.command
 async def create(
     kind: str,
-    input: JsonText = None,
+    input: str | None = None,
     /,
     *,
     at: datetime | None = None,

@@ -101,15 +101,18 @@ class Shell:
 
 
 ShellArgument = Annotated[Shell, Parameter(parse=False)]
+STDIN = "/dev/stdin"
+"""What `main` makes of the argument `-`, which would otherwise be taken for an option."""
 TextOrDash = Annotated[str, Parameter(allow_leading_hyphen=True)]
-"""A positional argument for which `-` means standard input."""
+"""A positional argument for which `-` means standard input, and that may begin with a hyphen. It must be required: the
+options behind an optional one would be taken for it."""
 
 
 def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
     """Read JSON from an argument, from `@file`, or from standard input (`-`). The JSON is kept byte for byte."""
     if text is None:
         return None
-    if text == "-" or text.startswith("@"):
+    if text == STDIN or text.startswith("@"):
         body, hint = read_file(text.removeprefix("@"), name), ""
     else:
         body, hint = text.encode(), """ (a text needs its quotes: '"text"')"""
@@ -121,8 +124,8 @@ def json_argument(text: str | None, name: str) -> msgspec.Raw | None:
 
 
 def read_file(path: str, name: str) -> bytes:
-    """Return a file's content. The path `-` means standard input."""
-    if path == "-":
+    """Return a file's content."""
+    if path in (STDIN, "-"):  # `-` after an `@`
         return sys.stdin.buffer.read()
     try:
         return Path(path).read_bytes()

@@ -8,8 +8,6 @@ from cyclopts import Parameter
 from penstock.cli.problems import UsageProblem
 from penstock.cli.shell import json_argument
 
-JsonText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True)

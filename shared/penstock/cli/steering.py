@@ -8,7 +8,7 @@ from rich.markup import escape
 from penstock.cli.executions import record_facts
 from penstock.cli.output import emit, emit_json, styled
 from penstock.cli.shell import ShellArgument, json_argument
-from penstock.cli.spec import JsonText, tags
+from penstock.cli.spec import tags
 from penstock.messages.common import Record, StateReply
 from penstock.messages.control import Explanation, Replayed
 from penstock.messages.signals import Delivered
@@ -41,7 +41,7 @@ async def why(execution_id: str, /, *, shell: ShellArgument) -> None:
 
 async def replay(
     execution_id: str,
-    input: JsonText = None,
+    input: str | None = None,
     /,
     *,
     idempotency_key: str | None = None,
@@ -109,7 +109,7 @@ async def resume(execution_id: str, /, *, reason: str = "", shell: ShellArgument
 async def send(
     execution_id: str,
     name: str,
-    payload: JsonText = None,
+    payload: str | None = None,
     /,
     *,
     key: str | None = None,
