@@ -1,10 +1,12 @@
 """Fixtures: real servers for the whole session, and for each test its own Penstock (root, key space, streams)."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import uvloop
+from nats.js.errors import NotFoundError
 
 import servers
 from running_penstock import RunningPenstock
@@ -69,3 +71,12 @@ async def penstock(nats_url: str, valkey_url: str) -> AsyncIterator[RunningPenst
     """Run all six services in this process, on the session's servers, under their own root."""
     async with RunningPenstock.open(nats_url, valkey_url) as house:
         yield house
+
+
+@pytest.fixture
+async def bucket(penstock: RunningPenstock) -> AsyncIterator[str]:
+    """A bucket of the test's own. It is deleted afterwards, if the test has made it."""
+    name = f"{penstock.root}-payloads"
+    yield name
+    with contextlib.suppress(NotFoundError):
+        await penstock.js.delete_object_store(name)

@@ -11,17 +11,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import nats
 import pytest
 
 from commands import clean_environment
-from penstock import Client, audit
-from penstock.bus import streams
+from penstock import Client
 from penstock.client import Run
 from penstock.verbs import SERVICES
 from servers import nats_server, valkey_server
+from waves import audit_events
 
 HERE = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("load_worker.py")
@@ -152,30 +150,6 @@ class Load:
         assert [result - n for (n, _), result in zip(self.runs, results, strict=True)] == [1] * len(results)
 
 
-async def trail(nats_url: str, ids: set[str]) -> dict[str, list[str]]:
-    """Verify the audit stream, and return the events' names of these executions, by id."""
-    connection = await nats.connect(nats_url)
-    names: dict[str, list[str]] = {id: [] for id in ids}
-    try:
-        js, name = connection.jetstream(), streams.stream_name("penstock", streams.AUDIT)
-        seen = 0
-        async with asyncio.timeout(READY_S):
-            while not all(told and told[-1] == "completed" for told in names.values()):
-                last = (await js.stream_info(name)).state.last_seq
-                async for page in audit.pages(connection, name, seen + 1, last):
-                    for _, body in page:
-                        event = audit.decode(body)
-                        if event.id in names:
-                            names[event.id].append(event.event)
-                seen = last
-                await asyncio.sleep(0.05)
-        report = await audit.verify(connection, name)
-        assert report.ok, report.sentence()
-    finally:
-        await connection.close()
-    return names
-
-
 async def test_services_are_replaced_one_by_one_and_back(tmp_path: Path, previous: Path) -> None:
     async with deployed(tmp_path, previous) as (deployment, nats_url):
         await deployment.work(HERE)
@@ -193,7 +167,7 @@ async def test_services_are_replaced_one_by_one_and_back(tmp_path: Path, previou
                 await submitting
             await load.check()
         ids = {run.execution_id for _, run in load.runs}
-        events = await trail(nats_url, ids)
-    endings: Counter[Any] = Counter(tuple(names).count("completed") for names in events.values())
+        trail = await audit_events(nats_url, ids)
+    endings = Counter(sum(event.event == "completed" for event in events) for events in trail.values())
     assert endings == {1: len(ids)}
     assert deployment.complaints() == []

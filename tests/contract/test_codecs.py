@@ -1,11 +1,8 @@
 """Payload codecs against the real services: nothing that passes through a codec is readable outside the SDK."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 import redis.asyncio as valkey
 from nats.js.errors import NotFoundError
 
@@ -17,15 +14,6 @@ from running_penstock import RunningPenstock
 WAIT_S = 20.0
 SECRET = "4111-1111"
 KEY = bytes(range(32))
-
-
-@pytest.fixture
-async def bucket(penstock: RunningPenstock) -> AsyncIterator[str]:
-    """A bucket of the test's own. It is deleted afterwards, if the test has made it."""
-    name = f"{penstock.root}-payloads"
-    yield name
-    with contextlib.suppress(NotFoundError):
-        await penstock.js.delete_object_store(name)
 
 
 def a_worker(codec: Codecs = None) -> Worker:

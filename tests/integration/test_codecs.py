@@ -1,12 +1,10 @@
 """Payload codecs in a running Penstock: rotation, what a missing key or object means, and large payloads."""
 
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
-from nats.js.errors import NotFoundError
 
 from penstock import ExecutionFailed, Worker, errors
 from penstock.bus.connection import connect
@@ -16,15 +14,6 @@ from running_penstock import RunningPenstock
 WAIT_S = 20.0
 SECRET = "4111-1111"
 KEY, OLD = bytes(range(32)), bytes(range(1, 33))
-
-
-@pytest.fixture
-async def bucket(penstock: RunningPenstock) -> AsyncIterator[str]:
-    """A bucket of the test's own. It is deleted afterwards, if the test has made it."""
-    name = f"{penstock.root}-payloads"
-    yield name
-    with contextlib.suppress(NotFoundError):
-        await penstock.js.delete_object_store(name)
 
 
 def a_worker(codec: Codecs = None) -> Worker:

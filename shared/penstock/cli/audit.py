@@ -51,8 +51,7 @@ async def tail(
     id
         Only of the execution, flow or waitpoint with this id.
     """
-    wanted = {"namespace": namespace, "entity": entity, "event": event, "id": id}
-    wanted = {name: value for name, value in wanted.items() if value != "*"}
+    wanted = filters(namespace=namespace, entity=entity, event=event, id=id)
     async with shell.client() as client:
         live: EventStream | None = None
         if follow:  # subscribe before reading the past, so that no event is missed between the two
@@ -66,6 +65,11 @@ async def tail(
             async for now in live:
                 if now.event_id not in seen:
                     print_event(shell, now)
+
+
+def filters(**given: str) -> dict[str, str]:
+    """Return the filters that leave something out: `*` leaves out nothing."""
+    return {name: value for name, value in given.items() if value != "*"}
 
 
 @app.command

@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 
 from penstock import audit
 from penstock.bus.streams import AUDIT, stream_name
-from penstock.cli.audit import no_stream, progress_bar
+from penstock.cli.audit import filters, no_stream, progress_bar
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import Shell, ShellArgument
 
@@ -61,8 +61,7 @@ async def export(
     id
         Only of the execution, flow or waitpoint with this id.
     """
-    filters = {"namespace": namespace, "entity": entity, "event": event, "id": id}
-    selected = {name: value for name, value in filters.items() if value != "*"}
+    selected = filters(namespace=namespace, entity=entity, event=event, id=id)
     async with shell.client() as client:
         stream = stream_name(shell.root, AUDIT)
         first, last = await _range(client.nats, stream, since, until, shell.root)
