@@ -48,7 +48,6 @@ def build(context: Context) -> Service:
     context.listen("slot", admission.slot)
     context.listen("slot_check", admission.slot_check)
     context.listen("unblock", admission.unblock)
-    context.spawn(context.hints.listen("withdraw", work.withdraw))
     return Service(
         name=verbs.SCHEDULER,
         endpoints={

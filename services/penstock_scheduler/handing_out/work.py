@@ -128,13 +128,6 @@ class Work:
         if coming:
             self._wake()
 
-    def withdraw(self, worker_id: Any) -> None:
-        """Answer a stopping worker's calls at once with no tasks: the worker no longer wants any."""
-        for line in self._lines.values():
-            for parked in [each for each in line if each.request.worker_id == worker_id]:
-                line.remove(parked)
-                parked.settle([{"tasks": []}])
-
     async def sweep(self, every_s: float) -> None:
         """Look for work again every `every_s` seconds, in case a hint was lost."""
         while True:

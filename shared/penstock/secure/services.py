@@ -15,7 +15,6 @@ from penstock.verbs import (
     FLOW_START,
     LEASE_KEEPER,
     MIRROR_OBSERVER,
-    SCHEDULER,
     SIGNAL_ROUTER,
     VERBS,
 )
@@ -30,8 +29,6 @@ PUBLISHES: Final = {
     MIRROR_OBSERVER: ("dead.>",),
     AUDIT_RELAY: ("dead.>", "audit.>"),
 }
-HEARS: Final = {SCHEDULER: ("withdraw",)}
-"""Further hints than those of `AUDIENCE`."""
 
 
 class Followed(NamedTuple):
@@ -63,7 +60,6 @@ def subjects_of(
         publish.append(f"{api}STREAM.MSG.DELETE.{stream_name(root, stream)}")
     subscribe = [f"{inbox_of(name)}.>", f"{root}.hint.due", f"{root}.hint.alive.{name}"]
     subscribe += [f"{root}.hint.{topic}" for topic, audience in AUDIENCE.items() if audience == name]
-    subscribe += [f"{root}.hint.{topic}" for topic in HEARS.get(name, ())]
     subscribe += [served(verb, root, True) for verb in VERBS.values() if verb.service == name]
     subscribe += [
         f"$SRV.{what}{rest}"
