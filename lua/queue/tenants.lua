@@ -34,7 +34,11 @@ local function visit(pool, tenant, ring)
     Tenants.add(tenant, ring, lines)
     return true
   end
-  if not cut then Queues.leave_ring(ring, tenant.fair) end
+  if not cut then
+    Queues.leave_ring(ring, tenant.fair)
+    -- A ring that nobody has work in would cost every later search that draws it.
+    if redis.call('EXISTS', ring.key) == 0 then Rings.drop(ring) end
+  end
   return false
 end
 

@@ -269,7 +269,12 @@ class TestWait:
         assert (record["state"], record["result"]) == ("completed", [1])
         assert set(record) == FIELDS
 
-    async def test_many_who_wait_are_woken_by_the_end(self, penstock: RunningPenstock) -> None:
+    async def test_many_who_wait_are_woken_by_the_end(self, nats_url: str, valkey_url: str) -> None:
+        async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
+            await self.woken(penstock)
+
+    async def woken(self, penstock: RunningPenstock) -> None:
+        """Only the end's hint can wake who waits: there is no sweep within the requests' time."""
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = [
@@ -277,10 +282,8 @@ class TestWait:
         ]
         task = await penstock.begin()
         assert not any(each.done() for each in waiting)
-        started = time.monotonic()
         await penstock.request("lease.fail", {**fence(task), "reason": "no", "category": "bad"})
         records = await asyncio.gather(*waiting)
-        assert time.monotonic() - started < 1.0, "they slept until a sweep"
         assert {record["state"] for record in records} == {"failed"}
 
     async def test_the_time_limit_answers_the_record_as_it_is(self, penstock: RunningPenstock) -> None:
@@ -294,10 +297,8 @@ class TestWait:
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=30))
         await penstock.get(execution_id)  # sent after the wait and answered, so the wait has arrived
-        started = time.monotonic()
         await penstock.running["scheduler"].stop()
-        assert (await waiting)["state"] == "ready"
-        assert time.monotonic() - started < 5.0, "the drain waited for it"
+        assert (await waiting)["state"] == "ready"  # long before the 60 s of the request have passed
 
     async def test_a_batch_waits_for_all(self, penstock: RunningPenstock) -> None:
         ids = [await penstock.create() for _ in range(2)]

@@ -179,7 +179,7 @@ class TestMovedSlots:
         with pytest.raises(PenstockError) as refusal:
             await machine.run(Ping(), at=partition)
         assert refusal.value.code == "valkey_unavailable"
-        assert HOLD_S <= asyncio.get_running_loop().time() - started < HOLD_S + 2
+        assert HOLD_S <= asyncio.get_running_loop().time() - started < HOLD_S + 8
         await nodes.move_keys(partition, source, target)
         await nodes.end_move(partition, source, target)
         await until_answered(lambda: machine.run(Ping(), at=partition))
@@ -242,7 +242,7 @@ class TestFailover:
                 failed = len(load.errors)
                 try:
                     await nodes.until_home_is(0, replica)
-                    async with asyncio.timeout(5):  # the store's own timeout is 15 s
+                    async with asyncio.timeout(12):  # the store's own timeout is 15 s
                         while len(load.errors) == failed:  # noqa: ASYNC110
                             await asyncio.sleep(0.01)
                 finally:

@@ -19,7 +19,7 @@ from penstock import errors
 from penstock.bus import connection
 from penstock.bus.endpoints import Call
 from penstock.ids import uuid7
-from penstock.runtime import Context, Running, Service, Settings, start
+from penstock.runtime import Context, Running, Service, Settings, membership, start
 from penstock.runtime.membership import owner
 from penstock.verbs import EXECUTION_GET, Verb
 from servers import NatsServer, ValkeyServer, free_port, nats_server, valkey_server
@@ -217,7 +217,10 @@ async def test_a_cancellation_is_pushed_to_its_worker(settings: Any, run: Any) -
     assert json.loads(message.data) == {"type": "cancel", "execution_id": ID, "lease_id": "l1"}
 
 
-async def test_instances_share_the_partitions(settings: Any, run: Any) -> None:
+async def test_instances_share_the_partitions(
+    settings: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "FORGET_S", 3600.0)  # only a goodbye tells the others
     running = [
         await run("lease-keeper", nothing("lease-keeper"), settings(partitions=16, instance=f"i{n}"))
         for n in range(3)
@@ -226,9 +229,8 @@ async def test_instances_share_the_partitions(settings: Any, run: Any) -> None:
     owned = [each.context.membership.owned() for each in running]
     assert sorted(partition for each in owned for partition in each) == list(range(16))
     assert sum(each.context.membership.is_leader() for each in running) == 1
-    await running[0].stop()  # it says goodbye, so the others need not wait for missed heartbeats
-    async with asyncio.timeout(2):
-        await until(lambda: all(len(each.context.membership.members) == 2 for each in running[1:]))
+    await running[0].stop()
+    await until(lambda: all(len(each.context.membership.members) == 2 for each in running[1:]))
     left = [each.context.membership.owned() for each in running[1:]]
     assert sorted(partition for each in left for partition in each) == list(range(16))
     for before, after in zip(owned[1:], left, strict=True):

@@ -297,6 +297,9 @@ class Job:
             if self.finished + RETENTION <= now:
                 self.gone = True
         elif deadline is not None and deadline <= now:
+            if self.stop_at is not None:
+                self._stop(now)
+                return
             lease = self.lease
             self.failure = "deadline_exceeded"
             self._move("failed" if self.state in ("running", "retry_wait", "suspended") else "canceled", now)

@@ -27,8 +27,9 @@ log: Final = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.1
 """How long a call whose `wait_ms` has passed stays in line while some partition may still have work for it."""
-ROUNDS: Final = 8
-"""The most rounds for a call whose time is over: work found first may have no room in its limit, or be gone."""
+ROUNDS: Final = 64
+"""The most rounds for a call whose time is over: work found first may have no room in its limit, or be gone, and in a
+wide lane one round may come upon nothing but queues that have run empty."""
 FIRST_WIDTH: Final = 8
 MAX_WIDTH: Final = 64
 """Workers of one profile that ask in one round: FIRST_WIDTH at first, doubled while there is work."""
