@@ -6,8 +6,9 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
@@ -15,7 +16,7 @@ from redis.crc import key_slot
 from penstock.local import cluster
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
-from penstock.local.servers import Server, choose_port
+from penstock.local.servers import LOOPBACK, Durability, Server, choose_port
 from penstock.testing.servers import TRIES, ServerProcess
 
 PRIMARIES = 3
@@ -26,7 +27,8 @@ DEADLINE_S = 20.0
 class Member:
     """One node."""
 
-    def __init__(self, port: int, password: str | None = None) -> None:
+    def __init__(self, port: int, password: str | None = None, host: str = LOOPBACK) -> None:
+        self.host = host
         self.port = port
         self._password = password
 
@@ -37,7 +39,7 @@ class Member:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        client = cast("Any", Redis)(port=self.port, password=self._password, protocol=2)
+        client = cast("Any", Redis)(host=self.host, port=self.port, password=self._password, protocol=2)
         try:
             yield client
         finally:
@@ -98,7 +100,7 @@ class Nodes(Generic[M]):
             keys = await source.run("CLUSTER", "GETKEYSINSLOT", slot, min(100, most - moved))
             if not keys:
                 break
-            await source.run("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, *target.login, "KEYS", *keys)
+            await source.run("MIGRATE", target.host, target.port, "", 0, 5000, *target.login, "KEYS", *keys)
             moved += len(keys)
         return moved
 
@@ -113,7 +115,7 @@ class OwnMember(Member):
     """A node that the test has started."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        super().__init__(server.port)
+        super().__init__(server.port, server.password, server.host)
         self.server = server
         self.process = ServerProcess(server, folder)
 
@@ -125,19 +127,33 @@ class OwnMember(Member):
         os.kill(self.process.pid, signal.SIGCONT)
 
 
+class Place(NamedTuple):
+    """Where a node runs."""
+
+    host: str = LOOPBACK
+    inside: tuple[str, ...] = ()
+    """The beginning of a command line that runs the rest of it in a network namespace."""
+
+
 class ValkeyCluster(Nodes[OwnMember]):
     """A cluster of a test's own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        places: Sequence[Place] = (Place(),) * (2 * PRIMARIES),
+        durability: Durability = "process",
+        password: str | None = None,
+    ) -> None:
+        """places: of the primaries, then of their replicas."""
         data = DataDir(folder)
         members: list[OwnMember] = []
-        for number in range(1, 2 * PRIMARIES + 1):
-            place = folder / str(number)
-            place.mkdir()
-            server = cluster.node(
-                data, number, choose_port(0, None), choose_port(0, None), "process", NODE_TIMEOUT_MS
-            )
-            members.append(OwnMember(server, place))
+        for number, place in enumerate(places, 1):
+            log = folder / str(number)
+            log.mkdir()
+            ports = choose_port(0, None), choose_port(0, None)
+            server = cluster.node(data, number, *ports, durability, NODE_TIMEOUT_MS, password, place.host)
+            members.append(OwnMember(replace(server, command=[*place.inside, *server.command]), log))
         super().__init__(members)
         self.url = cluster.url_of([member.server for member in members])
 
@@ -154,11 +170,14 @@ class ValkeyCluster(Nodes[OwnMember]):
 
 
 @contextmanager
-def valkey_cluster() -> Generator[ValkeyCluster]:
-    """Run a cluster for the length of the `with` block. Other processes may take its ports: then try again."""
+def valkey_cluster(**options: Any) -> Generator[ValkeyCluster]:
+    """Run a cluster for the length of the `with` block. Other processes may take its ports: then try again.
+
+    `options`: see ValkeyCluster.
+    """
     for attempt in range(1, TRIES + 1):
         with tempfile.TemporaryDirectory(prefix="penstock-test-", ignore_cleanup_errors=True) as name:
-            nodes = ValkeyCluster(Path(name))
+            nodes = ValkeyCluster(Path(name), **options)
             try:
                 try:
                     asyncio.run(nodes.start())

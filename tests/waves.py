@@ -1,6 +1,7 @@
 """Waves of executions for chaos tests, the workers that do them, and what the audit trail says about them."""
 
 import asyncio
+import itertools
 import os
 import sys
 import time
@@ -105,3 +106,15 @@ def all_completed(records: dict[str, Any], trail: dict[str, list[audit.Event]]) 
     for execution_id, events in trail.items():
         assert [event.seq for event in events] == list(range(1, len(events) + 1)), execution_id
         assert sum(event.event == "completed" for event in events) == 1, execution_id
+
+
+def no_overlaps(log: Path) -> None:
+    """Check that no two attempts of an execution ran at the same time."""
+    runs: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in log.read_text().splitlines():
+        execution_id, began, ended_at = line.split()
+        runs[execution_id].append((float(began), float(ended_at)))
+    assert runs
+    for execution_id, times in runs.items():
+        for (_, first_ended), (second_began, _) in itertools.pairwise(sorted(times)):
+            assert first_ended <= second_began, execution_id

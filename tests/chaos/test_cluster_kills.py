@@ -1,18 +1,16 @@
 """Harm done to the clusters of `penstock up --nodes 3` under load: nothing acknowledged is lost, all ends once."""
 
 import asyncio
-import itertools
 import os
 import signal
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import commands
 from commands import Up
 from penstock import Client
 from valkey_cluster import Member, Nodes
-from waves import all_completed, audit_events, ended, start_worker, submit_wave
+from waves import all_completed, audit_events, ended, no_overlaps, start_worker, submit_wave
 
 DEADLINE_S = 150.0
 PAUSE_S = 0.5
@@ -92,15 +90,3 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
             await asyncio.gather(*(worker.wait() for worker in workers))
         all_completed(records, await audit_events(url, set(ids)))
     no_overlaps(log)
-
-
-def no_overlaps(log: Path) -> None:
-    """Check that no two attempts of an execution ran at the same time."""
-    runs: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in log.read_text().splitlines():
-        execution_id, began, ended_at = line.split()
-        runs[execution_id].append((float(began), float(ended_at)))
-    assert runs
-    for execution_id, times in runs.items():
-        for (_, first_ended), (second_began, _) in itertools.pairwise(sorted(times)):
-            assert first_ended <= second_began, execution_id

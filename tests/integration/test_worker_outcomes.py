@@ -107,7 +107,9 @@ async def test_a_thread_may_raise_anything(services: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [object(), CYCLE, Raw(b"{not JSON"), Raw(b"1, 2"), Raw(b""), Raw(b'"\xff"')], ids=repr
+    "result",
+    [object(), CYCLE, Raw(b"{not JSON"), Raw(b"1, 2"), Raw(b""), Raw(b'"\xff"')],
+    ids=["unknown type", "cycle", "no JSON", "two values", "nothing", "no UTF-8"],
 )
 async def test_a_bad_result_fails_alone(services: Services, result: Any) -> None:
     """Results of one tick leave as one message, in which a result that is not JSON would spoil the others."""

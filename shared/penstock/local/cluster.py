@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
 from penstock.local.servers import (
+    LOOPBACK,
     MAX_PAYLOAD,
     NATS_CONFIG,
     VALKEY_CONFIG,
@@ -141,10 +142,11 @@ def node(
     durability: Durability,
     timeout_ms: int,
     password: str | None = None,
+    host: str = LOOPBACK,
 ) -> Server:
     """Write the configuration of one node of a cluster, numbered from 1. Raise Problem if there is no Valkey.
 
-    A primary that is silent for `timeout_ms` is replaced by its replica.
+    A primary that is silent for `timeout_ms` is replaced by its replica. `host`: the address that it listens on.
     """
     binary = find_valkey()
     name = f"valkey-{number}"
@@ -154,6 +156,7 @@ def node(
     text = VALKEY_CONFIG + CLUSTER_CONFIG
     config.write_text(
         text.format(
+            host=host,
             port=port,
             bus_port=bus_port,
             folder=quoted(folder),
@@ -164,12 +167,12 @@ def node(
         )
     )
     command = [str(binary.path), str(config)]
-    return Server(name, binary.version, f"redis://127.0.0.1:{port}/0", port, command, password)
+    return Server(name, binary.version, f"redis://{host}:{port}/0", port, command, password, host)
 
 
 def url_of(servers: Sequence[Server]) -> str:
     """Return the URL that names these nodes as one cluster."""
-    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return "redis+cluster://" + ",".join(f"{server.host}:{server.port}" for server in servers)
 
 
 async def form(servers: Sequence[Server]) -> None:
@@ -178,12 +181,13 @@ async def form(servers: Sequence[Server]) -> None:
     A cluster that was formed before, by an earlier run, is only waited for. Raise Problem if that takes too long.
     """
     clients = [
-        cast("Any", Redis)(port=server.port, password=server.password, protocol=2) for server in servers
+        cast("Any", Redis)(host=server.host, port=server.port, password=server.password, protocol=2)
+        for server in servers
     ]
     try:
         async with asyncio.timeout(FORM_S):
             if not await _knows_others(clients[0]):
-                await _introduce(clients, [server.port for server in servers], len(servers) // 2)
+                await _introduce(clients, servers[0], len(servers) // 2)
             for client in clients:
                 while not await _is_ready(client, len(servers)):  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK_S)
@@ -200,7 +204,7 @@ async def _knows_others(client: Any) -> bool:
     return "cluster_known_nodes:1\r" not in (await client.execute_command("CLUSTER", "INFO")).decode()
 
 
-async def _introduce(clients: list[Any], ports: list[int], primaries: int) -> None:
+async def _introduce(clients: list[Any], first_node: Server, primaries: int) -> None:
     per_primary = -(-SLOTS // primaries)
     for number, client in enumerate(clients):
         # Distinct epochs from the start: no two nodes then have to agree on theirs.
@@ -210,7 +214,8 @@ async def _introduce(clients: list[Any], ports: list[int], primaries: int) -> No
             last = min(first + per_primary, SLOTS) - 1
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
     for client in clients[1:]:
-        await client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], await _bus_port(clients[0]))
+        place = (first_node.host, first_node.port, await _bus_port(clients[0]))
+        await client.execute_command("CLUSTER", "MEET", *place)
     ids = [(await client.execute_command("CLUSTER", "MYID")).decode() for client in clients]
     for number, client in enumerate(clients[primaries:]):
         primary = ids[number % primaries]

@@ -44,8 +44,10 @@ jetstream {{
 }}
 """
 
+LOOPBACK: Final = "127.0.0.1"
+
 VALKEY_CONFIG: Final = """\
-bind 127.0.0.1
+bind {host}
 port {port}
 dir "{folder}"
 appendonly yes
@@ -77,6 +79,7 @@ class Server:
     port: int
     command: list[str]
     password: str | None = field(default=None, repr=False)
+    host: str = LOOPBACK
     authority: Path | None = None
     """The certificate of the authority of a Valkey that speaks TLS."""
 
@@ -146,6 +149,7 @@ def valkey(data: DataDir, port: int, durability: Durability, *, password: str | 
     config = data.path / "valkey.conf"
     config.write_text(
         VALKEY_CONFIG.format(
+            host=LOOPBACK,
             port=port,
             folder=quoted(folder),
             # Not `everysec`: while its fsync runs, writes that were acknowledged wait in memory, and a kill loses them.
@@ -219,8 +223,8 @@ def ask_now(server: Server) -> Answer:
 
 def _connection(server: Server) -> socket.socket:
     """Connect to a server, over TLS where it has an authority. nats-server says that it is there without."""
-    plain = socket.create_connection(("127.0.0.1", server.port), PROBE_TIMEOUT_S)
+    plain = socket.create_connection((server.host, server.port), PROBE_TIMEOUT_S)
     if server.authority is None:
         return plain
     context = ssl.create_default_context(cafile=server.authority)
-    return context.wrap_socket(plain, server_hostname="127.0.0.1")
+    return context.wrap_socket(plain, server_hostname=server.host)
