@@ -17,6 +17,7 @@ local LOG_LIMIT = 2048   -- bytes
 local kinds = {}    -- kind -> placement function
 local plains = {}   -- kind -> function that returns a plain record's places: the index of all, the other index, the queue
                     -- or due set and the score in it; nil for a record that is not plain
+local forms = {}    -- kind -> {open, close}: see Records.form
 local cached        -- kind -> id -> record, or false when there is none
 local books         -- edited record -> its book: {kind, places, noted, early, all, index, zset, score}. places: its placement
                     -- as it is in Valkey; for a plain record PLAIN, and all, index, zset, score tell it; nil when there is
@@ -31,6 +32,11 @@ local PLAIN, NOWHERE, NOBODY = {}, {}, {}
 
 function Records.define(kind, placement, plain) kinds[kind], plains[kind] = placement, plain end
 
+-- Give the records of a kind a form of their own. close(record, log): return a string whose first byte is below 128; it
+-- may empty the record. open(string): return the record, with its log. Strings of the common form, a msgpack map with the
+-- log behind it, are still read.
+function Records.form(kind, open, close) forms[kind] = { open = open, close = close } end
+
 -- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
 -- records, but must not write sorted sets.
 function Records.watch(key, f) watched[key] = f end
@@ -40,10 +46,16 @@ Call.on_begin(function()
   for kind in pairs(kinds) do cached[kind] = {} end
 end)
 
-local function opened(id, packed)
+local function opened(kind, id, packed)
   if not packed then return false end
-  local at, record = cmsgpack.unpack_one(packed)
-  if at >= 0 then record.log = string.sub(packed, at + 1) end
+  local form, record = forms[kind], nil
+  if form and string.byte(packed) < 128 then
+    record = form.open(packed)
+  else
+    local at
+    at, record = cmsgpack.unpack_one(packed)
+    if at >= 0 then record.log = string.sub(packed, at + 1) end
+  end
   record.id = id
   return record
 end
@@ -52,7 +64,7 @@ end
 function Records.read(kind, id)
   local record = cached[kind][id]
   if record == nil then
-    record = opened(id, redis.call('GET', Keys.of(kind, id)))
+    record = opened(kind, id, redis.call('GET', Keys.of(kind, id)))
     cached[kind][id] = record
   end
   return record or nil
@@ -69,7 +81,7 @@ function Records.prefetch(kind, ids)
   end
   if #keys < 2 then return end
   for i, packed in ipairs(redis.call('MGET', unpack(keys))) do
-    cached[kind][wanted[i]] = opened(wanted[i], packed)
+    cached[kind][wanted[i]] = opened(kind, wanted[i], packed)
   end
 end
 
@@ -132,7 +144,7 @@ local function restore(record, packed) refill(record, unpack_msg(packed)) end
 -- Undo the changes to a record that this call had not edited before the attempt: load it from Valkey again.
 local function reload(record)
   local book = books[record]
-  refill(record, opened(record.id, redis.call('GET', Keys.of(book.kind, record.id))))
+  refill(record, opened(book.kind, record.id, redis.call('GET', Keys.of(book.kind, record.id))))
   book.places = nil
 end
 
@@ -272,7 +284,8 @@ Call.on_write(function()
       end
       record.id, record.log = nil, nil
       writes[n + 1] = Keys.of(book.kind, id)
-      writes[n + 2] = log and pack(record) .. log or pack(record)
+      local form = forms[book.kind]
+      writes[n + 2] = form and form.close(record, log) or log and pack(record) .. log or pack(record)
     end
   end
   Call.bulk('UNLINK', gone)
