@@ -43,7 +43,6 @@ function Records.watch(key, f) watched[key] = f end
 
 Call.on_begin(function()
   cached, books, taken_up, unlinks, settled, watched = {}, {}, {}, {}, 0, {}
-  for kind in pairs(kinds) do cached[kind] = {} end
 end)
 
 local function opened(kind, id, packed)
@@ -62,26 +61,28 @@ end
 
 -- Return a record for reading, or nil when there is none. `record.id` exists in memory only.
 function Records.read(kind, id)
-  local record = cached[kind][id]
+  local of = cached[kind] or table_at(cached, kind)
+  local record = of[id]
   if record == nil then
     record = opened(kind, id, redis.call('GET', Keys.of(kind, id)))
-    cached[kind][id] = record
+    of[id] = record
   end
   return record or nil
 end
 
 -- Load many records with one MGET into the cache. At most 2000 are loaded.
 function Records.prefetch(kind, ids)
-  local wanted, keys = {}, {}
+  if #ids < 2 then return end
+  local of, wanted, keys, n = table_at(cached, kind), {}, {}, 0
   for _, id in ipairs(ids) do
-    if cached[kind][id] == nil and #keys < 2000 then
-      wanted[#wanted + 1] = id
-      keys[#keys + 1] = Keys.of(kind, id)
+    if of[id] == nil and n < 2000 then
+      n = n + 1
+      wanted[n], keys[n] = id, Keys.of(kind, id)
     end
   end
-  if #keys < 2 then return end
+  if n < 2 then return end
   for i, packed in ipairs(redis.call('MGET', unpack(keys))) do
-    cached[kind][wanted[i]] = opened(kind, wanted[i], packed)
+    of[wanted[i]] = opened(kind, wanted[i], packed)
   end
 end
 
@@ -193,7 +194,7 @@ end
 -- Create a record and return it. A record with this id must not exist yet.
 function Records.create(kind, id, record)
   record.id = id
-  cached[kind][id] = record
+  table_at(cached, kind)[id] = record
   books[record] = new_book(kind, Undo.attempt_number())
   Undo.note(forget, record)
   if next(unlinks) and unlinks[Keys.of(kind, id)] then Undo.set(unlinks, Keys.of(kind, id), nil) end

@@ -14,22 +14,35 @@
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
 
+local all, leases_due, ends_due   -- keys that this call has asked for: the index of all, the due sets of leases and of ends
+local lane_of, indexes            -- a lane, and its keys by state
+
+Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil end)
+
 -- Return the places of a plain execution (see Records.define), or nil. A field that puts an execution into a further set
 -- must be named in the first line, beside its rule in the placement below.
 local function plain(x)
   if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing then return nil end
-  local state, zset, score = x.state, nil, nil
+  local state, lane, zset, score = x.state, x.lane, nil, nil
   if state == 'ready' then
     zset, score = Queues.key(x), Queues.score(x)
   elseif x.lease_id then
     if x.attempt_expires_at or x.progress_untold then return nil end
-    zset, score = Due.key('lease_keeper', 'x'), x.lease_expires_at
+    if not leases_due then leases_due = Due.key('lease_keeper', 'x') end
+    zset, score = leases_due, x.lease_expires_at
   elseif Executions.TERMINAL[state] then
-    zset, score = Due.key('scheduler', 'x'), x.finished_at + (x.retention_ms or Call.retention_ms())
+    if not ends_due then ends_due = Due.key('scheduler', 'x') end
+    zset, score = ends_due, x.finished_at + (x.retention_ms or Call.retention_ms())
   else
     return nil
   end
-  return Keys.executions(), Keys.state(x.lane, state), zset, score
+  if lane ~= lane_of then lane_of, indexes = lane, {} end
+  local index = indexes[state]
+  if not index then
+    index, all = Keys.state(lane, state), Keys.executions()
+    indexes[state] = index
+  end
+  return all, index, zset, score
 end
 
 local function earliest(a, b)
