@@ -14,7 +14,7 @@ local known, count = {}, 0            -- text -> packed text, kept between calls
 local beginnings = {}                 -- seq -> how an event begins: the header of 8 items, the number; kept between calls
 local id_heads = {}                   -- length of an id -> its msgpack header, kept between calls
 local items, now, heads               -- heads: entity -> namespace -> how its items begin
-local last                            -- the event that was emitted last, and what it says
+local last                            -- the last event of this call that was packed, and what it says
 local last_seq, last_name, last_actor, last_from, last_to, last_reason, last_data
 
 Call.on_begin(function() items, now, heads, last, last_seq = {}, nil, {}, nil, nil end)
@@ -54,9 +54,9 @@ local function packed_event(seq, name, actor, from, to, reason, data)
     return last
   end
   now = now or pack(Call.now)
-  last_seq, last_name, last_actor, last_from, last_to, last_reason, last_data = seq, name, actor, from, to, reason, data
   last = (beginnings[seq] or beginning(seq)) .. text(name) .. now .. (actor and text(actor) or EMPTY)
     .. (from and text(from) or EMPTY) .. (to and text(to) or EMPTY) .. (reason and text(reason) or EMPTY) .. (data or EMPTY)
+  last_seq, last_name, last_actor, last_from, last_to, last_reason, last_data = seq, name, actor, from, to, reason, data
   return last
 end
 

@@ -111,15 +111,11 @@ end
 
 -- Set book.places to the placement that the record has now.
 local function look_up(book, record)
-  local plain = plains[book.kind]
-  if plain then
-    book.all, book.index, book.zset, book.score = plain(record)
-    if book.all then
-      book.places = PLAIN
-      return
-    end
-  end
-  book.places = kinds[book.kind](record)
+  local plain, all, index, zset, score = plains[book.kind], nil, nil, nil, nil
+  if plain then all, index, zset, score = plain(record) end
+  -- A placement that fails must leave the book as it is.
+  local places = all and PLAIN or kinds[book.kind](record)
+  book.places, book.all, book.index, book.zset, book.score = places, all, index, zset, score
 end
 
 -- Return book.places as a table.
@@ -158,6 +154,7 @@ local function forget(record)
   if of[record.id] == record then of[record.id] = false end
 end
 
+-- Return a book for a record that is nowhere yet. It names all of its fields, so that the table need not grow.
 local function new_book(kind, attempt)
   return { kind = kind, noted = attempt, places = NOWHERE, changed = false, early = false, all = nil, index = nil,
     zset = nil, score = nil }

@@ -17,7 +17,6 @@ local function open(packed)
     attempt_id = attempt_id, started_at = started and created + started, lease_epoch = epoch, worker_id = worker_id,
     lease_id = lease_id, lease_ttl_ms = ttl, lease_expires_at = expires and created + expires,
     finished_at = finished and created + finished, outcome = outcome, result = result, last = last, log = log,
-    id = nil,   -- there is room for it
   }
   if rest then
     for name, value in pairs(rest) do x[name] = value end

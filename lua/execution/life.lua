@@ -35,7 +35,7 @@ function Executions.create(id, spec, extra)
   local now = Call.now
   local x = {
     kind = spec.kind, lane = spec.lane or 'default', fresh = true, created_at = now, updated_at = now,
-    state = 'ready', ready_at = now, input = nil, id = id, seq = 0,
+    state = 'ready', ready_at = now, id = id, seq = 0,
   }
   for name, value in pairs(spec) do
     if OF_SPEC[name] then x[name] = value end

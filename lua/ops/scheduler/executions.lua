@@ -3,6 +3,7 @@
 -- Needs: Children, Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
+-- Create the execution that `create` asks for. Return the op's reply.
 local function create(a)
   local spec, parent_id = a.spec, a.spec.parent_id
   Executions.check_spec(spec)
