@@ -45,8 +45,14 @@ local CHUNK = 2000
 -- Run a Valkey command with any number of arguments, in chunks of an even length (pairs stay together).
 -- key: the first argument of each chunk, or nil.
 function Call.bulk(command, list, key)
-  for i = 1, #list, CHUNK do
-    local last = math.min(i + CHUNK - 1, #list)
+  local n = #list
+  if n == 0 then return end
+  if n <= CHUNK then
+    if key then redis.call(command, key, unpack(list)) else redis.call(command, unpack(list)) end
+    return
+  end
+  for i = 1, n, CHUNK do
+    local last = math.min(i + CHUNK - 1, n)
     if key then redis.call(command, key, unpack(list, i, last)) else redis.call(command, unpack(list, i, last)) end
   end
 end

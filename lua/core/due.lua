@@ -12,10 +12,11 @@ local NAMES = {
   mirror_observer = 'mirror-observer', cancel_reconciler = 'cancel-reconciler',
 }
 
-local services      -- due sets that this call has used: key -> service
+local keys          -- due sets that this call has used: service -> kind -> key
+local services      -- the same: key -> service
 local outside       -- work items that handlers of this call hand to their service
 
-Call.on_begin(function() services, outside = {}, {} end)
+Call.on_begin(function() keys, services, outside = {}, {}, {} end)
 
 -- Hand a work item to the service, in the reply of `due`: work that needs another partition or Python. The handler must
 -- postpone its record's due time, so that a lost work item is handed out again.
@@ -25,8 +26,11 @@ function Due.outside(item) Undo.append(outside, item) end
 local function joined(key, at) Call.hint('due', services[key], at) end
 
 function Due.key(service, kind)
-  local key = Keys.due(service, kind)
-  if not services[key] then
+  local of = keys[service] or table_at(keys, service)
+  local key = of[kind]
+  if not key then
+    key = Keys.due(service, kind)
+    of[kind] = key
     services[key] = NAMES[service]
     Records.watch(key, joined)
   end

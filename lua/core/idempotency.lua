@@ -36,6 +36,7 @@ end)
 -- Return a creating op's reply: the first reply if the idempotency key is known, else that of make(a), which is kept.
 -- Errors: idempotency_conflict, and those of `make`.
 function Idempotency.once(verb, namespace, a, make)
+  if not a.idempotency_key then return make(a) end
   local first = Idempotency.check(verb, namespace, a.idempotency_key, a.digest)
   if first then
     first.duplicate = true

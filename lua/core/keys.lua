@@ -5,12 +5,20 @@
 --
 -- Needs: Call.
 
-local due, states, all   -- keys that this call has built: a cache, since the same ones are needed again and again
+local prefixes           -- part of an entity -> what its keys begin with
+local states, all        -- keys that this call has built: a cache, since the same ones are needed again and again
 
-Call.on_begin(function() due, states, all = {}, {}, nil end)
+Call.on_begin(function() prefixes, states, all = {}, {}, nil end)
 
 -- The key of one part of an entity: a record (`x`, `f`), a payload (`input`), `h` (history), `fr` (frames), `sg` …
-function Keys.of(part, id) return Call.root .. ':' .. part .. ':' .. id end
+function Keys.of(part, id)
+  local prefix = prefixes[part]
+  if not prefix then
+    prefix = Call.root .. ':' .. part .. ':'
+    prefixes[part] = prefix
+  end
+  return prefix .. id
+end
 
 function Keys.partitions() return Call.root .. ':partitions' end
 function Keys.mark() return Call.root .. ':mark' end
@@ -20,23 +28,15 @@ function Keys.secrets() return Call.root .. ':secrets' end
 function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' .. verb .. ':' .. namespace .. ':' .. name end
 
 -- The due set of a service and kind: record ids by due time.
-function Keys.due(service, kind)
-  local of = table_at(due, service)
-  local key = of[kind]
-  if not key then
-    key = Call.root .. ':due:' .. service .. ':' .. kind
-    of[kind] = key
-  end
-  return key
-end
+function Keys.due(service, kind) return Call.root .. ':due:' .. service .. ':' .. kind end
 
 -- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`).
 function Keys.executions()
-  all = all or Call.root .. ':all'
+  if not all then all = Call.root .. ':all' end
   return all
 end
 function Keys.state(lane, state)
-  local of = table_at(states, state)
+  local of = states[state] or table_at(states, state)
   local key = of[lane]
   if not key then
     key = Call.root .. ':s:' .. lane .. ':' .. state

@@ -11,6 +11,7 @@ local GROWS = {
 local LOOK_MS = 100
 
 local looked_at, refusal = 0, nil
+local asked_at = 0   -- time of the call that asked last: the clock stands still within a call
 
 local function look()
   -- Where the service's Valkey user may not run INFO, nothing is refused, and Valkey grows past its maxmemory.
@@ -30,6 +31,10 @@ end
 -- Return the error {code, message, detail} if this op may not run for lack of memory, else nil.
 function Memory.refusal(op)
   if not GROWS[op] then return nil end
-  if math.abs(Call.now - looked_at) >= LOOK_MS then looked_at, refusal = Call.now, look() end
+  local now = Call.now
+  if now ~= asked_at then
+    asked_at = now
+    if math.abs(now - looked_at) >= LOOK_MS then looked_at, refusal = now, look() end
+  end
   return refusal
 end

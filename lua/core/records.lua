@@ -4,6 +4,9 @@
 -- contains the record. Sorted sets are changed only by the difference between the old and the new placement, so an
 -- index never disagrees with its record. In all of these sets the member is the record's id.
 --
+-- Most records of a kind may be *plain*: always in the same index of all, in one more index (score 0) and in one queue or
+-- due set. A kind may have a function that says so; then the comparison needs no tables.
+--
 -- `record.log` (an execution's packed events, its history) follows the record in the same string. When the log is
 -- longer than LOG_LIMIT, it is moved to the key `h:<id>`.
 --
@@ -12,82 +15,93 @@
 local LOG_LIMIT = 2048   -- bytes
 
 local kinds = {}    -- kind -> placement function
+local plains = {}   -- kind -> function that returns a plain record's places: the index of all, the other index, the queue
+                    -- or due set and the score in it; nil for a record that is not plain
+local forms = {}    -- kind -> {open, close}: see Records.form
 local cached        -- kind -> id -> record, or false when there is none
-local placed        -- edited record -> its placement as it is in Valkey
-local kind_of       -- edited record -> its kind
-local noted         -- record -> the number of the attempt that edited it last
+local books         -- edited record -> its book: {kind, places, noted, early, all, index, zset, score}. places: its placement
+                    -- as it is in Valkey; for a plain record PLAIN, and all, index, zset, score tell it; nil when there is
+                    -- nothing to write. noted: the number of the attempt that edited it last; early: it was placed by
+                    -- Records.settle, and not edited since
 local taken_up      -- edited records in the order of their edits; a record may occur several times
 local settled       -- how many entries of `taken_up` Records.settle has already placed
-local early         -- record -> true: placed by Records.settle, and not edited since
 local watched       -- sorted set -> f(key, score), called when an id joins the set
 local unlinks       -- keys to be deleted at the end of the call
 
-function Records.define(kind, placement) kinds[kind] = placement end
+local PLAIN, NOWHERE, NOBODY = {}, {}, {}
+
+function Records.define(kind, placement, plain) kinds[kind], plains[kind] = placement, plain end
+
+-- Give the records of a kind a form of their own. close(record, log): return a string whose first byte is below 128; it
+-- may empty the record. open(string): return the record, with its log. Strings of the common form, a msgpack map with the
+-- log behind it, are still read.
+function Records.form(kind, open, close) forms[kind] = { open = open, close = close } end
 
 -- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
 -- records, but must not write sorted sets.
 function Records.watch(key, f) watched[key] = f end
 
 Call.on_begin(function()
-  cached, placed, kind_of, noted, taken_up, unlinks = {}, {}, {}, {}, {}, {}
-  settled, early, watched = 0, {}, {}
-  for kind in pairs(kinds) do cached[kind] = {} end
+  cached, books, taken_up, unlinks, settled, watched = {}, {}, {}, {}, 0, {}
 end)
 
-local function opened(id, packed)
+local function opened(kind, id, packed)
   if not packed then return false end
-  local at, record = cmsgpack.unpack_one(packed)
-  if at >= 0 then record.log = string.sub(packed, at + 1) end
+  local form, record = forms[kind], nil
+  if form and string.byte(packed) < 128 then
+    record = form.open(packed)
+  else
+    local at
+    at, record = cmsgpack.unpack_one(packed)
+    if at >= 0 then record.log = string.sub(packed, at + 1) end
+  end
   record.id = id
   return record
 end
 
 -- Return a record for reading, or nil when there is none. `record.id` exists in memory only.
 function Records.read(kind, id)
-  local record = cached[kind][id]
+  local of = cached[kind] or table_at(cached, kind)
+  local record = of[id]
   if record == nil then
-    record = opened(id, redis.call('GET', Keys.of(kind, id)))
-    cached[kind][id] = record
+    record = opened(kind, id, redis.call('GET', Keys.of(kind, id)))
+    of[id] = record
   end
   return record or nil
 end
 
 -- Load many records with one MGET into the cache. At most 2000 are loaded.
 function Records.prefetch(kind, ids)
-  local wanted, keys = {}, {}
+  if #ids < 2 then return end
+  local of, wanted, keys, n = table_at(cached, kind), {}, {}, 0
   for _, id in ipairs(ids) do
-    if cached[kind][id] == nil and #keys < 2000 then
-      wanted[#wanted + 1] = id
-      keys[#keys + 1] = Keys.of(kind, id)
+    if of[id] == nil and n < 2000 then
+      n = n + 1
+      wanted[n], keys[n] = id, Keys.of(kind, id)
     end
   end
-  if #keys < 2 then return end
+  if n < 2 then return end
   for i, packed in ipairs(redis.call('MGET', unpack(keys))) do
-    cached[kind][wanted[i]] = opened(wanted[i], packed)
+    of[wanted[i]] = opened(kind, wanted[i], packed)
   end
 end
 
 -- Delete a key at the end of the call.
 function Records.unlink(name) Undo.set(unlinks, name, true) end
 
-local function take_up(record)
-  noted[record] = Undo.attempt_number()
-  taken_up[#taken_up + 1] = record
-end
-
 -- Move a record from one placement to another in the sorted sets. watchers: {sorted set = f(key, score)} to be called
 -- for the sets that the record joins.
-local function move(record, before, after, watchers)
-  local id, changing = record.id, false
+local function move(id, book, before, after, watchers)
+  local changing = false
   for zset in pairs(before) do
     if not after[zset] then
-      changing = changing or Zsets.change(record)
+      changing = changing or Zsets.change(book)
       Zsets.remove(zset, id)
     end
   end
   for zset, score in pairs(after) do
     if before[zset] ~= score then
-      changing = changing or Zsets.change(record)
+      changing = changing or Zsets.change(book)
       Zsets.add(zset, score, id)
       local f = watchers[zset]
       if f then f(zset, score) end
@@ -95,17 +109,30 @@ local function move(record, before, after, watchers)
   end
 end
 
-local NOWHERE, NOBODY = {}, {}
+-- Set book.places to the placement that the record has now.
+local function look_up(book, record)
+  local plain, all, index, zset, score = plains[book.kind], nil, nil, nil, nil
+  if plain then all, index, zset, score = plain(record) end
+  -- A placement that fails must leave the book as it is.
+  local places = all and PLAIN or kinds[book.kind](record)
+  book.places, book.all, book.index, book.zset, book.score = places, all, index, zset, score
+end
+
+-- Return book.places as a table.
+local function places_of(book)
+  if book.places ~= PLAIN then return book.places end
+  return { [book.all] = 0, [book.index] = 0, [book.zset] = book.score }
+end
 
 -- Undo a failed attempt's changes to a record: restore its contents, and its places in the indexes.
 local function refill(record, contents)
-  local kind, id = kind_of[record], record.id
+  local book, id = books[record], record.id
   for name in pairs(record) do record[name] = nil end
   for name, value in pairs(contents) do record[name] = value end
-  cached[kind][id] = record
-  local before = kinds[kind](record)
-  move(record, placed[record] or NOWHERE, before, NOBODY)
-  placed[record] = before
+  cached[book.kind][id] = record
+  local now = places_of(book) or NOWHERE
+  look_up(book, record)
+  move(id, book, now, places_of(book), NOBODY)
 end
 
 -- Undo the changes to a record that this call had already edited before the attempt.
@@ -113,16 +140,24 @@ local function restore(record, packed) refill(record, unpack_msg(packed)) end
 
 -- Undo the changes to a record that this call had not edited before the attempt: load it from Valkey again.
 local function reload(record)
-  refill(record, opened(record.id, redis.call('GET', Keys.of(kind_of[record], record.id))))
-  placed[record] = nil
+  local book = books[record]
+  refill(record, opened(book.kind, record.id, redis.call('GET', Keys.of(book.kind, record.id))))
+  book.places = nil
 end
 
 -- Undo the creation of a record.
 local function forget(record)
-  move(record, placed[record] or NOWHERE, NOWHERE, NOBODY)
-  placed[record] = nil
-  local of = cached[kind_of[record]]
+  local book = books[record]
+  move(record.id, book, places_of(book) or NOWHERE, NOWHERE, NOBODY)
+  book.places = nil
+  local of = cached[book.kind]
   if of[record.id] == record then of[record.id] = false end
+end
+
+-- Return a book for a record that is nowhere yet. It names all of its fields, so that the table need not grow.
+local function new_book(kind, attempt)
+  return { kind = kind, noted = attempt, places = NOWHERE, changed = false, early = false, all = nil, index = nil,
+    zset = nil, score = nil }
 end
 
 -- Return a record for changing, or nil. Each attempt must call this before it changes a record; otherwise the change is
@@ -130,16 +165,24 @@ end
 function Records.edit(kind, id)
   local record = Records.read(kind, id)
   if not record then return nil end
-  if noted[record] ~= Undo.attempt_number() then
-    if placed[record] then
+  local book, attempt = books[record], Undo.attempt_number()
+  if not book then
+    book = new_book(kind, attempt)
+    books[record] = book
+    look_up(book, record)
+    Undo.note(reload, record)
+    taken_up[#taken_up + 1] = record
+  elseif book.noted ~= attempt then
+    if book.places then
       Undo.note(restore, record, pack(record))
     else
-      placed[record], kind_of[record] = kinds[kind](record), kind
+      look_up(book, record)
       Undo.note(reload, record)
     end
-    take_up(record)
-  elseif early[record] then
-    early[record] = nil
+    book.noted = attempt
+    taken_up[#taken_up + 1] = record
+  elseif book.early then
+    book.early = false
     taken_up[#taken_up + 1] = record
   end
   return record
@@ -148,11 +191,11 @@ end
 -- Create a record and return it. A record with this id must not exist yet.
 function Records.create(kind, id, record)
   record.id = id
-  cached[kind][id] = record
-  placed[record], kind_of[record] = {}, kind
+  table_at(cached, kind)[id] = record
+  books[record] = new_book(kind, Undo.attempt_number())
   Undo.note(forget, record)
-  if unlinks[Keys.of(kind, id)] then Undo.set(unlinks, Keys.of(kind, id), nil) end
-  take_up(record)
+  if next(unlinks) and unlinks[Keys.of(kind, id)] then Undo.set(unlinks, Keys.of(kind, id), nil) end
+  taken_up[#taken_up + 1] = record
   return record
 end
 
@@ -160,18 +203,42 @@ end
 function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
-  move(record, placed[record], NOWHERE, NOBODY)
+  local book = books[record]
+  move(id, book, places_of(book), NOWHERE, NOBODY)
   Records.unlink(Keys.of(kind, id))
-  placed[record] = nil
+  book.places = nil
   cached[kind][id] = false
 end
 
+-- Move a plain record to its places now, if it is plain still. Return whether it is.
+local function move_plain(book, record)
+  local all, index, zset, score = plains[book.kind](record)
+  if not all then return false end
+  local id, old_index, old_zset = record.id, book.index, book.zset
+  if zset == old_zset and score == book.score and index == old_index then return true end
+  Zsets.change(book)
+  if index ~= old_index then
+    Zsets.remove(old_index, id)
+    Zsets.add(index, 0, id)
+    book.index = index
+  end
+  if zset ~= old_zset or score ~= book.score then
+    if zset ~= old_zset then Zsets.remove(old_zset, id) end
+    Zsets.add(zset, score, id)
+    book.zset, book.score = zset, score
+    local f = watched[zset]
+    if f then f(zset, score) end
+  end
+  return true
+end
+
 local function place(record)
-  local before = placed[record]
-  if not before then return end
-  local after = kinds[kind_of[record]](record)
-  move(record, before, after, watched)
-  placed[record] = after
+  local book = books[record]
+  if not book.places or (book.places == PLAIN and move_plain(book, record)) then return book end
+  local before = places_of(book)
+  look_up(book, record)
+  move(record.id, book, before, places_of(book), watched)
+  return book
 end
 
 -- Write to the indexes in Valkey what has changed since the last settle: for ops that read an index. Only records
@@ -179,9 +246,7 @@ end
 function Records.settle()
   while settled < #taken_up do
     settled = settled + 1
-    local record = taken_up[settled]
-    place(record)
-    early[record] = true
+    place(taken_up[settled]).early = true
   end
   Zsets.flush()
 end
@@ -207,16 +272,18 @@ Call.on_write(function()
   local gone, writes = {}, {}
   for name in pairs(unlinks) do gone[#gone + 1] = name end
   for _, record in ipairs(taken_up) do
-    if placed[record] then
-      placed[record] = nil   -- so that a record that occurs twice in `taken_up` is written once
-      local log = record.log or ''
-      if #log > LOG_LIMIT then
-        redis.call('APPEND', Keys.of('h', record.id), log)
-        log = ''
+    local book = books[record]
+    if book.places then
+      book.places = nil   -- so that a record that occurs twice in `taken_up` is written once
+      local id, log, n = record.id, record.log, #writes
+      if log and #log > LOG_LIMIT then
+        redis.call('APPEND', Keys.of('h', id), log)
+        log = nil
       end
-      writes[#writes + 1] = Keys.of(kind_of[record], record.id)
       record.id, record.log = nil, nil
-      writes[#writes + 1] = pack(record) .. log
+      writes[n + 1] = Keys.of(book.kind, id)
+      local form = forms[book.kind]
+      writes[n + 2] = form and form.close(record, log) or log and pack(record) .. log or pack(record)
     end
   end
   Call.bulk('UNLINK', gone)

@@ -16,8 +16,9 @@ Call.on_begin(function() log, n, attempts, current = {}, 0, 0, 0 end)
 function Undo.attempt_number() return current end
 
 function Undo.set(t, key, value)
-  log[n + 1], log[n + 2], log[n + 3] = t, key, t[key]
-  n = n + 3
+  local list, at = log, n
+  list[at + 1], list[at + 2], list[at + 3] = t, key, t[key]
+  n = at + 3
   t[key] = value
 end
 
@@ -25,8 +26,9 @@ function Undo.append(list, item) Undo.set(list, #list + 1, item) end
 
 -- Call restore(record, before) when the attempt is undone. restore must not change anything through Undo.
 function Undo.note(restore, record, before)
-  log[n + 1], log[n + 2], log[n + 3] = restore, record, before
-  n = n + 3
+  local list, at = log, n
+  list[at + 1], list[at + 2], list[at + 3] = restore, record, before
+  n = at + 3
 end
 
 local function take_back(mark)

@@ -2,36 +2,57 @@
 --
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
+-- The fields that a record takes over from a spec, and from `extra` of Executions.create.
+local OF_SPEC = {
+  priority = true, max_attempts = true, backoff = true, retry_on = true, fail_on = true, attempt_timeout_ms = true,
+  deadline_at = true, tags = true, fairness_key = true, max_reclaims = true, retention_ms = true, limit = true,
+  quota_id = true, concurrency_key = true, traceparent = true,
+}
+local OF_EXTRA = {
+  namespace = true, flow_id = true, member = true, parent_id = true, parent_close = true, replay_of = true,
+  unique_key = true,
+}
+local told_kind, told_lane, told   -- the lane and kind that an event `created` told last, and packed
+
+-- Return the data of the event `created`. Where it is only lane and kind, all of a batch share it.
+local function created_data(x, extra)
+  if x.parent_id or x.replay_of or extra.schedule_id then
+    return {
+      kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
+      schedule_id = extra.schedule_id, due_at = extra.due_at,
+    }
+  end
+  if x.kind ~= told_kind or x.lane ~= told_lane then
+    told_kind, told_lane, told = x.kind, x.lane, pack({ kind = x.kind, lane = x.lane })
+  end
+  return told
+end
+
 -- Create an execution and return it. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id,
 -- replay_of, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
 -- due_at (for the event)}. The event `created` carries the first state.
 function Executions.create(id, spec, extra)
+  local now = Call.now
   local x = {
-    kind = spec.kind, lane = spec.lane or 'default', namespace = extra.namespace, priority = spec.priority,
-    max_attempts = spec.max_attempts, backoff = spec.backoff, retry_on = spec.retry_on, fail_on = spec.fail_on,
-    attempt_timeout_ms = spec.attempt_timeout_ms, deadline_at = spec.deadline_at, tags = spec.tags,
-    fairness_key = spec.fairness_key, max_reclaims = spec.max_reclaims, retention_ms = spec.retention_ms,
-    parent_close = extra.parent_close, unique_key = extra.unique_key, limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
-    flow_id = extra.flow_id, member = extra.member, parent_id = extra.parent_id, replay_of = extra.replay_of,
-    traceparent = spec.traceparent, fresh = true, created_at = Call.now, updated_at = Call.now,
+    kind = spec.kind, lane = spec.lane or 'default', fresh = true, created_at = now, updated_at = now,
+    state = 'ready', ready_at = now, id = id, seq = 0,
   }
+  for name, value in pairs(spec) do
+    if OF_SPEC[name] then x[name] = value end
+  end
+  for name, value in pairs(extra) do
+    if OF_EXTRA[name] then x[name] = value end
+  end
   if spec.capabilities and #spec.capabilities > 0 then x.caps = table.concat(spec.capabilities, ',') end
-  if spec.run_at and spec.run_at > Call.now then x.wake_at = spec.run_at end
-  if extra.held then
-    x.state, x.reason = 'scheduled', 'dependencies'
-  elseif x.wake_at then
-    x.state, x.reason = 'scheduled', 'time'
-  else
-    x.state, x.ready_at = 'ready', Call.now
+  if spec.run_at and spec.run_at > now then x.wake_at = spec.run_at end
+  if extra.held or x.wake_at then
+    x.state, x.reason, x.ready_at = 'scheduled', extra.held and 'dependencies' or 'time', nil
   end
   Records.create('x', id, x)
   local parent = x.parent_id and Records.edit('x', x.parent_id)
   if parent then parent.children_open = (parent.children_open or 0) + 1 end
   Payloads.hold(x, 'input', spec.input)
-  Executions.tell(x, 'created', { to = x.state, reason = x.reason, actor = extra.actor, data = {
-    kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
-    schedule_id = extra.schedule_id, due_at = extra.due_at,
-  } })
+  Executions.note(x, 'created', extra.actor, nil, x.state, x.reason, created_data(x, extra))
   Lanes.used(x.lane)
   return x
 end

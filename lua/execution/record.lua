@@ -14,6 +14,37 @@
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
 
+local all, leases_due, ends_due   -- keys that this call has asked for: the index of all, the due sets of leases and of ends
+local lane_of, indexes            -- a lane, and its keys by state
+
+Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil end)
+
+-- Return the places of a plain execution (see Records.define), or nil. A field that puts an execution into a further set
+-- must be named in the first line, beside its rule in the placement below.
+local function plain(x)
+  if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing then return nil end
+  local state, lane, zset, score = x.state, x.lane, nil, nil
+  if state == 'ready' then
+    zset, score = Queues.key(x), Queues.score(x)
+  elseif x.lease_id then
+    if x.attempt_expires_at or x.progress_untold then return nil end
+    if not leases_due then leases_due = Due.key('lease_keeper', 'x') end
+    zset, score = leases_due, x.lease_expires_at
+  elseif Executions.TERMINAL[state] then
+    if not ends_due then ends_due = Due.key('scheduler', 'x') end
+    zset, score = ends_due, x.finished_at + (x.retention_ms or Call.retention_ms())
+  else
+    return nil
+  end
+  if lane ~= lane_of then lane_of, indexes = lane, {} end
+  local index = indexes[state]
+  if not index then
+    index, all = Keys.state(lane, state), Keys.executions()
+    indexes[state] = index
+  end
+  return all, index, zset, score
+end
+
 local function earliest(a, b)
   if not a then return b end
   if not b or a < b then return a end
@@ -48,7 +79,16 @@ Records.define('x', function(x)
   -- End of the grace in which a worker may stop by itself after a cancel request.
   if x.cancel_at then placement[Due.key('cancel_reconciler', 'x')] = x.cancel_at end
   return placement
-end)
+end, plain)
+
+local ATTEMPTS = 16   -- for how many attempts the data is kept, packed, between calls
+local attempts = {}
+
+local function pack_attempt(n)
+  local packed = pack({ attempt_index = n })
+  if n <= ATTEMPTS then attempts[n] = packed end
+  return packed
+end
 
 -- Errors: execution_not_found.
 function Executions.read(id)
@@ -66,9 +106,21 @@ end
 
 function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIMS end
 
--- Emit an event of this execution, to the outbox and to its history.
+-- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell.
+function Executions.note(x, name, actor, from, to, reason, data)
+  local log, event = x.log, Events.tell('execution', x, name, actor, from, to, reason, data)
+  x.log = log and log .. event or event
+end
+
+-- The same. about: {from, to, reason, data, actor}, all optional.
 function Executions.tell(x, name, about)
-  x.log = (x.log or '') .. Events.emit('execution', x, name, about)
+  Executions.note(x, name, about.actor, about.from, about.to, about.reason, about.data)
+end
+
+-- Return the data of an event that tells the attempt's number, packed.
+function Executions.attempt_data(x)
+  local n = x.attempt_index
+  return attempts[n] or pack_attempt(n)
 end
 
 -- Emit the event about the last progress that the worker reported.

@@ -16,7 +16,8 @@ local react   -- react(x, from, to): called after the event of a move was emitte
 
 function States.when_moved(f) react = f end
 
-States.TERMINAL = Executions.TERMINAL
+local TERMINAL = Executions.TERMINAL
+States.TERMINAL = TERMINAL
 States.HELD = { leased = true, running = true }
 
 -- Refuse a move that is not in MOVES. Ops call this before they write anything.
@@ -30,19 +31,19 @@ end
 -- Move an execution: change its fields, emit its event, run the reactions. about: {reason (of the state), event
 -- (default: the state's name), why (the event's reason), data, actor, outcome}. The placement updates the indexes.
 function States.transition(x, to, about)
-  States.check(x, to)
+  local from, now = x.state, Call.now
+  if not MOVES[from][to] then States.check(x, to) end
   if x.progress_untold then Executions.tell_progress(x, x.progress_untold.actor) end
-  local from = x.state
   x.state = to
   x.reason = about.reason
-  x.updated_at = Call.now
-  x.grant_id, x.grant_expires_at, x.grant_worker = nil, nil, nil
-  x.aside = nil
+  x.updated_at = now
+  if x.grant_id then x.grant_id, x.grant_expires_at, x.grant_worker = nil, nil, nil end
+  if x.aside then x.aside = nil end
   if to == 'ready' then
-    x.ready_at = Call.now
+    x.ready_at = now
     x.wake_at, x.wake_by = nil, nil
-  elseif States.TERMINAL[to] then
-    x.finished_at = Call.now
+  elseif TERMINAL[to] then
+    x.finished_at = now
     x.outcome = about.outcome or to
     x.wake_at = nil
     if x.waited then
@@ -50,9 +51,7 @@ function States.transition(x, to, about)
       x.waited = nil
     end
   end
-  Executions.tell(x, about.event or to, {
-    from = from, to = to, reason = about.why or about.reason, data = about.data, actor = about.actor,
-  })
+  Executions.note(x, about.event or to, about.actor, from, to, about.why or about.reason, about.data)
   react(x, from, to)
 end
 

@@ -2,6 +2,8 @@
 --
 -- Needs: Call, Executions, Limits, States, Workers.
 
+local told, told_packed = {}, nil   -- the data that an event `started` told last, and packed
+
 -- Remove the fields of an ended lease from the record. lease_epoch and attempt_index stay: they only grow.
 function Leases.drop(x)
   Workers.hold(x.worker_id, -1)
@@ -30,6 +32,17 @@ local function begin_attempt(x)
   if x.attempt_timeout_ms then x.attempt_expires_at = Call.now + x.attempt_timeout_ms end
 end
 
+-- Return the data of the event `started` of a ready execution, packed. In a batch it is mostly the same.
+local function started_data(x)
+  local worker_id, epoch, expires_at, attempt = x.worker_id, x.lease_epoch, x.lease_expires_at, x.attempt_index
+  if worker_id ~= told.worker_id or expires_at ~= told.lease_expires_at or epoch ~= told.lease_epoch
+    or attempt ~= told.attempt_index then
+    told = { via = 'leased', worker_id = worker_id, lease_epoch = epoch, lease_expires_at = expires_at, attempt_index = attempt }
+    told_packed = pack(told)
+  end
+  return told_packed
+end
+
 -- ready → leased; with `start` ready → running, which is one move and one event. A fresh execution begins a new
 -- attempt; a resumed, reclaimed or released execution continues its attempt.
 function Leases.take(x, worker_id, ttl_ms, start)
@@ -50,13 +63,13 @@ function Leases.take(x, worker_id, ttl_ms, start)
     x.attempt_id = Call.unique()
   end
   local actor = 'worker:' .. worker_id
-  local facts = { worker_id = worker_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at }
   if start then
     begin_attempt(x)
-    facts.via, facts.attempt_index = 'leased', x.attempt_index
-    States.transition(x, 'running', { event = 'started', actor = actor, data = facts })
+    States.transition(x, 'running', { event = 'started', actor = actor, data = started_data(x) })
   else
-    States.transition(x, 'leased', { actor = actor, data = facts })
+    States.transition(x, 'leased', { actor = actor, data = {
+      worker_id = worker_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,
+    } })
   end
 end
 
@@ -64,7 +77,7 @@ end
 function Leases.start(x)
   local actor = 'worker:' .. x.worker_id
   begin_attempt(x)
-  States.transition(x, 'running', { event = 'started', actor = actor, data = { attempt_index = x.attempt_index } })
+  States.transition(x, 'running', { event = 'started', actor = actor, data = Executions.attempt_data(x) })
 end
 
 -- Return the delay before the next attempt (ms). Jitter (0..1) randomly takes off up to that share of the delay

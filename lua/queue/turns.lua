@@ -186,7 +186,17 @@ local function search(lane, profile, max, seen, pick)
     -- Look again if all rings were empty (they have been removed by now) or none of those drawn was for this worker.
   until tenant or not pool.more or Lines.spent() or round == ROUNDS
   local n = 0
-  while tenant do
+  -- Mostly all work is in one queue: then it comes in its order, and there is nothing to compare.
+  local alone = tenant and #pool.tenants == 1 and #tenant.lines == 1 and not pool.shared and pool.opened == #pool.rings
+    and pool.bound == math.huge
+  while alone and n < max do
+    local id, its_score = Lines.head(line)
+    if not id then break end
+    pick(id, tenant, its_score)
+    line.next = line.next + 2
+    n, tenant.turns, tenant.served = n + 1, tenant.turns + 1, true
+  end
+  while tenant and not alone do
     if pool.shared and not tenant.complete then
       Tenants.complete(pool, tenant)
     else

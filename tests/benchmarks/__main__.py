@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import install, machine, plan, report
-from benchmarks.figures import depth, floor, flows, latency, life, observations, routing, signals
+from benchmarks.figures import depth, floor, flows, latency, life, lua, observations, routing, signals
 from benchmarks.install import say
 from benchmarks.systems import PEERS, PENSTOCK, System
 
-FIGURES = ("floor", "life", "latency", "routing", "signals", "flows", "observations", "depth")
+FIGURES = ("floor", "lua", "life", "latency", "routing", "signals", "flows", "observations", "depth")
 
 _OURS = {"routing": routing, "signals": signals, "flows": flows, "observations": observations}
 """Figures that are measured of Penstock alone, by name."""
@@ -38,8 +38,9 @@ def main() -> None:
 
     for turn in range(bounds.rounds):
         say(f"round {turn + 1} of {bounds.rounds}")
-        if "floor" in options.only:
-            one("floor", PENSTOCK, lambda: floor.measure(bounds))
+        for name, figure in (("floor", floor), ("lua", lua)):
+            if name in options.only:
+                one(name, PENSTOCK, lambda f=figure: f.measure(bounds))
         for name, figure in (("life", life), ("latency", latency)):
             if name in options.only:
                 for system in systems:

@@ -50,7 +50,14 @@ def write(folder: Path, results: Results, machine: Mapping[str, Any], systems: S
 
 def markdown(medians: Medians, machine: Mapping[str, Any], systems: Sequence[System]) -> str:
     ours = medians.get(OURS, {})
-    parts = [_machine(machine), _targets(medians), _peers(medians, systems), _cpu(ours), _floor(ours)]
+    parts = [
+        _machine(machine),
+        _targets(medians),
+        _peers(medians, systems),
+        _cpu(ours),
+        _floor(ours),
+        _lua(ours),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -135,6 +142,23 @@ def _floor(ours: Mapping[str, float]) -> str:
         if f"floor_{size}" in ours
     ]
     return _table(["minimal transitions per FCALL", "transitions /s", "Valkey µs each"], rows)
+
+
+def _lua(ours: Mapping[str, float]) -> str:
+    calls = ("create", "hand_out", "complete")
+    rows = [
+        [
+            size,
+            *(number(ours[f"lua_{call}_{size}"]) for call in calls),
+            number(sum(ours[f"lua_{call}_{size}"] for call in calls)),
+            number(ours[f"aof_{size}"]),
+        ]
+        for size in ("1", "64")
+        if f"aof_{size}" in ours
+    ]
+    return _table(
+        ["plain executions per FCALL", *(f"`{call}` µs" for call in calls), "all µs", "AOF bytes"], rows
+    )
 
 
 def number(value: float) -> str:

@@ -52,7 +52,8 @@ do
   end
   function ops.bad_record(a)
     everything(a)
-    Records.edit('x', a.other_id).lane = nil
+    local x = Records.edit('x', a.other_id)
+    x.lane, x.tags = nil, a.tags
     return {}
   end
 
@@ -118,6 +119,7 @@ def spoil(task: dict[str, Any], op: str = "spoil", **more: Any) -> tuple[int, st
         ("spoil", {"retire": True}),
         ("bad_reply", {}),
         ("bad_record", {}),
+        ("bad_record", {"tags": {"a": "b"}}),  # no plain execution any more
     ],
 )
 async def test_an_op_that_fails_changes_nothing(machine: StateMachine, op: str, more: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ function ops.complete(a)
   local reply = {}
   if not Executions.cancel_if_asked(x, actor) then
     Payloads.hold(x, 'result', a.result)
-    States.transition(x, 'completed', { actor = actor, data = { attempt_index = x.attempt_index } })
+    States.transition(x, 'completed', { actor = actor, data = Executions.attempt_data(x) })
     if specs then reply.children = Children.create(x, specs, actor) end
   end
   reply.state = x.state

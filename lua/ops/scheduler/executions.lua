@@ -3,6 +3,32 @@
 -- Needs: Children, Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
+-- Create the execution that `create` asks for. Return the op's reply.
+local function create(a)
+  local spec, parent_id = a.spec, a.spec.parent_id
+  Executions.check_spec(spec)
+  spec.limit = a.limit
+  Lanes.admit(spec.lane or 'default')
+  local x
+  if spec.flow_id then
+    if parent_id then Errors.invalid('parent_id', 'a member of a flow has none') end
+    x = Graph.join(spec.flow_id, a.id, spec, a.namespace)
+  else
+    if parent_id then Children.admit(parent_id, a.parent_close) end
+    local answer, begun
+    if a.unique_key then
+      answer, begun = Unique.settle(a.namespace, a.unique_key, a.on_conflict, spec)
+      if answer then return answer end
+    end
+    x = Executions.create(a.id, spec, {
+      namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id, parent_close = a.parent_close,
+      unique_key = a.unique_key, held = begun ~= nil,
+    })
+    if a.unique_key then Unique.hold(x, begun) end
+  end
+  return { execution_id = a.id, state = x.state, duplicate = false }
+end
+
 -- create: create an execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit (its tokens,
 -- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id).
@@ -12,30 +38,7 @@ function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the service's connection broke before the first reply arrived.
   if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
-  return Idempotency.once('execution', a.namespace, a, function()
-    Executions.check_spec(a.spec)
-    a.spec.limit = a.limit
-    Lanes.admit(a.spec.lane or 'default')
-    local parent_id = a.spec.parent_id
-    local x
-    if a.spec.flow_id then
-      if parent_id then Errors.invalid('parent_id', 'a member of a flow has none') end
-      x = Graph.join(a.spec.flow_id, a.id, a.spec, a.namespace)
-    else
-      if parent_id then Children.admit(parent_id, a.parent_close) end
-      local answer, begun
-      if a.unique_key then
-        answer, begun = Unique.settle(a.namespace, a.unique_key, a.on_conflict, a.spec)
-        if answer then return answer end
-      end
-      x = Executions.create(a.id, a.spec, {
-        namespace = a.namespace ~= 'default' and a.namespace or nil, parent_id = parent_id, parent_close = a.parent_close,
-        unique_key = a.unique_key, held = begun ~= nil,
-      })
-      if a.unique_key then Unique.hold(x, begun) end
-    end
-    return { execution_id = a.id, state = x.state, duplicate = false }
-  end)
+  return Idempotency.once('execution', a.namespace, a, create)
 end
 
 -- get: return an execution with its payloads. args: execution_id. errors: execution_not_found.
