@@ -3,7 +3,7 @@
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
 -- Create an execution and return it. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id,
--- replay_of, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
+-- replay_of, forked_from, continues, parent_entry, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
 -- due_at (for the event)}. The event `created` carries the first state.
 function Executions.create(id, spec, extra)
   local x = {
@@ -13,6 +13,7 @@ function Executions.create(id, spec, extra)
     fairness_key = spec.fairness_key, max_reclaims = spec.max_reclaims, retention_ms = spec.retention_ms,
     parent_close = extra.parent_close, unique_key = extra.unique_key, limit = spec.limit, quota_id = spec.quota_id, concurrency_key = spec.concurrency_key,
     flow_id = extra.flow_id, member = extra.member, parent_id = extra.parent_id, replay_of = extra.replay_of,
+    parent_entry = extra.parent_entry, forked_from = extra.forked_from, continues = extra.continues,
     traceparent = spec.traceparent, fresh = true, created_at = Call.now, updated_at = Call.now,
   }
   if spec.capabilities and #spec.capabilities > 0 then x.caps = table.concat(spec.capabilities, ',') end
@@ -30,7 +31,7 @@ function Executions.create(id, spec, extra)
   Payloads.hold(x, 'input', spec.input)
   Executions.tell(x, 'created', { to = x.state, reason = x.reason, actor = extra.actor, data = {
     kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
-    schedule_id = extra.schedule_id, due_at = extra.due_at,
+    schedule_id = extra.schedule_id, due_at = extra.due_at, forked_from = x.forked_from, continues = x.continues,
   } })
   Lanes.used(x.lane)
   return x
@@ -108,6 +109,7 @@ function Executions.retire(x)
   Payloads.release(x, 'result')
   Records.unlink(Keys.of('h', id))
   Records.unlink(Keys.of('fr', id))
+  if x.journal and not x.journal.e then Records.unlink(Keys.of('j', id)) end
   Lanes.left(x.lane)
   Records.delete('x', id)
 end

@@ -7,7 +7,7 @@
 -- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
 -- follows, followed_by (execution/unique.lua), waited (a caller waits for its end), progress_told_at (time of the last
 -- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
--- flow/waits.lua).
+-- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
 
@@ -32,6 +32,7 @@ Records.define('x', function(x)
     if x.closing then placement[Due.key('cancel_reconciler', 'x')] = x.closing.at end
     return placement
   end
+  if x.version then placement[Keys.version(x.kind, x.version)] = 0 end
   if x.parent_id and x.parent_close ~= 'let_run' then placement[Keys.children(x.parent_id)] = 0 end
   if x.state == 'ready' and not x.grant_id and not x.aside then placement[Queues.key(x)] = Queues.score(x) end
   local scheduler = earliest(x.deadline_at, x.grant_expires_at)

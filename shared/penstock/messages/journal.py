@@ -89,7 +89,7 @@ class NewEntry(Request, kw_only=True):
     child: ChildSpec | None = None
 
 
-class Entry(Reply, kw_only=True, dict=True):
+class Entry(Reply, kw_only=True, dict=True, omit_defaults=True):
     """An entry as it is stored. n: its place in the journal, from 1; at: when it got this status.
 
     ended_by: what ended a wait: signal, time, child, or operator (`execution.resume`, `.run_now`).
