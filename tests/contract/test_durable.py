@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
+from commands import Cli
 from journals import append, journal, step
 from lifecycles import HOUR_MS, names, outcome, running
+from penstock import Client, PenstockError
 from running_penstock import NOWHERE, RunningPenstock, fence
 
 
@@ -171,3 +175,52 @@ async def test_a_parked_function_does_not_take_part_in_its_lanes_limits(penstock
     await penstock.request("lease.park", fence(task) | {"entries": [nap]})
     again = await penstock.begin()
     assert again["execution_id"] == other
+
+
+async def test_the_client(penstock: RunningPenstock) -> None:
+    task = await running(penstock)
+    x = task["execution_id"]
+    state = {"key": "state:s", "kind": "state", "name": "s", "status": "done", "result": [1]}
+    await append(penstock, task, step("a", {"x": 1}), state, version="1")
+    client: Client = await penstock.client()
+    assert [(entry.key, entry.result) async for entry in client.journals.read(x)] == [
+        ("step:a", {"x": 1}),
+        ("state:s", [1]),
+    ]
+    assert await client.journals.state(x) == {"s": [1]} == await client.journals.state(x, "s")
+    assert [(each.version, each.open) for each in await client.journals.versions("test.job")] == [("1", 1)]
+    forked = await client.journals.fork(x, edits={"step:a": 2}, input=3)
+    assert [entry.result async for entry in client.journals.read(forked.execution_id)] == [2]
+    assert (await forked.get()).input == 3
+    with pytest.raises(PenstockError, match="journal_entry_not_found"):
+        await client.journals.fork(x, after_key="step:b")
+
+
+async def test_the_command(penstock: RunningPenstock, cli: Cli) -> None:
+    task = await running(penstock)
+    x = task["execution_id"]
+    await append(
+        penstock,
+        task,
+        step("a", {"x": "y" * 100}),
+        step("b", status="failed", error={"category": "net"}),
+        child(),
+        version="7",
+    )
+    shown = await cli("journal", x)
+    assert shown.code == 0 and "step:a" in shown.out and "…" in shown.out and "(net)" in shown.out
+    assert [each["key"] for each in (await cli("journal", x, "--json")).json["items"]] == [
+        "step:a",
+        "step:b",
+        "child:kid",
+    ]
+    made = await cli("fork", x, "--after", "step:b", "--edit", 'step:a={"x": 1}')
+    assert made.code == 0
+    forked = await journal(penstock, made.out.strip())
+    assert [each["result"] for each in forked] == [{"x": 1}, None]
+    assert "7" in (await cli("versions", "test.job")).out
+    got = await cli("get", x)
+    assert "3 entries" in got.out
+    wrong = await cli("fork", x, "--after", "step:z")
+    assert wrong.code == 1 and "journal_entry_not_found" in wrong.err
+    assert (await cli("fork", x, "--edit", "nothing")).code == 2
