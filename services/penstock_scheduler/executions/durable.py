@@ -55,12 +55,15 @@ class Durable:
         return await self._machine.run_many([ops.Query.of(item) for item in call.items])
 
     async def versions(self, call: Call[ExecutionVersions]) -> Sequence[Any]:
+        return await asyncio.gather(*map(self._versions, call.items), return_exceptions=True)
+
+    async def _versions(self, item: ExecutionVersions) -> dict[str, Any]:
         """Add the partitions up. The oldest execution of a version is the first by its id without the partition."""
-        replies = await self._machine.everywhere(ops.Versions(kind=call.items[0].kind))
+        replies = await self._machine.everywhere(ops.Versions(kind=item.kind))
         found: dict[str, VersionCount] = {}
-        for here in (item for reply in replies for item in reply.items):
+        for here in (each for reply in replies for each in reply.items):
             seen = found.setdefault(here.version, VersionCount(version=here.version, open=0))
             seen.open += here.open
             both = [each for each in (seen.oldest, here.oldest) if each]
             seen.oldest = min(both, key=lambda each: each.partition("-")[2])
-        return [{"items": sorted(found.values(), key=lambda each: each.version), "cursor": None}]
+        return {"items": sorted(found.values(), key=lambda each: each.version), "cursor": None}
