@@ -13,8 +13,8 @@
 -- Needs: Call, Errors, Events, Executions, Hashes, Keys.
 
 local FIELDS = {
-  'key', 'kind', 'status', 'at', 'attempt', 'name', 'code', 'input_digest', 'until', 'child_id', 'waitpoint_id', 'ended_by',
-  'error', 'signals', 'park',
+  'key', 'kind', 'status', 'at', 'attempt', 'name', 'code', 'input_digest', 'until', 'park', 'child_id', 'waitpoint_id',
+  'ended_by', 'error', 'signals',
 }
 local INLINE = 512               -- bytes of entries that are kept in the execution's record
 local PAGE_BYTES = 512 * 1024
@@ -38,6 +38,7 @@ local function encoded(e)
     local value = e[FIELDS[i]]
     head[i] = value == nil and '' or value
   end
+  if e.name and e.key == e.kind .. ':' .. e.name then head[2], head[6] = true, true end
   return pack(head) .. pack(e.result or '')
 end
 
@@ -49,6 +50,7 @@ local function decoded(packed, n)
   for i, value in ipairs(head) do
     if value ~= '' then e[FIELDS[i]] = value end
   end
+  if head[2] == true then e.kind, e.name = string.match(e.key, '^([^:]*):(.*)$') end
   if result ~= '' then e.result = result end
   return e
 end

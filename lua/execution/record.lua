@@ -44,7 +44,7 @@ Records.define('x', function(x)
     local lease_keeper = earliest(x.lease_expires_at, x.attempt_expires_at)
     placement[Due.key('lease_keeper', 'x')] = earliest(lease_keeper, x.progress_untold and x.progress_untold.at)
   elseif x.state == 'suspended' and x.wake_at then
-    placement[Due.key(x.wake_by or 'signal_router', 'x')] = x.wake_at
+    placement[Due.key(x.wake_by or x.park and 'lease_keeper' or 'signal_router', 'x')] = x.wake_at
   end
   -- End of the grace in which a worker may stop by itself after a cancel request.
   if x.cancel_at then placement[Due.key('cancel_reconciler', 'x')] = x.cancel_at end

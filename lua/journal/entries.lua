@@ -24,6 +24,17 @@ local function tell_stored(x, key, actor)
   if #about.keys < NAMED then Undo.append(about.keys, key) end
 end
 
+-- Return what is to be told of entries that were stored, {n, keys}, for an event that tells it together with something
+-- else. nil if there is nothing.
+function Entries.untold(x)
+  local about = told[x]
+  if about then
+    Undo.set(told, x, nil)
+    Executions.tell_later(x, nil)
+  end
+  return about
+end
+
 -- Return whether what is stored stays, whatever a worker stores now: it has ended. State is set again and again; a
 -- value that is not newer came late, or twice.
 local function stays(e, a)

@@ -3,9 +3,9 @@
 -- step in which the signal comes or the child ends; times only while the execution is parked on them.
 --
 -- x.park {id, n, any, times}: the execution is suspended until waits have ended. Their entries have e.park = id, which is
--- the epoch of the lease that parked. n: how many have not ended; any: the first one is enough; times: [time, key] of
--- those that end at a time, soonest first (x.wake_at is the first). x.hold {code, key, message}: what an operator has to
--- decide. x.parent_entry: the key of the entry in the parent's journal that waits for this child.
+-- the epoch of the lease that parked. n: how many have not ended (nil: one); any: the first one is enough; times: the
+-- places of those that end at a time, soonest first (x.wake_at is the first one's). x.hold {code, key, message}: what an
+-- operator has to decide. x.parent_entry: the key of the entry in the parent's journal that waits for this child.
 --
 -- Needs: Call, Conditions, Errors, Executions, Journal, Payloads, Records, States, Waitpoints.
 
@@ -26,8 +26,9 @@ local function kind_of(e) return e.child_id and 'child' or e.waitpoint_id and 's
 local function ended(x, e, by, actor)
   local park = x.state == 'suspended' and x.park
   if not park or e.park ~= park.id then return false end
-  park.n = park.n - 1
-  if not park.any and park.n > 0 then return false end
+  local left = (park.n or 1) - 1
+  park.n = left
+  if not park.any and left > 0 then return false end
   Executions.resume(x, WHY[by], actor, { key = e.key, ended_by = by })
   return true
 end
@@ -131,38 +132,42 @@ end
 
 local MOST_TIMES = 100
 
--- running → suspended until one (any) or every one of these entries has ended; none of them has yet.
+-- running → suspended until one (any) or every one of these entries has ended; none of them has yet. data: for the event.
 -- Errors: invalid_request (too many of them have a time).
-function Waits.park(x, entries, any, actor)
-  local park, reason = { id = x.lease_epoch, n = #entries, any = any or nil }, nil
-  local times = {}
+function Waits.park(x, entries, any, actor, data)
+  local id, n, reason, timed = x.lease_epoch, #entries, nil, {}
   for _, e in ipairs(entries) do
     local why = WHY[kind_of(e)]
     reason = (not reason or reason == why) and why or 'waits'
-    e.park = park.id
+    e.park = id
     Journal.put(x, e)
-    if e['until'] then times[#times + 1] = { e['until'], e.key } end
+    if e['until'] then timed[#timed + 1] = e end
   end
-  if #times > MOST_TIMES then
-    Errors.invalid('keys', 'at most ' .. MOST_TIMES .. ' waits with a time fit into one park; these are ' .. #times)
+  if #timed > MOST_TIMES then
+    Errors.invalid('keys', 'at most ' .. MOST_TIMES .. ' waits with a time fit into one park; these are ' .. #timed)
   end
-  table.sort(times, function(a, b) return a[1] < b[1] end)
-  local first = times[1] and times[1][1]
-  States.transition(x, 'suspended', { reason = reason, actor = actor, data = {
-    waits = #entries, mode = any and 'any' or 'all', wake_at = first, key = entries[1].key,
-  } })
-  if first then park.times = times end
-  x.park, x.wake_at, x.wake_by = park, first, first and 'lease_keeper' or nil
+  table.sort(timed, function(a, b) return a['until'] < b['until'] end)
+  local times
+  for i, e in ipairs(timed) do
+    times = times or {}
+    times[i] = e.n
+  end
+  local wake_at = times and timed[1]['until']
+  data.wake_at = wake_at
+  if n > 1 then data.waits, data.mode = n, any and 'any' or 'all' end
+  States.transition(x, 'suspended', { reason = reason, actor = actor, data = data })
+  x.park = { id = id, n = n > 1 and n or nil, any = n > 1 and any or nil, times = times }
+  x.wake_at, x.wake_by = wake_at, nil
 end
 
 -- The next time of a parked execution has come: end the waits that end by now.
 function Waits.due(x)
   local park = x.park
-  while x.state == 'suspended' and park.times and park.times[1][1] <= Call.now do
-    local key = table.remove(park.times, 1)[2]
-    if not park.times[1] then park.times = nil end
-    x.wake_at = park.times and park.times[1][1] or nil
-    local e = Journal.get(x, key)
+  while x.state == 'suspended' and x.wake_at and x.wake_at <= Call.now do
+    local e = Journal.at(x, table.remove(park.times, 1))
+    local next = park.times[1] and Journal.at(x, park.times[1])
+    x.wake_at = next and next['until']
+    if not next then park.times = nil end
     if not Journal.ENDED[e.status] and e.park == park.id then
       time_up(x, e, 'time')
       ended(x, e, 'time', 'lease-keeper')
@@ -174,18 +179,20 @@ end
 function Waits.skip(x)
   local park = x.park
   if not park then return end
-  local keys = {}
-  for _, each in ipairs(park.times or {}) do keys[#keys + 1] = each[2] end
+  local entries = {}
+  for _, n in ipairs(park.times or {}) do entries[#entries + 1] = Journal.at(x, n) end
   for id in pairs(x.waitpoints or {}) do
     local w = Records.read('w', id)
-    if w and w.entry then keys[#keys + 1] = w.entry end
+    local e = w and w.entry and Journal.get(x, w.entry)
+    if e and not e['until'] then entries[#entries + 1] = e end
   end
-  for _, key in ipairs(keys) do
-    local e = Journal.get(x, key)
-    if e and not Journal.ENDED[e.status] and e.park == park.id then
-      e['until'] = e.status == 'retry' and Call.now or e['until']
+  for _, e in ipairs(entries) do
+    if not Journal.ENDED[e.status] and e.park == park.id then
       time_up(x, e, 'operator')
-      if e.status == 'retry' then Journal.put(x, e) end
+      if e.status == 'retry' then
+        e['until'] = Call.now
+        Journal.put(x, e)
+      end
     end
   end
 end

@@ -160,8 +160,8 @@ async def test_a_pinned_execution_goes_to_workers_that_take_its_version(penstock
     await penstock.request("lease.revoke", {"execution_id": x})
     [again] = await penstock.take(kinds=["test.*"], start=True)  # a prefix takes every version
     assert await names(penstock, x) == [
-        "created", "started", "version_recorded", "journal_appended", "journal_appended", "suspended", "resumed",
-        "started", "reclaimed", "started",
+        "created", "started", "version_recorded", "journal_appended", "suspended", "resumed", "started", "reclaimed",
+        "started",
     ]  # fmt: skip
     await outcome(penstock, "complete", again)
 

@@ -46,10 +46,13 @@ end
 -- the first one has), hold {code, key, message} (instead, until an operator resumes), version, pin.
 -- reply: {outcome: suspended, wake_at}; {outcome: already_satisfied, results, items}; {outcome: canceled} if cancellation
 -- was requested. errors: fence errors, illegal_transition, journal_entry_not_found, those of Entries.store.
--- events: those of Entries.store; suspended (or canceled).
+-- events: suspended, with what journal_appended would tell (or canceled); those of Entries.store.
 function ops.park(a)
   local x, repeated = Fences.hold(a, 'park')
-  if not x then return repeated end
+  if not x then
+    -- `true` is kept instead of the usual reply: it is small, and a million functions may sleep.
+    return repeated == true and { outcome = 'suspended', wake_at = Executions.read(a.execution_id).wake_at } or repeated
+  end
   States.check(x, 'suspended')
   local actor = 'worker:' .. x.worker_id
   if Executions.cancel_if_asked(x, actor) then return Fences.consume(x, a, 'park', { outcome = 'canceled' }) end
@@ -57,13 +60,15 @@ function ops.park(a)
   if a.hold then
     States.transition(x, 'suspended', { reason = 'operator', why = a.hold.code, actor = actor, data = { key = a.hold.key, message = a.hold.message } })
     x.hold = a.hold
-    return Fences.consume(x, a, 'park', { outcome = 'suspended' })
+    Fences.consume(x, a, 'park', true)
+    return { outcome = 'suspended' }
   end
   local open, items = {}, {}
   for _, e in ipairs(awaited(x, stored, a)) do
     if Waits.over(x, e) then items[#items + 1] = Journal.view(e) else open[#open + 1] = e end
   end
   if #open == 0 or (a.any and #items > 0) then return { outcome = 'already_satisfied', results = results, items = items } end
-  Waits.park(x, open, a.any, actor)
-  return Fences.consume(x, a, 'park', { outcome = 'suspended', wake_at = x.wake_at })
+  Waits.park(x, open, a.any, actor, Entries.untold(x) or { key = open[1].key })
+  Fences.consume(x, a, 'park', true)
+  return { outcome = 'suspended', wake_at = x.wake_at }
 end

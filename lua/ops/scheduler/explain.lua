@@ -52,7 +52,7 @@ end
 
 local function suspension(x, facts)
   facts.wake_at, facts.on_timeout = x.wake_at, x.on_timeout
-  facts.hold, facts.park = x.hold, x.park and { waits = x.park.n, any = x.park.any or false }
+  facts.hold, facts.park = x.hold, x.park and { waits = x.park.n or 1, any = x.park.any or false }
   facts.children_open, facts.budget_id = x.children_open, x.held_by and x.held_by.budget_id
   local w = x.waiting_on and Records.read('w', x.waiting_on)
   for id in pairs(x.park and x.waitpoints or {}) do

@@ -75,23 +75,26 @@ class EntryStored(Struct, kw_only=True):
 
 
 class EntryHead(Struct, array_like=True):
-    """The first object of a packed entry (lua/execution/journal.lua). An absent field is "" or is not there."""
+    """The first object of a packed entry (lua/execution/journal.lua). An absent field is "" or is not there.
+
+    kind, name: True where the key is `<kind>:<name>`.
+    """
 
     key: str
-    kind: str
+    kind: str | bool
     status: str
     at: int
     attempt: int
-    name: str = ""
+    name: str | bool = ""
     code: str = ""
     input_digest: str = ""
     until: int | str = ""
+    park: int | str = ""
     child_id: str = ""
     waitpoint_id: str = ""
     ended_by: str = ""
     error: list[str] | str = ""
     signals: list[tuple[str, str, str, int, str]] | str = ""
-    park: int | str = ""
 
 
 class Riding(Struct):
@@ -189,12 +192,15 @@ def entry_of(stored: EntryStored) -> Entry:
 
 def unpacked(n: int, head: EntryHead, result: str) -> Entry:
     """Return the entry at place n, of its two packed objects."""
+    kind, name = head.kind, head.name
+    if kind is True:
+        kind, _, name = head.key.partition(":")
     return _entry(
         n=n,
         key=head.key,
-        kind=head.kind,
+        kind=kind,
         status=head.status,
-        name=head.name,
+        name=name,
         attempt=head.attempt,
         at=head.at,
         code=head.code or None,
