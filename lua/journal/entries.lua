@@ -42,33 +42,20 @@ local function stays(e, a)
   return Journal.ENDED[e.status] or false
 end
 
--- Store a wait. The wait that is there keeps its time, child and waitpoint; a waitpoint that has ended is made anew.
-local function store_wait(x, e, a, specs, actor)
-  local fresh = e.status ~= 'waiting'
-  e.status = 'waiting'
-  if fresh then e['until'] = a['until'] or a.delay_ms and Call.now + a.delay_ms or nil end
-  if a.signal and not (not fresh and Waits.listens(e)) then
-    Waits.listen(x, e, a.signal, actor)
-  elseif a.child and not e.child_id then
+-- Store an entry that a worker gives, in place of one that has not ended, or as a new one (e has a key only).
+local function store(x, e, a, specs, actor)
+  if e.status == 'waiting' then
+    if e.waitpoint_id then Waitpoints.leave(x, e.waitpoint_id, a.status) end
+    if not Journal.ENDED[a.status] then e.waitpoint_id, e.child_id = nil, nil end
+  end
+  e.kind, e.at, e.attempt, e.name, e.code, e.input_digest = a.kind, Call.now, a.attempt, a.name, a.code, a.input_digest
+  e.status, e.result, e.error, e.park = a.status, a.result, a.error, nil
+  e['until'] = a['until'] or a.delay_ms and Call.now + a.delay_ms or nil
+  if a.child then
     e.child_id = a.child.execution_id
     specs[#specs + 1] = { a.child, e.key }
-    Journal.put(x, e)
-  else
-    Journal.put(x, e)
   end
-end
-
-local function store(x, e, a, specs, actor)
-  if e.status == 'waiting' and a.status ~= 'waiting' and e.waitpoint_id then Waitpoints.leave(x, e.waitpoint_id, a.status) end
-  e.kind, e.at, e.attempt, e.name, e.code, e.input_digest = a.kind, Call.now, a.attempt, a.name, a.code, a.input_digest
-  e.result, e.error, e.park = a.result, a.error, nil
-  if a.status == 'waiting' then
-    store_wait(x, e, a, specs, actor)
-  else
-    e.status = a.status
-    e['until'] = a['until'] or a.delay_ms and Call.now + a.delay_ms or nil
-    Journal.put(x, e)
-  end
+  if a.signal then Waits.listen(x, e, a.signal, actor) else Journal.put(x, e) end
 end
 
 -- Note the place of a new entry of state, for execution.query.
@@ -91,6 +78,9 @@ function Entries.store(x, list, version, pin, actor)
     local e = Journal.get(x, a.key)
     if e and stays(e, a) then
       results[i] = { key = a.key, outcome = 'exists', entry = Journal.view(e) }
+    elseif e and e.status == 'waiting' and a.status == 'waiting' then
+      -- A wait that is stored again keeps its time, its waitpoint, its child.
+      results[i] = { key = a.key, outcome = 'stored', entry = Journal.view(e) }
     else
       local new = not e
       e = e or { key = a.key }

@@ -91,12 +91,6 @@ function Waits.listen(x, e, spec, actor)
   if names then Waits.signaled(x, w, names, actor) end
 end
 
--- Return whether the waitpoint of a waiting entry still takes signals.
-function Waits.listens(e)
-  local w = e.waitpoint_id and Records.read('w', e.waitpoint_id)
-  return w ~= nil and w.state == 'open'
-end
-
 -- An execution that an entry of its parent waits for has ended: end that wait.
 function Waits.child_ended(child)
   if child.continued_by then return end

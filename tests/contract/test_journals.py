@@ -191,3 +191,36 @@ async def test_a_journal_leaves_with_its_execution(penstock: RunningPenstock) ->
 
     await penstock.until(gone, lambda error: error is not None, "retention")
     assert not any(":j:" in key or ":version:" in key for key in await penstock.keys())
+
+
+async def test_a_journal_has_bounds(nats_url: str, valkey_url: str) -> None:
+    bounds = {"journal_max_entries": 10, "journal_max_bytes": 4096}
+    async with RunningPenstock.open(nats_url, valkey_url, **bounds) as penstock:
+        task = await running(penstock)
+        x = task["execution_id"]
+        await append(penstock, task, *(step(f"s{n}", n) for n in range(8)))
+        error = await penstock.refused(
+            "journal.append", fence(task) | {"entries": [step("a", 1), step("b", 2), step("c", 3)]}
+        )
+        assert (error.code, error.retryable, error.detail["entries"]) == ("journal_full", False, 11)
+        assert len(await journal(penstock, x)) == 8  # all or none
+        error = await penstock.refused("journal.append", fence(task) | {"entries": [step("a", "x" * 4096)]})
+        assert error.code == "journal_full"
+        await append(penstock, task, step("a", 1))  # there is room for this one
+        page = await penstock.request("execution.history", {"execution_id": x})
+        filling = [each["data"] for each in page["items"] if each["event"] == "journal_filling"]
+        assert [(each["pct"], each["entries"]) for each in filling] == [(80, 8)]
+        # What the service itself adds, but has no room for, ends the wait as failed.
+        kid = {
+            "key": "child:kid",
+            "kind": "child",
+            "status": "waiting",
+            "child": {"kind": "k", "lane": "kids"},
+        }
+        parked = await penstock.request("lease.park", fence(task) | {"entries": [kid]})
+        assert parked["outcome"] == "suspended"
+        child = await penstock.begin(lanes=["kids"])
+        await outcome(penstock, "complete", child, result="y" * 4096)
+        again = await penstock.begin()
+        ended = again["journal"]["items"][-1]
+        assert (ended["status"], ended["error"]["category"]) == ("failed", "journal_full")
