@@ -5,7 +5,7 @@ The reference knows nothing of places, packing or parks that are counted: it loo
 
 import random
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -170,7 +170,8 @@ class Game:
         self.reference.time_passes(await self.now())
 
     async def agree(self) -> None:
-        head = await self.machine("lease-keeper", "journal_read", execution_id=self.x, after=0, limit=1000)
+        args = {"execution_id": self.x, "after": 0, "limit": 1000}
+        head: list[Any] = cast("list[Any]", await self.machine("lease-keeper", "journal_read", **args))
         found = {each[0]: (each, result) for each, result in zip(head[7::2], head[8::2], strict=True)}
         assert found.keys() == self.reference.entries.keys()
         for key, wait in self.reference.entries.items():
