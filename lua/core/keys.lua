@@ -48,6 +48,9 @@ function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
 -- The children that are stopped when their parent fails or is canceled; the id of the execution that has a unique key.
 function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
 function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end
+-- Of a kind of durable functions: the versions that were recorded, and the executions of one that have not ended.
+function Keys.versions(kind) return Call.root .. ':versions:' .. kind end
+function Keys.version(kind, version) return Call.root .. ':version:' .. kind .. '|' .. version end
 function Keys.lanes() return Call.root .. ':lanes' end
 
 -- Ready queues, and the indexes that lead to them (queue/queues.lua, queue/rings.lua).

@@ -7,8 +7,8 @@ local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- The domain modules: one folder for each kind of thing, with its record and its rules.
 local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes = {}, {}, {}, {}, {}, {}, {}
 local Limits, Quotas, Budgets, Workers = {}, {}, {}, {}
-local Executions, States, Children, Unique, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}
-local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
+local Executions, States, Children, Unique, Journal, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}, {}
+local Flows, Graph, FlowWaits, Conditions, Waitpoints, Waits, Entries, Schedules = {}, {}, {}, {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -12,7 +12,7 @@ function Children.ended(child)
   local parent = Records.edit('x', child.parent_id)
   if not parent or not parent.children_open then return end
   parent.children_open = parent.children_open > 1 and parent.children_open - 1 or nil
-  if not parent.children_open and parent.state == 'suspended' and parent.reason == 'children' then
+  if not parent.children_open and parent.state == 'suspended' and parent.reason == 'children' and not parent.park then
     Executions.resume(parent, 'children', 'lease-keeper', { child_id = child.id })
   end
 end

@@ -10,16 +10,16 @@ local OF_SPEC = {
 }
 local OF_EXTRA = {
   namespace = true, flow_id = true, member = true, parent_id = true, parent_close = true, replay_of = true,
-  unique_key = true,
+  unique_key = true, parent_entry = true, forked_from = true, continues = true,
 }
 local told_kind, told_lane, told   -- the lane and kind that an event `created` told last, and packed
 
 -- Return the data of the event `created`. Where it is only lane and kind, all of a batch share it.
 local function created_data(x, extra)
-  if x.parent_id or x.replay_of or extra.schedule_id then
+  if x.parent_id or x.replay_of or x.forked_from or x.continues or extra.schedule_id then
     return {
-      kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of,
-      schedule_id = extra.schedule_id, due_at = extra.due_at,
+      kind = x.kind, lane = x.lane, parent_id = x.parent_id, replay_of = x.replay_of, schedule_id = extra.schedule_id,
+      due_at = extra.due_at, forked_from = x.forked_from, continues = x.continues,
     }
   end
   if x.kind ~= told_kind or x.lane ~= told_lane then
@@ -29,7 +29,7 @@ local function created_data(x, extra)
 end
 
 -- Create an execution and return it. spec: fields of execution.create, checked; extra: {flow_id, member, parent_id,
--- replay_of, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
+-- replay_of, forked_from, continues, parent_entry, parent_close, unique_key, namespace, held (true: it waits for its dependencies), actor, schedule_id and
 -- due_at (for the event)}. The event `created` carries the first state.
 function Executions.create(id, spec, extra)
   local now = Call.now
@@ -129,6 +129,7 @@ function Executions.retire(x)
   Payloads.release(x, 'result')
   Records.unlink(Keys.of('h', id))
   Records.unlink(Keys.of('fr', id))
+  if x.journal and not x.journal.e then Records.unlink(Keys.of('j', id)) end
   Lanes.left(x.lane)
   Records.delete('x', id)
 end

@@ -7,9 +7,9 @@
 -- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
 -- follows, followed_by (execution/unique.lua), waited (a caller waits for its end), progress_told_at (time of the last
 -- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
--- flow/waits.lua).
+-- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua).
 --
--- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
+-- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
 
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
@@ -22,7 +22,9 @@ Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil
 -- Return the places of a plain execution (see Records.define), or nil. A field that puts an execution into a further set
 -- must be named in the first line, beside its rule in the placement below.
 local function plain(x)
-  if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing then return nil end
+  if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing or x.version then
+    return nil
+  end
   local state, lane, zset, score = x.state, x.lane, nil, nil
   if state == 'ready' then
     zset, score = Queues.key(x), Queues.score(x)
@@ -63,6 +65,7 @@ Records.define('x', function(x)
     if x.closing then placement[Due.key('cancel_reconciler', 'x')] = x.closing.at end
     return placement
   end
+  if x.version then placement[Keys.version(x.kind, x.version)] = 0 end
   if x.parent_id and x.parent_close ~= 'let_run' then placement[Keys.children(x.parent_id)] = 0 end
   if x.state == 'ready' and not x.grant_id and not x.aside then placement[Queues.key(x)] = Queues.score(x) end
   local scheduler = earliest(x.deadline_at, x.grant_expires_at)
@@ -74,7 +77,7 @@ Records.define('x', function(x)
     local lease_keeper = earliest(x.lease_expires_at, x.attempt_expires_at)
     placement[Due.key('lease_keeper', 'x')] = earliest(lease_keeper, x.progress_untold and x.progress_untold.at)
   elseif x.state == 'suspended' and x.wake_at then
-    placement[Due.key(x.wake_by or 'signal_router', 'x')] = x.wake_at
+    placement[Due.key(x.wake_by or x.park and 'lease_keeper' or 'signal_router', 'x')] = x.wake_at
   end
   -- End of the grace in which a worker may stop by itself after a cancel request.
   if x.cancel_at then placement[Due.key('cancel_reconciler', 'x')] = x.cancel_at end
@@ -106,8 +109,21 @@ end
 
 function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIMS end
 
+local later   -- execution -> f: tells an event that waits for more of its kind
+
+Call.on_begin(function() later = {} end)
+
+-- Call f() before the next event of this execution, or else at the end of the call: so events of one kind that follow
+-- each other in a call can become one.
+function Executions.tell_later(x, f) Undo.set(later, x, f) end
+
 -- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell.
 function Executions.note(x, name, actor, from, to, reason, data)
+  local before = later[x]
+  if before then
+    Undo.set(later, x, nil)
+    before()
+  end
   local log, event = x.log, Events.tell('execution', x, name, actor, from, to, reason, data)
   x.log = log and log .. event or event
 end
@@ -155,3 +171,10 @@ end
 function Executions.failure(x, reason, category)
   return { reason = reason, category = category, attempt = x.attempt_index or 0 }
 end
+
+Call.on_end(function()
+  for x, f in pairs(later) do
+    later[x] = nil
+    f()
+  end
+end)

@@ -59,6 +59,15 @@ function Unique.hold(x, begun)
   end
 end
 
+-- Another execution goes on in place of x, which has not ended yet: it holds the key if x does, and who follows x follows
+-- it from now on.
+function Unique.pass(x, heir)
+  local now = holder(key_of(x))
+  if now and now.id == x.id then Undo.set(held, key_of(x), heir.id) end
+  local follower = x.followed_by and Records.edit('x', x.followed_by)
+  if follower then follower.follows, heir.followed_by, x.followed_by = heir.id, follower.id, nil end
+end
+
 -- An execution with a unique key has ended: release its follower. If it holds the key, free the key, or give it back to
 -- the execution that it follows, if that has not ended.
 function Unique.ended(x)

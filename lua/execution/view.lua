@@ -21,8 +21,10 @@ function Executions.view(x)
     flow_id = x.flow_id, parent_id = x.parent_id, replay_of = x.replay_of, tags = x.tags, capabilities = caps, progress = x.progress,
     cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,
     started_at = x.started_at, updated_at = x.updated_at, finished_at = x.finished_at, deadline_at = x.deadline_at,
+    version = x.version, forked_from = x.forked_from, continues = x.continues, continued_by = x.continued_by,
     traceparent = x.traceparent, seq = x.seq, input = Payloads.of(x, 'input'),
   }
+  if x.journal then view.journal = { entries = x.journal.n, bytes = x.journal.bytes } end
   if x.state == 'ready' then
     local block = x.limit and Blocks.read(x.limit)
     view.reason = Lanes.paused(x.lane) and 'lane_paused' or block and block.reason or nil

@@ -1,6 +1,6 @@
 -- Claims: turn a grant into a lease, and give its worker a task.
 --
--- Needs: Call, Errors, Executions, Graph, Lanes, Payloads, Records.
+-- Needs: Call, Errors, Executions, Graph, Journal, Lanes, Payloads, Records.
 
 -- Return the task that a worker gets for the execution that it has just leased.
 function Leases.task(x)
@@ -8,7 +8,7 @@ function Leases.task(x)
     execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.of(x, 'input'), attempt_index = x.attempt_index,
     attempt_id = x.attempt_id, lease_id = x.lease_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,
     resumed = x.resumed and true or false, tags = x.tags, deadline_at = x.deadline_at,
-    traceparent = x.traceparent,
+    traceparent = x.traceparent, riding = Journal.riding(x),
   }
   if x.flow_id then task.edge_inputs = Graph.inputs(x) end
   return task

@@ -18,6 +18,9 @@ Call.on_begin(function() named, filled, plain_keys = {}, {}, {} end)
 
 function Queues.score(x) return (127 - (x.priority or 0)) * TIME_SPAN + x.ready_at end
 
+-- Return the kind under which an execution queues: with the version to which it is pinned, if it is.
+function Queues.kind(x) return x.pinned or x.kind end
+
 -- Return the lowest number of turns in a sorted set (turns, ring, lines), or nil when it is empty.
 local function fewest(zset) return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2] or nil) end
 
@@ -50,21 +53,21 @@ local function joined(name, score)
   local caps, fair = x.caps or '', x.fairness_key or ''
   local block = x.limit and Blocks.read(x.limit)
   if block then
-    Blocks.add(x.limit, nil, name, { x.lane, caps, x.kind, fair })
+    Blocks.add(x.limit, nil, name, { x.lane, caps, Queues.kind(x), fair })
   else
-    open(score, x.lane, caps, x.kind, fair, x.limit)
+    open(score, x.lane, caps, Queues.kind(x), fair, x.limit)
   end
 end
 
 -- Return the key of a ready execution's queue.
 function Queues.key(x)
-  local plain = not (x.caps or x.fairness_key or x.limit)
-  local name = plain and table_at(plain_keys, x.lane)[x.kind]
+  local plain, kind = not (x.caps or x.fairness_key or x.limit), Queues.kind(x)
+  local name = plain and table_at(plain_keys, x.lane)[kind]
   if not name then
-    name = Keys.queue(x.lane, x.caps or '', x.kind, x.fairness_key or '', x.limit)
+    name = Keys.queue(x.lane, x.caps or '', kind, x.fairness_key or '', x.limit)
     if not named[name] then Records.watch(name, joined) end
     named[name] = x
-    if plain then plain_keys[x.lane][x.kind] = name end
+    if plain then plain_keys[x.lane][kind] = name end
   end
   return name
 end
@@ -98,6 +101,6 @@ end)
 -- The limit of x has no room: set its queue aside. full: what Limits.take returned.
 function Queues.block(x, full)
   local caps, fair = x.caps or '', x.fairness_key or ''
-  Queues.leave_lines(x.lane, caps, x.kind, fair, x.limit)
-  Blocks.add(x.limit, full, Queues.key(x), { x.lane, caps, x.kind, fair })
+  Queues.leave_lines(x.lane, caps, Queues.kind(x), fair, x.limit)
+  Blocks.add(x.limit, full, Queues.key(x), { x.lane, caps, Queues.kind(x), fair })
 end

@@ -114,7 +114,7 @@ end
 -- An execution was handed out: count a turn for its limit among the limits of its fairness key.
 function Queues.count(x)
   if x.limit then
-    redis.call('ZINCRBY', Keys.lines(x.lane, x.caps or '', x.kind, x.fairness_key or ''), 1, x.limit)
+    redis.call('ZINCRBY', Keys.lines(x.lane, x.caps or '', Queues.kind(x), x.fairness_key or ''), 1, x.limit)
   end
 end
 

@@ -4,7 +4,8 @@
 --
 -- Fields: execution_id, attempt (that created it), key, state, created_at, expires_at (pending), condition (open),
 -- tally, n and bytes (of its signals), matched (signal names that satisfied it), dead (an operator closed it), lease_id
--- (of the worker that kept its lease, since buffered signals satisfied its suspend at once), retire_at (ended), rejects
+-- (of the worker that kept its lease, since buffered signals satisfied its suspend at once), entry (key of the journal
+-- entry that waits for its signals: journal/waits.lua), retire_at (ended), rejects
 -- (refused signals in this window), namespace, seq. Its signals are in the hash sg:<id>, {signal_id: [name, source, at,
 -- n, payload]}.
 --
@@ -91,6 +92,15 @@ function Waitpoints.open(x, w, condition, actor)
   move(w, 'open', { event = 'opened', actor = actor })
 end
 
+-- An entry of the execution's journal waits for this waitpoint: open it, for as long as the entry waits.
+function Waitpoints.listen(w, condition, key, actor)
+  w.condition, w.expires_at, w.entry = condition, nil, key
+  move(w, 'open', { event = 'opened', actor = actor })
+end
+
+-- Return whether a waitpoint takes signals although its execution is not suspended on it.
+function Waitpoints.takes(w) return Waitpoints.pending(w) or (w.state == 'open' and w.entry ~= nil) end
+
 -- End a waitpoint: move it to a terminal state, drop it from its execution, set when it retires.
 local function finish(x, w, state, about)
   w.condition, w.expires_at = nil, nil
@@ -102,11 +112,18 @@ local function finish(x, w, state, about)
   move(w, state, about)
 end
 
--- The signals of these names met the condition: end the waitpoint as satisfied. The execution is resumed with them.
+-- The signals of these names met the condition: end the waitpoint as satisfied. The execution is resumed with them, or a
+-- journal entry takes them over.
 function Waitpoints.satisfy(x, w, names, actor)
   w.matched = names
   finish(x, w, 'satisfied', { actor = actor, data = { signals = w.n } })
-  x.woken_by = w.id
+  if not w.entry then x.woken_by = w.id end
+end
+
+-- The journal entry that waited for this waitpoint has ended otherwise: close it.
+function Waitpoints.leave(x, id, reason)
+  local w = Records.edit('w', id)
+  if w and not ENDED[w.state] then finish(x, w, 'closed', { reason = reason }) end
 end
 
 -- An operator closes a pending waitpoint: its token is invalid from then on.
@@ -121,7 +138,8 @@ function Waitpoints.expire(w)
 end
 
 -- An execution with waitpoints has moved: close those that it leaves behind. A pending waitpoint outlives a lost lease
--- and a resume by another waitpoint, since the attempt continues; it does not outlive its attempt.
+-- and a resume by another waitpoint, since the attempt continues; it does not outlive its attempt, unless a journal entry
+-- waits for it.
 function Waitpoints.execution_moved(x, from, to)
   if from == 'suspended' then
     local w = x.waiting_on and Records.edit('w', x.waiting_on)
@@ -133,7 +151,7 @@ function Waitpoints.execution_moved(x, from, to)
   if attempt_over and x.waitpoints then
     for id in pairs(x.waitpoints) do
       local w = Records.edit('w', id)
-      if w then finish(x, w, 'closed', { reason = to }) end
+      if w and not (w.entry and to == 'retry_wait') then finish(x, w, 'closed', { reason = to }) end
     end
   end
 end

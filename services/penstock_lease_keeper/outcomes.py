@@ -29,8 +29,8 @@ class Outcomes:
         self._references = references
 
     async def complete(self, call: Call[LeaseComplete]) -> Sequence[Any]:
-        if not any(item.children for item in call.items):
-            return await self._machine.run_many([ops.Complete.of(item, children=None) for item in call.items])
+        if not any(item.children or item.continues for item in call.items):
+            return await self._machine.run_many([_complete(item) for item in call.items])
         # Start all in one loop tick, so that their ops still leave as one batch.
         return await asyncio.gather(*map(self._complete, call.items), return_exceptions=True)
 
@@ -38,7 +38,12 @@ class Outcomes:
         for index, error in (await self._references.missing(item.children)).items():
             raise make(error.code, f"children[{index}]: {error.message}", detail=error.detail)
         children = await self._children(item) if item.children else None
-        return await self._machine.run(ops.Complete.of(item, children=children))
+        following = None
+        if item.continues is not None:
+            # The request decoder made the payload JSON text, or None for null.
+            text: Any = item.continues.raw_input
+            following = ops.Next(self._machine.new_id(partition_of(item.execution_id)), text)
+        return await self._machine.run(_complete(item, children, following))
 
     async def _children(self, item: LeaseComplete) -> list[NewExecution]:
         """Prepare the children. A child belongs to its parent's namespace and lives in its parent's partition."""
@@ -62,3 +67,16 @@ class Outcomes:
 
     async def await_children(self, call: Call[LeaseAwaitChildren]) -> Sequence[Any]:
         return await self._machine.run_many([ops.AwaitChildren.of(item) for item in call.items])
+
+
+def _complete(
+    item: LeaseComplete, children: list[NewExecution] | None = None, following: ops.Next | None = None
+) -> ops.Complete:
+    notes = item.journal
+    return ops.Complete.of(
+        item,
+        children=children,
+        next=following,
+        orphans=notes.orphans or None if notes else None,
+        drift=notes.drift or None if notes else None,
+    )

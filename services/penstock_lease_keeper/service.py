@@ -6,6 +6,7 @@ from penstock.runtime import Context, Service
 from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
 from penstock_lease_keeper.frames import Frames
+from penstock_lease_keeper.journals import Journals
 from penstock_lease_keeper.leases import Leases
 from penstock_lease_keeper.outcomes import Outcomes
 from penstock_lease_keeper.workers import Workers
@@ -15,7 +16,9 @@ def build(context: Context) -> Service:
     limit = context.settings.max_payload_bytes
     claims = Claims(context.machine, limit)
     leases = Leases(context.machine)
-    outcomes = Outcomes(context.machine, References(context.machine))
+    references = References(context.machine)
+    outcomes = Outcomes(context.machine, references)
+    journals = Journals(context.machine, references)
     budgets = Budgets(context.machine, context.spawn)
     context.due.on_result = budgets.due
     context.listen("unheld", budgets.unheld)
@@ -33,6 +36,10 @@ def build(context: Context) -> Service:
             verbs.LEASE_PROGRESS: leases.progress,
             verbs.LEASE_FRAME: frames.append,
             verbs.FRAME_READ: frames.read,
+            verbs.JOURNAL_OPEN: journals.open,
+            verbs.JOURNAL_APPEND: journals.append,
+            verbs.JOURNAL_READ: journals.read,
+            verbs.LEASE_PARK: journals.park,
             verbs.WORKER_REGISTER: workers.register,
             verbs.WORKER_HEARTBEAT: workers.heartbeat,
             verbs.WORKER_LIST: workers.list,

@@ -5,6 +5,7 @@ from penstock.bus.endpoints import parked
 from penstock.machine.references import References
 from penstock.runtime import Context, Service
 from penstock_scheduler.executions.control import Control
+from penstock_scheduler.executions.durable import Durable
 from penstock_scheduler.executions.verbs import Executions
 from penstock_scheduler.executions.waits import Waits
 from penstock_scheduler.explaining.verbs import Explanations
@@ -28,6 +29,7 @@ def build(context: Context) -> Service:
     schedules = Schedules(context.machine, references, context.spawn)
     context.due.on_result = schedules.due
     control = Control(context.machine)
+    durable = Durable(context.machine)
     explanations = Explanations(context.machine, Registry(context.machine))
     flows = Flows(context.machine, references)
     changes = FlowChanges(context.machine, references, context.settings.max_payload_bytes)
@@ -61,6 +63,9 @@ def build(context: Context) -> Service:
             verbs.EXECUTION_SET_TAGS: control.set_tags,
             verbs.EXECUTION_REPLAY: control.replay,
             verbs.EXECUTION_EXPLAIN: explanations.explain,
+            verbs.EXECUTION_FORK: durable.fork,
+            verbs.EXECUTION_QUERY: durable.query,
+            verbs.EXECUTION_VERSIONS: durable.versions,
             verbs.WORK_NEXT: work.next,
             verbs.WORK_GRANT: work.grant,
             verbs.LANE_LIST: lanes.list,

@@ -52,6 +52,8 @@ _ROWS: Final[tuple[tuple[str, ErrorClass, int, str], ...]] = (
     ("schedule_not_found", "not_found", 404, "no such schedule"),
     ("mirror_rule_not_found", "not_found", 404, "no such mirror rule"),
     ("trigger_not_found", "not_found", 404, "no such trigger"),
+    ("journal_entry_not_found", "not_found", 404, "the journal has no such entry"),
+    ("journal_full", "conflict", 409, "the journal has as many entries or bytes as it may"),
     ("stale_lease", "conflict", 409, "the fence is not the current lease's: somebody else holds it now"),
     ("lease_expired", "conflict", 409, "the lease ran out before this came"),
     ("lease_revoked", "conflict", 409, "an operator or a cancellation took the lease away"),

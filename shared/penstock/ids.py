@@ -12,8 +12,8 @@ TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"  # noqa: S105 - a NATS su
 WORKER_OF: Final = "--"
 """In a secured deployment, the id of a worker is `<user>--<name>`."""
 KIND_PATTERN: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(?!\n)$"
-KINDS_PATTERN: Final = KIND_PATTERN.replace("(?!", r"(\.\*)?(?!")
-"""A kind, or a prefix of kinds: `mail.*`."""
+KINDS_PATTERN: Final = KIND_PATTERN.replace("(?!", r"(\.\*|@[A-Za-z0-9_.-]+)?(?!")
+"""A kind, a prefix of kinds (`mail.*`), or a kind whose executions are pinned to a version (`order@2`)."""
 TRACEPARENT_PATTERN: Final = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?!\n)$"
 """The header `traceparent` of W3C Trace Context."""
 

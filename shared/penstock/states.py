@@ -27,7 +27,7 @@ TERMINAL: Final = frozenset(state for state, targets in MOVES.items() if not tar
 REASONS: Final[dict[str, frozenset[str]]] = {
     "scheduled": frozenset({"time", "dependencies"}),
     "ready": frozenset({"quota", "budget", "lane_paused"}),
-    "suspended": frozenset({"signal", "delay", "children", "budget", "operator"}),
+    "suspended": frozenset({"signal", "delay", "children", "waits", "budget", "operator"}),
 }
 
 FlowStatus = Literal["created", "running", "waiting", "finished", "failed", "cancelled"]

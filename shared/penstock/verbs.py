@@ -13,6 +13,7 @@ from penstock.messages import control as c
 from penstock.messages import executions as e
 from penstock.messages import flows as f
 from penstock.messages import frames as fr
+from penstock.messages import journal as j
 from penstock.messages import lanes as la
 from penstock.messages import leases as le
 from penstock.messages import limits as li
@@ -76,6 +77,9 @@ EXECUTION_CHANGE_PRIORITY = Verb(
 EXECUTION_SET_TAGS = Verb("execution.set_tags", SCHEDULER, c.ExecutionSetTags, Record, True)
 EXECUTION_REPLAY = Verb("execution.replay", SCHEDULER, c.ExecutionReplay, c.Replayed, True)
 EXECUTION_EXPLAIN = Verb("execution.explain", SCHEDULER, c.ExecutionExplain, c.Explanation, True)
+EXECUTION_FORK = Verb("execution.fork", SCHEDULER, j.ExecutionFork, j.Forked, True)
+EXECUTION_QUERY = Verb("execution.query", SCHEDULER, j.ExecutionQuery, j.Queried, True)
+EXECUTION_VERSIONS = Verb("execution.versions", SCHEDULER, j.ExecutionVersions, Page[j.VersionCount], True)
 WORK_NEXT = Verb("work.next", SCHEDULER, e.WorkNext, le.Tasks)
 WORK_GRANT = Verb("work.grant", SCHEDULER, e.WorkGrant, Page[e.Grant])
 LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
@@ -122,6 +126,10 @@ LEASE_FAIL = Verb("lease.fail", LEASE_KEEPER, le.LeaseFail, le.Failed, True)
 LEASE_RELEASE = Verb("lease.release", LEASE_KEEPER, le.LeaseRelease, StateReply, True)
 LEASE_PROGRESS = Verb("lease.progress", LEASE_KEEPER, le.LeaseProgress, le.Progress, True)
 LEASE_FRAME = Verb("lease.frame", LEASE_KEEPER, fr.LeaseFrame, fr.FrameStored, True)
+LEASE_PARK = Verb("lease.park", LEASE_KEEPER, j.LeasePark, j.Parked, True)
+JOURNAL_OPEN = Verb("journal.open", LEASE_KEEPER, j.JournalOpen, j.JournalOpened, True)
+JOURNAL_APPEND = Verb("journal.append", LEASE_KEEPER, j.JournalAppend, j.JournalAppended, True)
+JOURNAL_READ = Verb("journal.read", LEASE_KEEPER, j.JournalRead, Page[j.Entry])
 FRAME_READ = Verb("frame.read", LEASE_KEEPER, fr.FrameRead, Page[fr.Frame])
 WORKER_REGISTER = Verb("worker.register", LEASE_KEEPER, w.WorkerRegister, w.WorkerInfo)
 WORKER_HEARTBEAT = Verb("worker.heartbeat", LEASE_KEEPER, w.WorkerHeartbeat, w.WorkerInfo)

@@ -10,7 +10,19 @@ import pytest
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
 NAMES = (LUA / "manifest").read_text().split()
-FOLDERS = ("core", "queue", "lane", "worker", "limit", "execution", "flow", "lease", "waitpoint", "schedule")
+FOLDERS = (
+    "core",
+    "queue",
+    "lane",
+    "worker",
+    "limit",
+    "execution",
+    "flow",
+    "lease",
+    "waitpoint",
+    "journal",
+    "schedule",
+)
 """The layers, lowest first: a file may need files of its own folder and of earlier folders only."""
 
 
@@ -81,7 +93,7 @@ def test_a_room_needs_only_those_below_it(name: str) -> None:
 
 def test_only_reactions_and_rooms_above_know_what_a_move_means() -> None:
     known = {folder(each) for each in files_needed("reactions.lua")}
-    assert known == {"execution", "flow", "lease", "limit", "waitpoint"}
+    assert known == {"execution", "flow", "lease", "limit", "waitpoint", "journal"}
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

@@ -43,6 +43,8 @@ def test_every_field_comes_from_its_variable() -> None:
         "PENSTOCK_EVENT_TTL_MS": "60000",
         "PENSTOCK_TOKEN_KEY": "k" * 40,
         "PENSTOCK_TOKEN_KEY_FILE": "key",
+        "PENSTOCK_JOURNAL_MAX_ENTRIES": "50",
+        "PENSTOCK_JOURNAL_MAX_BYTES": "4096",
         "PENSTOCK_PROGRESS_EVENTS_MS": "250",
         "PENSTOCK_STREAM_REPLICAS": "3",
         "PENSTOCK_AUDIT_MAX_BYTES": str(2**40),
@@ -77,6 +79,8 @@ def test_every_field_comes_from_its_variable() -> None:
         "grant_ttl_ms": 1000,
         "progress_events_ms": 250,
         "event_ttl_ms": 60000,
+        "journal_max_entries": 50,
+        "journal_max_bytes": 4096,
         "retention_ms": 5,
     }
 

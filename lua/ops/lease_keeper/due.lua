@@ -1,6 +1,6 @@
 -- The lease-keeper's due work.
 --
--- Needs: Budgets, Call, Dispatch, Due, Executions, Leases, States, Workers.
+-- Needs: Budgets, Call, Dispatch, Due, Executions, Leases, States, Waits, Workers.
 local ops = Ops.lease_keeper
 
 local function due_execution(x)
@@ -9,7 +9,11 @@ local function due_execution(x)
   if x.state == 'retry_wait' then
     if x.wake_at <= now then States.transition(x, 'ready', { actor = 'lease-keeper' }) end
   elseif x.state == 'suspended' then
-    if x.reason == 'delay' and x.wake_at and x.wake_at <= now then Executions.resume(x, 'delay', 'lease-keeper') end
+    if x.park and x.wake_at then
+      Waits.due(x)
+    elseif x.reason == 'delay' and x.wake_at and x.wake_at <= now then
+      Executions.resume(x, 'delay', 'lease-keeper')
+    end
   elseif x.lease_id and x.lease_expires_at <= now then
     Leases.lose(x, 'expired', 'lease-keeper')
   elseif x.attempt_expires_at and x.attempt_expires_at <= now and not Executions.stop_if_asked(x, 'lease-keeper') then

@@ -1,11 +1,29 @@
 -- The lease-keeper's ops that end a lease: outcomes and suspensions. Once cancellation was requested, any outcome or
 -- suspension that a worker reports ends the execution as canceled.
 --
--- Needs: Call, Children, Executions, Fences, Leases, Payloads, Quotas, States.
+-- Needs: Call, Children, Errors, Executions, Fences, Leases, Payloads, Quotas, States, Unique, Waits.
 local ops = Ops.lease_keeper
 
--- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], created in the same step).
--- reply: {state, children (their ids, if any)}. errors: fence errors, illegal_transition, invalid_request.
+-- Create the execution that goes on in place of one that completes now: like it, with another input.
+-- Errors: invalid_request (a member of a flow).
+local function continue(x, next, actor)
+  if x.flow_id then Errors.invalid('continues', 'a member of a flow has its place in the graph: it ends here') end
+  local spec = Executions.spec_of(x)
+  spec.input, spec.traceparent = next.input, x.traceparent
+  x.continued_by = next.execution_id
+  Waits.child_continues(x, next.execution_id)
+  -- It is created before this one ends, so that a parent never sees its last child ended.
+  local y = Executions.create(next.execution_id, spec, {
+    namespace = x.namespace, parent_id = x.parent_id, parent_close = x.parent_close, parent_entry = x.parent_entry,
+    unique_key = x.unique_key, continues = x.id, actor = actor,
+  })
+  if x.unique_key then Unique.pass(x, y) end
+end
+
+-- complete: the work is done. args: fence, result, children ([{execution_id, …spec}], created in the same step), next
+-- ({execution_id, input}: created in the same step, to go on in place of this one), orphans, drift (keys of the journal
+-- that the event tells of).
+-- reply: {state, children (their ids, if any), continued_by}. errors: fence errors, illegal_transition, invalid_request.
 -- events: completed (or canceled: then no child is created), what follows from that in a flow; created for each child.
 -- A draining lane accepts the children: they are part of the work that it has to finish.
 function ops.complete(a)
@@ -20,7 +38,13 @@ function ops.complete(a)
   local reply = {}
   if not Executions.cancel_if_asked(x, actor) then
     Payloads.hold(x, 'result', a.result)
-    States.transition(x, 'completed', { actor = actor, data = Executions.attempt_data(x) })
+    if a.next then continue(x, a.next, actor) end
+    local data = Executions.attempt_data(x)
+    if x.continued_by or a.orphans or a.drift then
+      data = { attempt_index = x.attempt_index, continued_by = x.continued_by, orphans = a.orphans, drift = a.drift }
+    end
+    States.transition(x, 'completed', { actor = actor, data = data })
+    reply.continued_by = x.continued_by
     if specs then reply.children = Children.create(x, specs, actor) end
   end
   reply.state = x.state

@@ -1,6 +1,6 @@
 -- The scheduler's ops that control an execution: run it now, change its priority or tags, replay it.
 --
--- Needs: Call, Errors, Executions, Graph, Idempotency, Lanes, Payloads, Records, States.
+-- Needs: Call, Errors, Executions, Graph, Idempotency, Lanes, Payloads, Records, States, Waits.
 local ops = Ops.scheduler
 
 local ACTOR = 'operator'
@@ -13,6 +13,7 @@ function ops.run_now(a)
   if x.state == 'retry_wait' or (x.state == 'scheduled' and x.reason == 'time') then
     States.transition(x, 'ready', { why = 'run_now', actor = ACTOR })
   elseif x.state == 'suspended' and x.reason == 'delay' then
+    Waits.skip(x)
     Executions.resume(x, 'run_now', ACTOR)
   elseif x.state == 'failed' and (x.attempt_index or 0) >= (x.max_attempts or 1) then
     Errors.raise('retry_exhausted', { attempt_index = x.attempt_index, max_attempts = x.max_attempts or 1 })

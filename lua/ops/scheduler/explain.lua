@@ -38,7 +38,7 @@ local function queue(x, facts)
   else
     facts.ahead = not x.aside and redis.call('ZRANK', Queues.key(x), x.id) or nil
     facts.queue = {
-      lane = x.lane, caps = x.caps, kind = x.kind, fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x),
+      lane = x.lane, caps = x.caps, kind = Queues.kind(x), fairness_key = x.fairness_key, limit = x.limit, score = Queues.score(x),
     }
   end
   if not x.limit then return end
@@ -52,8 +52,16 @@ end
 
 local function suspension(x, facts)
   facts.wake_at, facts.on_timeout = x.wake_at, x.on_timeout
+  facts.hold, facts.park = x.hold, x.park and { waits = x.park.n or 1, any = x.park.any or false }
   facts.children_open, facts.budget_id = x.children_open, x.held_by and x.held_by.budget_id
   local w = x.waiting_on and Records.read('w', x.waiting_on)
+  for id in pairs(x.park and x.waitpoints or {}) do
+    local each = Records.read('w', id)
+    if each and each.entry then
+      local listening = table_at(facts, 'waitpoints')
+      listening[#listening + 1] = { waitpoint_id = id, key = each.key, entry = each.entry, condition = each.condition, tally = next(each.tally) and each.tally }
+    end
+  end
   if w then
     facts.waitpoint = { waitpoint_id = w.id, key = w.key, condition = w.condition, tally = next(w.tally) and w.tally, n = w.n }
   end
@@ -67,7 +75,7 @@ local function facts_of(x)
     lane = x.lane, namespace = view.namespace, failure = x.failure, attempt_index = view.attempt_index,
     max_attempts = view.max_attempts, reclaims = view.reclaims, max_reclaims = view.max_reclaims,
     cancel_requested = view.cancel_requested, ready_at = x.ready_at, started_at = x.started_at, finished_at = x.finished_at,
-    deadline_at = x.deadline_at, lease = view.lease, flow_id = x.flow_id,
+    deadline_at = x.deadline_at, lease = view.lease, flow_id = x.flow_id, pinned = x.pinned,
   }
   if x.state == 'scheduled' and x.reason == 'dependencies' and x.flow_id then
     dependencies(x, facts)

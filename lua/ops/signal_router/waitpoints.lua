@@ -1,6 +1,6 @@
 -- The signal-router's ops that show or close waitpoints, and an operator's ops that suspend or resume an execution.
 --
--- Needs: Errors, Executions, Keys, Lists, Records, States, Waitpoints.
+-- Needs: Errors, Executions, Keys, Lists, Records, States, Waitpoints, Waits.
 local ops = Ops.signal_router
 
 local ACTOR = 'operator'
@@ -75,6 +75,7 @@ function ops.resume(a)
     Errors.raise('illegal_transition', { from = x.state, to = 'ready' })
   end
   local was = x.reason
+  Waits.skip(x)
   Executions.resume(x, 'operator', ACTOR, { was = was, reason = a.reason ~= '' and a.reason or nil })
   return { state = x.state }
 end

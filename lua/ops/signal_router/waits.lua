@@ -1,6 +1,6 @@
 -- The signal-router's ops that suspend executions on waitpoints and deliver signals. Only Python sees tokens.
 --
--- Needs: Call, Conditions, Errors, Executions, Fences, Records, States, Waitpoints.
+-- Needs: Call, Conditions, Errors, Executions, Fences, Records, States, Waitpoints, Waits.
 local ops = Ops.signal_router
 
 local ACTOR = 'signal-router'
@@ -117,6 +117,7 @@ local function deliver(w, a, by)
   if not names then return answer('recorded') end
   local x = Records.edit('x', w.execution_id)
   local actor = by and by.actor or ACTOR
+  if w.entry then return answer(Waits.signaled(x, w, names, actor) and 'resumed' or 'recorded') end
   Waitpoints.satisfy(x, w, names, actor)
   Executions.resume(x, 'signal', actor, { waitpoint_id = w.id, signal_id = a.signal_id })
   return answer('resumed')
@@ -133,18 +134,19 @@ function ops.deliver(a)
   return deliver(w, a)
 end
 
--- Return the waitpoint that an operator's signal is for: the open one, or the only pending one (of that key).
+-- Return the waitpoint that an operator's signal is for: the one that the execution is suspended on, or the only one (of
+-- that key) that takes signals.
 -- Errors: waitpoint_not_found.
 local function meant(x, key)
   local only, n = nil, 0
   for id, its in pairs(x.waitpoints or {}) do
     local w = (not key or its == key) and Records.read('w', id)
     if w and id == x.waiting_on then return w end
-    if w and Waitpoints.pending(w) then only, n = w, n + 1 end
+    if w and Waitpoints.takes(w) then only, n = w, n + 1 end
   end
   if n == 1 then return only end
   Errors.raise('waitpoint_not_found', { execution_id = x.id, waitpoint_key = key },
-    n > 1 and 'the execution has several pending waitpoints: name one by its waitpoint_key' or nil)
+    n > 1 and 'the execution has several waitpoints: name one by its waitpoint_key' or nil)
 end
 
 -- send: deliver an operator's signal (no token). args: execution_id, waitpoint_key, signal_id, name, payload, reason.

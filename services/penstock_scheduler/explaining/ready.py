@@ -111,7 +111,7 @@ def _full(limit: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str | Non
 
 def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
     """Explain why no worker has taken an execution that nothing else holds back."""
-    lane, kind = facts["lane"], facts["kind"]
+    lane, kind = facts["lane"], facts.get("pinned") or facts["kind"]
     needs = frozenset((facts.get("caps") or "").split(",")) - {""}
     ahead = facts.get("ahead") or 0
     queue = f", behind {ahead} in its queue" if ahead else ", first in its queue"
@@ -137,8 +137,14 @@ def _unserved(facts: Facts, workers: Sequence[Worker] | None) -> Reason:
             waiting_for,
         )
     takers = [each for each in serving if takes(each.kinds, kind)]
+    names = [each.worker_id for each in serving]
+    if not takers and facts.get("pinned"):
+        return Reason(
+            f"It needs {kind!r}, which no live worker has; lane {lane!r} is served by {quoted(names)}.",
+            f"Start a worker{asks} that takes {kind!r} on lane {lane!r}, or go on with newer code by execution.fork.",
+            waiting_for | {"kind": "handler", "execution_kind": kind, "serving": names[:NAMED]},
+        )
     if not takers:
-        names = [each.worker_id for each in serving]
         return Reason(
             f"No live worker takes kind {kind!r}; lane {lane!r} is served by {quoted(names)}, for other kinds.",
             f"Start a worker{asks} with a handler for {kind!r} on lane {lane!r}.",

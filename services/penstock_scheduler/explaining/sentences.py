@@ -17,7 +17,8 @@ def explain(facts: Facts, workers: Sequence[Worker] | None = None) -> dict[str, 
     if facts["state"] == "ready":
         reason = ready(facts, workers)
     elif facts["state"] == "suspended":
-        reason = _SUSPENDED.get(facts.get("reason") or "", _unknown)(facts)
+        of = _parked if facts.get("park") else _SUSPENDED.get(facts.get("reason") or "", _unknown)
+        reason = of(facts)
     else:
         reason = _STATES[facts["state"]](facts)
     return {
@@ -164,7 +165,46 @@ def _budget(facts: Facts) -> Reason:
     )
 
 
-def _operator(_facts: Facts) -> Reason:
+_KINDS: Final = {"signal": "signal", "delay": "time", "children": "children"}
+
+
+def _parked(facts: Facts) -> Reason:
+    """Explain what a durable function waits for: the waits that its journal has not seen end."""
+    count, waitpoints = facts["park"]["waits"], facts.get("waitpoints") or ()
+    phrases = [
+        f"{some(missing, len(missing), ' and ')} at waitpoint {each['key']!r}"
+        for each in waitpoints
+        for missing in [missing_signals(each.get("condition"), each.get("tally") or {})]
+    ]
+    children = facts.get("children_open") or 0
+    if children and facts.get("reason") in ("children", "waits"):
+        phrases.append("a child to end" if children == 1 else f"some of its {children} children to end")
+    if facts.get("wake_at") is not None:
+        phrases.append(f"{when(facts, 'wake_at')} to come")
+    glue = " or " if facts["park"]["any"] else " and "
+    return Reason(
+        f"It waits for {some(phrases, len(phrases), glue) or 'its journal'}.",
+        "See the entries that wait with journal.read; execution.resume ends its times and signals.",
+        {
+            "kind": _KINDS.get(facts.get("reason") or "", "waits"),
+            "waits": count,
+            "mode": "any" if facts["park"]["any"] else "all",
+            "at": facts.get("wake_at"),
+            "waitpoint_keys": [each["key"] for each in waitpoints],
+            "children_open": children,
+        },
+    )
+
+
+def _operator(facts: Facts) -> Reason:
+    if hold := facts.get("hold"):
+        at = f" at {hold['key']!r}" if hold.get("key") else ""
+        why = f": {hold['message']}" if hold.get("message") else ""
+        return Reason(
+            f"Its worker asks an operator to decide, {hold['code']}{at}{why}.",
+            "Deploy code that fits and let it go on with execution.resume, or start anew with execution.fork.",
+            {"kind": "operator", "code": hold["code"], "key": hold.get("key")},
+        )
     return Reason("An operator holds it.", "Let it go on with execution.resume.", {"kind": "operator"})
 
 

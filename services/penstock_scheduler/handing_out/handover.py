@@ -81,7 +81,10 @@ class Handover:
             if isinstance(task, PenstockError):
                 await self._refuse(fence, task)
                 continue
+            # JSON has names and quotes for what is packed in the journal.
             room -= len(task.raw_input or "") + 1024
+            if task.journal is not None:
+                room -= 2 * task.journal.bytes + 256 * len(task.journal.items)
             if fitting and room < 0:
                 back.append(fence)
             else:

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.machine.tokens import limit_of
-from penstock.messages.executions import ExecutionSpec
+from penstock.messages.executions import Backoff, ExecutionSpec
 from penstock.messages.flows import Member
 
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -45,7 +45,12 @@ def new_member(
 
 
 def normalize(spec: ExecutionSpec) -> None:
-    """Sort the spec's capabilities and drop repeats, so that equal sets share a queue."""
+    """Sort the spec's capabilities and drop repeats, so that equal sets share a queue; leave off an empty backoff.
+
+    An empty object would come back from Lua as a list.
+    """
+    if spec.backoff == Backoff():
+        spec.backoff = None
     if spec.capabilities:
         spec.capabilities = sorted(set(spec.capabilities))
 

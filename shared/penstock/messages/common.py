@@ -159,6 +159,8 @@ class Record(Reply, kw_only=True, dict=True):
     """An execution, whole: the fields of `execution.get` (contract §2).
 
     lease_epoch: of the last lease, 0 before the first one; an attempt may have several leases. lease: the present one.
+    journal: entries and bytes of a durable function's journal; version: of the code that began it.
+    forked_from, continues, continued_by: executions that belong to it (execution.fork, lease.complete).
     """
 
     execution_id: str
@@ -193,6 +195,11 @@ class Record(Reply, kw_only=True, dict=True):
     finished_at: int | None = None
     deadline_at: int | None = None
     traceparent: str | None = None
+    version: str | None = None
+    journal: dict[str, int] | None = None
+    forked_from: str | None = None
+    continues: str | None = None
+    continued_by: str | None = None
     seq: int = 0
 
     input = decoded("input")

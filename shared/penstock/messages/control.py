@@ -66,8 +66,8 @@ class Explanation(Reply, kw_only=True):
     """The one reason why an execution does not run now, and what to do about it.
 
     waiting_for: the reason for programs. Its `kind` is one of: time, dependencies, lane, claim, quota,
-    concurrency_key, budget, worker, capability, outcome, signal, children, operator, cancellation, nothing
-    (the execution has ended); the other fields depend on `kind`.
+    concurrency_key, budget, worker, handler, capability, outcome, signal, children, waits, operator, cancellation,
+    nothing (the execution has ended); the other fields depend on `kind`.
     """
 
     execution_id: str

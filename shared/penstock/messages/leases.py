@@ -19,6 +19,7 @@ from penstock.messages.common import (
     raw,
 )
 from penstock.messages.executions import ExecutionSpec
+from penstock.messages.journal import Continues, JournalNotes, JournalOpened
 
 
 class Claim(Request, kw_only=True):
@@ -32,7 +33,11 @@ class Claim(Request, kw_only=True):
 
 
 class TaskMessage(Reply, kw_only=True, dict=True):
-    """A leased execution, in the form that its worker gets."""
+    """A leased execution, in the form that its worker gets.
+
+    journal: of a durable function that has entries. Its cursor is "0" where it is too large for this message: then read
+    it with `journal.open`.
+    """
 
     execution_id: str
     kind: str
@@ -47,6 +52,7 @@ class TaskMessage(Reply, kw_only=True, dict=True):
     tags: dict[str, str] = {}
     deadline_at: int | None = None
     traceparent: str | None = None
+    journal: JournalOpened | None = None
 
     input = decoded("input")
 
@@ -71,14 +77,23 @@ class Renewed(Reply, kw_only=True):
 
 
 class LeaseComplete(Fence, kw_only=True):
+    """End the execution as completed.
+
+    children: executions that are created in the same step. continues: the next execution of an endless function is
+    created in the same step, like this one. journal: what is told in the event's data.
+    """
+
     result: Raw = raw()
     children: Annotated[list[ExecutionSpec], Meta(max_length=1000)] = []
+    continues: Continues | None = None
+    journal: JournalNotes | None = None
 
 
 class Completed(StateReply, kw_only=True, omit_defaults=True):
-    """`children`: the ids of the child executions created by the completion, if any."""
+    """`children`: the ids of the child executions created by the completion; `continued_by`: of the next execution."""
 
     children: list[str] = []
+    continued_by: str | None = None
 
 
 class LeaseCancel(Fence, kw_only=True):

@@ -107,6 +107,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=1000, description="how long a published event is kept for flows that begin to wait for it"),
     ] = 3_600_000
+    journal_max_entries: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most entries in the journal of a durable function")
+    ] = 10_000
+    journal_max_bytes: Annotated[
+        int, Meta(ge=1024, description="most bytes in the journal of a durable function")
+    ] = 64 * 1024 * 1024
     progress_events_ms: Annotated[
         int,
         Meta(
@@ -227,6 +233,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             "retention_ms": self.retention_ms,
             "progress_events_ms": self.progress_events_ms,
             "event_ttl_ms": self.event_ttl_ms,
+            "journal_max_entries": self.journal_max_entries,
+            "journal_max_bytes": self.journal_max_bytes,
         }
 
     def shown(self) -> dict[str, Any]:

@@ -27,12 +27,14 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _WORKERS_OWN: Final = frozenset(
     name
     for name in VERBS
-    if name.startswith(("work.", "lease.")) or name in ("waitpoint.create", "signal.resumed_by")
+    if name.startswith(("work.", "lease."))
+    or name in ("waitpoint.create", "signal.resumed_by", "journal.open", "journal.append")
 ) - {"lease.revoke"} | {"worker.register", "worker.heartbeat"}  # fmt: skip
 
 _READ: Final = frozenset(
     {
         "execution.get", "execution.list", "execution.history", "execution.wait", "execution.explain",
+        "execution.query", "execution.versions", "journal.read",
         "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
         "quota.get", "budget.get", "schedule.get", "schedule.list", "waitpoint.get", "waitpoint.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
@@ -43,6 +45,7 @@ _READ: Final = frozenset(
 _SUBMIT: Final = frozenset(
     {
         "execution.create", "execution.get", "execution.history", "execution.wait", "execution.cancel", "frame.read",
+        "execution.query", "journal.read",
         "flow.create", "flow.create_mirrored", "flow.start", "flow.get", "flow.graph", "flow.steps",
         "flow.update_state", "flow.finish", "flow.fail", "flow.add_execution", "flow.add_dependency",
         "flow.set_join", "flow.set_waiting", "flow.resume", "flow.request_cancel", "flow.cancel",

@@ -4,6 +4,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from penstock.machine.journal import Riding
 from penstock.machine.op import Op, op
 from penstock.messages.flows import Flow
 from penstock.messages.leases import TaskMessage
@@ -74,10 +75,14 @@ class Due(Op[DueDone], kw_only=True):
 
 
 class Task(TaskMessage, kw_only=True):
-    """A task. edge_inputs: (key, result) of each edge that hands a result on to it, to be merged into its input."""
+    """A task. edge_inputs: (key, result) of each edge that hands a result on to it, to be merged into its input.
+
+    riding: the journal of a durable function, as it is stored.
+    """
 
     raw_input: str | None = field(default=None, name="input")  # pyright: ignore[reportIncompatibleVariableOverride]
     edge_inputs: list[tuple[str, str]] | UnsetType = UNSET
+    riding: Riding | UnsetType = UNSET
 
 
 @op("scheduler", "lease_keeper", by="execution_id")

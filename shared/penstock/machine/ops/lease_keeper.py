@@ -1,7 +1,10 @@
-"""The lease-keeper's operations: leases, outcomes, frames, workers, and reports of used budget."""
+"""The lease-keeper's operations: leases, outcomes, journals, frames, workers, and reports of used budget."""
+
+from typing import Any
 
 from msgspec import Struct
 
+from penstock.machine.journal import EntryStored, EntryToStore
 from penstock.machine.op import Fenced, Op, op
 from penstock.machine.ops.common import BudgetGet, Claim, Due, DueDone, QuotaGet, WorkerList
 from penstock.machine.specs import NewExecution
@@ -10,6 +13,7 @@ from penstock.messages.leases import Completed, Failed, Renewed
 from penstock.messages.leases import Progress as ProgressTold
 from penstock.messages.limits import UsageTotal
 from penstock.messages.workers import WorkerInfo
+from penstock.store.caller import MOST
 
 __all__ = ["BudgetGet", "Claim", "Due", "DueDone", "QuotaGet", "WorkerList"]
 
@@ -49,12 +53,25 @@ class Progress(Fenced[ProgressTold], kw_only=True):
 # -- outcomes --------------------------------------------------------------------------------------
 
 
+class Next(Struct, omit_defaults=True):
+    """The execution that goes on in place of one that completes. input: JSON text, None for null."""
+
+    execution_id: str
+    input: str | None = None
+
+
 @op("lease_keeper", by="execution_id")
 class Complete(Fenced[Completed], kw_only=True):
-    """result: JSON text, None for null. children: executions that are created in the same step."""
+    """result: JSON text, None for null. children, next: executions that are created in the same step.
+
+    orphans, drift: keys of the journal, for the event.
+    """
 
     result: str | None = None
     children: list[NewExecution] | None = None
+    next: Next | None = None
+    orphans: list[str] | None = None
+    drift: list[str] | None = None
 
 
 @op("lease_keeper", by="execution_id")
@@ -91,6 +108,88 @@ class Namespace(Op[NamespaceOf], kw_only=True):
     """Return the namespace that an execution's children get."""
 
     execution_id: str
+
+
+# -- journals --------------------------------------------------------------------------------------
+
+
+@op("lease_keeper", by="execution_id", weight=24)
+class JournalOpen(Fenced[list[Any]], kw_only=True):
+    """Return a page of the journal (penstock.machine.journal.page). version, pin: recorded, unless one is."""
+
+    version: str | None = None
+    pin: bool = False
+    after: int
+    limit: int
+
+
+@op("lease_keeper", by="execution_id", weight=24)
+class JournalRead(Op[list[Any]], kw_only=True):
+    execution_id: str
+    after: int
+    limit: int
+
+
+class AppendResult(Struct):
+    """outcome: stored or exists."""
+
+    key: str
+    outcome: str
+    entry: EntryStored | None = None
+
+
+class AppendDone(Struct):
+    results: list[AppendResult]
+    count: int
+    bytes: int
+
+
+@op("lease_keeper", by="execution_id")
+class JournalAppend(Fenced[AppendDone], kw_only=True):
+    """Store entries, all or none."""
+
+    entries: list[EntryToStore]
+    version: str | None = None
+    pin: bool = False
+
+    def cost(self) -> int:
+        return _cost(self.entries, 0)
+
+
+class HeldBack(Struct, omit_defaults=True):
+    """What an operator has to decide."""
+
+    code: str
+    key: str | None = None
+    message: str | None = None
+
+
+class ParkDone(Struct):
+    """outcome: suspended, already_satisfied or canceled."""
+
+    outcome: str
+    wake_at: int | None = None
+    results: list[AppendResult] = []
+    items: list[EntryStored] = []
+
+
+@op("lease_keeper", by="execution_id")
+class Park(Fenced[ParkDone], kw_only=True):
+    """Store entries, and suspend until those of them that wait, and those of `keys`, have ended. any: one is enough."""
+
+    entries: list[EntryToStore]
+    keys: list[str]
+    any: bool = False
+    hold: HeldBack | None = None
+    version: str | None = None
+    pin: bool = False
+
+    def cost(self) -> int:
+        return _cost(self.entries, len(self.keys))
+
+
+def _cost(entries: list[EntryToStore], keys: int) -> int:
+    return min(MOST, 1 + (sum(entry.cost() for entry in entries) + keys) // 4)
 
 
 # -- frames ----------------------------------------------------------------------------------------

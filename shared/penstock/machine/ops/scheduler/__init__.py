@@ -57,6 +57,7 @@ from penstock.machine.ops.scheduler.hand_out import (
     Ungrant,
     WaitRoom,
 )
+from penstock.machine.ops.scheduler.journal import Fork, NewResult, Query, Versions
 from penstock.machine.ops.scheduler.lanes import LaneChange, LaneFollow, LaneKnown, Lanes, LanesHere
 from penstock.machine.ops.scheduler.quotas import QuotaCreate, QuotaDelete
 from penstock.machine.ops.scheduler.schedules import (
@@ -100,6 +101,7 @@ __all__ = [
     "FlowState",
     "FlowUpdateState",
     "Forget",
+    "Fork",
     "Get",
     "GiveBack",
     "Given",
@@ -118,6 +120,8 @@ __all__ = [
     "LanesHere",
     "LimitUse",
     "List",
+    "NewResult",
+    "Query",
     "QuotaCreate",
     "QuotaDelete",
     "QuotaGet",
@@ -141,6 +145,7 @@ __all__ = [
     "Task",
     "Unblock",
     "Ungrant",
+    "Versions",
     "Wait",
     "WaitRoom",
     "WorkerList",

@@ -1,0 +1,48 @@
+"""Operations on durable functions: fork one, read its state, count them by version."""
+
+from msgspec import Struct
+
+from penstock.machine.op import Op, op
+from penstock.messages.journal import Forked, Queried, VersionCount
+from penstock.store.caller import MOST
+
+
+class NewResult(Struct, omit_defaults=True):
+    """Another result (JSON text, None for null) for an entry that a fork copies."""
+
+    key: str
+    result: str | None = None
+
+
+@op("scheduler", by="execution_id", weight=MOST)
+class Fork(Op[Forked], kw_only=True):
+    """Create an execution with a copy of a journal. override: `input` replaces the old input (None is null)."""
+
+    id: str
+    again: bool = False
+    execution_id: str
+    after_key: str | None = None
+    before_key: str | None = None
+    override: bool = False
+    input: str | None = None
+    edits: list[NewResult]
+    traceparent: str | None = None
+
+
+@op("scheduler", by="execution_id", weight=8)
+class Query(Op[Queried], kw_only=True):
+    """Return the values of a function's state, all of them without names."""
+
+    execution_id: str
+    names: list[str]
+
+
+class VersionsHere(Struct):
+    items: list[VersionCount] = []
+
+
+@op("scheduler", weight=24)
+class Versions(Op[VersionsHere], kw_only=True):
+    """Count the executions of a kind that have not ended in one partition, by version."""
+
+    kind: str
