@@ -15,7 +15,7 @@ from penstock.errors import make
 from penstock.ids import partition_for
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
-from penstock.messages.workers import WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
+from penstock.messages.workers import About, WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
 from penstock.subjects import worker_subject
 
 BUDGET: Final = 1000
@@ -72,7 +72,7 @@ class Workers:
         return partition_for(worker_id, self._machine.partitions)
 
 
-def _sets(item: WorkerRegister) -> dict[str, Any]:
+def _sets(item: About) -> dict[str, Any]:
     """Return lanes, capabilities and kinds as sets: sorted, without duplicates."""
     return {
         "lanes": sorted(set(item.lanes)),
