@@ -17,6 +17,7 @@ from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
 from penstock.messages.workers import About, WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
 from penstock.subjects import worker_subject
+from penstock_lease_keeper.kinds import Kinds
 
 BUDGET: Final = 1000
 """Workers that one call examines in each partition: a page may be short, but is never slow."""
@@ -25,14 +26,17 @@ BUDGET: Final = 1000
 class Workers:
     """Handlers for the registry of workers."""
 
-    def __init__(self, machine: Machine, nats: Client, root: str) -> None:
+    def __init__(self, machine: Machine, nats: Client, kinds: Kinds, root: str) -> None:
         self._machine = machine
         self._nats = nats
+        self._kinds = kinds
         self._root = root
 
     async def register(self, call: Call[WorkerRegister]) -> Sequence[Any]:
         item = call.items[0]
         register = ops.WorkerRegister.of(item, **_sets(item))
+        if item.schemas:
+            await self._kinds.tell(item.schemas, register.lanes)
         return [await self._machine.run(register, at=self._home(item.worker_id))]
 
     async def heartbeat(self, call: Call[WorkerHeartbeat]) -> Sequence[Any]:
