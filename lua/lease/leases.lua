@@ -122,6 +122,7 @@ function Leases.lose(x, why, actor)
     -- A lease that was never started fails too, but only a running execution can move to failed.
     if x.state == 'leased' then Leases.start(x) end
     x.failure = Executions.failure(x, 'the lease was lost ' .. (x.reclaims or 0) + 1 .. ' times', 'lease_expired')
+    data.reason = x.failure.reason
     States.transition(x, 'failed', { why = 'lease_expired', data = data, actor = actor })
   else
     x.reclaims = (x.reclaims or 0) + 1

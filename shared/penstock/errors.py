@@ -50,6 +50,7 @@ _ROWS: Final[tuple[tuple[str, ErrorClass, int, str], ...]] = (
     ("quota_not_found", "not_found", 404, "no such quota"),
     ("lane_not_found", "not_found", 404, "no such lane"),
     ("schedule_not_found", "not_found", 404, "no such schedule"),
+    ("bulk_not_found", "not_found", 404, "no such bulk change"),
     ("mirror_rule_not_found", "not_found", 404, "no such mirror rule"),
     ("trigger_not_found", "not_found", 404, "no such trigger"),
     ("stale_lease", "conflict", 409, "the fence is not the current lease's: somebody else holds it now"),

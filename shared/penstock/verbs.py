@@ -18,7 +18,9 @@ from penstock.messages import leases as le
 from penstock.messages import limits as li
 from penstock.messages import mirror_rules as mr
 from penstock.messages import schedules as sc
+from penstock.messages import search as se
 from penstock.messages import signals as s
+from penstock.messages import statistics as st
 from penstock.messages import triggers as tr
 from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
@@ -67,6 +69,7 @@ SERVICES: Final = tuple(DESCRIPTIONS)
 EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)
 EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)
 EXECUTION_LIST = Verb("execution.list", SCHEDULER, e.ExecutionList, Page[Record], True)
+EXECUTION_SEARCH = Verb("execution.search", SCHEDULER, se.ExecutionSearch, se.Found)
 EXECUTION_HISTORY = Verb("execution.history", SCHEDULER, e.ExecutionHistory, Page[e.ExecutionEvent], True)
 EXECUTION_WAIT = Verb("execution.wait", SCHEDULER, e.ExecutionWait, Record, True)
 EXECUTION_RUN_NOW = Verb("execution.run_now", SCHEDULER, c.ExecutionRunNow, Record, True)
@@ -82,6 +85,13 @@ LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
 LANE_PAUSE = Verb("lane.pause", SCHEDULER, la.LaneChange, e.Lane)
 LANE_RESUME = Verb("lane.resume", SCHEDULER, la.LaneChange, e.Lane)
 LANE_DRAIN = Verb("lane.drain", SCHEDULER, la.LaneChange, e.Lane)
+EXECUTION_BULK = Verb("execution.bulk", SCHEDULER, se.ExecutionBulk, se.Bulk)
+BULK_GET = Verb("bulk.get", SCHEDULER, se.BulkGet, se.Bulk)
+BULK_LIST = Verb("bulk.list", SCHEDULER, se.BulkList, Page[se.Bulk])
+BULK_STOP = Verb("bulk.stop", SCHEDULER, se.BulkGet, se.Bulk)
+LANE_STATS = Verb("lane.stats", SCHEDULER, st.LaneStatsGet, st.LaneStats, True)
+FAILURE_GROUPS = Verb("failure.groups", SCHEDULER, st.FailureGroups, Page[st.FailureGroup])
+LIMITS_BLOCKED = Verb("limits.blocked", SCHEDULER, st.LimitsBlocked, st.BlockedLimits)
 QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
 QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
 QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)

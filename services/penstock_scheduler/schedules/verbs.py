@@ -134,10 +134,9 @@ class Schedules:
 
     # -- due times --------------------------------------------------------------------------------
 
-    def due(self, partition: int, done: ops.DueDone) -> None:
-        """Fire the due schedules that the `due` op returned."""
-        if done.outside:
-            self._spawn(self._fire(partition, msgspec.convert(done.outside, list[ops.DueSchedule]), done.now))
+    def due(self, partition: int, due: Sequence[Any], now: int) -> None:
+        """Fire the due schedules that the `due` op returned. `now`: Valkey's time of its reply."""
+        self._spawn(self._fire(partition, msgspec.convert(due, list[ops.DueSchedule]), now))
 
     async def _fire(self, partition: int, schedules: Sequence[ops.DueSchedule], now: int) -> None:
         fires: list[ops.ScheduleFire] = []

@@ -12,6 +12,7 @@ from penstock.messages.common import (
     Instant,
     KindsItem,
     Limit,
+    Page,
     Priority,
     Reply,
     Request,
@@ -91,14 +92,12 @@ class ExecutionRow(Reply, kw_only=True):
     finished_at: int | None = None
 
 
-class Found(Reply, kw_only=True):
+class Found(Page[ExecutionRow], kw_only=True):
     """A page of a search. looked: how many executions were examined for this page.
 
     looked_to: the page is complete down to executions created at this instant; None: it is the end of the list.
     """
 
-    items: list[ExecutionRow] = []
-    cursor: str | None = None
     looked: int = 0
     looked_to: int | None = None
 

@@ -45,14 +45,13 @@ class Counts(Reply, kw_only=True):
 class LaneStats(Reply, kw_only=True):
     """Statistics of a lane. minutes: one item for each minute in which something happened, oldest first.
 
-    last_15m, last_24h: everything in the last 15 minutes and the last 24 hours. until: how far the numbers go.
+    last_15m, last_24h: everything in the last 15 minutes and the last 24 hours.
     """
 
     lane: str | None = None
     minutes: list[Counts] = []
     last_15m: Counts
     last_24h: Counts
-    until: int | None = None
 
 
 class FailureGroups(Request, kw_only=True):
@@ -94,7 +93,7 @@ class LimitsBlocked(Request, kw_only=True):
 class BlockedLimit(Reply, kw_only=True):
     """A limit without room. kind: quota, concurrency_key or budget.
 
-    id: the quota's or budget's id, or `<namespace>:<key>` of a concurrency key. detail: its rule and its use, as in
+    id: the quota's or budget's id, or `<namespace>.<key>` of a concurrency key. detail: its rule and its use, as in
     `waiting_for` of `execution.explain`. waiting: ready executions that it holds back. sample: some of those, the first
     to go. holders: executions that hold its slots. look_again_at: when it is looked at again at the latest.
     """

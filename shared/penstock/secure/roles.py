@@ -33,7 +33,9 @@ _WORKERS_OWN: Final = frozenset(
 _READ: Final = frozenset(
     {
         "execution.get", "execution.list", "execution.history", "execution.wait", "execution.explain",
-        "kind.list", "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
+        "execution.search", "lane.stats", "failure.groups", "limits.blocked", "kind.list",
+        "bulk.get", "bulk.list",
+        "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
         "quota.get", "budget.get", "schedule.get", "schedule.list", "waitpoint.get", "waitpoint.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
     }
