@@ -4,6 +4,7 @@ A step finds some executions, changes them, and notes how far it is. A scheduler
 step to be handed out again: each change has the same effect when it is repeated.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -42,7 +43,10 @@ class Bulks:
         self._stepping: set[str] = set()
 
     async def create(self, call: Call[ExecutionBulk]) -> Sequence[Any]:
-        item, machine = call.items[0], self._machine
+        return await asyncio.gather(*map(self._create, call.items), return_exceptions=True)
+
+    async def _create(self, item: ExecutionBulk) -> Bulk:
+        machine = self._machine
         _check(item)
         await self._finder.check(item.filter)
         namespace = item.filter.namespace or "default"
@@ -53,7 +57,7 @@ class Bulks:
             filter=msgspec.json.encode(item.filter).decode(),
             digest=digest(item),
         )
-        return [_view(await machine.run(create))]
+        return _view(await machine.run(create))
 
     async def get(self, call: Call[BulkGet]) -> Sequence[Any]:
         return [_view(await self._machine.run(ops.BulkGet.of(call.items[0])))]

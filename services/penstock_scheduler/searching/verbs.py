@@ -1,5 +1,6 @@
 """execution.search."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,5 +16,5 @@ class Searches:
         self._finder = finder
 
     async def search(self, call: Call[ExecutionSearch]) -> Sequence[Any]:
-        item = call.items[0]
-        return [await self._finder.find(item.filter, item.cursor, item.limit)]
+        pages = (self._finder.find(item.filter, item.cursor, item.limit) for item in call.items)
+        return await asyncio.gather(*pages, return_exceptions=True)
