@@ -30,7 +30,7 @@ function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' ..
 -- The due set of a service and kind: record ids by due time.
 function Keys.due(service, kind) return Call.root .. ':due:' .. service .. ':' .. kind end
 
--- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`).
+-- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`), by the last failure's category.
 function Keys.executions()
   if not all then all = Call.root .. ':all' end
   return all
@@ -45,6 +45,7 @@ function Keys.state(lane, state)
   return key
 end
 function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
+function Keys.failures(category) return Call.root .. ':failures:' .. category end
 -- The children that are stopped when their parent fails or is canceled; the id of the execution that has a unique key.
 function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
 function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end
@@ -95,6 +96,14 @@ function Keys.rules(kind) return Call.root .. ':' .. kind .. 's' end
 function Keys.rules_version() return Call.root .. ':rules-version' end
 function Keys.rule_flow(rule, key) return Call.root .. ':rf:' .. rule .. '|' .. key end
 
+-- Statistics (lane/statistics.lua).
+function Keys.minutes(lane) return Call.root .. ':minutes:' .. lane end
+function Keys.minutes_lanes() return Call.root .. ':minutes-lanes' end
+function Keys.failure_groups() return Call.root .. ':failure-groups' end
+function Keys.failure_times() return Call.root .. ':failure-times' end
+
 function Keys.schedules(status) return Call.root .. ':schedules:' .. status end
+function Keys.bulks(status) return Call.root .. ':bulks:' .. status end
 function Keys.workers() return Call.root .. ':workers' end
+function Keys.kind_names() return Call.root .. ':kind-names' end
 function Keys.held() return Call.root .. ':held' end

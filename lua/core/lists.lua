@@ -5,10 +5,11 @@
 -- The most bytes of a page. A page of one item may be larger.
 local PAGE_BYTES = 512 * 1024
 
--- Return ids of one sorted set, newest first, older than `cursor` (an id; nil: from the newest).
-local function newest(key, cursor, limit)
+-- Return ids of one sorted set, newest first, older than `cursor` (an id; nil: from the newest), down to `oldest` (nil:
+-- to the end).
+local function newest(key, cursor, oldest, limit)
   local from = cursor and '(' .. cursor or '+'
-  return redis.call('ZRANGE', key, from, '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
+  return redis.call('ZRANGE', key, from, oldest and '[' .. oldest or '-', 'BYLEX', 'REV', 'LIMIT', 0, limit)
 end
 
 -- Page through one sorted set of executions by descending score. Return the same as `merge`.
@@ -30,12 +31,13 @@ function Lists.backwards(key, cursor, limit, budget, keep)
 end
 
 -- Page through several sorted sets of records of one kind, newest first: at most `limit` ids for which `keep(id)`
--- holds, out of at most `budget` records. Return the ids and the cursor (nil at the end).
-function Lists.merge(kind, keys, cursor, limit, budget, keep)
+-- holds, out of at most `budget` records. Return the ids and the cursor (nil at the end). oldest: the id at which the list
+-- ends; nil: it has no such end.
+function Lists.merge(kind, keys, cursor, limit, budget, keep, oldest)
   local ids = {}
   local complete_from   -- all sets have been read down to this id; some may have older ids that were not read
   for _, key in ipairs(keys) do
-    local found = newest(key, cursor, budget)
+    local found = newest(key, cursor, oldest, budget)
     for _, id in ipairs(found) do ids[#ids + 1] = id end
     if #found == budget then
       local last = found[#found]

@@ -5,10 +5,11 @@
 local Errors, Undo, Call, Keys, Zsets, Hashes, Records, Payloads, Events, Due = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
 local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- The domain modules: one folder for each kind of thing, with its record and its rules.
-local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes = {}, {}, {}, {}, {}, {}, {}
-local Limits, Quotas, Budgets, Workers = {}, {}, {}, {}
+local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes, Statistics = {}, {}, {}, {}, {}, {}, {}, {}
+local Limits, Quotas, Budgets, Workers, Kinds = {}, {}, {}, {}, {}
 local Executions, States, Children, Unique, Journal, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}, {}
-local Flows, Graph, FlowWaits, Conditions, Waitpoints, Waits, Entries, Schedules = {}, {}, {}, {}, {}, {}, {}, {}
+local Flows, Graph, FlowWaits, Conditions, Waitpoints, Waits, Entries = {}, {}, {}, {}, {}, {}, {}
+local Schedules, Bulks = {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

@@ -119,7 +119,7 @@ end
 -- Fail the execution because its time is up, and tell the worker that holds its lease. category: of the failure.
 function Executions.expire(x, reason, category)
   x.failure = Executions.failure(x, reason, category)
-  Executions.revoking(x, function() States.transition(x, 'failed', { why = category, data = { category = category } }) end)
+  Executions.revoking(x, function() States.transition(x, 'failed', { why = category, data = { category = category, reason = reason } }) end)
 end
 
 -- Retention is over: delete the execution from Valkey. Its audit events stay in their stream.

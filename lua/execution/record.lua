@@ -7,7 +7,8 @@
 -- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
 -- follows, followed_by (execution/unique.lua), waited (a caller waits for its end), progress_told_at (time of the last
 -- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
--- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua).
+-- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua),
+-- stalled_at (since when its worker's event loop has been blocked, as the worker told).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
 
@@ -22,7 +23,7 @@ Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil
 -- Return the places of a plain execution (see Records.define), or nil. A field that puts an execution into a further set
 -- must be named in the first line, beside its rule in the placement below.
 local function plain(x)
-  if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing or x.version then
+  if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing or x.version or x.failure then
     return nil
   end
   local state, lane, zset, score = x.state, x.lane, nil, nil
@@ -59,6 +60,7 @@ Records.define('x', function(x)
     placement[Keys.tag(name)] = 0
     placement[Keys.tag(name .. '=' .. value)] = 0
   end
+  if x.failure then placement[Keys.failures(x.failure.category)] = 0 end
   if Executions.TERMINAL[x.state] then
     -- Members of a flow have no retention of their own: they retire with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end

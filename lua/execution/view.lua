@@ -37,6 +37,18 @@ function Executions.view(x)
   return view
 end
 
+-- Return the record without its payloads, for a list of many.
+function Executions.row(x)
+  return {
+    execution_id = x.id, namespace = x.namespace or 'default', kind = x.kind, lane = x.lane, priority = x.priority or 0,
+    state = x.state, reason = x.reason, outcome = x.outcome, failure = x.failure, attempt_index = x.attempt_index,
+    max_attempts = x.max_attempts, reclaims = x.reclaims, worker_id = x.lease_id and x.worker_id, flow_id = x.flow_id,
+    parent_id = x.parent_id, replay_of = x.replay_of, tags = x.tags, progress = x.progress,
+    cancel_requested = x.cancel_requested, created_at = x.created_at, ready_at = x.ready_at, started_at = x.started_at,
+    updated_at = x.updated_at, finished_at = x.finished_at,
+  }
+end
+
 -- Turn ended executions into items of the `done` hint: the view for waiting callers, or the id if a payload is large.
 local function announce(ended)
   for i, x in ipairs(ended) do

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from penstock.audit import CURSOR_HEADER, seal
+from penstock_audit_relay.counting import Told
 from penstock_audit_relay.entries import Entry
 from penstock_audit_relay.position import Position
 
@@ -34,6 +35,8 @@ class Batch(Struct, gc=False):
     """The stream's last sequence after the batch is stored."""
     cursor: dict[int, str]
     """The last outbox entry id in the batch, for each partition that has entries in it."""
+    told: list[Told]
+    """What is counted of its events."""
 
 
 class Chain:
@@ -53,7 +56,9 @@ class Chain:
         """Make the next batch. Leave out events that the stream already has (`Position.stored`)."""
         cursor: dict[int, str] = {}
         events: list[tuple[str, bytes]] = []
+        told: list[Told] = []
         for entry in entries:
+            told += entry.told
             cursor[entry.partition] = entry.id
             if self._stored:
                 events += [event for event in entry.events if event[1] not in self._stored]
@@ -65,7 +70,7 @@ class Chain:
         wire = self._commands(token, events) if events else b""
         self._seq += len(events)
         kinds = Counter(_kind(subject) for subject, _ in events)
-        return Batch(token, wire, len(events), kinds, self._seq, cursor)
+        return Batch(token, wire, len(events), kinds, self._seq, cursor, told)
 
     def _commands(self, token: str, events: list[tuple[str, bytes]]) -> bytes:
         prefix, chained, last = self._prefix, self._hash, len(events)

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.audit import SCHEMA_VERSION, Facts, canonical, tokens
+from penstock_audit_relay.counting import Told, told
 
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -22,12 +23,16 @@ class Broken(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One outbox entry, ready for the chain. events: (`audit.tokens`, canonical form) of each event."""
+    """One outbox entry, ready for the chain. events: (`audit.tokens`, canonical form) of each event.
+
+    told: what is counted of them.
+    """
 
     partition: int
     id: str
     events: list[tuple[str, bytes]]
     broken: list[Broken]
+    told: list[Told] = []
 
     @property
     def size(self) -> int:
@@ -39,7 +44,8 @@ def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
     """Decode the entry in `blob`. In an event of more than `limit` bytes, replace the data by a note."""
     events: list[tuple[str, bytes]] = []
     broken: list[Broken] = []
-    entry = Entry(partition, entry_id, events, broken)
+    counted: list[Told] = []
+    entry = Entry(partition, entry_id, events, broken, counted)
     try:
         items = _unpack(blob)
         if type(items) is not list or len(items) % 2:
@@ -57,6 +63,10 @@ def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
                 if len(form) > limit:
                     raise ValueError("too large for a message")
             events.append((subject, form))
+            if head[0] == "execution":
+                _, name, at, _, _, to, reason, data = event
+                if (counts := told(head[2], head[1], name, at, to, reason, data)) is not None:
+                    counted.append(counts)
         except _UNREADABLE as error:
             broken.append(Broken(f"an event of the outbox entry is malformed: {error}", _pack([head, event])))
     return entry

@@ -16,6 +16,7 @@ from penstock.backoff import Backoff
 from penstock.errors import PenstockError
 from penstock.throttle import Throttle
 from penstock_audit_relay.batch import MAX_BYTES, MAX_EVENTS, Batch, Chain
+from penstock_audit_relay.counting import Counts
 from penstock_audit_relay.dead import DeadLetters
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.position import recover
@@ -48,6 +49,7 @@ class Relay:
         js: JetStreamContext,
         outbox: Outbox,
         rewinds: Rewinds,
+        counts: Counts,
         *,
         root: str,
         stream: str,
@@ -67,6 +69,7 @@ class Relay:
         self._js = js
         self._outbox = outbox
         self._rewinds = rewinds
+        self._counts = counts
         self._publisher = Publisher(nats)
         self._dead = DeadLetters(js, root, nats.max_payload, log)
         self._root = root
@@ -166,6 +169,8 @@ class Relay:
         self._outbox.confirm(batch.cursor)
         self._stores(True)
         self.events.update(batch.kinds)
+        for each in batch.told:
+            self._counts.count(each)
         self.batches += 1
         self._backoff.reset()
 

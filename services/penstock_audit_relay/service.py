@@ -2,10 +2,12 @@
 
 from penstock.bus import streams
 from penstock.runtime.service import Context, Service
+from penstock_audit_relay.counting import Counts
 from penstock_audit_relay.outbox import Outbox
 from penstock_audit_relay.relay import Relay
 from penstock_audit_relay.rewound import Rewinds
 from penstock_audit_relay.room import RoomWatch
+from penstock_audit_relay.writing import Writing
 
 
 def build(context: Context) -> Service:
@@ -16,11 +18,14 @@ def build(context: Context) -> Service:
     outbox.limit = context.nats.max_payload - 2048 - 40 * settings.partitions
     stream = streams.stream_name(settings.root, streams.AUDIT)
     rewinds = Rewinds(context.nats, stream, outbox, context.machine, context.log)
+    counts = Counts()
+    writing = Writing(context.machine, counts, context.log)
     relay = Relay(
         context.nats,
         context.js,
         outbox,
         rewinds,
+        counts,
         root=settings.root,
         stream=stream,
         leads=context.membership.is_leader,
@@ -58,4 +63,4 @@ def build(context: Context) -> Service:
     metrics.gauge("penstock_audit_outbox_age_seconds", "Age of the oldest of them", outbox.age)
     metrics.gauge("penstock_audit_stream_bytes", "Bytes of the audit stream, as last seen", watch.bytes)
     metrics.gauge("penstock_audit_stream_full_ratio", "1: the oldest audit events go", watch.full)
-    return Service("audit-relay", background=[relay.run, watch.run], due=False)
+    return Service("audit-relay", background=[relay.run, watch.run, writing.run], due=False)

@@ -2,6 +2,7 @@
 
 from penstock import verbs
 from penstock.bus.endpoints import parked
+from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
 from penstock.runtime import Context, Service
 from penstock_scheduler.executions.control import Control
@@ -17,9 +18,14 @@ from penstock_scheduler.handing_out.work import Work
 from penstock_scheduler.lanes.gauges import add_gauges
 from penstock_scheduler.lanes.verbs import Lanes
 from penstock_scheduler.lanes.workers import Registry
+from penstock_scheduler.limits.blocked import Blocked
 from penstock_scheduler.limits.budgets import Budgets
 from penstock_scheduler.limits.quotas import Quotas
 from penstock_scheduler.schedules.verbs import Schedules
+from penstock_scheduler.searching.bulks import Bulks
+from penstock_scheduler.searching.finder import Finder
+from penstock_scheduler.searching.verbs import Searches
+from penstock_scheduler.statistics import Statistics
 
 
 def build(context: Context) -> Service:
@@ -27,7 +33,6 @@ def build(context: Context) -> Service:
     quotas = Quotas(context.machine, references)
     budgets = Budgets(context.machine, references)
     schedules = Schedules(context.machine, references, context.spawn)
-    context.due.on_result = schedules.due
     control = Control(context.machine)
     durable = Durable(context.machine)
     explanations = Explanations(context.machine, Registry(context.machine))
@@ -39,6 +44,20 @@ def build(context: Context) -> Service:
     admission = Admission(context.machine, context.spawn)
     handover = Handover(context.machine, context.nats, context.settings.max_payload_bytes, context.spawn)
     work = Work(context.machine, admission, handover)
+    blocked = Blocked(context.machine)
+    statistics = Statistics(context.machine)
+    finder = Finder(context.machine, statistics.group)
+    searches = Searches(finder)
+    bulks = Bulks(context.machine, finder, context.spawn)
+
+    def due(partition: int, done: ops.DueDone) -> None:
+        """Do what the `due` op hands to the service: a schedule's fires, a step of a bulk change."""
+        if steps := [each["bulk_id"] for each in done.outside if "bulk_id" in each]:
+            bulks.due(steps)
+        if fires := [each for each in done.outside if "schedule_id" in each]:
+            schedules.due(partition, fires, done.now)
+
+    context.due.on_result = due
     executions = Executions(context.machine, references, work.expect)
 
     async def drain() -> None:
@@ -56,6 +75,7 @@ def build(context: Context) -> Service:
             verbs.EXECUTION_CREATE: executions.create,
             verbs.EXECUTION_GET: executions.get,
             verbs.EXECUTION_LIST: executions.list,
+            verbs.EXECUTION_SEARCH: searches.search,
             verbs.EXECUTION_HISTORY: executions.history,
             verbs.EXECUTION_WAIT: parked(waits.wait),
             verbs.EXECUTION_RUN_NOW: control.run_now,
@@ -72,6 +92,13 @@ def build(context: Context) -> Service:
             verbs.LANE_PAUSE: lanes.pause,
             verbs.LANE_RESUME: lanes.resume,
             verbs.LANE_DRAIN: lanes.drain,
+            verbs.EXECUTION_BULK: bulks.create,
+            verbs.BULK_GET: bulks.get,
+            verbs.BULK_LIST: bulks.list,
+            verbs.BULK_STOP: bulks.stop,
+            verbs.LANE_STATS: statistics.lane_stats,
+            verbs.FAILURE_GROUPS: statistics.failure_groups,
+            verbs.LIMITS_BLOCKED: blocked.list,
             verbs.QUOTA_CREATE: quotas.create,
             verbs.QUOTA_GET: quotas.get,
             verbs.QUOTA_DELETE: quotas.delete,
@@ -81,6 +108,8 @@ def build(context: Context) -> Service:
             verbs.SCHEDULE_DELETE: schedules.delete,
             verbs.SCHEDULE_PAUSE: schedules.pause,
             verbs.SCHEDULE_RESUME: schedules.resume,
+            verbs.SCHEDULE_TRIGGER: schedules.trigger,
+            verbs.SCHEDULE_UPDATE: schedules.update,
             verbs.BUDGET_CREATE: budgets.create,
             verbs.BUDGET_GET: budgets.get,
             verbs.BUDGET_REPLENISH: budgets.replenish,

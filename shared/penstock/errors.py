@@ -50,6 +50,7 @@ _ROWS: Final[tuple[tuple[str, ErrorClass, int, str], ...]] = (
     ("quota_not_found", "not_found", 404, "no such quota"),
     ("lane_not_found", "not_found", 404, "no such lane"),
     ("schedule_not_found", "not_found", 404, "no such schedule"),
+    ("bulk_not_found", "not_found", 404, "no such bulk change"),
     ("mirror_rule_not_found", "not_found", 404, "no such mirror rule"),
     ("trigger_not_found", "not_found", 404, "no such trigger"),
     ("journal_entry_not_found", "not_found", 404, "the journal has no such entry"),

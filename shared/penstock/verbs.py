@@ -19,7 +19,9 @@ from penstock.messages import leases as le
 from penstock.messages import limits as li
 from penstock.messages import mirror_rules as mr
 from penstock.messages import schedules as sc
+from penstock.messages import search as se
 from penstock.messages import signals as s
+from penstock.messages import statistics as st
 from penstock.messages import triggers as tr
 from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
@@ -68,6 +70,7 @@ SERVICES: Final = tuple(DESCRIPTIONS)
 EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)
 EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)
 EXECUTION_LIST = Verb("execution.list", SCHEDULER, e.ExecutionList, Page[Record], True)
+EXECUTION_SEARCH = Verb("execution.search", SCHEDULER, se.ExecutionSearch, se.Found, True)
 EXECUTION_HISTORY = Verb("execution.history", SCHEDULER, e.ExecutionHistory, Page[e.ExecutionEvent], True)
 EXECUTION_WAIT = Verb("execution.wait", SCHEDULER, e.ExecutionWait, Record, True)
 EXECUTION_RUN_NOW = Verb("execution.run_now", SCHEDULER, c.ExecutionRunNow, Record, True)
@@ -86,6 +89,13 @@ LANE_LIST = Verb("lane.list", SCHEDULER, e.LaneList, Page[e.Lane])
 LANE_PAUSE = Verb("lane.pause", SCHEDULER, la.LaneChange, e.Lane)
 LANE_RESUME = Verb("lane.resume", SCHEDULER, la.LaneChange, e.Lane)
 LANE_DRAIN = Verb("lane.drain", SCHEDULER, la.LaneChange, e.Lane)
+EXECUTION_BULK = Verb("execution.bulk", SCHEDULER, se.ExecutionBulk, se.Bulk, True)
+BULK_GET = Verb("bulk.get", SCHEDULER, se.BulkGet, se.Bulk)
+BULK_LIST = Verb("bulk.list", SCHEDULER, se.BulkList, Page[se.Bulk])
+BULK_STOP = Verb("bulk.stop", SCHEDULER, se.BulkGet, se.Bulk)
+LANE_STATS = Verb("lane.stats", SCHEDULER, st.LaneStatsGet, st.LaneStats, True)
+FAILURE_GROUPS = Verb("failure.groups", SCHEDULER, st.FailureGroups, Page[st.FailureGroup])
+LIMITS_BLOCKED = Verb("limits.blocked", SCHEDULER, st.LimitsBlocked, st.BlockedLimits)
 QUOTA_CREATE = Verb("quota.create", SCHEDULER, li.QuotaCreate, li.Quota)
 QUOTA_GET = Verb("quota.get", SCHEDULER, li.QuotaGet, li.Quota)
 QUOTA_DELETE = Verb("quota.delete", SCHEDULER, li.QuotaGet, li.Quota)
@@ -95,6 +105,8 @@ SCHEDULE_LIST = Verb("schedule.list", SCHEDULER, sc.ScheduleList, Page[sc.Schedu
 SCHEDULE_DELETE = Verb("schedule.delete", SCHEDULER, sc.ScheduleGet, sc.Schedule)
 SCHEDULE_PAUSE = Verb("schedule.pause", SCHEDULER, sc.ScheduleGet, sc.Schedule)
 SCHEDULE_RESUME = Verb("schedule.resume", SCHEDULER, sc.ScheduleGet, sc.Schedule)
+SCHEDULE_TRIGGER = Verb("schedule.trigger", SCHEDULER, sc.ScheduleTrigger, sc.ScheduleTriggered)
+SCHEDULE_UPDATE = Verb("schedule.update", SCHEDULER, sc.ScheduleUpdate, sc.Schedule)
 BUDGET_CREATE = Verb("budget.create", SCHEDULER, li.BudgetCreate, li.Budget)
 BUDGET_GET = Verb("budget.get", SCHEDULER, li.BudgetGet, li.Budget)
 BUDGET_REPLENISH = Verb("budget.replenish", SCHEDULER, li.BudgetReplenish, li.Budget)
@@ -117,6 +129,7 @@ LEASE_CLAIM_RESUMED = Verb("lease.claim_resumed", LEASE_KEEPER, le.Claim, le.Tas
 LEASE_RECLAIM = Verb("lease.reclaim", LEASE_KEEPER, le.Claim, le.TaskMessage, True)
 LEASE_START = Verb("lease.start", LEASE_KEEPER, le.LeaseStart, StateReply, True)
 LEASE_RENEW = Verb("lease.renew", LEASE_KEEPER, le.LeaseRenew, le.Renewed, True)
+LEASE_STALLED = Verb("lease.stalled", LEASE_KEEPER, le.LeaseStalled, StateReply, True)
 LEASE_COMPLETE = Verb("lease.complete", LEASE_KEEPER, le.LeaseComplete, le.Completed, True)
 LEASE_CANCEL = Verb("lease.cancel", LEASE_KEEPER, le.LeaseCancel, StateReply, True)
 LEASE_DELAY = Verb("lease.delay", LEASE_KEEPER, le.LeaseDelay, StateReply, True)
@@ -135,6 +148,7 @@ WORKER_REGISTER = Verb("worker.register", LEASE_KEEPER, w.WorkerRegister, w.Work
 WORKER_HEARTBEAT = Verb("worker.heartbeat", LEASE_KEEPER, w.WorkerHeartbeat, w.WorkerInfo)
 WORKER_LIST = Verb("worker.list", LEASE_KEEPER, w.WorkerList, Page[w.WorkerInfo])
 WORKER_DRAIN = Verb("worker.drain", LEASE_KEEPER, w.WorkerDrain, w.WorkerInfo)
+KIND_LIST = Verb("kind.list", LEASE_KEEPER, w.KindList, Page[w.KindInfo])
 LEASE_USAGE = Verb("lease.usage", LEASE_KEEPER, li.LeaseUsage, li.Usage, True)
 
 WAITPOINT_CREATE = Verb("waitpoint.create", SIGNAL_ROUTER, s.WaitpointCreate, s.WaitpointCreated)

@@ -1,6 +1,6 @@
 -- The scheduler's due work.
 --
--- Needs: Blocks, Call, Dispatch, Due, Executions, Flows, Graph, Leases, Limits, Schedules, States.
+-- Needs: Blocks, Bulks, Call, Dispatch, Due, Executions, Flows, Graph, Leases, Limits, Schedules, States.
 local ops = Ops.scheduler
 
 -- End an execution whose deadline has passed. Only one that has begun can fail; any other is canceled.
@@ -45,12 +45,13 @@ end
 -- A limit may have room again: put its blocked queues back.
 local function due_block(block) Blocks.open(block.id) end
 
--- due: handle reached run_at times, schedules, expired grants, deadlines, blocked limits, unfinished graph work of
+-- due: handle reached run_at times, schedules, bulk changes, expired grants, deadlines, blocked limits, unfinished graph work of
 -- flows (wide fan-outs), and retention. args: limit. See Due.run.
 function ops.due(a)
   retiring = RETIRED
   return Due.run('scheduler', {
     x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due,
+    bulk = Bulks.due,
   }, a.limit)
 end
 

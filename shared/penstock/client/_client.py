@@ -52,6 +52,7 @@ from penstock.messages.executions import (
     ExecutionList,
 )
 from penstock.messages.frames import Frame
+from penstock.messages.search import ExecutionFilter, ExecutionRow, ExecutionSearch
 from penstock.messages.signals import Delivered, SignalDeliver, SignalSend
 from penstock.sdk.requester import Extras
 from penstock.states import ExecutionState
@@ -196,6 +197,19 @@ class Client:
         their JSON, byte for byte: `msgspec.json.decode(record.raw_result, type=…)` decodes it to a type.
         """
         return await self._requester.call(verbs.EXECUTION_GET, ExecutionGet(execution_id=execution_id))
+
+    def search(self, *, page: int = 100, **wanted: Any) -> AsyncIterator[ExecutionRow]:
+        """Iterate over the executions that match all filters, newest first, without their payloads.
+
+        `wanted` are the fields of `penstock.messages.search.ExecutionFilter`. A filter without an index looks at all
+        executions, page by page.
+        """
+        everything = ExecutionFilter(**wanted)
+        return each(
+            self._requester,
+            verbs.EXECUTION_SEARCH,
+            lambda cursor: ExecutionSearch(filter=everything, cursor=cursor, limit=page),
+        )
 
     def list(
         self,

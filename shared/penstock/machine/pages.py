@@ -22,25 +22,43 @@ LOOKS: Final = 20
 """The most calls of one request to each partition: after them the page ends, full or not, with a cursor."""
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Slice[Any])
 Page = tuple[list[T], str | None]
 
 
+def _all(reply: Slice[T]) -> list[T]:
+    return reply.items
+
+
 async def one(
-    machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_field: str, partition: int
+    machine: Machine,
+    op: type[Op[S]],
+    item: Struct,
+    id_field: str,
+    partition: int,
+    sift: Callable[[S], list[T]] = _all,
 ) -> dict[str, Any]:
     """Return a page from one partition. `op` is made from the fields of the request `item`, and `budget`.
+
+    `sift` returns those items of a reply that belong to the page.
 
     Return {items, cursor}; the cursor is the uuid part of an item's id, or None at the end. Raise PenstockError.
     """
 
     async def look(after: str | None, left: int) -> Page[T]:
         reply = await machine.run(_slice(op, item, partition, after, left), at=partition)
-        return reply.items, _uuid(reply.cursor) if reply.cursor else None
+        return sift(reply), _uuid(reply.cursor) if reply.cursor else None
 
     return await _gather(look, item, id_field)
 
 
-async def newest(machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_field: str) -> dict[str, Any]:
+async def newest(
+    machine: Machine,
+    op: type[Op[S]],
+    item: Struct,
+    id_field: str,
+    sift: Callable[[S], list[T]] = _all,
+) -> dict[str, Any]:
     """Return a page over all partitions, newest first, in the form of `one`."""
     everything = range(machine.partitions)
 
@@ -48,7 +66,7 @@ async def newest(machine: Machine, op: type[Op[Slice[T]]], item: Struct, id_fiel
         replies = await machine.all_of([_slice(op, item, p, after, left) for p in everything], everything)
         # Some partition has not been read below `bound` yet, so older items must wait for a later look.
         bound = max((_uuid(reply.cursor) for reply in replies if reply.cursor), default=None)
-        items = [item for reply in replies for item in reply.items]
+        items = [item for reply in replies for item in sift(reply)]
         items.sort(key=lambda item: _uuid(getattr(item, id_field)), reverse=True)
         if bound is not None:
             items = [item for item in items if _uuid(getattr(item, id_field)) >= bound]
@@ -87,9 +105,7 @@ def fitting(items: Sequence[Any]) -> int:
     return len(items)
 
 
-def _slice(
-    op: type[Op[Slice[T]]], item: Struct, partition: int, cursor: str | None, limit: int
-) -> Op[Slice[T]]:
+def _slice(op: type[Op[S]], item: Struct, partition: int, cursor: str | None, limit: int) -> Op[S]:
     after = f"{partition}-{cursor}" if cursor else None
     return op.of(item, cursor=after, limit=min(limit, SLICE), budget=SLICE)
 

@@ -1,4 +1,4 @@
-"""The audit-relay's operations: read a partition's outbox in order, and trim it."""
+"""The audit-relay's operations: read a partition's outbox in order, and trim it; write statistics down."""
 
 from msgspec import Struct
 
@@ -46,3 +46,39 @@ class Ack(Op[Trimmed], kw_only=True):
     """Trim the outbox up to and including an entry that is now in the audit stream."""
 
     upto: str
+
+
+class FactsFound(Struct):
+    """items: (lane, kind, ready_at or 0, started_at or 0) of each execution, or False where there is none."""
+
+    items: list[tuple[str, str, int, int] | bool]
+
+
+@op("audit_relay", weight=4)
+class Facts(Op[FactsFound], kw_only=True):
+    """Return what events do not tell of these executions, in the same order."""
+
+    ids: list[str]
+
+
+class Written(Struct):
+    """Texts, in the order of what was asked for; False where there is none."""
+
+    minutes: list[str | bool]
+    groups: list[str | bool]
+
+
+@op("audit_relay", weight=4)
+class StatisticsRead(Op[Written], kw_only=True):
+    """Return what is written so far. minutes: (lane, minute) each; groups: ids."""
+
+    minutes: list[tuple[str, int]]
+    groups: list[str]
+
+
+@op("audit_relay", weight=12)
+class StatisticsWrite(Op[None], kw_only=True):
+    """Write statistics down. minutes: (lane, minute, text) each; groups: (id, text, time of the last failure) each."""
+
+    minutes: list[tuple[str, int, str]]
+    groups: list[tuple[str, str, int]]

@@ -11,7 +11,7 @@ from penstock.messages.flows import Flow
 __all__ = ["Due"]
 
 
-@op("cancel_reconciler", by="execution_id")
+@op("cancel_reconciler", "scheduler", by="execution_id")
 class Cancel(Op[StateReply], kw_only=True):
     execution_id: str
     reason: str

@@ -1,5 +1,6 @@
 """The scheduler's operations."""
 
+from penstock.machine.ops.cancel_reconciler import Cancel
 from penstock.machine.ops.common import (
     BudgetGet,
     Claim,
@@ -13,6 +14,14 @@ from penstock.machine.ops.common import (
     WorkerList,
 )
 from penstock.machine.ops.scheduler.budgets import BudgetCreate, BudgetDelete, BudgetReplenish, BudgetReset
+from penstock.machine.ops.scheduler.bulks import (
+    BulkAdvance,
+    BulkCreate,
+    BulkGet,
+    BulkKept,
+    BulkList,
+    BulkStop,
+)
 from penstock.machine.ops.scheduler.control import (
     ChangePriority,
     Forget,
@@ -22,8 +31,15 @@ from penstock.machine.ops.scheduler.control import (
     SetTags,
     Settle,
 )
-from penstock.machine.ops.scheduler.executions import Create, Get, History, List, Wait
-from penstock.machine.ops.scheduler.explain import Ahead, Explain, LimitUse
+from penstock.machine.ops.scheduler.executions import Create, FoundHere, Get, History, List, Search, Wait
+from penstock.machine.ops.scheduler.explain import (
+    Ahead,
+    BlockedHere,
+    Explain,
+    LimitHolders,
+    LimitsBlocked,
+    LimitUse,
+)
 from penstock.machine.ops.scheduler.flow_changes import (
     FlowAdd,
     FlowConnect,
@@ -70,17 +86,30 @@ from penstock.machine.ops.scheduler.schedules import (
     ScheduleList,
     SchedulePause,
     ScheduleResume,
+    ScheduleTrigger,
+    ScheduleUpdate,
+    Timing,
 )
+from penstock.machine.ops.scheduler.statistics import FailureGroups, LaneMinutes
+from penstock.machine.ops.signal_router import Hold, Resume
 
 __all__ = [
     "Admit",
     "Ahead",
     "Block",
+    "BlockedHere",
     "BudgetCreate",
     "BudgetDelete",
     "BudgetGet",
     "BudgetReplenish",
     "BudgetReset",
+    "BulkAdvance",
+    "BulkCreate",
+    "BulkGet",
+    "BulkKept",
+    "BulkList",
+    "BulkStop",
+    "Cancel",
     "ChangePriority",
     "Claim",
     "Clock",
@@ -89,6 +118,7 @@ __all__ = [
     "DueDone",
     "DueSchedule",
     "Explain",
+    "FailureGroups",
     "FlowAdd",
     "FlowConnect",
     "FlowCreate",
@@ -101,6 +131,7 @@ __all__ = [
     "FlowState",
     "FlowUpdateState",
     "Forget",
+    "FoundHere",
     "Fork",
     "Get",
     "GiveBack",
@@ -113,12 +144,16 @@ __all__ = [
     "Heads",
     "Held",
     "History",
+    "Hold",
     "LaneChange",
     "LaneFollow",
     "LaneKnown",
+    "LaneMinutes",
     "Lanes",
     "LanesHere",
+    "LimitHolders",
     "LimitUse",
+    "LimitsBlocked",
     "List",
     "NewResult",
     "Query",
@@ -128,6 +163,7 @@ __all__ = [
     "Refuse",
     "Remember",
     "Replay",
+    "Resume",
     "RunNow",
     "ScheduleCreate",
     "ScheduleDelete",
@@ -136,6 +172,9 @@ __all__ = [
     "ScheduleList",
     "SchedulePause",
     "ScheduleResume",
+    "ScheduleTrigger",
+    "ScheduleUpdate",
+    "Search",
     "SetTags",
     "Settle",
     "Slot",
@@ -143,6 +182,7 @@ __all__ = [
     "StateSeen",
     "Taker",
     "Task",
+    "Timing",
     "Unblock",
     "Ungrant",
     "Versions",

@@ -6,6 +6,7 @@ from penstock.machine.op import Op, op
 from penstock.machine.ops.common import PAGE, Slice
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionCreated, ExecutionSpec
+from penstock.messages.search import ExecutionRow
 
 
 @op("scheduler", by="id")
@@ -55,6 +56,43 @@ class History(Op[list[Any]], kw_only=True):
     seq: int
     offset: int
     limit: int
+
+
+class FoundHere(Slice[ExecutionRow]):
+    """looked: how many executions were examined."""
+
+    looked: int = 0
+
+
+@op("scheduler", weight=PAGE)
+class Search(Op[FoundHere], kw_only=True):
+    """Find executions, newest first, examining at most `budget`. `penstock.messages.search` describes the filter.
+
+    text: in lower case. category: of the last failure. only: look at this execution alone. oldest: a uuid, where the
+    list ends.
+    """
+
+    namespace: str | None = None
+    lane: str | None = None
+    kind: str | None = None
+    kind_prefix: str | None = None
+    states: list[str] | None = None
+    flow_id: str | None = None
+    tag: str | None = None
+    worker_id: str | None = None
+    text: str | None = None
+    category: str | None = None
+    min_attempts: int | None = None
+    max_attempts: int | None = None
+    created_from: int | None = None
+    created_until: int | None = None
+    finished_from: int | None = None
+    finished_until: int | None = None
+    only: str | None = None
+    cursor: str | None = None
+    oldest: str | None = None
+    limit: int
+    budget: int
 
 
 @op("scheduler", weight=PAGE)

@@ -1,10 +1,11 @@
-"""Operations that tell why an execution does not run."""
+"""Operations that tell why an execution does not run, and which limits hold work back."""
 
 from typing import Any
 
 from msgspec import Struct
 
 from penstock.machine.op import Op, op
+from penstock.machine.ops.common import PAGE
 
 
 @op("scheduler", by="execution_id")
@@ -36,5 +37,41 @@ class Ahead(Op[Count], kw_only=True):
 @op("scheduler")
 class LimitUse(Op[dict[str, Any]], kw_only=True):
     """Return the use of a token that this partition keeps: {kind, id, …}, depending on its kind."""
+
+    token: str
+
+
+class BlockedHere(Struct):
+    """Ready work that waits for room. tokens: those without room; until_at: when the next look is, at latest."""
+
+    tokens: list[str]
+    waiting: int
+    lanes: list[str]
+    sample: list[str]
+    until_at: int
+
+
+class BlocksHere(Struct):
+    """more: there are further blocks, which were not looked at."""
+
+    items: list[BlockedHere]
+    more: bool
+
+
+@op("scheduler", weight=PAGE)
+class LimitsBlocked(Op[BlocksHere], kw_only=True):
+    """Return at most `limit` blocks of this partition. lane: only those that hold back work of this lane."""
+
+    lane: str | None = None
+    limit: int
+
+
+class Holders(Struct):
+    ids: list[str] = []
+
+
+@op("scheduler")
+class LimitHolders(Op[Holders], kw_only=True):
+    """Return some executions that hold slots of a token that this partition keeps."""
 
     token: str

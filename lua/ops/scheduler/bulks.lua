@@ -1,0 +1,50 @@
+-- The scheduler's ops for bulk changes. The rules are in schedule/bulks.lua.
+--
+-- Needs: Bulks, Idempotency, Keys, Lists, Records.
+local ops = Ops.scheduler
+
+-- bulk_create: args: id, namespace, filter (JSON text), action, reason, grace_ms, priority, tags, rate, most,
+-- idempotency_key, digest. reply: the bulk change. errors: idempotency_conflict. events: bulk created.
+function ops.bulk_create(a)
+  local existing = Records.read('bulk', a.id)
+  if existing then return Bulks.view(existing) end
+  return Idempotency.once('bulk', a.namespace, a, function() return Bulks.view(Bulks.create(a.id, a)) end)
+end
+
+-- bulk_get: args: bulk_id. reply: the bulk change. errors: bulk_not_found. events: none.
+function ops.bulk_get(a) return Bulks.view(Bulks.read(a.bulk_id)) end
+
+-- bulk_list: list bulk changes, newest first. args: status, cursor (an id), limit, budget. reply: {items, cursor}.
+-- errors, events: none.
+function ops.bulk_list(a)
+  Records.settle()
+  local keys = {}
+  for _, status in ipairs(a.status and { a.status } or { 'running', 'finished', 'stopped' }) do keys[#keys + 1] = Keys.bulks(status) end
+  local ids, cursor = Lists.merge('bulk', keys, a.cursor, a.limit, a.budget, function(id) return Records.read('bulk', id) ~= nil end)
+  return Lists.page(ids, cursor, function(id) return Bulks.view(Records.read('bulk', id)) end)
+end
+
+-- bulk_stop: args: bulk_id. reply: the bulk change. errors: bulk_not_found. events: bulk stopped.
+function ops.bulk_stop(a)
+  Bulks.read(a.bulk_id)
+  local b = Records.edit('bulk', a.bulk_id)
+  Bulks.stop(b)
+  return Bulks.view(b)
+end
+
+-- bulk_advance: note a step that the `due` op handed out. A late or repeated call does nothing.
+-- args: bulk_id, step, cursor, looked, done, refused, last_error, looked_to, pause_ms. reply: none.
+-- events: bulk progress, finished.
+function ops.bulk_advance(a)
+  local b = Records.edit('bulk', a.bulk_id)
+  if b then Bulks.advance(b, a) end
+end
+
+-- cancel: as the cancel-reconciler's op, for bulk changes. args: execution_id, reason, grace_ms. reply: {state}.
+function ops.cancel(a) return Ops.cancel_reconciler.cancel(a) end
+
+-- hold: as the signal-router's op, for bulk changes. args: execution_id, reason. reply: {state}.
+function ops.hold(a) return Ops.signal_router.hold(a) end
+
+-- resume: as the signal-router's op, for bulk changes. args: execution_id, reason. reply: {state}.
+function ops.resume(a) return Ops.signal_router.resume(a) end

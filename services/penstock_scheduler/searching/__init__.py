@@ -1,0 +1,1 @@
+"""Find executions by a filter, and change all that match one."""

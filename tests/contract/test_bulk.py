@@ -1,0 +1,194 @@
+"""execution.bulk: every action, progress, rate, stop, and schedulers that are stopped in between."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.machine.ops import scheduler as ops
+from penstock.messages.search import ExecutionRow
+from penstock_scheduler.searching.actions import change
+from running_penstock import NOWHERE, RunningPenstock, fence
+
+
+async def bulk(penstock: RunningPenstock, action: str, wanted: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Make a bulk change and wait until it is finished."""
+    made = await penstock.request(
+        "execution.bulk", {"filter": wanted, "action": action, "rate": 1000, **more}
+    )
+    assert made["status"] == "running"
+    return await ended(penstock, made["bulk_id"])
+
+
+async def ended(penstock: RunningPenstock, bulk_id: str) -> dict[str, Any]:
+    return await penstock.until(
+        lambda: penstock.request("bulk.get", {"bulk_id": bulk_id}),
+        lambda seen: seen["status"] != "running",
+        "its end",
+    )
+
+
+async def create(penstock: RunningPenstock, count: int, **spec: Any) -> list[str]:
+    made = await penstock.request("execution.create", [{"kind": "test.job", **spec}] * count)
+    return [each["ok"]["execution_id"] for each in made]
+
+
+async def states(penstock: RunningPenstock, ids: list[str]) -> set[str]:
+    records = await penstock.request("execution.get", [{"execution_id": each} for each in ids])
+    return {each["ok"]["state"] for each in records}
+
+
+async def test_cancel_all_that_match_and_no_others(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 120, lane="a")
+    others = await create(penstock, 3, lane="b")
+    done = await bulk(penstock, "cancel", {"lane": "a", "states": ["ready"]}, reason="enough")
+    assert (done["status"], done["done"], done["refused"]) == ("finished", 120, 0)
+    assert done["looked"] >= 120 and done["finished_at"] >= done["created_at"]
+    assert await states(penstock, ids) == {"canceled"}
+    assert await states(penstock, others) == {"ready"}
+    history = await penstock.request("execution.history", {"execution_id": ids[0]})
+    assert history["items"][-1]["reason"] == "enough"
+
+
+async def test_replay_priority_tags_and_run_now(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 3, lane="a", input={"n": 1}, tags={"old": "1"})
+    await bulk(penstock, "change_priority", {"lane": "a"}, priority=7)
+    await bulk(penstock, "set_tags", {"lane": "a"}, tags={"new": "2"})
+    record = await penstock.get(ids[0])
+    assert (record["priority"], record["tags"]) == (7, {"old": "1", "new": "2"})
+    later = await create(penstock, 2, lane="later", run_at=4_000_000_000_000)
+    assert (await bulk(penstock, "run_now", {"lane": "later"}))["done"] == 2
+    assert await states(penstock, later) == {"ready"}
+    refused = await bulk(penstock, "replay", {"lane": "a"})
+    assert (refused["done"], refused["refused"], refused["status"]) == (0, 3, "finished")
+    assert refused["last_error"]["code"] == "execution_not_eligible"
+    assert refused["last_error"]["execution_id"] in ids
+    for task in await penstock.take(3, lanes=["a"], start=True):
+        await penstock.request("lease.fail", fence(task) | {"reason": "no", "category": "oops"})
+    assert (await bulk(penstock, "replay", {"failure_category": "oops"}))["done"] == 3
+    found = (await penstock.request("execution.search", {"filter": {"lane": "a", "states": ["ready"]}}))[
+        "items"
+    ]
+    assert {row["replay_of"] for row in found} == set(ids) and len(found) == 3
+    assert (await penstock.get(found[0]["execution_id"]))["input"] == {"n": 1}
+
+
+async def test_suspend_and_resume(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 2)
+    await penstock.take(2, start=True)
+    assert (await bulk(penstock, "suspend", {"states": ["running"]}, reason="look"))["done"] == 2
+    assert await states(penstock, ids) == {"suspended"}
+    assert (await bulk(penstock, "resume", {"states": ["suspended"]}))["done"] == 2
+    assert await states(penstock, ids) == {"ready"}
+
+
+async def test_most_bounds_it_and_stop_ends_it(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 10)
+    done = await bulk(penstock, "change_priority", {}, priority=1, most=4)
+    assert (done["status"], done["done"]) == ("finished", 4)
+    assert [(await penstock.get(each))["priority"] for each in ids].count(1) == 4
+    ask = {"filter": {}, "action": "cancel", "rate": 1}
+    slow = await penstock.request("execution.bulk", ask)
+    running = await penstock.request("bulk.list", {"status": "running"})
+    assert [each["bulk_id"] for each in running["items"]] == [slow["bulk_id"]]
+    stopped = await penstock.request("bulk.stop", {"bulk_id": slow["bulk_id"]})
+    assert stopped["status"] == "stopped"
+    assert await penstock.request("bulk.stop", {"bulk_id": slow["bulk_id"]}) == stopped
+    penstock.move_clock(60_000)  # no step is made any more
+    assert (await ended(penstock, slow["bulk_id"]))["done"] == stopped["done"]
+    assert "ready" in await states(penstock, ids)
+    listed = await penstock.request("bulk.list")
+    assert [each["status"] for each in listed["items"]] == ["stopped", "finished"]
+
+
+async def test_the_rate_paces_it_and_its_events_tell(penstock: RunningPenstock) -> None:
+    await create(penstock, 5)
+    heard = await penstock.nats.subscribe(f"{penstock.root}.audit.*.bulk.*.*")
+    made = await penstock.request("execution.bulk", {"filter": {}, "action": "cancel", "rate": 1})
+    for done in range(1, 6):
+        await penstock.until(
+            lambda: penstock.request("bulk.get", {"bulk_id": made["bulk_id"]}),
+            lambda seen, done=done: seen["done"] == done,
+            f"{done} done",
+        )
+        penstock.move_clock(1000)
+    await ended(penstock, made["bulk_id"])
+    events = []
+    while not events or events[-1]["event"] != "finished":
+        events.append(msgspec.json.decode((await heard.next_msg(timeout=20)).data))
+    assert events[0]["event"] == "created" and events[0]["data"]["action"] == "cancel"
+    assert "progress" in {each["event"] for each in events}
+    assert events[-1]["data"]["done"] == 5
+
+
+async def test_another_scheduler_goes_on(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 300, lane="a")
+    made = await penstock.request(
+        "execution.bulk", {"filter": {"lane": "a"}, "action": "cancel", "rate": 1000}
+    )
+    await penstock.running["scheduler"].stop()
+    await penstock.start_again("scheduler")
+    penstock.move_clock(10_000)  # what the first one had in its hands is handed out again
+    done = await ended(penstock, made["bulk_id"])
+    assert done["status"] == "finished"
+    assert await states(penstock, ids) == {"canceled"}
+
+
+async def test_a_step_made_twice_replays_once(penstock: RunningPenstock) -> None:
+    (old,) = await create(penstock, 1, lane="a")
+    await penstock.request("execution.cancel", {"execution_id": old})
+    machine = penstock.running["scheduler"].context.machine
+    made = await penstock.request("execution.bulk", {"filter": {"lane": "b"}, "action": "replay"})
+    await ended(penstock, made["bulk_id"])
+    kept = await machine.run(ops.BulkGet(bulk_id=made["bulk_id"]))
+    row = (await penstock.request("execution.search", {"filter": {"lane": "a"}}))["items"][0]
+    rows = [msgspec.convert(row, ExecutionRow)]
+    first, again = [await change(machine, kept, rows) for _ in range(2)]
+    assert first[0].execution_id == again[0].execution_id
+    assert len((await penstock.request("execution.list", {"lane": "a"}))["items"]) == 2
+
+
+async def test_the_same_key_makes_one(penstock: RunningPenstock) -> None:
+    ask = {"filter": {"lane": "a"}, "action": "cancel", "idempotency_key": "k"}
+    first = await penstock.request("execution.bulk", ask)
+    again = await penstock.request("execution.bulk", ask)
+    assert again["bulk_id"] == first["bulk_id"] and again["duplicate"]
+    error = await penstock.refused("execution.bulk", ask | {"action": "resume"})
+    assert error.code == "idempotency_conflict"
+
+
+async def test_it_leaves_after_the_retention(penstock: RunningPenstock) -> None:
+    done = await bulk(penstock, "cancel", {})
+    penstock.move_clock(8 * 86_400_000)
+
+    async def code() -> str | None:
+        try:
+            await penstock.request("bulk.get", {"bulk_id": done["bulk_id"]})
+        except PenstockError as error:
+            return error.code
+        return None
+
+    await penstock.until(code, lambda seen: seen == "bulk_not_found", "its leaving")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"action": "explode"}, "action"),
+        ({"action": "cancel", "priority": 1}, "priority"),
+        ({"action": "change_priority"}, "priority"),
+        ({"action": "set_tags", "tags": {}}, "tags"),
+        ({"action": "replay", "reason": "x"}, "reason"),
+        ({"action": "cancel", "rate": 0}, "rate"),
+        ({"action": "cancel", "filter": {"failure_group": "0" * 16}}, "filter.failure_group"),
+    ],
+)
+async def test_what_does_not_fit_is_refused(
+    penstock: RunningPenstock, wrong: dict[str, Any], field: str
+) -> None:
+    error = await penstock.refused("execution.bulk", {"filter": {}} | wrong)
+    assert (error.code, error.detail["field"]) == ("invalid_request", field)
+    for verb in ("bulk.get", "bulk.stop"):
+        assert (await penstock.refused(verb, {"bulk_id": NOWHERE})).code == "bulk_not_found"
+    assert (await penstock.request("bulk.list"))["items"] == []
