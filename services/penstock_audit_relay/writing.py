@@ -69,7 +69,7 @@ class Writing:
         found: dict[str, Known] = {}
         for part, reply in zip(slices, replies, strict=True):
             for id, facts in zip(part, reply.items, strict=True):
-                if facts:
+                if isinstance(facts, tuple):
                     found[id] = Known(facts[0], facts[1], facts[2] or None, facts[3] or None)
         self._counts.meet(found.get)
 
@@ -79,7 +79,7 @@ class Writing:
         for (lane, minute), text in zip(keys, reply.minutes, strict=True):
             count = Minute(minute)
             count.merge(self._counts.minutes[lane, minute])
-            if text and (written := minutes.decode(text)).minute == minute:
+            if isinstance(text, str) and (written := minutes.decode(text)).minute == minute:
                 count.merge(written)
             new.append((lane, minute, minutes.encode(count)))
         # What is counted while Valkey writes begins anew. Should the answer be lost, these minutes are not repeated:
@@ -93,7 +93,7 @@ class Writing:
         new: list[tuple[str, str, int]] = []
         for id, text in zip(ids, reply.groups, strict=True):
             group = self._counts.groups.pop(id)
-            if text:
+            if isinstance(text, str):
                 merge(group, _group(text))
             new.append((id, msgspec.json.encode(group).decode(), group.last_at))
         await self._machine.run(ops.StatisticsWrite(minutes=[], groups=new), at=HOME)

@@ -27,18 +27,18 @@ from penstock.messages import workers as w
 from penstock.messages.common import Page, Record, Reply, Request, StateReply
 
 Req = TypeVar("Req", bound=Request)
-Rep = TypeVar("Rep", bound=Reply)
+Rep_co = TypeVar("Rep_co", bound=Reply, covariant=True)
 
 MAX_BATCH: Final = 10_000
 
 
-class Verb(Struct, Generic[Req, Rep], frozen=True):
+class Verb(Struct, Generic[Req, Rep_co], frozen=True):
     """One endpoint: `name` is `<resource>.<verb>`; `batch` says whether it also takes an array of requests."""
 
     name: str
     service: str
     request: type[Req]
-    reply: type[Rep]
+    reply: type[Rep_co]
     batch: bool = False
 
     @property
