@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final, Generic, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, ValidationError
@@ -12,7 +12,9 @@ from msgspec import Raw, ValidationError
 from penstock import errors
 from penstock.bus.payloads import plan_of
 from penstock.errors import PenstockError
-from penstock.verbs import MAX_BATCH, Rep, Req, Verb
+from penstock.verbs import MAX_BATCH, Reply, Req, Verb
+
+Rep = TypeVar("Rep", bound=Reply)
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 # The part of max_payload that is reserved for the headers and for the JSON array around the items.
