@@ -57,9 +57,7 @@ class StateDump:
         for records in kinds.values():
             records.clear()
         for (records, entity_id), packed in zip(wanted, found, strict=True):
-            end = _end_of(packed, 0)
-            records[entity_id] = _unpack(packed[:end])
-            self._logs[entity_id] = packed[end:]
+            records[entity_id], self._logs[entity_id] = _record(packed)
         for entry_id, fields in self._redis.xrange(f"{self._root}outbox", self._after, "+"):
             self._after = f"({entry_id.decode()}"
             packed = _unpack(fields[b"e"])
@@ -102,7 +100,7 @@ class StateDump:
                 expected[f"ws:{w.get('namespace', 'default')}|{status}"][waitpoint_id] = 0.0
         if self.executions:
             expected["all"] = dict.fromkeys(self.executions, 0.0)
-        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ew:", "ws:", "wx:", "ch:")
+        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ew:", "ws:", "wx:", "ch:", "failures:")
         assert actual == dict(expected), "indexes disagree with records"
 
     def _sets(self, *prefixes: str) -> Sets:
@@ -120,6 +118,8 @@ class StateDump:
         """Return the indexes that an execution must be in according to its record: {key: score}."""
         state = x["state"]
         placement = {f"s:{x['lane']}:{state}": 0.0}
+        if "failure" in x:
+            placement[f"failures:{x['failure']['category']}"] = 0.0
 
         def earliest(name: str, *times: float | None) -> None:
             known = [time for time in times if time is not None]
@@ -230,6 +230,41 @@ _FIXED = {
     0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5,
     0xD3: 9,
 }  # fmt: skip
+
+
+_BY_PLACE = (
+    "kind", "lane", "state", "seq", "created_at", "updated_at", "ready_at", "input", "fresh", "attempt_index",
+    "attempt_id", "started_at", "lease_epoch", "worker_id", "lease_id", "lease_ttl_ms", "lease_expires_at",
+    "finished_at", "outcome", "result", "last",
+)  # fmt: skip
+"""The fields that an execution is stored with by position, behind the number of its form (lua/execution/form.lua)."""
+_SINCE_CREATED = ("updated_at", "ready_at", "started_at", "lease_expires_at", "finished_at")
+
+
+def _record(packed: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return a record, and its history: a map with the history behind it, or values by position."""
+    end = _end_of(packed, 0)
+    if end > 1:
+        return _unpack(packed[:end]), packed[end:]
+    values: list[bytes] = []
+    while end < len(packed):
+        begin, end = end, _end_of(packed, end)
+        values.append(packed[begin:end])
+    *fields, rest, log = values
+    placed = zip(_BY_PLACE, map(_unpack, fields), strict=True)
+    x = {name: value for name, value in placed if value is not None} | (_unpack(rest) or {})
+    for name in _SINCE_CREATED:
+        if name in x:
+            x[name] += x["created_at"]
+    return x, _content(log)
+
+
+def _content(packed: bytes) -> bytes:
+    """Return the bytes of a packed text; of nil, none."""
+    first = packed[0]
+    if first == 0xC0:
+        return b""
+    return packed[1 if first < 0xC0 else 1 + (1 << (first - 0xD9)) :]
 
 
 def _end_of(packed: bytes, at: int) -> int:
