@@ -9,6 +9,10 @@ help: ## Show this
 setup: ## Make this checkout ready to run: .venv, dependencies, Valkey (the others do it by themselves)
 	@deploy/bootstrap.sh
 
+.PHONY: console
+console: setup ## Build the console, which `penstock up` serves (Node 20.19 or newer, or the nodejs wheel)
+	@$(BIN)/python deploy/console.py
+
 .PHONY: demo
 demo: setup ## Run the census of the standard library, with workers killed on the way, and check every total
 	@cd examples && ../$(BIN)/python -m census.demo $(ARGS)
@@ -40,4 +44,5 @@ format: setup ## Put the code into its format, and mend what can be mended
 
 .PHONY: up
 up: setup ## Run Penstock in the foreground, with its data in .penstock (ARGS="--nats-port 4222" is passed on)
+	@$(BIN)/python deploy/console.py --if-possible
 	@$(BIN)/penstock up $(ARGS)

@@ -1,0 +1,58 @@
+/** Workers: who is there, what each takes, and when it was last heard. */
+
+import { type ReactNode } from "react";
+import { useAsk } from "../bus/useAsk";
+import type { WorkerInfo } from "../contract.gen";
+import { type Column, Table } from "../ui/Table";
+import { Ago, Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
+import { workerOffers } from "./actions";
+
+const COLUMNS: Column<WorkerInfo>[] = [
+  { name: "Worker", width: "minmax(9rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
+  { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
+  { name: "Holds", width: "5rem", numeric: true, cell: (x) => x.held ?? "–" },
+  { name: "Lanes", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => x.lanes.join(", ") },
+  { name: "Kinds", width: "minmax(9rem, 1fr)", wide: true, cell: (x) => x.kinds?.join(", ") ?? <span className="faint">all</span> },
+  { name: "Can do", width: "7rem", wide: true, cell: (x) => x.capabilities.join(", ") || <span className="faint">–</span> },
+  { name: "Version", width: "6.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
+  { name: "Last heard", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
+  {
+    name: "Actions",
+    width: "6rem",
+    cell: (x) =>
+      workerOffers(x).map((each) => (
+        <VerbButton key={each.name} verb={each.verb} off={each.off} onClick={each.go}>
+          {each.name}
+        </VerbButton>
+      )),
+  },
+];
+
+export function Workers(): ReactNode {
+  const workers = useAsk(
+    "worker.list",
+    { limit: 1000 },
+    (event) => event.entity === "worker" || (event.entity === "execution" && event.to !== null),
+  );
+  return (
+    <Page title="Workers" lead="A worker that is silent for three heartbeats is lost; ten minutes later it is forgotten.">
+      {workers.error ? <Failure error={workers.error} retry={workers.reload} /> : null}
+      {workers.data ? (
+        <Table
+          tall
+          label="Workers"
+          columns={COLUMNS}
+          rows={workers.data.items}
+          idOf={(x) => x.worker_id}
+          empty={
+            <Empty title="No workers">
+              Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
+            </Empty>
+          }
+        />
+      ) : workers.error ? null : (
+        <Waiting />
+      )}
+    </Page>
+  );
+}
