@@ -21,6 +21,9 @@ export interface StreamState {
 
 const PAGE = 500;
 const PAGE_MS = 15_000;
+const CLOCKS_MS = 500;
+/** So many pages are read in search of one event: more pass only where thousands of events are made a second. */
+const PAGES_PER_EVENT = 6;
 
 export const streamName = (kind: "AUDIT" | "DEAD"): string => `${root().toUpperCase()}_${kind}`;
 
@@ -36,8 +39,11 @@ export async function streamState(kind: "AUDIT" | "DEAD", subject?: string): Pro
   return told.state;
 }
 
+/** Where a page begins: at a sequence, or at the first message stored at or after an instant. */
+type From = { seq: number } | { start_time: string };
+
 /** The messages from `from` on, oldest first, at most `most`; of one subject only, if named. Throws AskError. */
-export async function page(kind: "AUDIT" | "DEAD", from: number, most = PAGE, subject?: string): Promise<Stored[]> {
+export async function page(kind: "AUDIT" | "DEAD", from: From, most = PAGE, subject?: string): Promise<Stored[]> {
   const nats = open();
   const { identity } = link.get();
   const inbox = createInbox(identity ? `_INBOX.${identity.name}` : undefined);
@@ -69,10 +75,34 @@ export async function page(kind: "AUDIT" | "DEAD", from: number, most = PAGE, su
     });
     const timer = setTimeout(() => done(new AskError("timeout", `the stream ${streamName(kind)} does not answer`)), PAGE_MS);
     const unwatch = denied.watch(look);
-    nats.publish(get, JSON.stringify({ seq: Math.max(1, from), batch: most, ...(subject && { next_by_subj: subject }) }), {
+    nats.publish(get, JSON.stringify({ ...from, batch: most, ...(subject && { next_by_subj: subject }) }), {
       reply: inbox,
     });
   });
+}
+
+/** The stored events of one execution, as its history names them, with the time from which each is looked for. */
+export async function eventsOf(namespace: string, id: string, history: readonly { seq: number; at: number }[]): Promise<Stored[]> {
+  const found = new Map<number, Stored>();
+  const decoder = new TextDecoder();
+  for (const { seq, at } of history) {
+    // The stream's clock is not Valkey's: begin a moment before.
+    let from: From = { start_time: new Date(at - CLOCKS_MS).toISOString() };
+    for (let turn = 0; turn < PAGES_PER_EVENT && !found.has(seq); turn += 1) {
+      const messages = await page("AUDIT", from, PAGE, `${root()}.audit.${namespace}.execution.*`);
+      for (const each of messages) {
+        const text = decoder.decode(each.body);
+        if (text.includes(id)) {
+          const event = JSON.parse(text) as { id: string; seq: number };
+          if (event.id === id) found.set(event.seq, each);
+        }
+      }
+      const last = messages.at(-1);
+      if (!last || messages.length < PAGE) break;
+      from = { seq: last.seq + 1 };
+    }
+  }
+  return [...found.values()].sort((a, b) => a.seq - b.seq);
 }
 
 function stored(seq: number, message: Msg): Stored {

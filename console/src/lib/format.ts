@@ -38,13 +38,17 @@ export function instant(at: number): string {
 
 /** The end of an id tells it from its neighbours; its beginning is a time. */
 export function shortId(id: string): string {
-  return id.length > 20 ? `${id.slice(0, 2)}…${id.slice(-12)}` : id;
+  return id.length > 20 ? `…${id.slice(-12)}` : id;
 }
 
 /** The instant at which the id was made: ids are `<partition>-<uuid7>`. */
 export function idTime(id: string): number | null {
   const hex = /^\d+-([0-9a-f]{8})-([0-9a-f]{4})-7/.exec(id);
   return hex ? Number.parseInt(`${hex[1]}${hex[2]}`, 16) : null;
+}
+
+export function many(n: number, one: string): string {
+  return `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 }
 
 export function count(n: number): string {

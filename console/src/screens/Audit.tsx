@@ -104,7 +104,7 @@ function Proving(): ReactNode {
       let next = state.first_seq;
       setProgress({ done: 0, total: state.messages });
       while (next <= state.last_seq && !stopped.current) {
-        const messages = await page("AUDIT", next, Math.min(500, state.last_seq - next + 1));
+        const messages = await page("AUDIT", { seq: next }, Math.min(500, state.last_seq - next + 1));
         if (messages.length === 0) break;
         for (const each of messages) await verifier.feed(each.seq, each.body);
         next = (messages.at(-1)?.seq ?? next) + 1;

@@ -4,9 +4,9 @@ import { Link, useNavigate, useParams } from "@tanstack/react-router";
 import { type ReactNode, useCallback, useEffect, useState } from "react";
 import { linkOf } from "../bus/chain";
 import { hear, link, root } from "../bus/link";
-import { type Stored, page } from "../bus/trail";
+import { type Stored, eventsOf } from "../bus/trail";
 import { useAsk, useLoad } from "../bus/useAsk";
-import type { ExecutionRecord, Frame } from "../contract.gen";
+import type { ExecutionEvent, ExecutionRecord, Frame } from "../contract.gen";
 import { clock, count, duration, instant, preview } from "../lib/format";
 import { useStore } from "../lib/store";
 import { Json } from "../ui/Json";
@@ -103,7 +103,7 @@ function One({ id }: { id: string }): ReactNode {
           </Panel>
         </div>
       </div>
-      <Trail id={id} seq={x.seq} />
+      {history.data ? <Trail of={x} history={history.data.items} /> : null}
     </Page>
   );
 }
@@ -207,23 +207,27 @@ function Frames({ id }: { id: string }): ReactNode {
   );
 }
 
+const MOST_EVENTS = 40;
+
 interface Proven extends Stored {
   event: { seq: number; event: string; actor: string | null; reason: string | null; to: string | null; data: unknown; hash: string };
   whole: boolean;
 }
 
 /** The stored events of this execution with their hashes, each checked here against its own bytes. */
-function Trail({ id, seq }: { id: string; seq: number }): ReactNode {
+function Trail({ of: x, history }: { of: ExecutionRecord; history: readonly ExecutionEvent[] }): ReactNode {
+  const { execution_id: id, namespace } = x;
+  // The newest say most; reading hundreds would take long.
+  const wanted = JSON.stringify(history.slice(-MOST_EVENTS).map(({ seq, at }) => ({ seq, at })));
   const load = useCallback(async (): Promise<Proven[]> => {
     const found: Proven[] = [];
-    const wanted = Math.min(seq, 1000);
-    const messages = await page("AUDIT", 1, wanted, `${root()}.audit.*.execution.*.${id}`);
-    for (const each of messages) {
+    for (const each of await eventsOf(namespace, id, JSON.parse(wanted) as ExecutionEvent[])) {
       const proof = await linkOf(each.body);
       if (proof) found.push({ ...each, event: JSON.parse(new TextDecoder().decode(each.body)) as Proven["event"], whole: proof.whole });
     }
     return found;
-  }, [id, seq]);
+  }, [id, namespace, wanted]);
+  // The relay carries an event to the stream a moment after it is told.
   const trail = useLoad(load, (event) => event.id === id);
   const [shown, setShown] = useState<Proven[]>([]);
   useEffect(() => {
@@ -234,7 +238,11 @@ function Trail({ id, seq }: { id: string; seq: number }): ReactNode {
       {trail.error ? (
         <Empty title="The stored trail cannot be read">{trail.error.message}. The bars above come from the execution&apos;s own history.</Empty>
       ) : shown.length === 0 ? (
-        <Waiting />
+        trail.data ? (
+          <Empty title="The stored trail holds none of them any more" />
+        ) : (
+          <Waiting />
+        )
       ) : (
         <div className="scroll-x" tabIndex={0} role="region" aria-label="Audit events">
           <table className="plain">

@@ -34,6 +34,8 @@ export function readFilters(search: Record<string, unknown>): Filters {
 }
 
 const PAGE = 200;
+/** So many rows fill any screen. */
+const FULL = 60;
 /** So many new executions are fetched for one batch of events; of more, the newest. */
 const MOST_NEW = 200;
 
@@ -153,6 +155,11 @@ function useExecutions(filters: Filters): Loaded & { more: () => void } {
     if (wanted.current.size) void refresh();
   });
 
+  // A page may be short: with a filter, it says what one bounded look has found. Look on until the screen is full.
+  useEffect(() => {
+    if (status === "open" && state.cursor && state.rows.length < FULL && !busy.current) void load(state.cursor);
+  }, [load, state, status]);
+
   const more = useCallback(() => {
     if (!busy.current && state.cursor) void load(state.cursor);
   }, [load, state.cursor]);
@@ -167,19 +174,19 @@ function Took({ of }: { of: ExecutionRecord }): ReactNode {
 }
 
 const COLUMNS: Column<ExecutionRecord>[] = [
-  { name: "State", width: "minmax(8.2rem, 10rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
-  { name: "Kind", width: "minmax(7rem, 13rem)", cell: (x) => <strong>{x.kind}</strong> },
-  { name: "Id", width: "10.5rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
-  { name: "Lane", width: "minmax(4rem, 7rem)", cell: (x) => x.lane, wide: true },
+  { name: "State", width: "minmax(8.2rem, 9.5rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
+  { name: "Kind", width: "minmax(7rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
+  { name: "Id", width: "8.6rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
+  { name: "Lane", width: "minmax(4rem, 5.5rem)", cell: (x) => x.lane, wide: true },
   {
     name: "Attempt",
-    width: "5rem",
+    width: "4.2rem",
     numeric: true,
     wide: true,
     cell: (x) => (x.attempt_index ? `${x.attempt_index} / ${x.max_attempts}` : <span className="faint">–</span>),
   },
-  { name: "Took", width: "5.5rem", numeric: true, wide: true, cell: (x) => <Took of={x} /> },
-  { name: "Created", width: "6rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
+  { name: "Took", width: "4.6rem", numeric: true, wide: true, cell: (x) => <Took of={x} /> },
+  { name: "Created", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
   {
     name: "Input, or why it failed",
     width: "minmax(8rem, 1fr)",
@@ -251,7 +258,9 @@ export function Executions(): ReactNode {
           onOpen={(x) => void navigate({ to: "/executions/$id", params: { id: x.execution_id } })}
           onEnd={more}
           empty={
-            any ? (
+            cursor ? (
+              <Empty title="Looking further back">Nothing among the newest matches.</Empty>
+            ) : any ? (
               <Empty title="Nothing matches these filters">New executions that match appear here by themselves.</Empty>
             ) : (
               <Empty title="No executions yet">

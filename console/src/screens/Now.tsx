@@ -6,7 +6,7 @@ import { type Second, recent, seconds, useEvents } from "../bus/events";
 import { open } from "../bus/link";
 import { streamState } from "../bus/trail";
 import { useAsk, useLoad } from "../bus/useAsk";
-import { clock, count, duration } from "../lib/format";
+import { clock, count, duration, many } from "../lib/format";
 import { useStore } from "../lib/store";
 import { Empty, ExecutionLink, Failure, Page, Panel, State, Waiting, useNow } from "../ui/parts";
 
@@ -53,7 +53,7 @@ export function Now(): ReactNode {
       <dl className="bigs">
         <Big name="Ended" value={(ended / LATELY_S).toFixed(1)} note="executions a second" />
         <Big name="Created" value={(sum((s) => s.created) / LATELY_S).toFixed(1)} note="executions a second" />
-        <Big name="Failed" value={ended ? `${((failed / ended) * 100).toFixed(1)} %` : "–"} note={failed ? `${count(failed)} executions` : "none"} bad={failed > 0} />
+        <Big name="Failed" value={ended ? `${((failed / ended) * 100).toFixed(1)} %` : "–"} note={failed ? many(failed, "execution") : "none"} bad={failed > 0} />
         <Big name="Took, median" value={duration(percentile(took, 0.5))} note={p95 === null ? undefined : `95 %: ${duration(p95)}`} />
         <Big name="Ready" value={lanes.data ? count(depth("ready")) : "–"} note={oldest ? `the oldest for ${duration(oldest)}` : "nothing waits"} />
         <Big name="Running" value={lanes.data ? count(depth("running") + depth("leased")) : "–"} note={backlog.data?.items.length ? `${count(backlog.data.items.length)} being cancelled` : undefined} />
