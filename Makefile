@@ -18,7 +18,9 @@ demo: setup ## Run the census of the standard library, with workers killed on th
 	@cd examples && ../$(BIN)/python -m census.demo $(ARGS)
 
 .PHONY: test
-test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
+test: ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
+	@deploy/bootstrap.sh --for-tests
+	@$(BIN)/python deploy/console.py --if-possible
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: bench
