@@ -94,4 +94,5 @@ function Keys.rule_flow(rule, key) return Call.root .. ':rf:' .. rule .. '|' .. 
 
 function Keys.schedules(status) return Call.root .. ':schedules:' .. status end
 function Keys.workers() return Call.root .. ':workers' end
+function Keys.kind_names() return Call.root .. ':kind-names' end
 function Keys.held() return Call.root .. ':held' end

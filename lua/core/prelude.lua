@@ -6,7 +6,7 @@ local Errors, Undo, Call, Keys, Zsets, Hashes, Records, Payloads, Events, Due = 
 local Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}
 -- The domain modules: one folder for each kind of thing, with its record and its rules.
 local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes = {}, {}, {}, {}, {}, {}, {}
-local Limits, Quotas, Budgets, Workers = {}, {}, {}, {}
+local Limits, Quotas, Budgets, Workers, Kinds = {}, {}, {}, {}, {}
 local Executions, States, Children, Unique, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}
 local Flows, Graph, FlowWaits, Conditions, Waitpoints, Schedules = {}, {}, {}, {}, {}, {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).

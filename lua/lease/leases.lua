@@ -8,7 +8,7 @@ function Leases.drop(x)
   x.lease_id, x.lease_expires_at, x.lease_ttl_ms, x.worker_id = nil, nil, nil, nil
   x.attempt_expires_at = nil
   x.claimed, x.claimed_via = nil, nil
-  x.cancel_at, x.stopping = nil, nil
+  x.cancel_at, x.stopping, x.stalled_at = nil, nil, nil
 end
 
 -- Grant a worker the right to claim a ready execution. It is out of its queue until x.grant_expires_at.
@@ -115,7 +115,7 @@ end
 -- been reclaimed `max_reclaims` times.
 function Leases.lose(x, why, actor)
   local lost = { lease_id = x.lease_id, why = why }
-  local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch }
+  local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch, loop_blocked_ms = x.stalled_at and Call.now - x.stalled_at }
   if Executions.cancel_if_asked(x, actor) then
     -- The execution has ended as canceled: nothing to reclaim.
   elseif (x.reclaims or 0) >= Executions.max_reclaims(x) then

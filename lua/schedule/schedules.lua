@@ -87,6 +87,44 @@ function Schedules.move(s, status, next_at)
   move(s, status, { event = status == 'paused' and 'paused' or 'resumed', data = { next_at = s.next_at } })
 end
 
+-- Create one of the schedule's executions now, and return it. Due times and `fired`, which `count` bounds, stay.
+-- Errors: execution_not_eligible (draining lane).
+function Schedules.trigger(s, id)
+  Lanes.admit(s.spec.lane or 'default')
+  s.spec.limit, s.spec.input = s.limit, Payloads.get('input', s.id)
+  local x = Executions.create(id, s.spec, { namespace = s.namespace, actor = 'schedule:' .. s.id, schedule_id = s.id })
+  s.spec.limit, s.spec.input = nil, nil
+  tell(s, 'triggered', { actor = 'operator', data = { execution_id = id } })
+  return x
+end
+
+-- Replace a schedule's timing {at | every_ms (count) | cron, timezone and next_at}, its misfire, its spec with input and
+-- limit; what is nil stays. Return the schedule. Errors: invalid_request.
+function Schedules.update(s, timing, misfire, spec, input, limit)
+  if spec and (spec.namespace or 'default') ~= (s.namespace or 'default') then
+    Errors.invalid('execution.namespace', 'is not the schedule\'s: ' .. (s.namespace or 'default'))
+  end
+  if timing and timing.at and timing.at <= Call.now then Errors.invalid('at', 'is in the past') end
+  if timing and timing.count and timing.count <= s.fired then
+    Errors.invalid('count', 'the schedule has created ' .. s.fired .. ' executions already')
+  end
+  if timing then
+    s.at, s.every_ms, s.count, s.cron, s.timezone = timing.at, timing.every_ms, timing.count, timing.cron, timing.timezone
+    s.next_at, s.look_at = timing.at or timing.next_at or Call.now + timing.every_ms, nil
+  end
+  s.misfire = misfire or s.misfire
+  if spec then
+    spec.input = nil
+    s.spec, s.limit = spec, limit
+    if input then Payloads.put('input', s.id, input) else Payloads.drop('input', s.id) end
+  end
+  tell(s, 'updated', { actor = 'operator', data = {
+    at = s.at, every_ms = s.every_ms, count = s.count, cron = s.cron, timezone = s.timezone, misfire = s.misfire,
+    kind = s.spec.kind, next_at = s.next_at, execution_replaced = spec ~= nil or nil,
+  } })
+  return s
+end
+
 function Schedules.delete(s)
   tell(Records.edit('schedule', s.id), 'deleted', { from = s.status })
   Payloads.drop('input', s.id)

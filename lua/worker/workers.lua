@@ -3,7 +3,7 @@
 --
 -- Fields: lanes, caps, kinds (lists; kinds nil: all), version, status (active | draining | lost), interval (ms between heartbeats),
 -- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
--- forgotten gets a new one, since its events are numbered from 1 again).
+-- forgotten gets a new one, since its events are numbered from 1 again); slots, lag (ms), holds: as its heartbeat told.
 --
 -- Needs: Call, Due, Errors, Events, Keys, Records, Undo.
 
@@ -63,8 +63,8 @@ function Workers.move(w, status, about)
   tell(w, about.event or status, about)
 end
 
--- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, kinds, version, heartbeat_ms}. Return the worker's
--- record, and whether the worker was known.
+-- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots, loop_lag_ms,
+-- holds}. Return the worker's record, and whether the worker was known.
 function Workers.seen(a)
   local w = Records.edit('worker', a.worker_id)
   local known = w ~= nil
@@ -74,6 +74,7 @@ function Workers.seen(a)
     })
   end
   w.lanes, w.caps, w.kinds, w.version, w.interval = a.lanes, a.capabilities, a.kinds, a.version, a.heartbeat_ms
+  w.slots, w.lag, w.holds = a.slots, a.loop_lag_ms, a.holds
   w.seen_at, w.lost_at = Call.now, nil
   return w, known
 end
@@ -104,6 +105,7 @@ function Workers.view(w)
   return {
     worker_id = w.id, lanes = w.lanes, capabilities = w.caps, kinds = w.kinds, version = w.version, status = w.status,
     heartbeat_ms = w.interval, registered_at = w.registered_at, seen_at = w.seen_at,
+    slots = w.slots, loop_lag_ms = w.lag, holds = w.holds,
   }
 end
 

@@ -1,4 +1,4 @@
-"""lease.start, .renew, .release and .progress, called by the lease's worker; lease.revoke, called by an operator."""
+"""lease.start, .renew, .stalled, .release and .progress, called by the worker; lease.revoke, called by an operator."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,14 @@ from typing import Any
 from penstock.bus.endpoints import Call
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
-from penstock.messages.leases import LeaseProgress, LeaseRelease, LeaseRenew, LeaseRevoke, LeaseStart
+from penstock.messages.leases import (
+    LeaseProgress,
+    LeaseRelease,
+    LeaseRenew,
+    LeaseRevoke,
+    LeaseStalled,
+    LeaseStart,
+)
 
 
 class Leases:
@@ -20,6 +27,9 @@ class Leases:
 
     async def renew(self, call: Call[LeaseRenew]) -> Sequence[Any]:
         return await self._machine.run_many([ops.Renew.of(item) for item in call.items])
+
+    async def stalled(self, call: Call[LeaseStalled]) -> Sequence[Any]:
+        return await self._machine.run_many([ops.Stalled.of(item) for item in call.items])
 
     async def release(self, call: Call[LeaseRelease]) -> Sequence[Any]:
         return await self._machine.run_many([ops.Release.of(item) for item in call.items])

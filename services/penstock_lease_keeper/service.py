@@ -6,6 +6,7 @@ from penstock.runtime import Context, Service
 from penstock_lease_keeper.budgets import Budgets
 from penstock_lease_keeper.claims import Claims
 from penstock_lease_keeper.frames import Frames
+from penstock_lease_keeper.kinds import Kinds
 from penstock_lease_keeper.leases import Leases
 from penstock_lease_keeper.outcomes import Outcomes
 from penstock_lease_keeper.workers import Workers
@@ -20,7 +21,8 @@ def build(context: Context) -> Service:
     context.due.on_result = budgets.due
     context.listen("unheld", budgets.unheld)
     frames = Frames(context.machine, context.nats, root=context.settings.root)
-    workers = Workers(context.machine, context.nats, root=context.settings.root)
+    kinds = Kinds(context.machine)
+    workers = Workers(context.machine, context.nats, kinds, root=context.settings.root)
     return Service(
         name=verbs.LEASE_KEEPER,
         endpoints={
@@ -29,6 +31,7 @@ def build(context: Context) -> Service:
             verbs.LEASE_RECLAIM: claims.reclaim,
             verbs.LEASE_START: leases.start,
             verbs.LEASE_RENEW: leases.renew,
+            verbs.LEASE_STALLED: leases.stalled,
             verbs.LEASE_RELEASE: leases.release,
             verbs.LEASE_PROGRESS: leases.progress,
             verbs.LEASE_FRAME: frames.append,
@@ -37,6 +40,7 @@ def build(context: Context) -> Service:
             verbs.WORKER_HEARTBEAT: workers.heartbeat,
             verbs.WORKER_LIST: workers.list,
             verbs.WORKER_DRAIN: workers.drain,
+            verbs.KIND_LIST: kinds.list,
             verbs.LEASE_USAGE: budgets.usage,
             verbs.LEASE_COMPLETE: outcomes.complete,
             verbs.LEASE_FAIL: outcomes.fail,

@@ -15,8 +15,9 @@ from penstock.errors import make
 from penstock.ids import partition_for
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
-from penstock.messages.workers import WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
+from penstock.messages.workers import About, WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
 from penstock.subjects import worker_subject
+from penstock_lease_keeper.kinds import Kinds
 
 BUDGET: Final = 1000
 """Workers that one call examines in each partition: a page may be short, but is never slow."""
@@ -25,14 +26,17 @@ BUDGET: Final = 1000
 class Workers:
     """Handlers for the registry of workers."""
 
-    def __init__(self, machine: Machine, nats: Client, root: str) -> None:
+    def __init__(self, machine: Machine, nats: Client, kinds: Kinds, root: str) -> None:
         self._machine = machine
         self._nats = nats
+        self._kinds = kinds
         self._root = root
 
     async def register(self, call: Call[WorkerRegister]) -> Sequence[Any]:
         item = call.items[0]
         register = ops.WorkerRegister.of(item, **_sets(item))
+        if item.schemas:
+            await self._kinds.tell(item.schemas, register.lanes)
         return [await self._machine.run(register, at=self._home(item.worker_id))]
 
     async def heartbeat(self, call: Call[WorkerHeartbeat]) -> Sequence[Any]:
@@ -72,7 +76,7 @@ class Workers:
         return partition_for(worker_id, self._machine.partitions)
 
 
-def _sets(item: WorkerRegister) -> dict[str, Any]:
+def _sets(item: About) -> dict[str, Any]:
     """Return lanes, capabilities and kinds as sets: sorted, without duplicates."""
     return {
         "lanes": sorted(set(item.lanes)),

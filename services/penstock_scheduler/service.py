@@ -76,6 +76,8 @@ def build(context: Context) -> Service:
             verbs.SCHEDULE_DELETE: schedules.delete,
             verbs.SCHEDULE_PAUSE: schedules.pause,
             verbs.SCHEDULE_RESUME: schedules.resume,
+            verbs.SCHEDULE_TRIGGER: schedules.trigger,
+            verbs.SCHEDULE_UPDATE: schedules.update,
             verbs.BUDGET_CREATE: budgets.create,
             verbs.BUDGET_GET: budgets.get,
             verbs.BUDGET_REPLENISH: budgets.replenish,

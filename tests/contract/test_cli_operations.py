@@ -154,6 +154,15 @@ async def test_schedules(penstock: RunningPenstock, cli: Cli) -> None:
     shown = await cli("schedule", "get", ids[1])
     assert "every 0:01:30, 2 times" in shown.out and "paused" in shown.out
     assert (await cli("schedule", "resume", ids[1])).code == 0
+    triggered = await penstock.get((await cli("schedule", "trigger", ids[0])).out.strip())
+    assert (triggered["kind"], triggered["input"]) == ("a.job", [1])
+    changed = await cli("schedule", "update", ids[0], "[2]", "--every", "60s", "--priority", "5", "--json")
+    assert (changed.json["every_ms"], changed.json["cron"], changed.json["execution"]["input"]) == (
+        60_000,
+        None,
+        [2],
+    )
+    assert (changed.json["execution"]["kind"], changed.json["execution"]["priority"]) == ("a.job", 5)
     assert (await cli("schedule", "delete", ids[1])).code == 0
     assert "schedule_not_found" in (await cli("schedule", "get", ids[1])).err
 

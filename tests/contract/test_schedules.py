@@ -362,3 +362,86 @@ async def test_the_sdk(penstock: RunningPenstock) -> None:
         await client.schedules.delete(made.schedule_id)
         with pytest.raises(Exception, match="schedule_not_found"):
             await client.schedules.get(made.schedule_id)
+
+
+class TestTriggered:
+    async def test_it_creates_one_execution_now_and_its_due_times_stay(
+        self, penstock: RunningPenstock
+    ) -> None:
+        made = await schedule(
+            penstock, every_ms=HOUR, count=3, execution={"input": {"a": 1}, "lane": "nightly"}
+        )
+        triggered = await penstock.request("schedule.trigger", {"schedule_id": made["schedule_id"]})
+        execution = await penstock.get(triggered["execution_id"])
+        assert (execution["input"], execution["lane"], execution["state"]) == ({"a": 1}, "nightly", "ready")
+        after = await get(penstock, made["schedule_id"])
+        assert (after["next_at"], after["fired"]) == (made["next_at"], 0)
+        ask = {"execution_id": triggered["execution_id"], "limit": 1}
+        (created,) = (await penstock.request("execution.history", ask))["items"]
+        assert created["data"]["schedule_id"] == made["schedule_id"]
+
+    async def test_a_paused_one_can_be_triggered_a_finished_one_cannot(
+        self, penstock: RunningPenstock
+    ) -> None:
+        made = await schedule(penstock, every_ms=HOUR, count=1)
+        ask = {"schedule_id": made["schedule_id"]}
+        await penstock.request("schedule.pause", ask)
+        assert (await penstock.request("schedule.trigger", ask))["state"] == "ready"
+        await penstock.request("schedule.resume", ask)
+        penstock.move_clock(HOUR)
+        await penstock.until(
+            lambda: get(penstock, made["schedule_id"]), lambda found: found["status"] == "finished", "its end"
+        )
+        assert (await penstock.refused("schedule.trigger", ask)).code == "already_terminal"
+        assert (
+            await penstock.refused("schedule.trigger", {"schedule_id": NOWHERE})
+        ).code == "schedule_not_found"
+
+    async def test_the_same_key_triggers_once(self, penstock: RunningPenstock) -> None:
+        made = await schedule(penstock, every_ms=HOUR)
+        ask = {"schedule_id": made["schedule_id"], "idempotency_key": "once"}
+        first, again = [await penstock.request("schedule.trigger", ask) for _ in range(2)]
+        assert again == first | {"duplicate": True}
+        assert len(await ticks(penstock)) == 1
+
+
+class TestUpdated:
+    async def test_a_new_timing_begins_anew(self, penstock: RunningPenstock) -> None:
+        made = await schedule(penstock, every_ms=HOUR)
+        changed = await penstock.request(
+            "schedule.update", {"schedule_id": made["schedule_id"], "every_ms": MINUTE, "misfire": "skip"}
+        )
+        assert (changed["every_ms"], changed["misfire"]) == (MINUTE, "skip")
+        assert changed["next_at"] < made["next_at"]
+        penstock.move_clock(MINUTE)
+        assert len(await until_ticks(penstock, 1)) == 1
+        cron = await penstock.request(
+            "schedule.update",
+            {"schedule_id": made["schedule_id"], "cron": "0 6 * * *", "timezone": "Europe/Berlin"},
+        )
+        assert (cron["every_ms"], cron["cron"], cron["timezone"]) == (None, "0 6 * * *", "Europe/Berlin")
+
+    async def test_a_new_spec_is_for_the_executions_to_come(self, penstock: RunningPenstock) -> None:
+        made = await schedule(penstock, every_ms=HOUR, execution={"input": {"old": 1}, "lane": "before"})
+        ask = {"schedule_id": made["schedule_id"], "execution": {"kind": "test.tick", "lane": "after"}}
+        changed = await penstock.request("schedule.update", ask)
+        assert (changed["next_at"], changed["every_ms"]) == (made["next_at"], HOUR)
+        penstock.move_clock(HOUR)
+        (execution,) = await until_ticks(penstock, 1)
+        assert (execution["lane"], execution["input"]) == ("after", None)
+
+    async def test_what_does_not_fit_changes_nothing(self, penstock: RunningPenstock) -> None:
+        made = await schedule(penstock, every_ms=HOUR)
+        for wrong in (
+            {"at": 1, "every_ms": 1},
+            {"count": 5},
+            {"timezone": "Europe/Berlin"},
+            {"at": 1},
+            {"cron": "nonsense"},
+            {"execution": {"kind": "test.tick", "namespace": "other"}},
+            {"execution": {"kind": "test.tick", "run_at": 5}},
+        ):
+            ask = {"schedule_id": made["schedule_id"], **wrong}
+            assert (await penstock.refused("schedule.update", ask)).code == "invalid_request", wrong
+        now_ = await get(penstock, made["schedule_id"])
+        assert now_ == made

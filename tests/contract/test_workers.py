@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from penstock import Client, ExecutionFailed, Task, Worker
+from penstock.worker._loop import LoopWatch
 from running_penstock import RunningPenstock, fence
 
 
@@ -45,7 +47,59 @@ class TestVerbs:
             "registered_at": reply["registered_at"],
             "seen_at": reply["registered_at"],
             "held": 0,
+            "slots": None,
+            "loop_lag_ms": None,
+            "holds": None,
         }
+
+    async def test_a_heartbeat_tells_slots_lag_and_what_is_held(self, penstock: RunningPenstock) -> None:
+        holding = {"execution_id": await penstock.create(), "kind": "test.job", "since": 5}
+        told = {"slots": 8, "loop_lag_ms": 41_000, "holds": [holding]}
+        await penstock.request("worker.heartbeat", {"worker_id": "w1", **told})
+        listed = (await workers(penstock))["w1"]
+        assert {name: listed[name] for name in told} == told
+        await penstock.request("worker.heartbeat", {"worker_id": "w1", "slots": 8, "holds": []})
+        listed = (await workers(penstock))["w1"]
+        assert (listed["loop_lag_ms"], listed["holds"]) == (None, [])
+
+    async def test_kinds_are_told_at_registration_and_forgotten_after_a_month(
+        self, penstock: RunningPenstock
+    ) -> None:
+        schema = {"type": "object", "properties": {"to": {"type": "string", "default": ""}}, "maximum": 2**60}
+        schemas = {"mail.send": {"input": schema, "description": "Sends a mail."}, "a": {}, "b": {}}
+        await penstock.request("worker.register", {"worker_id": "w1", "lanes": ["mail"], "schemas": schemas})
+        page = await penstock.request("kind.list", {"limit": 2})
+        assert [each["kind"] for each in page["items"]] == ["a", "b"]
+        (mail,) = (await penstock.request("kind.list", {"cursor": page["cursor"]}))["items"]
+        assert (mail["input"], mail["description"], mail["lanes"]) == (schema, "Sends a mail.", ["mail"])
+        assert (await penstock.request("kind.list", {"kind": "mail.send"}))["items"] == [mail]
+        assert (await penstock.request("kind.list", {"kind": "mail"}))["items"] == []
+        long = {"mail.send": {"input": {"description": "x" * 70_000}}}
+        refused = await penstock.refused("worker.register", {"worker_id": "w2", "schemas": long})
+        assert refused.code == "invalid_request" and "w2" not in await workers(penstock)
+        penstock.move_clock(31 * 86_400_000)
+        await penstock.until(
+            lambda: penstock.request("kind.list"), lambda found: not found["items"], "no kinds"
+        )
+
+    async def test_a_lost_lease_tells_how_long_the_loop_was_blocked(self, penstock: RunningPenstock) -> None:
+        execution_id = await penstock.create(max_reclaims=1)
+        task = await penstock.begin()
+        await penstock.request("lease.stalled", fence(task) | {"blocked_ms": 20_000})
+        await penstock.request("lease.renew", fence(task))  # the loop turns again
+        await penstock.loses_its_lease(execution_id)
+        task = await penstock.begin()
+        stalled = await penstock.request("lease.stalled", fence(task) | {"blocked_ms": 20_000})
+        assert stalled == {"state": "running"}
+        penstock.move_clock(60_000)
+        await penstock.reaches(execution_id, "failed")
+        events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
+        reclaimed, failed = events[-3]["data"], events[-1]["data"]
+        assert events[-3]["event"] == "reclaimed" and "loop_blocked_ms" not in reclaimed
+        assert failed["loop_blocked_ms"] >= 80_000
+        assert (
+            await penstock.refused("lease.stalled", fence(task) | {"blocked_ms": 1})
+        ).code == "execution_not_active"
 
     async def test_held_leases_are_counted(self, penstock: RunningPenstock) -> None:
         await penstock.request("worker.register", {"worker_id": "w1"})
@@ -272,3 +326,62 @@ def _health(worker: Worker) -> Any:
         return worker.health()
 
     return look
+
+
+async def test_a_worker_whose_loop_is_blocked_says_so(penstock: RunningPenstock) -> None:
+    """The worker runs in a thread, with a loop of its own: a blocked loop here would block the services too."""
+    worker = Worker(penstock.url, root=penstock.root, lease_ttl=1.0)
+    let_go = threading.Event()
+
+    @worker.handler("block")
+    async def block(task: Task, size: int = 3) -> None:
+        """Block everything.
+
+        No other handler of this worker runs meanwhile.
+        """
+        let_go.wait(20)
+
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def live() -> None:
+        loops.append(asyncio.get_running_loop())
+        await worker.run(handle_signals=False)
+
+    execution_id = await penstock.create(kind="block", max_reclaims=0)
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    try:
+        await penstock.reaches(execution_id, "failed")
+        events = (await penstock.request("execution.history", {"execution_id": execution_id}))["items"]
+        assert events[-1]["data"]["loop_blocked_ms"] > 250
+        let_go.set()
+        info = await penstock.until(
+            lambda: workers(penstock), lambda found: worker.worker_id in found, "its registration"
+        )
+        assert info[worker.worker_id]["slots"] == worker.concurrency
+        (kind,) = (await penstock.request("kind.list"))["items"]
+        assert (kind["kind"], kind["description"]) == ("block", "Block everything.")
+        assert kind["input"]["$defs"]["Input"]["properties"] == {"size": {"type": "integer", "default": 3}}
+    finally:
+        let_go.set()
+        loops[0].call_soon_threadsafe(worker.stop)
+        await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
+async def test_the_watch_measures_and_tells_while_the_loop_is_blocked() -> None:
+    told: list[int] = []
+    heard = threading.Event()
+
+    async def tell(blocked_ms: int) -> None:
+        told.append(blocked_ms)
+        heard.set()
+
+    watch = LoopWatch(0.1, tell)
+    watch.start()
+    try:
+        assert heard.wait(20)  # blocks this loop until the thread has told of it
+        assert told[0] >= 100
+        assert watch.longest_ms() >= 100
+    finally:
+        watch.stop()

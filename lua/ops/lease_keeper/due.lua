@@ -1,6 +1,6 @@
 -- The lease-keeper's due work.
 --
--- Needs: Budgets, Call, Dispatch, Due, Executions, Leases, States, Workers.
+-- Needs: Budgets, Call, Dispatch, Due, Executions, Kinds, Leases, States, Workers.
 local ops = Ops.lease_keeper
 
 local function due_execution(x)
@@ -20,7 +20,9 @@ local function due_execution(x)
 end
 
 -- due: expire leases, end backoffs and delays, time out attempts, send held-back progress events, do the budgets' due
--- work, mark silent workers lost. args: limit. See Due.run.
-function ops.due(a) return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due }, a.limit) end
+-- work, mark silent workers lost, forget kinds. args: limit. See Due.run.
+function ops.due(a)
+  return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due, kind = Kinds.due }, a.limit)
+end
 
 Dispatch.serve('lease_keeper')

@@ -21,8 +21,17 @@ function ops.renew(a)
   local x = Fences.hold(a)
   if a.lease_ttl_ms then x.lease_ttl_ms = a.lease_ttl_ms end
   x.lease_expires_at = Call.now + x.lease_ttl_ms
+  x.stalled_at = nil
   if x.slot then Limits.extend(x) end
   return { expires_at = x.lease_expires_at, cancel_requested = Executions.canceling(x) }
+end
+
+-- stalled: the worker's event loop has not turned for blocked_ms, so that nobody renews the lease; kept for the event that
+-- tells of its loss. args: fence, blocked_ms. reply: {state}. errors: fence errors.
+function ops.stalled(a)
+  local x = Fences.hold(a)
+  x.stalled_at = Call.now - a.blocked_ms
+  return { state = x.state }
 end
 
 -- revoke: an operator takes the lease away. The execution becomes ready again (or canceled, if cancellation was

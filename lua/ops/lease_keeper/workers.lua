@@ -1,9 +1,10 @@
 -- The lease-keeper's ops for workers.
 --
--- Needs: Errors, Records, Workers.
+-- Needs: Errors, Kinds, Records, Workers.
 local ops = Ops.lease_keeper
 
--- worker_register: a worker starts. args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms. reply: the worker.
+-- worker_register: a worker starts. args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots.
+-- reply: the worker.
 -- events: worker registered.
 function ops.worker_register(a)
   local w = Workers.seen(a)
@@ -13,7 +14,8 @@ function ops.worker_register(a)
 end
 
 -- worker_heartbeat: the worker is alive. A heartbeat of an unknown or lost worker registers the worker.
--- args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, status (reported: active | draining | stopped).
+-- args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots, loop_lag_ms, holds, status (reported: active |
+-- draining | stopped).
 -- reply: the worker; its status draining means that it must drain. events: worker registered, draining, stopped.
 function ops.worker_heartbeat(a)
   local w, known = Workers.seen(a)
@@ -46,3 +48,12 @@ function ops.worker_list(a) return Workers.page(a) end
 
 -- worker_held: count the leases that each worker holds in this partition. args: ids. reply: {held (in the ids' order)}.
 function ops.worker_held(a) return { held = Workers.held(a.ids) } end
+
+-- kinds_tell: note what a worker tells of its kinds. args: told [{kind, input (JSON text), description}], lanes. reply: none.
+function ops.kinds_tell(a)
+  for _, told in ipairs(a.told) do Kinds.tell(told, a.lanes) end
+end
+
+-- kind_list: list the kinds of which workers have told, by name. args: kind (this one only), cursor, limit.
+-- reply: {items, cursor}.
+function ops.kind_list(a) return Kinds.page(a.kind, a.cursor, a.limit) end

@@ -51,6 +51,25 @@ function ops.schedule_resume(a)
   return Schedules.view(s)
 end
 
+-- schedule_trigger: create one of the schedule's executions now, beside its due times. args: schedule_id, id (of the
+-- execution), again (as in create). reply: {execution_id, state, duplicate, schedule_id}.
+-- errors: schedule_not_found, already_terminal, execution_not_eligible (the lane drains).
+-- events: schedule triggered; created.
+function ops.schedule_trigger(a)
+  -- The command may come twice (the service's connection broke before the first reply), as in create.
+  local x = Records.read('x', a.id)
+  local duplicate = x ~= nil and a.again or false
+  if not x then x = Schedules.trigger(Schedules.edit(a.schedule_id), a.id) end
+  return { execution_id = a.id, state = x.state, duplicate = duplicate, schedule_id = a.schedule_id }
+end
+
+-- schedule_update: replace a schedule's timing, misfire or spec. args: schedule_id, timing {at | every_ms (count) | cron,
+-- timezone and next_at}, misfire, spec (with input and limit); what is nil stays.
+-- reply: the schedule. errors: schedule_not_found, already_terminal, invalid_request. events: schedule updated.
+function ops.schedule_update(a)
+  return Schedules.view(Schedules.update(Schedules.edit(a.schedule_id), a.timing, a.misfire, a.spec, a.input, a.limit))
+end
+
 -- schedule_delete: delete a schedule; its executions go on. args: schedule_id. reply: the schedule as it was.
 -- errors: schedule_not_found. events: schedule deleted.
 function ops.schedule_delete(a)

@@ -1,4 +1,4 @@
-"""schedule.create, .get, .list, .delete, .pause and .resume; and the work when a schedule is due.
+"""schedule.create, .get, .list, .delete, .pause, .resume, .trigger and .update; and the work when a schedule is due.
 
 The state machine returns due schedules in the reply of `due`. This module computes the next due time. One op creates
 the execution and sets the next due time, so several schedulers at once still create the execution only once.
@@ -14,12 +14,21 @@ from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError, invalid
 from penstock.ids import partition_of
 from penstock.machine import Machine, pages
-from penstock.machine.idempotency import digest, home_for
+from penstock.machine.idempotency import digest, home_for, once
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
 from penstock.machine.specs import normalize
 from penstock.machine.tokens import limit_of
-from penstock.messages.schedules import Schedule, ScheduleCreate, ScheduleGet, ScheduleList
+from penstock.messages.schedules import (
+    Schedule,
+    ScheduleCreate,
+    ScheduledExecution,
+    ScheduleGet,
+    ScheduleList,
+    ScheduleTrigger,
+    ScheduleTriggered,
+    ScheduleUpdate,
+)
 from penstock_scheduler.schedules import timetable
 from penstock_scheduler.schedules.timetable import Rule
 
@@ -40,8 +49,9 @@ class Schedules:
 
     async def create(self, call: Call[ScheduleCreate]) -> Sequence[Any]:
         item, machine = call.items[0], self._machine
-        _check(item)
+        _check_timing(item)
         execution = item.execution
+        _check_spec(execution)
         normalize(execution)
         await self._references.check([execution])
         partition = home_for(execution.namespace, item.idempotency_key, machine.partitions)
@@ -84,6 +94,44 @@ class Schedules:
             resume.next_at = timetable.resumed(_rule(schedule), schedule.next_at, now)
         return [await self._machine.run(resume)]
 
+    async def trigger(self, call: Call[ScheduleTrigger]) -> Sequence[Any]:
+        item, machine = call.items[0], self._machine
+
+        async def make(execution_id: str, again: bool = False) -> ScheduleTriggered:
+            trigger = ops.ScheduleTrigger(schedule_id=item.schedule_id, id=execution_id, again=again)
+            return await machine.run(trigger)
+
+        partition = partition_of(item.schedule_id)
+        if item.idempotency_key is None:
+            return [await make(machine.new_id(partition))]
+        # The schedule's namespace is unknown here. Keys of triggers are kept apart by their verb.
+        return [await once(machine, "trigger", "default", item, partition, make, ScheduleTriggered)]
+
+    async def update(self, call: Call[ScheduleUpdate]) -> Sequence[Any]:
+        item, machine = call.items[0], self._machine
+        update = ops.ScheduleUpdate(schedule_id=item.schedule_id, misfire=item.misfire)
+        if item.execution is not None:
+            _check_spec(item.execution)
+            normalize(item.execution)
+            await self._references.check([item.execution])
+            update.spec = item.execution
+            # The request decoder made the input JSON text, or None for null.
+            update.input = None if item.execution.raw_input is None else str(item.execution.raw_input)
+            update.limit = limit_of(item.execution, item.execution.namespace, machine.partitions)
+        if any(each is not None for each in (item.at, item.every_ms, item.cron, item.count, item.timezone)):
+            timing = update.timing = ops.Timing(
+                at=item.at,
+                every_ms=item.every_ms,
+                count=item.count,
+                cron=item.cron,
+                timezone=item.timezone or "UTC",
+            )
+            _check_timing(timing)
+            if timing.cron is not None:
+                now = (await machine.run(ops.Clock(), at=partition_of(item.schedule_id))).now
+                timing.next_at = timetable.following(Rule(cron=timing.cron, timezone=timing.timezone), now)
+        return [await machine.run(update)]
+
     # -- due times --------------------------------------------------------------------------------
 
     def due(self, partition: int, done: ops.DueDone) -> None:
@@ -119,7 +167,7 @@ def _rule(schedule: ops.DueSchedule | Schedule) -> Rule:
     return Rule(schedule.every_ms, schedule.cron, schedule.timezone)
 
 
-def _check(item: ScheduleCreate) -> None:
+def _check_timing(item: ScheduleCreate | ops.Timing) -> None:
     """Raise `invalid_request`, naming the field, if the fields do not fit together."""
     given = [name for name in ("at", "every_ms", "cron") if getattr(item, name) is not None]
     if len(given) != 1:
@@ -128,6 +176,9 @@ def _check(item: ScheduleCreate) -> None:
         raise invalid("count", "goes with every_ms only")
     if item.cron is None and item.timezone != "UTC":
         raise invalid("timezone", "goes with cron only")
+
+
+def _check_spec(execution: ScheduledExecution) -> None:
     for name in ("run_at", "deadline_at"):
-        if getattr(item.execution, name) is not None:
+        if getattr(execution, name) is not None:
             raise invalid(f"execution.{name}", "the schedule says when")

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
+import msgspec
 from cyclopts import App
 from rich.markup import escape
 
@@ -12,7 +13,7 @@ from penstock.cli.problems import UsageProblem
 from penstock.cli.shell import Shell, ShellArgument, json_argument
 from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.messages.common import Page
-from penstock.messages.schedules import Schedule, ScheduleStatus
+from penstock.messages.schedules import Schedule, ScheduleStatus, ScheduleTriggered
 
 app = App(name="schedule", help="Create and show schedules: executions that are created at their time.")
 
@@ -154,6 +155,77 @@ async def resume(schedule_id: str, /, *, shell: ShellArgument) -> None:
 
 
 @app.command
+async def trigger(schedule_id: str, /, *, idempotency_key: str | None = None, shell: ShellArgument) -> None:
+    """Create one of a schedule's executions now, beside its due times; prints the execution's id.
+
+    Parameters
+    ----------
+    schedule_id
+        The schedule's id. It may be paused.
+    idempotency_key
+        Repeating the command with the same key creates nothing more.
+    """
+    request = {"schedule_id": schedule_id, "idempotency_key": idempotency_key}
+    made = cast(ScheduleTriggered, await shell.ask("schedule.trigger", request))
+    emit_json(made) if shell.json else emit(made.execution_id)
+
+
+@app.command
+async def update(
+    schedule_id: str,
+    input: str | None = None,
+    /,
+    *,
+    at: datetime | None = None,
+    every: timedelta | None = None,
+    count: int | None = None,
+    cron: str | None = None,
+    timezone: str | None = None,
+    misfire: Literal["catch_up", "skip"] | None = None,
+    spec: Spec = NOTHING_SAID,
+    shell: ShellArgument,
+) -> None:
+    """Change a schedule; what is left out stays. One of --at, --every and --cron replaces its timing as a whole.
+
+    Parameters
+    ----------
+    schedule_id
+        The schedule's id.
+    input
+        The new input of its executions, as JSON; @FILE reads it from a file, - from standard input.
+    at
+        Once, at this time: 2026-05-01T06:00, in local time unless it says otherwise (+02:00).
+    every
+        Repeatedly, such as 90s, 15m, 1d; the first time after one interval from now.
+    count
+        With --every: how many executions in all, with those that it has created already.
+    cron
+        At the times of a cron expression.
+    timezone
+        The time zone of the cron expression [UTC].
+    misfire
+        What happens to due times at which no scheduler ran: catch_up or skip.
+    """
+    request: dict[str, Any] = {
+        "schedule_id": schedule_id,
+        "at": None if at is None else round(at.timestamp() * 1000),
+        "every_ms": milliseconds(every),
+        "count": count,
+        "cron": cron,
+        "timezone": timezone,
+        "misfire": misfire,
+    }
+    changed = spec.fields()
+    if (value := json_argument(input, "INPUT")) is not None:
+        changed["input"] = value
+    if changed:
+        present = cast(Schedule, await shell.ask("schedule.get", {"schedule_id": schedule_id}))
+        spec_now = msgspec.json.decode(msgspec.json.encode(present.execution), type=dict[str, msgspec.Raw])
+        request["execution"] = spec_now | changed
+    await _ask(shell, "schedule.update", schedule_id, request)
+
+
+@app.command
 async def delete(schedule_id: str, /, *, shell: ShellArgument) -> None:
     """Delete a schedule; executions that it has created go on.
 
@@ -165,8 +237,8 @@ async def delete(schedule_id: str, /, *, shell: ShellArgument) -> None:
     await _ask(shell, "schedule.delete", schedule_id)
 
 
-async def _ask(shell: Shell, verb: str, schedule_id: str) -> None:
-    found = cast(Schedule, await shell.ask(verb, {"schedule_id": schedule_id}))
+async def _ask(shell: Shell, verb: str, schedule_id: str, request: dict[str, Any] | None = None) -> None:
+    found = cast(Schedule, await shell.ask(verb, request or {"schedule_id": schedule_id}))
     told = {
         "schedule": found.schedule_id,
         "status": styled(found.status),

@@ -103,7 +103,9 @@ async def list_(
     page = cast(Page[WorkerInfo], await shell.ask("worker.list", request))
     shell.show(
         page,
-        listing(("worker", "status", "held", "seen", "version", "lanes", "kinds"), map(_row, page.items)),
+        listing(
+            ("worker", "status", "held", "lag", "seen", "version", "lanes", "kinds"), map(_row, page.items)
+        ),
     )
     shell.more(page)
 
@@ -126,7 +128,8 @@ def _row(info: WorkerInfo) -> tuple[str, ...]:
     return (
         escape(info.worker_id),
         styled(info.status),
-        "" if info.held is None else str(info.held),
+        ("" if info.held is None else str(info.held)) + ("" if info.slots is None else f"/{info.slots}"),
+        "" if info.loop_lag_ms is None else f"{info.loop_lag_ms} ms",
         clock(info.seen_at),
         escape(info.version),
         escape(" ".join(info.lanes)) + able,

@@ -16,6 +16,9 @@ from penstock.messages.schedules import (
     ScheduleGet,
     ScheduleList,
     ScheduleStatus,
+    ScheduleTrigger,
+    ScheduleTriggered,
+    ScheduleUpdate,
 )
 
 
@@ -68,6 +71,40 @@ class Schedules:
     async def resume(self, schedule_id: str) -> Schedule:
         """Resume a schedule from its next due time. A single due time (`at`) that passed meanwhile is not dropped."""
         return await self._requester.call(verbs.SCHEDULE_RESUME, ScheduleGet(schedule_id=schedule_id))
+
+    async def trigger(self, schedule_id: str, *, idempotency_key: str | None = None) -> ScheduleTriggered:
+        """Create one of the schedule's executions now, beside its due times. The schedule may be paused."""
+        request = ScheduleTrigger(schedule_id=schedule_id, idempotency_key=idempotency_key)
+        return await self._requester.call(verbs.SCHEDULE_TRIGGER, request)
+
+    async def update(
+        self,
+        schedule_id: str,
+        *,
+        execution: ScheduledExecution | None = None,
+        at: int | None = None,
+        every_ms: int | None = None,
+        count: int | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        misfire: Literal["catch_up", "skip"] | None = None,
+    ) -> Schedule:
+        """Change a schedule that has not finished; what is left out stays.
+
+        One of `at`, `every_ms` (with `count`) and `cron` (with `timezone`) replaces the timing as a whole: due times
+        begin anew. `execution` replaces the spec: change the one that `get` returned, for example.
+        """
+        request = ScheduleUpdate(
+            schedule_id=schedule_id,
+            execution=execution,
+            at=at,
+            every_ms=every_ms,
+            count=count,
+            cron=cron,
+            timezone=timezone,
+            misfire=misfire,
+        )
+        return await self._requester.call(verbs.SCHEDULE_UPDATE, request)
 
     async def delete(self, schedule_id: str) -> Schedule:
         """Delete a schedule. Executions that it has created go on."""

@@ -95,12 +95,11 @@ Traceparent = Annotated[
 ]
 Priority = Annotated[int, Meta(ge=-128, le=127, description="higher is sooner")]
 Tags = Annotated[dict[Token, Annotated[str, Meta(max_length=256)]], Meta(max_length=32)]
+KindsItem = Annotated[
+    str, Meta(pattern=KINDS_PATTERN, max_length=128, description="a kind, or a prefix such as mail.*")
+]
 Kinds = Annotated[
-    list[
-        Annotated[
-            str, Meta(pattern=KINDS_PATTERN, max_length=128, description="a kind, or a prefix such as mail.*")
-        ]
-    ],
+    list[KindsItem],
     Meta(min_length=1, max_length=1000, description="what a worker takes; absent: all kinds"),
 ]
 Capability = Annotated[str, Meta(pattern=KIND_PATTERN, max_length=64)]

@@ -30,6 +30,12 @@ from penstock.states import ExecutionState
 
 Categories = Annotated[list[Token], Meta(max_length=64)]
 BudgetIds = Annotated[list[Id], Meta(max_length=16)]
+TagFilter = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,128}(=|(?!\n)$)", max_length=385, description="a tag's name, or name=value"
+    ),
+]
 
 
 class Backoff(Request, kw_only=True):
@@ -113,7 +119,7 @@ class ExecutionList(Request, kw_only=True):
     kind: Kind | None = None
     state: ExecutionState | None = None
     flow_id: Id | None = None
-    tag: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}(=|(?!\n)$)", max_length=385)] | None = None
+    tag: TagFilter | None = None
     cursor: IdCursor | None = None
     limit: Limit = 100
 

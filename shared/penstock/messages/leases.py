@@ -70,6 +70,15 @@ class Renewed(Reply, kw_only=True):
     cancel_requested: bool
 
 
+class LeaseStalled(Fence, kw_only=True):
+    """Report that the worker's event loop has not turned for `blocked_ms`, so that nobody can renew the lease.
+
+    It does not renew the lease. Should the lease run out, its event `reclaimed` tells of it.
+    """
+
+    blocked_ms: DurationMs
+
+
 class LeaseComplete(Fence, kw_only=True):
     result: Raw = raw()
     children: Annotated[list[ExecutionSpec], Meta(max_length=1000)] = []

@@ -16,7 +16,7 @@ from penstock.messages.common import (
     Token,
     decoded,
 )
-from penstock.messages.executions import ExecutionSpec
+from penstock.messages.executions import ExecutionCreated, ExecutionSpec
 
 ScheduleStatus = Literal["active", "paused", "finished"]
 
@@ -57,6 +57,34 @@ class ScheduleList(Request, kw_only=True):
     status: ScheduleStatus | None = None
     cursor: IdCursor | None = None
     limit: Limit = 100
+
+
+class ScheduleTrigger(Request, kw_only=True):
+    """Create one of a schedule's executions now, beside its due times, which do not change. It may be paused."""
+
+    schedule_id: Id
+    idempotency_key: IdempotencyKey | None = None
+
+
+class ScheduleTriggered(ExecutionCreated, kw_only=True):
+    schedule_id: str = ""
+
+
+class ScheduleUpdate(Request, kw_only=True):
+    """Change a schedule that has not finished; what is left out stays as it is.
+
+    One of `at`, `every_ms` (with `count`) and `cron` (with `timezone`) replaces the schedule's timing as a whole, and
+    its due times begin anew from now. `execution` replaces the spec as a whole; its namespace must be the schedule's.
+    """
+
+    schedule_id: Id
+    execution: ScheduledExecution | None = None
+    at: Instant | None = None
+    every_ms: PositiveMs | None = None
+    count: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    cron: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    timezone: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    misfire: Literal["catch_up", "skip"] | None = None
 
 
 class Schedule(Reply, kw_only=True):

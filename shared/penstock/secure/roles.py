@@ -33,7 +33,7 @@ _WORKERS_OWN: Final = frozenset(
 _READ: Final = frozenset(
     {
         "execution.get", "execution.list", "execution.history", "execution.wait", "execution.explain",
-        "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
+        "kind.list", "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
         "quota.get", "budget.get", "schedule.get", "schedule.list", "waitpoint.get", "waitpoint.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
     }
@@ -47,6 +47,7 @@ _SUBMIT: Final = frozenset(
         "flow.update_state", "flow.finish", "flow.fail", "flow.add_execution", "flow.add_dependency",
         "flow.set_join", "flow.set_waiting", "flow.resume", "flow.request_cancel", "flow.cancel",
         "schedule.create", "schedule.get", "schedule.pause", "schedule.resume", "schedule.delete",
+        "schedule.trigger", "schedule.update", "kind.list",
     }
 )  # fmt: skip
 

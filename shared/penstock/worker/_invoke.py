@@ -16,11 +16,14 @@ from typing import Any, Final, NoReturn
 import msgspec
 from msgspec import Raw
 
+from penstock.messages.workers import Schema
 from penstock.worker._task import Task
 
 Arguments = Callable[[Raw], dict[str, Any]]
 
 _EMPTY: Final = inspect.Parameter.empty
+_LONGEST_SCHEMA: Final = 64 * 1024
+_LONGEST_DESCRIPTION: Final = 1024
 
 
 class InvalidInput(ValueError):
@@ -32,7 +35,7 @@ class InvalidInput(ValueError):
 class Handler:
     """One registered function, ready to be called with a task."""
 
-    __slots__ = ("_arguments", "_takes_task", "function", "is_async", "kind")
+    __slots__ = ("_arguments", "_input", "_takes_task", "function", "is_async", "kind")
 
     def __init__(self, kind: str, function: Callable[..., Any]) -> None:
         self.kind = kind
@@ -40,7 +43,18 @@ class Handler:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
-        self._takes_task, self._arguments = _read(function)
+        self._takes_task, self._arguments, self._input = _read(function)
+
+    def schema(self) -> Schema:
+        """Return the JSON Schema of the input, as the type hints say it, and the first line of the docstring."""
+        try:
+            schema = None if self._input is Any else msgspec.json.schema(self._input)
+            if len(msgspec.json.encode(schema)) > _LONGEST_SCHEMA:
+                schema = None
+        except (TypeError, ValueError):  # a type hint, or a default value, that JSON Schema cannot tell
+            schema = None
+        told = (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return Schema(input=schema, description=told[:_LONGEST_DESCRIPTION])
 
     def bind(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments for this task. Raise `InvalidInput` if the input does not fit them."""
@@ -58,8 +72,8 @@ class Handler:
         return self.function(*positional, **named)
 
 
-def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
-    """Return whether the function takes the task, and how to make its other arguments from the input."""
+def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None, Any]:
+    """Return whether the function takes the task, how the input becomes its other arguments, and the input's type."""
     parameters = list(inspect.signature(function).parameters.values())
     target = function if inspect.isroutine(function) else type(function).__call__
     hints = typing.get_type_hints(target, include_extras=True)
@@ -72,13 +86,13 @@ def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None]:
         if hints.get(parameter.name) is Task:
             _refuse(function, "the Task comes first")
     if not parameters:
-        return takes_task, None
+        return takes_task, None, Any
     if len(parameters) == 1 and parameters[0].kind is not parameters[0].VAR_KEYWORD:
         only = parameters[0]
         annotation: Any = hints.get(only.name, Any)
         if only.name == "input" or _is_whole(annotation):
-            return takes_task, _whole(only.name, annotation)
-    return takes_task, _by_name(parameters, hints)
+            return takes_task, _whole(only.name, annotation), Any if annotation is Raw else annotation
+    return takes_task, *_by_name(parameters, hints)
 
 
 def _is_task(first: inspect.Parameter, hints: dict[str, Any]) -> bool:
@@ -109,18 +123,21 @@ def _whole(name: str, annotation: Any) -> Arguments:
     return lambda raw: {name: decode(raw)}
 
 
-def _by_name(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> Arguments:
+def _by_name(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> tuple[Arguments, Any]:
     named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
     fields: list[Any] = []
     for parameter in named:
         annotation = hints.get(parameter.name, Any)
         if parameter.default is _EMPTY:
             fields.append((parameter.name, annotation))
+        elif isinstance(parameter.default, _PLAIN):
+            fields.append((parameter.name, annotation, parameter.default))  # the schema shows it
         else:
             # Use the same default object as a plain call of the function would, not a copy.
             default = msgspec.field(default_factory=lambda value=parameter.default: value)
             fields.append((parameter.name, annotation, default))
-    decode = msgspec.json.Decoder(msgspec.defstruct("Input", fields, kw_only=True)).decode
+    input_type = msgspec.defstruct("Input", fields, kw_only=True)
+    decode = msgspec.json.Decoder(input_type).decode
     names = tuple(p.name for p in named)
 
     def arguments(raw: Raw) -> dict[str, Any]:
@@ -129,13 +146,14 @@ def _by_name(parameters: list[inspect.Parameter], hints: dict[str, Any]) -> Argu
         return {name: getattr(value, name) for name in names}
 
     if len(named) == len(parameters):
-        return arguments
+        return arguments, input_type
     decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
     def with_rest(raw: Raw) -> dict[str, Any]:
         return (decode_object(raw) if raw != _NULL else {}) | arguments(raw)
 
-    return with_rest
+    return with_rest, input_type
 
 
 _NULL: Final = Raw(b"null")
+_PLAIN: Final = (str, int, float, bool, type(None))

@@ -13,6 +13,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.clock import ValkeyClock
 from penstock.messages.leases import LeaseRenew, Renewed, TaskMessage
+from penstock.messages.workers import MAX_HOLDS, Holding
 
 log: Final = logging.getLogger("penstock.worker")
 
@@ -39,6 +40,7 @@ class Lease:
 
     __slots__ = (
         "abandoned",
+        "began",
         "cancel_requested",
         "expires",
         "failures",
@@ -56,6 +58,8 @@ class Lease:
         self.failures = 0
         self.lost: str | None = None
         self.cancel_requested = False
+        # When the handler began, by Valkey's clock (ms since the Unix epoch).
+        self.began: int | None = None
         # The worker is shutting down: the lease is left to expire.
         self.abandoned = False
         # Interrupts the handler. Set only while an interruptible (async) handler runs.
@@ -120,6 +124,15 @@ class LeaseRenewer:
     def drop(self, lease: Lease) -> None:
         """Forget an ended lease, so that it is no longer renewed."""
         self.held.pop(lease.message.lease_id, None)
+
+    def holding(self) -> list[Holding]:
+        """Return the tasks whose handlers run, the oldest first: as many as a heartbeat may name."""
+        running = [
+            Holding(execution_id=lease.message.execution_id, kind=lease.message.kind, since=lease.began)
+            for lease in self.held.values()
+            if lease.began is not None
+        ]
+        return sorted(running, key=lambda each: each.since)[:MAX_HOLDS]
 
     async def renew_for_ever(self) -> None:
         """Renew all held leases every ttl/3."""

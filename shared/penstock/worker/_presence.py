@@ -14,7 +14,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.clock import ValkeyClock
 from penstock.messages.executions import WorkNext
-from penstock.messages.workers import WorkerHeartbeat, WorkerInfo, WorkerRegister
+from penstock.messages.workers import Holding, Schema, WorkerHeartbeat, WorkerInfo, WorkerRegister
 from penstock.verbs import Verb
 
 log: Final = logging.getLogger("penstock.worker")
@@ -32,9 +32,13 @@ class Presence:
         requester: Requester,
         ask: WorkNext,
         version: str,
+        slots: int,
+        schemas: dict[str, Schema],
         clock: ValkeyClock,
+        status: Callable[[], tuple[int, list[Holding]]],
         on_drain: Callable[[], None],
     ) -> None:
+        """status: returns the longest time that the event loop did not turn (ms) since the last call, and what runs."""
         self._requester = requester
         self._worker_id = ask.worker_id
         self._about: dict[str, Any] = {
@@ -43,8 +47,11 @@ class Presence:
             "capabilities": ask.capabilities,
             "kinds": ask.kinds,
             "version": version,
+            "slots": slots,
         }
+        self._schemas = schemas
         self._clock = clock
+        self._status = status
         self._on_drain = on_drain
         self.registered = asyncio.Event()
 
@@ -64,13 +71,14 @@ class Presence:
                 await self._beat(status, GOODBYE_S)
 
     async def _register(self) -> None:
-        await self._ask_keeper(verbs.WORKER_REGISTER, WorkerRegister(**self._about))
+        await self._ask_keeper(verbs.WORKER_REGISTER, WorkerRegister(**self._about, schemas=self._schemas))
         self.registered.set()
 
     async def _beat(
         self, status: Literal["active", "draining", "stopped"], timeout: float | None = None
     ) -> None:
-        heartbeat = WorkerHeartbeat(**self._about, status=status)
+        lag_ms, holds = self._status()
+        heartbeat = WorkerHeartbeat(**self._about, status=status, loop_lag_ms=lag_ms, holds=holds)
         reply = await self._ask_keeper(verbs.WORKER_HEARTBEAT, heartbeat, timeout)
         if status == "active" and reply.status == "draining":
             self._on_drain()

@@ -72,6 +72,7 @@ class Runner:
     def start(self, lease: Lease) -> None:
         """Start a task's handler, which takes a slot at once."""
         self.active += 1
+        lease.began = round(self._leases.clock.now())
         run = self._run if self._tracing is None else self._run_traced
         lease.runner = asyncio.get_running_loop().create_task(run(lease))
         self.running.add(lease.runner)

@@ -23,6 +23,7 @@ from penstock.worker._hooks import Hooks
 from penstock.worker._intake import TaskIntake
 from penstock.worker._invoke import Handler
 from penstock.worker._leases import Lease, LeaseRenewer
+from penstock.worker._loop import LoopWatch, teller
 from penstock.worker._presence import Presence
 from penstock.worker._runner import Runner
 
@@ -36,6 +37,8 @@ CONFIRM_AGAIN_S: Final = 0.2
 class WorkerConfig:
     """A worker's settings, handlers and hooks, as its user has set and registered them."""
 
+    url: str
+    credentials: str | None
     root: str
     ask: WorkNext
     concurrency: int
@@ -92,8 +95,16 @@ class Session:
             context,
             extras,
         )
+        self._watch = LoopWatch(config.lease_ttl / 3, teller(config, self._held))
         self._presence = Presence(
-            self._requester, config.ask, config.version, self.leases.clock, self._drain_on_request
+            self._requester,
+            config.ask,
+            config.version,
+            config.concurrency,
+            {kind: handler.schema() for kind, handler in config.handlers.items()},
+            self.leases.clock,
+            lambda: (self._watch.longest_ms(), self.leases.holding()),
+            self._drain_on_request,
         )
         self._intake = TaskIntake(nats, config.root, config.ask, self._free_slots, self._accept)
         # Leased tasks beyond the free slots. Only a late reply brings them. Their leases are renewed like all others.
@@ -110,6 +121,7 @@ class Session:
         asking = asyncio.ensure_future(self._ask_for_work())
         stopping = asyncio.ensure_future(self._stop.asked.wait())
         closing = asyncio.ensure_future(self._end_with_connection())
+        self._watch.start()
         self.status = "working"
         log.info("worker %s takes work of %s", self._worker_id, ", ".join(self._config.ask.lanes))
         ready.set()
@@ -126,11 +138,15 @@ class Session:
             if self._nats.is_closed:
                 raise errors.make("timeout", self._nats.why_closed)
         finally:
+            self._watch.stop()
             for loop in (renewals, asking, stopping, closing, beating, *self._confirming):
                 loop.cancel()
             self.runner.close()
             with contextlib.suppress(Exception):
                 await self._requester.close()
+
+    def _held(self) -> list[TaskMessage]:
+        return [lease.message for lease in self.leases.held.values() if lease.began is not None]
 
     # Incoming work.
 

@@ -248,6 +248,8 @@ class Worker:
 
     def _config(self) -> WorkerConfig:
         return WorkerConfig(
+            url=self._url,
+            credentials=self._credentials,
             root=self.root,
             ask=msgspec.structs.replace(self._ask, kinds=sorted(self._handlers)),
             concurrency=self.concurrency,

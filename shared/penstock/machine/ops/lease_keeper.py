@@ -3,13 +3,22 @@
 from msgspec import Struct
 
 from penstock.machine.op import Fenced, Op, op
-from penstock.machine.ops.common import BudgetGet, Claim, Due, DueDone, QuotaGet, WorkerList
+from penstock.machine.ops.common import (
+    PAGE,
+    BudgetGet,
+    Claim,
+    Due,
+    DueDone,
+    QuotaGet,
+    Slice,
+    WorkerList,
+)
 from penstock.machine.specs import NewExecution
 from penstock.messages.common import StateReply
 from penstock.messages.leases import Completed, Failed, Renewed
 from penstock.messages.leases import Progress as ProgressTold
 from penstock.messages.limits import UsageTotal
-from penstock.messages.workers import WorkerInfo
+from penstock.messages.workers import Holding, WorkerInfo
 
 __all__ = ["BudgetGet", "Claim", "Due", "DueDone", "QuotaGet", "WorkerList"]
 
@@ -25,6 +34,13 @@ class Start(Fenced[StateReply], kw_only=True):
 @op("lease_keeper", by="execution_id")
 class Renew(Fenced[Renewed], kw_only=True):
     lease_ttl_ms: int | None = None
+
+
+@op("lease_keeper", by="execution_id")
+class Stalled(Fenced[StateReply], kw_only=True):
+    """Note that the worker's event loop has been blocked for `blocked_ms`, so that nobody renews the lease."""
+
+    blocked_ms: int
 
 
 @op("lease_keeper", by="execution_id")
@@ -155,6 +171,7 @@ class WorkerRegister(Op[WorkerInfo], kw_only=True):
     kinds: list[str] | None = None
     version: str
     heartbeat_ms: int
+    slots: int | None = None
 
 
 @op("lease_keeper")
@@ -167,6 +184,9 @@ class WorkerHeartbeat(Op[WorkerInfo], kw_only=True):
     kinds: list[str] | None = None
     version: str
     heartbeat_ms: int
+    slots: int | None = None
+    loop_lag_ms: int | None = None
+    holds: list[Holding] | None = None
     status: str
 
 
@@ -184,6 +204,40 @@ class WorkerHeld(Op[LeasesHeld], kw_only=True):
     """Count the leases that each of these workers holds in this partition. Return the counts in the same order."""
 
     ids: list[str]
+
+
+class KindTold(Struct, omit_defaults=True):
+    """input: a JSON Schema, as text."""
+
+    kind: str
+    input: str | None
+    description: str
+
+
+@op("lease_keeper")
+class KindsTell(Op[None], kw_only=True):
+    """Note what a worker tells of its kinds."""
+
+    told: list[KindTold]
+    lanes: list[str]
+
+    def cost(self) -> int:
+        return 1 + len(self.told)
+
+
+class KindKept(KindTold, kw_only=True):
+    lanes: list[str]
+    registered_at: int
+    input: str | None = None
+
+
+@op("lease_keeper", weight=PAGE)
+class KindList(Op[Slice[KindKept]], kw_only=True):
+    """Return a page of the kinds of which workers have told, sorted by name. kind: this one only."""
+
+    kind: str | None = None
+    cursor: str | None = None
+    limit: int
 
 
 # -- reports of used budget: steps in the partitions of the execution and of the budget ---------------

@@ -69,6 +69,9 @@ from penstock.machine.ops.scheduler.schedules import (
     ScheduleList,
     SchedulePause,
     ScheduleResume,
+    ScheduleTrigger,
+    ScheduleUpdate,
+    Timing,
 )
 
 __all__ = [
@@ -132,6 +135,8 @@ __all__ = [
     "ScheduleList",
     "SchedulePause",
     "ScheduleResume",
+    "ScheduleTrigger",
+    "ScheduleUpdate",
     "SetTags",
     "Settle",
     "Slot",
@@ -139,6 +144,7 @@ __all__ = [
     "StateSeen",
     "Taker",
     "Task",
+    "Timing",
     "Unblock",
     "Ungrant",
     "Wait",

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from penstock.machine.op import Op, op
 from penstock.machine.ops.common import PAGE, Now, Slice
-from penstock.messages.schedules import Schedule, ScheduledExecution
+from penstock.messages.schedules import Schedule, ScheduledExecution, ScheduleTriggered
 
 
 @op("scheduler")
@@ -67,6 +67,38 @@ class ScheduleDelete(Op[Schedule], kw_only=True):
     """Delete a schedule. Return the schedule as it was."""
 
     schedule_id: str
+
+
+@op("scheduler", by="schedule_id")
+class ScheduleTrigger(Op[ScheduleTriggered], kw_only=True):
+    """Create one of a schedule's executions now. again: as in Create."""
+
+    schedule_id: str
+    id: str
+    again: bool = False
+
+
+class Timing(Struct, kw_only=True, omit_defaults=True):
+    """When a schedule is due. next_at: the first due time, for cron only."""
+
+    at: int | None = None
+    every_ms: int | None = None
+    count: int | None = None
+    cron: str | None = None
+    timezone: str
+    next_at: int | None = None
+
+
+@op("scheduler", by="schedule_id")
+class ScheduleUpdate(Op[Schedule], kw_only=True):
+    """Replace a schedule's timing, its `misfire`, or its spec with input and limit; what is None stays."""
+
+    schedule_id: str
+    timing: Timing | None = None
+    misfire: str | None = None
+    spec: ScheduledExecution | None = None
+    input: str | None = None
+    limit: str | None = None
 
 
 class DueSchedule(Struct, kw_only=True):
