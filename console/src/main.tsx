@@ -6,11 +6,13 @@ import { Shell } from "./ui/Shell";
 import { beginTheme } from "./ui/theme";
 import "./style.css";
 import { Audit, type AuditFilters } from "./screens/Audit";
+import { DeadLetters } from "./screens/DeadLetters";
 import { Execution } from "./screens/Execution";
 import { Executions, readFilters } from "./screens/Executions";
 import { Flow } from "./screens/Flow";
 import { FLOW_STATUSES, Flows } from "./screens/Flows";
 import { Lanes } from "./screens/Lanes";
+import { MirrorRules } from "./screens/MirrorRules";
 import { Now } from "./screens/Now";
 import { Schedules } from "./screens/Schedules";
 import { WAIT_STATUSES, Waits } from "./screens/Waits";
@@ -55,6 +57,8 @@ const routes = [
       return status ? { status } : {};
     },
   }),
+  createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters }),
+  createRoute({ getParentRoute: parent, path: "/mirror", component: MirrorRules }),
   createRoute({
     getParentRoute: parent,
     path: "/audit",

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nats
 import pytest
 import pytest_asyncio
 
@@ -455,6 +456,12 @@ async def test_schedules(console: Console) -> None:
         """
         const row = page.getByRole("row", { name: /by\\.schedule/ });
         await row.getByRole("button", { name: /^Actions/ }).click();
+        await page.locator('[role=menuitem][data-verb="schedule.trigger"]').click();
+        await page.getByRole("dialog").getByRole("button", { name: "Trigger now" }).click();
+        await page.waitForURL(/executions\\/\\d+-/);
+        await page.locator("h1").getByText("by.schedule").waitFor();
+        await page.goBack();
+        await row.getByRole("button", { name: /^Actions/ }).click();
         await page.locator('[role=menuitem][data-verb="schedule.delete"]').click();
         await page.getByRole("dialog").getByRole("button", { name: "Delete schedule" }).click();
         await row.waitFor({ state: "detached" });
@@ -481,6 +488,77 @@ async def test_flows(console: Console) -> None:
     await console.does("flow.cancel", "Cancel flow", reason="enough")
     await console.page.run("await page.locator('h1').getByText('cancelled').waitFor()")
     assert (await console.client.call("flow.get", {"flow_id": flow.flow_id})).status == "cancelled"
+
+
+async def test_a_worker_is_drained(console: Console) -> None:
+    worker = Worker(console.up.facts["nats_url"], lanes=["drained"], worker_id="drained-one", park=1)
+    worker.handler("double")(double)
+    running = asyncio.create_task(worker.run(handle_signals=False))
+    try:
+        await asyncio.wait_for(worker.ready.wait(), WAIT_S)
+        await console.goto("/workers")
+        await console.page.run(
+            """
+            const row = page.locator('[data-id="drained-one"]');
+            await row.getByText("active").waitFor();
+            await row.getByRole("button", { name: "Drain" }).click();
+            await page.getByRole("dialog").getByRole("button", { name: "Drain worker" }).click();
+            await row.waitFor({ state: "detached" });
+            """
+        )
+        await asyncio.wait_for(asyncio.shield(running), WAIT_S)
+    finally:
+        worker.stop()
+        worker.stop()
+        await asyncio.wait({running})
+
+
+async def test_dead_letters(console: Console) -> None:
+    await console.goto("/dead")
+    await console.page.run("await page.getByText('No dead letters').waitFor()")
+    connection = await nats.connect(console.up.facts["nats_url"])
+    await connection.jetstream().publish("penstock.signal.0-nothing.go", b'{"payload": 1}')
+    await connection.close()
+    await console.page.run(
+        """
+        const row = page.getByRole("row", { name: /penstock\\.signal\\.0-nothing\\.go/ });
+        for (let turn = 0; turn < 100 && !(await row.count()); turn += 1) {
+          await page.waitForTimeout(200);
+          await page.reload();
+          await page.getByRole("table", { name: "Dead letters" }).waitFor();
+        }
+        await row.click();
+        await page.getByRole("group", { name: "Body" }).getByText("payload").waitFor();
+        await page.getByRole("button", { name: /copy as nats pub/ }).waitFor();
+        """
+    )
+
+
+async def test_mirror_rules(console: Console) -> None:
+    await console.goto("/mirror")
+    await console.page.run(
+        """
+        await page.getByRole("button", { name: "New rule" }).click();
+        await page.getByRole("dialog").getByRole("button", { name: "Store rule" }).click();
+        const row = page.locator('[data-id="builds"]');
+        await row.getByText("ci.*.job").waitFor();
+        await row.getByRole("button", { name: /^Actions/ }).click();
+        await page.locator('[role=menuitem][data-verb="mirror_rule.test"]').click();
+        await page.getByRole("button", { name: "What would it make?" }).click();
+        await page.getByRole("group", { name: "Observation" }).getByText("succeeded").waitFor();
+        """
+    )
+    assert [each.name for each in (await console.client.call("mirror_rule.list", {})).items] == ["builds"]
+    await console.page.run(
+        """
+        const row = page.locator('[data-id="builds"]');
+        await row.getByRole("button", { name: /^Actions/ }).click();
+        await page.locator('[role=menuitem][data-verb="mirror_rule.delete"]').click();
+        await page.getByRole("dialog").getByRole("button", { name: "Delete rule" }).click();
+        await row.waitFor({ state: "detached" });
+        """
+    )
+    assert (await console.client.call("mirror_rule.list", {})).items == []
 
 
 # -- by keyboard, and for everybody
@@ -547,6 +625,8 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
         "/workers": "[role=row][data-id]",
         "/schedules": "[role=row][data-id]",
         "/waits": "[role=row][data-id]",
+        "/dead": "h1",
+        "/mirror": "h1",
         "/audit": "h1",
     }
     found: dict[str, list[str]] = {}

@@ -265,7 +265,7 @@ function Trail({ of: x, history }: { of: ExecutionRecord; history: readonly Exec
                     <strong>{each.event.event}</strong>
                   </td>
                   <td>{each.event.actor ?? <span className="faint">–</span>}</td>
-                  <td className="mono faint">{preview(each.event.data, 70)}</td>
+                  <td className="mono faint">{preview(each.event.data, 46)}</td>
                   <td className="mono" title={each.event.hash}>
                     <span className={each.whole ? "ok-text" : "bad-text"}>{each.whole ? "✓ " : "✗ does not fit "}</span>
                     {each.event.hash.slice(0, 12)}

@@ -1,5 +1,6 @@
 /** Schedules: what creates executions, when next, and what it has created. */
 
+import { useNavigate } from "@tanstack/react-router";
 import { type ReactNode } from "react";
 import { useAsk } from "../bus/useAsk";
 import type { Schedule } from "../contract.gen";
@@ -15,7 +16,7 @@ function timing(x: Schedule): string {
   return x.at ? `once, ${instant(x.at)}` : "";
 }
 
-const COLUMNS: Column<Schedule>[] = [
+const columns = (open: (id: string) => void): Column<Schedule>[] => [
   { name: "Kind", width: "minmax(7rem, 12rem)", cell: (x) => <strong>{x.execution.kind}</strong> },
   { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
   { name: "When", width: "minmax(9rem, 1fr)", cell: (x) => <span className="mono">{timing(x)}</span> },
@@ -24,10 +25,11 @@ const COLUMNS: Column<Schedule>[] = [
   { name: "Missed times", width: "7rem", wide: true, cell: (x) => x.misfire.replace("_", " ") },
   { name: "Fired", width: "5rem", numeric: true, wide: true, cell: (x) => count(x.fired) },
   { name: "Last execution", width: "11rem", wide: true, cell: (x) => (x.last_execution_id ? <ExecutionLink id={x.last_execution_id} /> : <span className="faint">–</span>) },
-  { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={scheduleOffers(x)} label={`Actions for the schedule of ${x.execution.kind}`} /> },
+  { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={scheduleOffers(x, open)} label={`Actions for the schedule of ${x.execution.kind}`} /> },
 ];
 
 export function Schedules(): ReactNode {
+  const navigate = useNavigate();
   const schedules = useAsk("schedule.list", { limit: 1000 }, (event) => event.entity === "schedule");
   return (
     <Page
@@ -43,7 +45,7 @@ export function Schedules(): ReactNode {
         <Table
           tall
           label="Schedules"
-          columns={COLUMNS}
+          columns={columns((id) => void navigate({ to: "/executions/$id", params: { id } }))}
           rows={schedules.data.items}
           idOf={(x) => x.schedule_id}
           empty={<Empty title="No schedules yet">A schedule creates executions once, every so often, or by cron.</Empty>}

@@ -3,18 +3,27 @@
 import { type ReactNode } from "react";
 import { useAsk } from "../bus/useAsk";
 import type { WorkerInfo } from "../contract.gen";
+import { duration } from "../lib/format";
 import { type Column, Table } from "../ui/Table";
 import { Ago, Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
 import { workerOffers } from "./actions";
 
+/** An event loop that does not turn for so long keeps leases from being renewed. */
+const LONG_MS = 1000;
+
+function Lag({ ms }: { ms: number | null }): ReactNode {
+  if (ms === null) return <span className="faint">–</span>;
+  return <span className={ms >= LONG_MS ? "bad-text" : undefined}>{duration(ms)}</span>;
+}
+
 const COLUMNS: Column<WorkerInfo>[] = [
   { name: "Worker", width: "minmax(9rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
   { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
-  { name: "Holds", width: "5rem", numeric: true, cell: (x) => x.held ?? "–" },
+  { name: "Holds", width: "5rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
+  { name: "Loop lag", width: "5.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
   { name: "Lanes", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => x.lanes.join(", ") },
-  { name: "Kinds", width: "minmax(9rem, 1fr)", wide: true, cell: (x) => x.kinds?.join(", ") ?? <span className="faint">all</span> },
-  { name: "Can do", width: "7rem", wide: true, cell: (x) => x.capabilities.join(", ") || <span className="faint">–</span> },
-  { name: "Version", width: "6.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
+  { name: "Kinds", width: "minmax(9rem, 1fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
+    { name: "Version", width: "6.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
   { name: "Last heard", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
   {
     name: "Actions",

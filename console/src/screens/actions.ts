@@ -197,10 +197,24 @@ export function workerOffers(worker: WorkerInfo): Offer[] {
   ];
 }
 
-export function scheduleOffers(s: Schedule): Offer[] {
+export function scheduleOffers(s: Schedule, open: (id: string) => void): Offer[] {
   const id = { schedule_id: s.schedule_id };
   const finished = s.status === "finished" ? "it has finished" : null;
   return [
+    {
+      verb: "schedule.trigger",
+      name: "Trigger now",
+      off: finished,
+      go: () =>
+        act({
+          verb: "schedule.trigger",
+          title: "Trigger now",
+          says: "One of its executions is created now. Its due times stay as they are.",
+          request: id,
+          cli: () => `schedule trigger ${s.schedule_id}`,
+          then: (reply) => open(reply.execution_id),
+        }),
+    },
     { verb: "schedule.pause", name: "Pause", off: finished ?? (s.status === "paused" ? "it is paused already" : null), go: () => act({ verb: "schedule.pause", title: "Pause schedule", says: "Times that pass meanwhile do not happen.", request: id, cli: () => `schedule pause ${s.schedule_id}` }) },
     { verb: "schedule.resume", name: "Resume", off: finished ?? (s.status === "paused" ? null : "it is not paused"), go: () => act({ verb: "schedule.resume", title: "Resume schedule", says: "Its next due time is the first one from now.", request: id, cli: () => `schedule resume ${s.schedule_id}` }) },
     { verb: "schedule.delete", name: "Delete", danger: true, off: null, go: () => act({ verb: "schedule.delete", title: "Delete schedule", says: "What it has created stays. This cannot be undone.", danger: true, request: id, cli: () => `schedule delete ${s.schedule_id}` }) },

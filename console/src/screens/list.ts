@@ -8,5 +8,7 @@ export const SCREENS = [
   { path: "/workers", name: "Workers" },
   { path: "/schedules", name: "Schedules" },
   { path: "/waits", name: "Waits" },
+  { path: "/dead", name: "Dead letters" },
+  { path: "/mirror", name: "Mirror rules" },
   { path: "/audit", name: "Audit" },
 ] as const;
