@@ -639,6 +639,14 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
                 "return await page.evaluate(() => document.documentElement.scrollWidth)"
             )
             assert wide <= width, f"{path} is {wide} pixels wide at {width}"
+            cut = await console.page.run(
+                """
+                return await page.evaluate(() =>
+                  [...document.querySelectorAll(".tr")].filter((row) => row.scrollWidth > row.clientWidth + 1).length
+                );
+                """
+            )
+            assert cut == 0, f"{path} has columns beyond its right edge at {width}"
             if violations := await console.page.axe():
                 found[f"{path} {theme}"] = violations
             if PICTURES:

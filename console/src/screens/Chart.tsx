@@ -49,7 +49,7 @@ export default function Chart(): ReactNode {
         cursor: { drag: { x: false, y: false } },
         legend: { live: false },
         scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
-        axes: [{ ...axis, values: (_, ticks) => ticks.map((each) => clock(each * 1000)) }, { ...axis, size: 38 }],
+        axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map((each) => clock(each * 1000)) }, { ...axis, size: 38 }],
         series: [{}, line("created", "--c-ready"), line("completed", "--c-completed"), line("failed", "--c-failed")],
       },
       data(SPANS[span]),

@@ -80,7 +80,7 @@ function One({ id }: { id: string }): ReactNode {
           "\u00a0"
         )}
       </p>
-      {x.failure ? <FailureLine of={x} /> : null}
+      {x.failure && x.state !== "completed" ? <FailureLine of={x} /> : null}
       <Panel title="Life">{history.data ? <Timeline events={history.data.items} ended={x.finished_at} /> : <Waiting />}</Panel>
       <div className="columns">
         <div>
@@ -137,6 +137,7 @@ function Details({ of: x }: { of: ExecutionRecord }): ReactNode {
         ["Worker", lease?.worker_id ? <Link to="/workers">{lease.worker_id}</Link> : null],
         ["Lease until", lease?.expires_at ? <Ago at={lease.expires_at} /> : null],
         ["Attempt", `${x.attempt_index} of ${x.max_attempts}`],
+        ["Failed before", x.failure && x.state === "completed" ? <span className="bad-text">{preview(x.failure["reason"] ?? x.failure)}</span> : null],
         ["Leases lost", x.reclaims ? `${x.reclaims} of ${x.max_reclaims}` : null],
         [
           "Lane",

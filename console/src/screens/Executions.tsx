@@ -192,7 +192,7 @@ const COLUMNS: Column<ExecutionRecord>[] = [
     width: "minmax(8rem, 1fr)",
     wide: true,
     cell: (x) =>
-      x.failure ? (
+      x.failure && x.state !== "completed" ? (
         <span className="bad-text">{preview(x.failure["reason"] ?? x.failure)}</span>
       ) : (
         <span className="mono faint">{preview(x.input)}</span>

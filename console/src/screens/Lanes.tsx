@@ -9,7 +9,7 @@ import { type Column, Table } from "../ui/Table";
 import { Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
 import { laneOffers } from "./actions";
 
-const LIVE = ["ready", "leased", "running", "retry_wait", "scheduled", "suspended"] as const;
+const LIVE = ["ready", "running", "retry_wait", "scheduled", "suspended"] as const;
 
 function Depth({ lane, state }: { lane: Lane; state: string }): ReactNode {
   const n = lane.depth[state] ?? 0;
@@ -23,28 +23,28 @@ function Depth({ lane, state }: { lane: Lane; state: string }): ReactNode {
 }
 
 const COLUMNS: Column<Lane>[] = [
-  { name: "Lane", width: "minmax(7rem, 1fr)", cell: (x) => <strong>{x.lane}</strong> },
-  { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
+  { name: "Lane", width: "minmax(5rem, 1fr)", cell: (x) => <strong>{x.lane}</strong> },
+  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
   ...LIVE.map(
     (state): Column<Lane> => ({
       name: state.replace("_", " "),
-      width: "6rem",
+      width: "4.3rem",
       numeric: true,
       wide: state !== "ready" && state !== "running",
       cell: (x) => <Depth lane={x} state={state} />,
     }),
   ),
-  { name: "Failed", width: "5rem", numeric: true, wide: true, cell: (x) => <Depth lane={x} state="failed" /> },
+  { name: "Failed", width: "3.8rem", numeric: true, wide: true, cell: (x) => <Depth lane={x} state="failed" /> },
   {
     name: "Oldest ready",
-    width: "7rem",
+    width: "5.8rem",
     numeric: true,
     wide: true,
     cell: (x) => (x.oldest_ready_age_ms === null ? <span className="faint">–</span> : duration(x.oldest_ready_age_ms)),
   },
   {
     name: "Brakes",
-    width: "13rem",
+    width: "8rem",
     cell: (x) => (
       <span className="buttons">
         {laneOffers(x)

@@ -41,9 +41,9 @@ const columns = (test: (rule: MirrorRule) => void): Column<MirrorRule>[] => [
   { name: "Rule", width: "minmax(7rem, 1fr)", cell: (x) => <strong>{x.name}</strong> },
   { name: "Subject", width: "minmax(8rem, 1fr)", cell: (x) => <span className="mono">{x.subject}</span> },
   { name: "Stream", width: "7rem", wide: true, cell: (x) => x.stream ?? <span className="faint">core NATS</span> },
-  { name: "Seen", width: "5rem", numeric: true, wide: true, cell: (x) => count(x.seen) },
-  { name: "Applied", width: "5rem", numeric: true, wide: true, cell: (x) => count(x.applied) },
-  { name: "Dropped", width: "5rem", numeric: true, wide: true, cell: (x) => <span className={x.dropped ? "bad-text" : "faint"}>{count(x.dropped)}</span> },
+  { name: "Seen", width: "4rem", numeric: true, wide: true, cell: (x) => count(x.seen) },
+  { name: "Applied", width: "4rem", numeric: true, wide: true, cell: (x) => count(x.applied) },
+  { name: "Dropped", width: "4rem", numeric: true, wide: true, cell: (x) => <span className={x.dropped ? "bad-text" : "faint"}>{count(x.dropped)}</span> },
   { name: "Last error", width: "minmax(7rem, 1.5fr)", wide: true, cell: (x) => (x.last_error ? <span className="bad-text">{preview(x.last_error)}</span> : <span className="faint">–</span>) },
   { name: "Last", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.last_at} /> },
   {

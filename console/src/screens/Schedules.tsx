@@ -17,14 +17,14 @@ function timing(x: Schedule): string {
 }
 
 const columns = (open: (id: string) => void): Column<Schedule>[] => [
-  { name: "Kind", width: "minmax(7rem, 12rem)", cell: (x) => <strong>{x.execution.kind}</strong> },
-  { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
+  { name: "Kind", width: "minmax(6rem, 10rem)", cell: (x) => <strong>{x.execution.kind}</strong> },
+  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
   { name: "When", width: "minmax(9rem, 1fr)", cell: (x) => <span className="mono">{timing(x)}</span> },
-  { name: "Next", width: "6rem", numeric: true, cell: (x) => <Ago at={x.next_at} /> },
+  { name: "Next", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.next_at} /> },
   { name: "Lane", width: "6rem", wide: true, cell: (x) => x.execution.lane ?? "default" },
-  { name: "Missed times", width: "7rem", wide: true, cell: (x) => x.misfire.replace("_", " ") },
-  { name: "Fired", width: "5rem", numeric: true, wide: true, cell: (x) => count(x.fired) },
-  { name: "Last execution", width: "11rem", wide: true, cell: (x) => (x.last_execution_id ? <ExecutionLink id={x.last_execution_id} /> : <span className="faint">–</span>) },
+  { name: "Missed times", width: "5.6rem", wide: true, cell: (x) => x.misfire.replace("_", " ") },
+  { name: "Fired", width: "4rem", numeric: true, wide: true, cell: (x) => count(x.fired) },
+  { name: "Last execution", width: "8.6rem", wide: true, cell: (x) => (x.last_execution_id ? <ExecutionLink id={x.last_execution_id} /> : <span className="faint">–</span>) },
   { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={scheduleOffers(x, open)} label={`Actions for the schedule of ${x.execution.kind}`} /> },
 ];
 

@@ -17,17 +17,17 @@ function Lag({ ms }: { ms: number | null }): ReactNode {
 }
 
 const COLUMNS: Column<WorkerInfo>[] = [
-  { name: "Worker", width: "minmax(9rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
-  { name: "Status", width: "7rem", cell: (x) => <State of={x.status} /> },
-  { name: "Holds", width: "5rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
-  { name: "Loop lag", width: "5.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
-  { name: "Lanes", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => x.lanes.join(", ") },
-  { name: "Kinds", width: "minmax(9rem, 1fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
-    { name: "Version", width: "6.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
-  { name: "Last heard", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
+  { name: "Worker", width: "minmax(8rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
+  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "Holds", width: "4rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
+  { name: "Loop lag", width: "4.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
+  { name: "Lanes", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => x.lanes.join(", ") },
+  { name: "Kinds", width: "minmax(5rem, 1.4fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
+    { name: "Version", width: "5.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
+  { name: "Last heard", width: "5rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
   {
     name: "Actions",
-    width: "6rem",
+    width: "4.5rem",
     cell: (x) =>
       workerOffers(x).map((each) => (
         <VerbButton key={each.name} verb={each.verb} off={each.off} onClick={each.go}>
