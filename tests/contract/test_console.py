@@ -409,7 +409,7 @@ async def test_lanes(console: Console) -> None:
             const row = page.locator('[data-id="brakes"]');
             await row.getByRole("button", { name: args.button }).click();
             await page.getByRole("dialog").getByRole("button", { name: args.button }).click();
-            await row.getByText(args.status).waitFor();
+            await row.getByText(args.status).first().waitFor();
             """,
             button=button,
             status=status,

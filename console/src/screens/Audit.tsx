@@ -32,8 +32,8 @@ function Entity({ of: event }: { of: AuditEvent }): ReactNode {
 
 const COLUMNS: Column<AuditEvent>[] = [
   { name: "Time", width: "6.5rem", cell: (e) => <span className="num">{clock(e.at, true)}</span> },
-  { name: "Entity", width: "6.5rem", cell: (e) => e.entity },
-  { name: "Event", width: "minmax(7rem, 10rem)", cell: (e) => <strong>{e.event}</strong> },
+  { name: "Entity", width: "5rem", cell: (e) => e.entity },
+  { name: "Event", width: "minmax(6rem, 10rem)", cell: (e) => <strong>{e.event}</strong> },
   { name: "Of", width: "8.6rem", wide: true, cell: (e) => <Entity of={e} /> },
   { name: "By", width: "minmax(6rem, 11rem)", wide: true, cell: (e) => e.actor ?? <span className="faint">–</span> },
   { name: "What", width: "minmax(8rem, 1fr)", wide: true, cell: (e) => <span className="mono faint">{preview(e.data)}</span> },

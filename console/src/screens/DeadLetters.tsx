@@ -37,8 +37,8 @@ function publish(letter: Stored): string {
 
 const COLUMNS: Column<Stored>[] = [
   { name: "When", width: "6rem", cell: (x) => <Ago at={x.at} /> },
-  { name: "Subject", width: "minmax(9rem, 1fr)", cell: (x) => <span className="mono">{subject(x)}</span> },
-  { name: "Why", width: "minmax(9rem, 1.4fr)", cell: (x) => <span className="bad-text">{reason(x)}</span> },
+  { name: "Subject", width: "minmax(5rem, 1fr)", cell: (x) => <span className="mono">{subject(x)}</span> },
+  { name: "Why", width: "minmax(5rem, 1.4fr)", cell: (x) => <span className="bad-text">{reason(x)}</span> },
   { name: "Body", width: "minmax(8rem, 1fr)", wide: true, cell: (x) => <span className="mono faint">{preview(decoder.decode(x.body))}</span> },
 ];
 

@@ -175,7 +175,7 @@ function Took({ of }: { of: ExecutionRecord }): ReactNode {
 
 const COLUMNS: Column<ExecutionRecord>[] = [
   { name: "State", width: "minmax(8.2rem, 9.5rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
-  { name: "Kind", width: "minmax(7rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
+  { name: "Kind", width: "minmax(5.5rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
   { name: "Id", width: "8.6rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
   { name: "Lane", width: "minmax(4rem, 5.5rem)", cell: (x) => x.lane, wide: true },
   {

@@ -102,11 +102,11 @@ function Members({ id }: { id: string }): ReactNode {
 }
 
 const STEPS: Column<Step>[] = [
-  { name: "Status", width: "8rem", cell: (s) => <State of={s.status} /> },
-  { name: "Task", width: "minmax(8rem, 1fr)", cell: (s) => <strong>{s.task}</strong> },
+  { name: "Status", width: "6.5rem", cell: (s) => <State of={s.status} /> },
+  { name: "Task", width: "minmax(5rem, 1fr)", cell: (s) => <strong>{s.task}</strong> },
   { name: "Run", width: "minmax(8rem, 1fr)", wide: true, cell: (s) => <span className="mono">{s.run_id}</span> },
   { name: "Result", width: "minmax(8rem, 2fr)", wide: true, cell: (s) => <span className="mono faint">{preview(s.result)}</span> },
-  { name: "Observed", width: "6rem", numeric: true, cell: (s) => <Ago at={s.observed_at} /> },
+  { name: "Observed", width: "5.2rem", numeric: true, cell: (s) => <Ago at={s.observed_at} /> },
 ];
 
 function Steps({ id }: { id: string }): ReactNode {

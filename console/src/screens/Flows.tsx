@@ -29,13 +29,13 @@ export function Counts({ of }: { of: Record<string, number> }): ReactNode {
 }
 
 const COLUMNS: Column<Flow>[] = [
-  { name: "Status", width: "8rem", cell: (x) => <State of={x.status} reason={x.cancel_requested && x.status === "running" ? "cancelling" : null} /> },
-  { name: "Goal", width: "minmax(9rem, 1fr)", cell: (x) => <strong>{x.goal || <span className="faint">none told</span>}</strong> },
+  { name: "Status", width: "7.5rem", cell: (x) => <State of={x.status} reason={x.cancel_requested && x.status === "running" ? "cancelling" : null} /> },
+  { name: "Goal", width: "minmax(6rem, 1fr)", cell: (x) => <strong>{x.goal || <span className="faint">none told</span>}</strong> },
   { name: "Owner", width: "7rem", wide: true, cell: (x) => x.owner },
   { name: "Run by", width: "8rem", wide: true, cell: (x) => (x.kind === "mirrored" ? "another system" : "Penstock") },
   { name: "Step", width: "8rem", wide: true, cell: (x) => x.current_step ?? <span className="faint">–</span> },
   { name: "Members", width: "11rem", wide: true, cell: (x) => <Counts of={x.counts} /> },
-  { name: "Created", width: "6rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
+  { name: "Created", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
 ];
 
 export function Flows(): ReactNode {

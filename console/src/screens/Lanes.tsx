@@ -23,14 +23,14 @@ function Depth({ lane, state }: { lane: Lane; state: string }): ReactNode {
 }
 
 const COLUMNS: Column<Lane>[] = [
-  { name: "Lane", width: "minmax(5rem, 1fr)", cell: (x) => <strong>{x.lane}</strong> },
-  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "Lane", width: "minmax(5rem, 1fr)", cell: (x) => <><strong>{x.lane}</strong>{x.status === "active" ? null : <small> {x.status}</small>}</> },
+  { name: "Status", wide: true, width: "5.5rem", cell: (x) => <State of={x.status} /> },
   ...LIVE.map(
     (state): Column<Lane> => ({
       name: state.replace("_", " "),
       width: "4.3rem",
       numeric: true,
-      wide: state !== "ready" && state !== "running",
+      wide: state !== "ready",
       cell: (x) => <Depth lane={x} state={state} />,
     }),
   ),

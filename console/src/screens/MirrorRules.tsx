@@ -38,7 +38,7 @@ function put(rule: object, title: string): void {
 }
 
 const columns = (test: (rule: MirrorRule) => void): Column<MirrorRule>[] => [
-  { name: "Rule", width: "minmax(7rem, 1fr)", cell: (x) => <strong>{x.name}</strong> },
+  { name: "Rule", width: "minmax(5rem, 1fr)", cell: (x) => <strong>{x.name}</strong> },
   { name: "Subject", width: "minmax(8rem, 1fr)", cell: (x) => <span className="mono">{x.subject}</span> },
   { name: "Stream", width: "7rem", wide: true, cell: (x) => x.stream ?? <span className="faint">core NATS</span> },
   { name: "Seen", width: "4rem", numeric: true, wide: true, cell: (x) => count(x.seen) },

@@ -17,10 +17,10 @@ function timing(x: Schedule): string {
 }
 
 const columns = (open: (id: string) => void): Column<Schedule>[] => [
-  { name: "Kind", width: "minmax(6rem, 10rem)", cell: (x) => <strong>{x.execution.kind}</strong> },
-  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
-  { name: "When", width: "minmax(9rem, 1fr)", cell: (x) => <span className="mono">{timing(x)}</span> },
-  { name: "Next", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.next_at} /> },
+  { name: "Kind", width: "minmax(5rem, 10rem)", cell: (x) => <strong>{x.execution.kind}</strong> },
+  { name: "Status", wide: true, width: "5.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "When", width: "minmax(7rem, 1fr)", cell: (x) => <span className="mono">{timing(x)}</span> },
+  { name: "Next", wide: true, width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.next_at} /> },
   { name: "Lane", width: "6rem", wide: true, cell: (x) => x.execution.lane ?? "default" },
   { name: "Missed times", width: "5.6rem", wide: true, cell: (x) => x.misfire.replace("_", " ") },
   { name: "Fired", width: "4rem", numeric: true, wide: true, cell: (x) => count(x.fired) },

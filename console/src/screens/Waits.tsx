@@ -15,12 +15,12 @@ const received = (w: Waitpoint): string =>
     .join(", ");
 
 const COLUMNS: Column<Waitpoint>[] = [
-  { name: "Status", width: "6.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "Status", wide: true, width: "6.5rem", cell: (x) => <State of={x.status} /> },
   { name: "Missing", width: "minmax(9rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
   { name: "Received", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => received(x) || <span className="faint">–</span> },
   { name: "Execution", width: "8.6rem", wide: true, cell: (x) => <ExecutionLink id={x.execution_id} /> },
   { name: "Key", width: "8rem", wide: true, cell: (x) => <span className="mono">{x.waitpoint_key}</span> },
-  { name: "Since", width: "6rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
+  { name: "Since", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
   { name: "Until", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
   { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={waitpointOffers(x)} label="Actions for this waitpoint" /> },
 ];

@@ -19,7 +19,7 @@ function Lag({ ms }: { ms: number | null }): ReactNode {
 const COLUMNS: Column<WorkerInfo>[] = [
   { name: "Worker", width: "minmax(8rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
   { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
-  { name: "Holds", width: "4rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
+  { name: "Holds", wide: true, width: "4rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
   { name: "Loop lag", width: "4.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
   { name: "Lanes", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => x.lanes.join(", ") },
   { name: "Kinds", width: "minmax(5rem, 1.4fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
