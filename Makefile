@@ -9,12 +9,18 @@ help: ## Show this
 setup: ## Make this checkout ready to run: .venv, dependencies, Valkey (the others do it by themselves)
 	@deploy/bootstrap.sh
 
+.PHONY: console
+console: setup ## Build the console, which `penstock up` serves (Node 20.19 or newer, or the nodejs wheel)
+	@$(BIN)/python deploy/console.py
+
 .PHONY: demo
 demo: setup ## Run the census of the standard library, with workers killed on the way, and check every total
 	@cd examples && ../$(BIN)/python -m census.demo $(ARGS)
 
 .PHONY: test
-test: setup ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
+test: ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
+	@deploy/bootstrap.sh --for-tests
+	@$(BIN)/python deploy/console.py --if-possible
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: bench
@@ -40,4 +46,5 @@ format: setup ## Put the code into its format, and mend what can be mended
 
 .PHONY: up
 up: setup ## Run Penstock in the foreground, with its data in .penstock (ARGS="--nats-port 4222" is passed on)
+	@$(BIN)/python deploy/console.py --if-possible
 	@$(BIN)/penstock up $(ARGS)

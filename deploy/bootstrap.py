@@ -225,6 +225,22 @@ def deb822_sources(text: str) -> Iterator[dict[str, str]]:
             yield fields
 
 
+# --- a browser, for the tests of the console
+
+
+def install_browser() -> None:
+    """Debian's chromium, where apt-get may be used. Without a browser the console's tests are skipped, and say so."""
+    root = root_prefix()
+    if shutil.which("chromium") or root is None or not shutil.which("apt-get"):
+        return
+    apt = Apt(root)
+    if apt.candidate("chromium") is None:
+        apt.update()
+    # Ubuntu's package of that name installs a snap, which needs a running snapd.
+    if "snap" not in (apt.candidate("chromium") or "snap"):
+        apt.install_package("chromium")
+
+
 def main() -> None:
     with Path(__file__).open() as lock:  # two makes at once: the second waits, and finds it done
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -236,6 +252,8 @@ def main() -> None:
             install_valkey()
             if find_valkey() is None:
                 sys.exit(VALKEY_MISSING)
+        if "--for-tests" in sys.argv:
+            install_browser()
 
 
 if __name__ == "__main__":

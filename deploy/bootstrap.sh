@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes this checkout ready to run: finds a Python, then deploy/bootstrap.py does the rest.
-# Second runs change nothing and take a moment.
+# With --for-tests, also a browser, where apt-get has one. Second runs change nothing and take a moment.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -33,4 +33,4 @@ if ! find_python; then
     }
 fi
 
-exec "$python" deploy/bootstrap.py
+exec "$python" deploy/bootstrap.py "$@"

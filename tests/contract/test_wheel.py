@@ -11,6 +11,7 @@ import pytest
 
 import commands
 from commands import Up
+from penstock.console import server as console
 
 REPOSITORY = Path(__file__).parents[2]
 PIP_S = 240
@@ -37,6 +38,7 @@ def test_the_wheel_holds_the_packages_and_the_library(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     services = {path.name for path in (REPOSITORY / "services").glob("penstock_*")}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"penstock", *services}
+    assert ("penstock/console/static/index.html" in names) == (console.missing() is None)
     assert {"penstock/lua/manifest", "penstock/lua/core/prelude.lua", "penstock/py.typed"} <= set(names)
 
 

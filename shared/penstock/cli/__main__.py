@@ -36,6 +36,7 @@ from penstock.cli import (
     watch,
     workers,
 )
+from penstock.cli import console as console_command
 from penstock.cli.output import Status, emit_json
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import DEFAULT_ROOT, STDIN, Shell, ShellArgument, consoles
@@ -69,6 +70,9 @@ async def up(
     nodes: Annotated[int | None, Parameter(validator=Number(gte=1, lte=9))] = None,
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
     secure: Path | None = None,
+    console: bool = True,
+    console_port: int = 0,
+    nats_ws_port: int = 0,
     shell: ShellArgument,
 ) -> None:
     """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
@@ -99,6 +103,12 @@ async def up(
         SERVICE=N: so many processes of this service; may be given several times.
     secure
         A directory of `penstock secure`: run with its users, permissions and certificates.
+    console
+        Serve the console, and let the embedded nats-server speak WebSocket to it, both on loopback only.
+    console_port
+        Port of the console [last time's, or any free one].
+    nats_ws_port
+        Port of the embedded nats-server's WebSocket [last time's, or any free one].
     """
     from penstock.local.deployment import Deployment
     from penstock.local.options import Options
@@ -119,6 +129,9 @@ async def up(
         ready_file=ready_file,
         durability=durability,
         nodes=nodes,
+        console=console,
+        console_port=console_port,
+        websocket_port=nats_ws_port,
         scale=dict(_scale(text) for text in scale),
         settings={
             **({"PENSTOCK_NATS_CREDS": shell.credentials} if shell.credentials else {}),
@@ -159,6 +172,7 @@ audit.app.command(audit_export.export)
 audit.app.command(audit_rewound.rewound)
 app.command(backup.backup)
 app.command(backup.restore)
+app.command(console_command.console)
 app.command(doctor.doctor)
 app.command(secure.secure)
 

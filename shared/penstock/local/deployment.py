@@ -7,10 +7,11 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.console import server as console
 from penstock.local.data_dir import DataDir, read_json, write_json
 from penstock.local.options import Options
 from penstock.local.own_servers import OwnServers
@@ -43,6 +44,7 @@ class Deployment:
         self._ends: Counter[str] = Counter()
         self._security = Security(options.secure, options.root) if options.secure else None
         self._servers = OwnServers(options, self._data, self._security, status, self._ended)
+        self._console_facts: dict[str, str] = {}
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -83,6 +85,8 @@ class Deployment:
         await self._servers.start()
         await self._start_services()
         facts = await self._all_ready()
+        serving = self._console()
+        facts |= self._console_facts
         for name in self._services:
             self._status.good(name, f"pid {facts['pids'][name]:<8} {facts['metrics_urls'][name]}")
         try:
@@ -91,7 +95,33 @@ class Deployment:
             raise Problem(f"cannot write {error.filename or self._data.path}: {error.strerror}") from None
         self._ready = True
         self._status.say(f"Ready after {time.monotonic() - began:.1f} s: NATS is {redact(facts['nats_url'])}")
-        await asyncio.gather(self._watch(facts), self._mend_nats())
+        if url := facts.get("console_url"):
+            self._status.say(f"The console is {url}")
+        await asyncio.gather(self._watch(facts), self._mend_nats(), serving)
+
+    def _console(self) -> Awaitable[None]:
+        """Listen where the console is served, and return what serves it. A console that cannot be is said, no more."""
+        websocket = self._servers.websocket
+        if websocket is None:
+            return _nothing()
+        if why := console.missing():
+            self._status.say(f"  No console: {why}")
+            return _nothing()
+        try:
+            listening = console.listen("127.0.0.1", websocket.console_port)
+        except Problem as problem:
+            self._status.bad("console", str(problem))
+            return _nothing()
+        self._console_facts = {
+            "console_url": f"http://127.0.0.1:{websocket.console_port}",
+            "nats_ws_url": websocket.url,
+        }
+        return console.serve(
+            console.Config(
+                nats_ws=websocket.url, root=self._options.root, secured=self._security is not None
+            ),
+            listening,
+        )
 
     def _check_settings(self) -> None:
         """Raise Problem for what every service would refuse at its start, before anything is started."""
@@ -206,6 +236,7 @@ class Deployment:
             "server_pids": {child.name: child.pid for child in self._servers.children},
             "pid": os.getpid(),
             "root": self._options.root,
+            **self._console_facts,
             "data": str(self._data.path),
             **(self._security.facts if self._security else {}),
         }
@@ -294,6 +325,10 @@ class Deployment:
         await self._servers.stop()
         with contextlib.suppress(OSError):
             self._status.say("Stopped.")
+
+
+async def _nothing() -> None:
+    """Serve no console."""
 
 
 def checkout_settings() -> dict[str, str]:

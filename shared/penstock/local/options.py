@@ -24,5 +24,9 @@ class Options:
     scale: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
     """Further environment variables for the services."""
+    console: bool = True
+    """Whether to turn on the embedded nats-server's WebSocket, and to serve the console, where that can be done."""
+    console_port: int = 0
+    websocket_port: int = 0
     secure: Path | None = None
     """A folder of `penstock secure`, whose users and certificates the servers and services take."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.local import cluster, servers
 from penstock.local.data_dir import DataDir
@@ -23,11 +23,19 @@ LOOK_S: Final = 0.03
 STOP_S: Final = 15.0
 
 
+class Websocket(NamedTuple):
+    """The WebSocket of our own nats-server, and the port on which the console must be served for it."""
+
+    url: str
+    console_port: int
+
+
 class OwnServers:
     """NATS and Valkey: those that the options name, and processes of our own for the others.
 
     After `start`, `nats_url` and `valkey_url` say where they are, and `password_file` has the password of a Valkey of
-    our own. `children` are the processes, `nodes` how many nodes they are.
+    our own. `children` are the processes, `nodes` how many nodes they are. `websocket` is the one of a nats-server of
+    our own, if the console is wanted.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class OwnServers:
         self.nats_url = options.nats_url
         self.valkey_url = options.valkey_url
         self.password_file: Path | None = None
+        self.websocket: Websocket | None = None
         self.nodes = 1
         self._options = options
         self._data = data
@@ -87,6 +96,8 @@ class OwnServers:
         secured = self._security
         if self.nats_url is None:
             configure = secured.nats if secured else servers.nats
+            if options.console:
+                configure = self._with_websocket(configure)
             self.nats_url = await self._start_server(configure, "nats", options.nats_port)
             if secured is None:
                 self._status.say(
@@ -102,6 +113,23 @@ class OwnServers:
                 self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self.valkey_url)} (given)")
+
+    def _with_websocket(
+        self, configure: Callable[[DataDir, int, Durability], Server]
+    ) -> Callable[[DataDir, int, Durability], Server]:
+        """Let nats-server also speak WebSocket, on the last port of that and for the console's last port, if free."""
+
+        def configured(data: DataDir, port: int, durability: Durability) -> Server:
+            server = configure(data, port, durability)
+            options, last = self._options, data.ports()
+            websocket = servers.choose_port(options.websocket_port, last.get("websocket"))
+            console = servers.choose_port(options.console_port, last.get("console"))
+            servers.add_websocket(data, websocket, console)
+            data.remember_ports({"websocket": websocket, "console": console})
+            self.websocket = Websocket(f"ws://127.0.0.1:{websocket}", console)
+            return server
+
+        return configured
 
     def _with_password(self) -> Callable[[DataDir, int, Durability], Server]:
         self.password_file = self._data.valkey_password()

@@ -46,6 +46,16 @@ jetstream {{
 
 LOOPBACK: Final = "127.0.0.1"
 
+# Any web page that the user's browser shows could open a WebSocket to loopback. The console's own pages alone may.
+WEBSOCKET: Final = """\
+
+websocket {{
+    listen: "127.0.0.1:{port}"
+    no_tls: true
+    allowed_origins: ["http://127.0.0.1:{console}", "http://localhost:{console}"]
+}}
+"""
+
 VALKEY_CONFIG: Final = """\
 bind {host}
 port {port}
@@ -139,6 +149,12 @@ def nats(data: DataDir, port: int, durability: Durability) -> Server:
     )
     command = [str(binary.path), "--config", str(config)]
     return Server("nats-server", binary.version, f"nats://127.0.0.1:{port}", port, command)
+
+
+def add_websocket(data: DataDir, port: int, console: int) -> None:
+    """Add a WebSocket on loopback to nats-server's written configuration, for pages that the console's port serves."""
+    with (data.path / "nats.conf").open("a") as config:
+        config.write(WEBSOCKET.format(port=port, console=console))
 
 
 def valkey(data: DataDir, port: int, durability: Durability, *, password: str | None = None) -> Server:

@@ -1,0 +1,107 @@
+import { useCallback, useEffect, useRef, useState } from "react";
+import type { Verbs } from "../contract.gen";
+import { useStore } from "../lib/store";
+import { AskError } from "./errors";
+import { type AuditEvent, useEvents } from "./events";
+import { type VerbName, ask, askMany, link } from "./link";
+
+export interface Answer<T> {
+  data: T | null;
+  error: AskError | null;
+  loading: boolean;
+  reload: () => void;
+}
+
+/** At most so often is a verb asked again because events came. */
+const QUIET_MS = 150;
+
+/**
+ * The answer of a verb, asked again whenever an event that matters comes, and after every reconnect.
+ *
+ * The last answer stays while the next one is on its way, so that nothing jumps. `matters` says which events change it.
+ */
+export function useAsk<V extends VerbName>(
+  verb: V,
+  request: Verbs[V]["request"] | null,
+  matters: (event: AuditEvent) => boolean = () => false,
+): Answer<Verbs[V]["reply"]> {
+  const key = request === null ? null : JSON.stringify(request);
+  return useLoad(
+    useCallback(() => (key === null ? null : ask(verb, JSON.parse(key) as Verbs[V]["request"])), [verb, key]),
+    matters,
+  );
+}
+
+/** As `useAsk`, for whatever a function loads. The function must be stable: what it depends on makes a new one. */
+export function useLoad<T>(load: () => Promise<T> | null, matters: (event: AuditEvent) => boolean): Answer<T> {
+  const { status, epoch } = useStore(link);
+  const [state, setState] = useState<{ of: unknown; data: T | null; error: AskError | null }>({
+    of: null,
+    data: null,
+    error: null,
+  });
+  const [turn, setTurn] = useState(0);
+  const due = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const busy = useRef(false);
+  const again = useRef(false);
+
+  const reload = useCallback(() => setTurn((n) => n + 1), []);
+
+  useEffect(() => {
+    if (status !== "open") return;
+    const answer = load();
+    if (answer === null) return;
+    let current = true;
+    busy.current = true;
+    answer
+      .then(
+        (data) => current && setState({ of: load, data, error: null }),
+        (error: unknown) => {
+          const known = error instanceof AskError ? error : new AskError("internal", String(error));
+          // What could not be asked for a moment leaves what is shown as it was; a typed answer replaces it.
+          if (current)
+            setState((old) =>
+              known.code === "away" && old.of === load ? old : { of: load, data: null, error: known },
+            );
+        },
+      )
+      .finally(() => {
+        busy.current = false;
+        if (again.current && current) {
+          again.current = false;
+          reload();
+        }
+      });
+    return () => {
+      current = false;
+    };
+  }, [load, turn, status, epoch, reload]);
+
+  useEffect(() => () => clearTimeout(due.current), []);
+
+  useEvents((events) => {
+    if (due.current !== undefined || !events.some(matters)) return;
+    due.current = setTimeout(() => {
+      due.current = undefined;
+      if (busy.current) again.current = true;
+      else reload();
+    }, QUIET_MS);
+  });
+
+  const fresh = state.of === load;
+  return {
+    data: fresh ? state.data : null,
+    error: fresh ? state.error : null,
+    loading: !fresh,
+    reload,
+  };
+}
+
+/** Ask for executions by id, as many as one message takes; those that are gone are left out. */
+export async function getExecutions(ids: string[]): Promise<Verbs["execution.get"]["reply"][]> {
+  const outcomes = await askMany(
+    "execution.get",
+    ids.map((execution_id) => ({ execution_id })),
+  );
+  return outcomes.flatMap((each) => ("ok" in each ? [each.ok] : []));
+}

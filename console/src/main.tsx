@@ -1,0 +1,88 @@
+import { RouterProvider, createRootRoute, createRoute, createRouter, redirect } from "@tanstack/react-router";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { begin } from "./bus/link";
+import { Shell } from "./ui/Shell";
+import { beginTheme } from "./ui/theme";
+import "./style.css";
+import { Audit, type AuditFilters } from "./screens/Audit";
+import { DeadLetters } from "./screens/DeadLetters";
+import { Execution } from "./screens/Execution";
+import { Executions, readFilters } from "./screens/Executions";
+import { Flow } from "./screens/Flow";
+import { FLOW_STATUSES, Flows } from "./screens/Flows";
+import { Lanes } from "./screens/Lanes";
+import { MirrorRules } from "./screens/MirrorRules";
+import { Now } from "./screens/Now";
+import { Schedules } from "./screens/Schedules";
+import { WAIT_STATUSES, Waits } from "./screens/Waits";
+import { Workers } from "./screens/Workers";
+import { Missing } from "./ui/Shell";
+
+const root = createRootRoute({ component: Shell, notFoundComponent: Missing });
+const parent = (): typeof root => root;
+
+const one = <T extends string>(of: readonly T[], value: unknown): T | undefined => of.find((each) => each === value);
+
+const routes = [
+  createRoute({
+    getParentRoute: parent,
+    path: "/",
+    beforeLoad: () => {
+      throw redirect({ to: "/executions", search: {} });
+    },
+  }),
+  createRoute({ getParentRoute: parent, path: "/now", component: Now }),
+  createRoute({ getParentRoute: parent, path: "/executions", component: Executions, validateSearch: readFilters }),
+  createRoute({ getParentRoute: parent, path: "/executions/$id", component: Execution }),
+  createRoute({
+    getParentRoute: parent,
+    path: "/flows",
+    component: Flows,
+    validateSearch: (s: Record<string, unknown>): { status?: (typeof FLOW_STATUSES)[number] } => {
+      const status = one(FLOW_STATUSES, s["status"]);
+      return status ? { status } : {};
+    },
+  }),
+  createRoute({ getParentRoute: parent, path: "/flows/$id", component: Flow }),
+  createRoute({ getParentRoute: parent, path: "/lanes", component: Lanes }),
+  createRoute({ getParentRoute: parent, path: "/workers", component: Workers }),
+  createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules }),
+  createRoute({
+    getParentRoute: parent,
+    path: "/waits",
+    component: Waits,
+    validateSearch: (s: Record<string, unknown>): { status?: (typeof WAIT_STATUSES)[number] } => {
+      const status = one(WAIT_STATUSES, s["status"]);
+      return status ? { status } : {};
+    },
+  }),
+  createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters }),
+  createRoute({ getParentRoute: parent, path: "/mirror", component: MirrorRules }),
+  createRoute({
+    getParentRoute: parent,
+    path: "/audit",
+    component: Audit,
+    validateSearch: (s: Record<string, unknown>): AuditFilters =>
+      Object.fromEntries(["entity", "event", "actor", "text"].flatMap((name) => (s[name] ? [[name, String(s[name])]] : []))),
+  }),
+] as const;
+
+const router = createRouter({ routeTree: root.addChildren(routes), defaultPreload: false });
+
+declare module "@tanstack/react-router" {
+  interface Register {
+    router: typeof router;
+  }
+}
+
+beginTheme();
+void begin();
+const host = document.getElementById("root");
+if (host) {
+  createRoot(host).render(
+    <StrictMode>
+      <RouterProvider router={router} />
+    </StrictMode>,
+  );
+}

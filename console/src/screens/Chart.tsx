@@ -1,0 +1,80 @@
+/** The chart of throughput, second by second. It has a chunk of its own. */
+
+import { type ReactNode, useEffect, useRef, useState } from "react";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { seconds } from "../bus/events";
+import { clock } from "../lib/format";
+
+const SPANS = { "1 minute": 60, "5 minutes": 300, "15 minutes": 900 } as const;
+const HEIGHT = 190;
+
+function data(span: number): uPlot.AlignedData {
+  const end = Math.floor(Date.now() / 1000) - 1;
+  const by = new Map(seconds.map((each) => [each.at, each]));
+  const step = span > 300 ? 5 : 1;
+  const at: number[] = [];
+  const rows: number[][] = [[], [], []];
+  for (let from = end - span; from < end; from += step) {
+    let [created, completed, failed] = [0, 0, 0];
+    for (let second = from; second < from + step; second += 1) {
+      const found = by.get(second);
+      created += found?.created ?? 0;
+      completed += found?.completed ?? 0;
+      failed += found?.failed ?? 0;
+    }
+    at.push(from);
+    rows[0]?.push(created / step);
+    rows[1]?.push(completed / step);
+    rows[2]?.push(failed / step);
+  }
+  return [at, ...rows] as uPlot.AlignedData;
+}
+
+export default function Chart(): ReactNode {
+  const box = useRef<HTMLDivElement>(null);
+  const [span, setSpan] = useState<keyof typeof SPANS>("5 minutes");
+
+  useEffect(() => {
+    const host = box.current;
+    if (!host) return;
+    const style = getComputedStyle(document.documentElement);
+    const color = (name: string): string => style.getPropertyValue(name).trim();
+    const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const line = (label: string, stroke: string): uPlot.Series => ({ label, stroke: color(stroke), width: 1.5, points: { show: false } });
+    const plot = new uPlot(
+      {
+        width: host.clientWidth,
+        height: HEIGHT,
+        cursor: { drag: { x: false, y: false } },
+        legend: { live: false },
+        scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
+        axes: [{ ...axis, size: 26, values: (_, ticks) => ticks.map((each) => clock(each * 1000)) }, { ...axis, size: 38 }],
+        series: [{}, line("created", "--c-ready"), line("completed", "--c-completed"), line("failed", "--c-failed")],
+      },
+      data(SPANS[span]),
+      host,
+    );
+    const timer = setInterval(() => plot.setData(data(SPANS[span])), 1000);
+    const sized = new ResizeObserver(() => plot.setSize({ width: host.clientWidth, height: HEIGHT }));
+    sized.observe(host);
+    return () => {
+      clearInterval(timer);
+      sized.disconnect();
+      plot.destroy();
+    };
+  }, [span]);
+
+  return (
+    <div className="chart">
+      <div className="chips" role="group" aria-label="Span">
+        {(Object.keys(SPANS) as (keyof typeof SPANS)[]).map((each) => (
+          <button key={each} type="button" aria-pressed={each === span} onClick={() => setSpan(each)}>
+            {each}
+          </button>
+        ))}
+      </div>
+      <div ref={box} role="img" aria-label="Executions created, completed and failed a second" style={{ minHeight: HEIGHT + 30 }} />
+    </div>
+  );
+}

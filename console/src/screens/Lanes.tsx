@@ -1,0 +1,81 @@
+/** Lanes: what waits in each, for how long, and the brakes. */
+
+import { Link } from "@tanstack/react-router";
+import { type ReactNode } from "react";
+import { useAsk } from "../bus/useAsk";
+import type { Lane } from "../contract.gen";
+import { count, duration } from "../lib/format";
+import { type Column, Table } from "../ui/Table";
+import { Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
+import { laneOffers } from "./actions";
+
+const LIVE = ["ready", "running", "retry_wait", "scheduled", "suspended"] as const;
+
+function Depth({ lane, state }: { lane: Lane; state: string }): ReactNode {
+  const n = lane.depth[state] ?? 0;
+  return n ? (
+    <Link to="/executions" search={{ lane: lane.lane, state }}>
+      {count(n)}
+    </Link>
+  ) : (
+    <span className="faint">0</span>
+  );
+}
+
+const COLUMNS: Column<Lane>[] = [
+  { name: "Lane", width: "minmax(5rem, 1fr)", cell: (x) => <><strong>{x.lane}</strong>{x.status === "active" ? null : <small> {x.status}</small>}</> },
+  { name: "Status", wide: true, width: "5.5rem", cell: (x) => <State of={x.status} /> },
+  ...LIVE.map(
+    (state): Column<Lane> => ({
+      name: state.replace("_", " "),
+      width: "4.3rem",
+      numeric: true,
+      wide: state !== "ready",
+      cell: (x) => <Depth lane={x} state={state} />,
+    }),
+  ),
+  { name: "Failed", width: "3.8rem", numeric: true, wide: true, cell: (x) => <Depth lane={x} state="failed" /> },
+  {
+    name: "Oldest ready",
+    width: "5.8rem",
+    numeric: true,
+    wide: true,
+    cell: (x) => (x.oldest_ready_age_ms === null ? <span className="faint">–</span> : duration(x.oldest_ready_age_ms)),
+  },
+  {
+    name: "Brakes",
+    width: "8rem",
+    cell: (x) => (
+      <span className="buttons">
+        {laneOffers(x)
+          .filter((each) => !each.off)
+          .map((each) => (
+            <VerbButton key={each.name} verb={each.verb} onClick={each.go}>
+              {each.name}
+            </VerbButton>
+          ))}
+      </span>
+    ),
+  },
+];
+
+export function Lanes(): ReactNode {
+  const lanes = useAsk("lane.list", { limit: 1000 }, (event) => event.entity === "execution" || event.entity === "lane");
+  return (
+    <Page title="Lanes" lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in.">
+      {lanes.error ? <Failure error={lanes.error} retry={lanes.reload} /> : null}
+      {lanes.data ? (
+        <Table
+          tall
+          label="Lanes"
+          columns={COLUMNS}
+          rows={lanes.data.items}
+          idOf={(x) => x.lane}
+          empty={<Empty title="No lanes yet">A lane exists once an execution was created in it.</Empty>}
+        />
+      ) : lanes.error ? null : (
+        <Waiting />
+      )}
+    </Page>
+  );
+}

@@ -1,0 +1,159 @@
+/** Now: what goes through, how fast, what fails, what is oldest, and who is there. All of it from live events. */
+
+import { Link } from "@tanstack/react-router";
+import { type ReactNode, Suspense, lazy, useCallback, useState } from "react";
+import { type Second, recent, seconds, useEvents } from "../bus/events";
+import { open } from "../bus/link";
+import { streamState } from "../bus/trail";
+import { useAsk, useLoad } from "../bus/useAsk";
+import { clock, count, duration, many } from "../lib/format";
+import { useStore } from "../lib/store";
+import { Empty, ExecutionLink, Failure, Page, Panel, State, Waiting, useNow } from "../ui/parts";
+
+const Chart = lazy(() => import("./Chart"));
+
+/** The numbers at the top are of so many seconds. */
+const LATELY_S = 60;
+
+function lately(now: number): Second[] {
+  const from = Math.floor(now / 1000) - LATELY_S;
+  return seconds.filter((each) => each.at > from);
+}
+
+function percentile(sorted: number[], share: number): number | null {
+  return sorted.length ? (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? null) : null;
+}
+
+function Big({ name, value, note, bad }: { name: string; value: ReactNode; note?: ReactNode; bad?: boolean }): ReactNode {
+  return (
+    <div className={`big${bad ? " bad" : ""}`}>
+      <dt>{name}</dt>
+      <dd className="num">{value}</dd>
+      <dd className="faint">{note ?? "\u00a0"}</dd>
+    </div>
+  );
+}
+
+export function Now(): ReactNode {
+  const now = useNow();
+  useStore(recent);
+  const lanes = useAsk("lane.list", { limit: 1000 }, (event) => event.entity === "execution" || event.entity === "lane");
+  const backlog = useAsk("cancel.backlog", { limit: 1000 }, (event) => event.event.startsWith("cancel"));
+  const span = lately(now);
+  const sum = (of: (second: Second) => number): number => span.reduce((total, each) => total + of(each), 0);
+  const took = span.flatMap((each) => each.took).sort((a, b) => a - b);
+  const ended = sum((s) => s.completed) + sum((s) => s.failed);
+  const failed = sum((s) => s.failed);
+  const depth = (state: string): number => (lanes.data?.items ?? []).reduce((total, each) => total + (each.depth[state] ?? 0), 0);
+  const oldest = Math.max(0, ...(lanes.data?.items ?? []).map((each) => each.oldest_ready_age_ms ?? 0));
+  const p95 = percentile(took, 0.95);
+  return (
+    <Page title="Now" lead={`The last ${LATELY_S} seconds, as the events come.`}>
+      {lanes.error ? <Failure error={lanes.error} retry={lanes.reload} /> : null}
+      <dl className="bigs">
+        <Big name="Ended" value={(ended / LATELY_S).toFixed(1)} note="executions a second" />
+        <Big name="Created" value={(sum((s) => s.created) / LATELY_S).toFixed(1)} note="executions a second" />
+        <Big name="Failed" value={ended ? `${((failed / ended) * 100).toFixed(1)} %` : "–"} note={failed ? many(failed, "execution") : "none"} bad={failed > 0} />
+        <Big name="Took, median" value={duration(percentile(took, 0.5))} note={p95 === null ? undefined : `95 %: ${duration(p95)}`} />
+        <Big name="Ready" value={lanes.data ? count(depth("ready")) : "–"} note={oldest ? `the oldest for ${duration(oldest)}` : "nothing waits"} />
+        <Big name="Running" value={lanes.data ? count(depth("running") + depth("leased")) : "–"} note={backlog.data?.items.length ? `${count(backlog.data.items.length)} being cancelled` : undefined} />
+      </dl>
+      <Panel title="Throughput">
+        <Suspense fallback={<Waiting />}>
+          <Chart />
+        </Suspense>
+      </Panel>
+      <div className="columns even">
+        <Services />
+        <Failures />
+      </div>
+    </Page>
+  );
+}
+
+interface Service {
+  name: string;
+  id: string;
+  version: string;
+  missing: string | null;
+}
+
+/** How long the answers of services to a ping are gathered. */
+const GATHER_MS = 700;
+
+function Services(): ReactNode {
+  const load = useCallback(async (): Promise<Service[]> => {
+    const found: Service[] = [];
+    const answers = await open().requestMany("$SRV.PING", "", { strategy: "stall", stall: GATHER_MS, maxWait: 3000 });
+    for await (const answer of answers) {
+      const pong = answer.json<{ name: string; id: string; version: string; metadata?: Record<string, string> }>();
+      if (pong.name.startsWith("penstock-")) {
+        found.push({ name: pong.name.replace("penstock-", ""), id: pong.id, version: pong.version, missing: pong.metadata?.["penstock-missing"] ?? null });
+      }
+    }
+    return found.sort((a, b) => a.name.localeCompare(b.name));
+  }, []);
+  const services = useLoad(load, () => false);
+  const trail = useLoad(
+    useCallback(() => streamState("AUDIT"), []),
+    () => false,
+  );
+  return (
+    <Panel title="Services" extra={<button type="button" className="quiet" onClick={services.reload}>ping again</button>}>
+      {services.error ? (
+        <Failure error={services.error} />
+      ) : !services.data ? (
+        <Waiting />
+      ) : services.data.length === 0 ? (
+        <Empty title="No service answers">Is a `penstock up` running, with this root?</Empty>
+      ) : (
+        <ul className="plain-list">
+          {services.data.map((each) => (
+            <li key={each.id}>
+              <State of={each.missing ? "lost" : "active"} /> <strong>{each.name}</strong> <span className="faint">{each.version}</span>
+              {each.missing ? <span className="bad-text"> without {each.missing}</span> : null}
+            </li>
+          ))}
+        </ul>
+      )}
+      {trail.data ? <p className="panel-foot faint">The audit trail holds {count(trail.data.messages)} events in {(trail.data.bytes / 2 ** 20).toFixed(1)} MiB.</p> : null}
+    </Panel>
+  );
+}
+
+interface Failed {
+  id: string;
+  at: number;
+  what: string;
+}
+
+function Failures(): ReactNode {
+  const [failed, setFailed] = useState<Failed[]>(() => read(recent.get().events));
+  useEvents((events) => {
+    const found = read(events);
+    if (found.length) setFailed((old) => [...found, ...old].slice(0, 8));
+  });
+  return (
+    <Panel title="Latest failures" extra={<Link to="/executions" search={{ state: "failed" }}>all</Link>}>
+      {failed.length === 0 ? (
+        <Empty title="Nothing has failed since this page was opened" />
+      ) : (
+        <ul className="plain-list">
+          {failed.map((each) => (
+            <li key={each.id}>
+              <span className="num faint">{clock(each.at)}</span> <ExecutionLink id={each.id} /> <span className="bad-text">{each.what}</span>
+            </li>
+          ))}
+        </ul>
+      )}
+    </Panel>
+  );
+}
+
+function read(events: readonly { id: string; at: number; entity: string; to: string | null; reason: string | null; data: Record<string, unknown> | null }[]): Failed[] {
+  return events
+    .filter((each) => each.entity === "execution" && each.to === "failed")
+    .map((each) => ({ id: each.id, at: each.at, what: String(each.data?.["reason"] ?? each.reason ?? "failed") }))
+    .reverse()
+    .slice(0, 8);
+}

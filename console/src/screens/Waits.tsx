@@ -1,0 +1,81 @@
+/** Waitpoints: what waits for a signal, which one is missing, and since when. */
+
+import { useNavigate, useSearch } from "@tanstack/react-router";
+import { type ReactNode } from "react";
+import { useAsk } from "../bus/useAsk";
+import type { Waitpoint } from "../contract.gen";
+import { type Column, Table } from "../ui/Table";
+import { Offers } from "../ui/Offers";
+import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
+import { waitpointOffers } from "./actions";
+
+const received = (w: Waitpoint): string =>
+  Object.entries(w.received)
+    .map(([name, n]) => (n > 1 ? `${name} ×${n}` : name))
+    .join(", ");
+
+const COLUMNS: Column<Waitpoint>[] = [
+  { name: "Status", wide: true, width: "6.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "Missing", width: "minmax(9rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
+  { name: "Received", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => received(x) || <span className="faint">–</span> },
+  { name: "Execution", width: "8.6rem", wide: true, cell: (x) => <ExecutionLink id={x.execution_id} /> },
+  { name: "Key", width: "8rem", wide: true, cell: (x) => <span className="mono">{x.waitpoint_key}</span> },
+  { name: "Since", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
+  { name: "Until", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
+  { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={waitpointOffers(x)} label="Actions for this waitpoint" /> },
+];
+
+export const WAIT_STATUSES = ["active", "pending", "closed"] as const;
+
+export function Waits(): ReactNode {
+  const { status = "active" } = useSearch({ from: "/waits" });
+  const navigate = useNavigate();
+  const waits = useAsk("waitpoint.list", { status, limit: 1000 }, (event) => event.entity === "waitpoint");
+  return (
+    <Page title="Waits" lead="Active: an execution is suspended on it. Pending: nobody waits yet, and signals are kept.">
+      <div className="filters">
+        <div className="chips" role="group" aria-label="Status">
+          {WAIT_STATUSES.map((each) => (
+            <button key={each} type="button" aria-pressed={status === each} onClick={() => void navigate({ to: "/waits", search: { status: each } })}>
+              <State of={each} />
+            </button>
+          ))}
+        </div>
+      </div>
+      {waits.error ? <Failure error={waits.error} retry={waits.reload} /> : null}
+      {waits.data ? (
+        <Table
+          tall
+          label="Waitpoints"
+          columns={COLUMNS}
+          rows={waits.data.items}
+          idOf={(x) => x.waitpoint_id}
+          onOpen={(x) => void navigate({ to: "/executions/$id", params: { id: x.execution_id } })}
+          empty={<Empty title={`No ${status} waitpoints`}>An execution that suspends itself for a signal appears here.</Empty>}
+        />
+      ) : waits.error ? null : (
+        <Waiting />
+      )}
+    </Page>
+  );
+}
+
+/** The waitpoints of one execution, for its page. */
+export function Waitpoints({ execution }: { execution: string }): ReactNode {
+  const waits = useAsk("waitpoint.list", { execution_id: execution, limit: 100 }, (event) => event.entity === "waitpoint");
+  if (waits.error) return <Failure error={waits.error} />;
+  if (!waits.data) return <Waiting />;
+  if (waits.data.items.length === 0) return <Empty title="It has waited for no signal" />;
+  return (
+    <ul className="plain-list">
+      {waits.data.items.map((w) => (
+        <li key={w.waitpoint_id}>
+          <State of={w.status} /> <span className="mono">{w.waitpoint_key}</span>
+          {w.missing.length ? <> misses {w.missing.join("; ")}</> : null}
+          {received(w) ? <> received {received(w)}</> : null} <Ago at={w.created_at} />
+          <Offers compact of={waitpointOffers(w)} label={`Actions for the waitpoint ${w.waitpoint_key}`} />
+        </li>
+      ))}
+    </ul>
+  );
+}

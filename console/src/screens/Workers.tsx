@@ -1,0 +1,67 @@
+/** Workers: who is there, what each takes, and when it was last heard. */
+
+import { type ReactNode } from "react";
+import { useAsk } from "../bus/useAsk";
+import type { WorkerInfo } from "../contract.gen";
+import { duration } from "../lib/format";
+import { type Column, Table } from "../ui/Table";
+import { Ago, Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
+import { workerOffers } from "./actions";
+
+/** An event loop that does not turn for so long keeps leases from being renewed. */
+const LONG_MS = 1000;
+
+function Lag({ ms }: { ms: number | null }): ReactNode {
+  if (ms === null) return <span className="faint">–</span>;
+  return <span className={ms >= LONG_MS ? "bad-text" : undefined}>{duration(ms)}</span>;
+}
+
+const COLUMNS: Column<WorkerInfo>[] = [
+  { name: "Worker", width: "minmax(8rem, 1fr)", cell: (x) => <strong className="mono">{x.worker_id}</strong> },
+  { name: "Status", width: "5.5rem", cell: (x) => <State of={x.status} /> },
+  { name: "Holds", wide: true, width: "4rem", numeric: true, cell: (x) => (x.held === null ? "–" : x.slots ? `${x.held} / ${x.slots}` : x.held) },
+  { name: "Loop lag", width: "4.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
+  { name: "Lanes", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => x.lanes.join(", ") },
+  { name: "Kinds", width: "minmax(5rem, 1.4fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
+    { name: "Version", width: "5.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
+  { name: "Last heard", width: "5rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
+  {
+    name: "Actions",
+    width: "4.5rem",
+    cell: (x) =>
+      workerOffers(x).map((each) => (
+        <VerbButton key={each.name} verb={each.verb} off={each.off} onClick={each.go}>
+          {each.name}
+        </VerbButton>
+      )),
+  },
+];
+
+export function Workers(): ReactNode {
+  const workers = useAsk(
+    "worker.list",
+    { limit: 1000 },
+    (event) => event.entity === "worker" || (event.entity === "execution" && event.to !== null),
+  );
+  return (
+    <Page title="Workers" lead="A worker that is silent for three heartbeats is lost; ten minutes later it is forgotten.">
+      {workers.error ? <Failure error={workers.error} retry={workers.reload} /> : null}
+      {workers.data ? (
+        <Table
+          tall
+          label="Workers"
+          columns={COLUMNS}
+          rows={workers.data.items}
+          idOf={(x) => x.worker_id}
+          empty={
+            <Empty title="No workers">
+              Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
+            </Empty>
+          }
+        />
+      ) : workers.error ? null : (
+        <Waiting />
+      )}
+    </Page>
+  );
+}

@@ -1,0 +1,307 @@
+/** What can be done to what, each as one verb. */
+
+import type { ExecutionRecord, Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
+import { TERMINAL } from "../contract.gen";
+import { type Field, act } from "../ui/Act";
+
+const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
+const REASON: Field = { name: "reason", label: "Reason", kind: "text", value: "", optional: true, hint: "It stands in the audit event." };
+const option = (name: string, value: unknown): string => (value === undefined || value === "" ? "" : ` --${name} ${shell(value)}`);
+const shell = (value: unknown): string => {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return /^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+};
+
+export interface Offer {
+  verb: string;
+  name: string;
+  danger?: boolean;
+  /** Why it cannot be done to this one now. */
+  off: string | null;
+  go: () => void;
+}
+
+export function submit(then: (id: string) => void, like?: ExecutionRecord): void {
+  act({
+    verb: "execution.create",
+    title: like ? "Submit again" : "Submit",
+    says: like ? "A new execution of the same kind. The old one stays as it is." : "A new execution; it begins as soon as a worker takes it.",
+    request: like ? { ...(Object.keys(like.tags).length && { tags: like.tags }), ...(like.priority && { priority: like.priority }) } : {},
+    fields: [
+      { name: "kind", label: "Kind", kind: "text", value: like?.kind ?? "" },
+      { name: "lane", label: "Lane", kind: "text", value: like?.lane ?? "default" },
+      { name: "input", label: "Input", kind: "json", value: like ? pretty(like.input) : "{}" },
+      { name: "max_attempts", label: "Attempts", kind: "number", value: String(like?.max_attempts ?? 1) },
+    ],
+    cli: (r) => `submit ${shell(r["kind"])} ${shell(JSON.stringify(r["input"]))}${option("lane", r["lane"])}${option("max-attempts", r["max_attempts"])}`,
+    then: (reply) => then(reply.execution_id),
+  });
+}
+
+export function executionOffers(x: ExecutionRecord, open: (id: string) => void): Offer[] {
+  const execution_id = x.execution_id;
+  const id = { execution_id };
+  const ended = TERMINAL.has(x.state) ? `it has ended: ${x.state}` : null;
+  const alive = ended ? null : `it has not ended: ${x.state}`;
+  const held = x.state === "leased" || x.state === "running";
+  return [
+    {
+      verb: "execution.replay",
+      name: "Replay",
+      off: alive,
+      go: () =>
+        act({
+          verb: "execution.replay",
+          title: "Replay",
+          says: "A new execution with the same spec. The input may be another.",
+          request: id,
+          fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input) }],
+          cli: (r) => `replay ${execution_id} ${shell(JSON.stringify(r["input"]))}`,
+          then: (reply) => open(reply.execution_id),
+        }),
+    },
+    { verb: "execution.create", name: "Submit again", off: null, go: () => submit(open, x) },
+    {
+      verb: "execution.run_now",
+      name: "Run now",
+      off: ended ?? (["scheduled", "retry_wait", "ready"].includes(x.state) && x.reason !== "dependencies" ? null : "it waits for no time"),
+      go: () => act({ verb: "execution.run_now", title: "Run now", says: "It stops waiting for its time, and is ready at once.", request: id, cli: () => `run-now ${execution_id}` }),
+    },
+    {
+      verb: "execution.change_priority",
+      name: "Priority",
+      off: ended,
+      go: () =>
+        act({
+          verb: "execution.change_priority",
+          title: "Change priority",
+          says: "Its place in the queue changes at once. Higher is sooner, from -128 to 127.",
+          request: id,
+          fields: [{ name: "priority", label: "Priority", kind: "number", value: String(x.priority) }],
+          cli: (r) => `priority ${execution_id} ${String(r["priority"])}`,
+        }),
+    },
+    {
+      verb: "execution.set_tags",
+      name: "Tags",
+      off: null,
+      go: () =>
+        act({
+          verb: "execution.set_tags",
+          title: "Set tags",
+          says: "These replace all of its tags.",
+          request: id,
+          fields: [{ name: "tags", label: "Tags", kind: "json", value: pretty(x.tags) }],
+          cli: (r) => `tag ${execution_id} ${Object.entries((r["tags"] ?? {}) as Record<string, string>).map(([k, v]) => shell(`${k}=${v}`)).join(" ")}`,
+        }),
+    },
+    {
+      verb: "signal.send",
+      name: "Signal",
+      off: ended,
+      go: () =>
+        act({
+          verb: "signal.send",
+          title: "Send a signal",
+          says: "As an operator, without a token, to the waitpoint that it waits on.",
+          request: id,
+          fields: [
+            { name: "name", label: "Name", kind: "text", value: "" },
+            { name: "payload", label: "Payload", kind: "json", value: "null" },
+            REASON,
+          ],
+          cli: (r) => `send ${execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))}${option("reason", r["reason"])}`,
+        }),
+    },
+    {
+      verb: "execution.suspend",
+      name: "Suspend",
+      off: ended ?? (x.state === "running" ? null : "it does not run"),
+      go: () => act({ verb: "execution.suspend", title: "Suspend", says: "Its worker is told to stop; no attempt is counted. Resume lets it go on.", request: id, fields: [REASON], cli: (r) => `suspend ${execution_id}${option("reason", r["reason"])}` }),
+    },
+    {
+      verb: "execution.resume",
+      name: "Resume",
+      off: ended ?? (x.state === "suspended" ? null : "it is not suspended"),
+      go: () => act({ verb: "execution.resume", title: "Resume", says: "It goes on with the same attempt, whatever it waits for.", request: id, fields: [REASON], cli: (r) => `resume ${execution_id}${option("reason", r["reason"])}` }),
+    },
+    {
+      verb: "lease.revoke",
+      name: "Revoke lease",
+      danger: true,
+      off: ended ?? (held ? null : "no worker holds it"),
+      go: () => act({ verb: "lease.revoke", title: "Revoke lease", says: "The worker that holds it loses it, and the execution is ready again.", danger: true, request: id, fields: [REASON], cli: (r) => `revoke ${execution_id}${option("reason", r["reason"])}` }),
+    },
+    {
+      verb: "execution.cancel",
+      name: "Cancel",
+      danger: true,
+      off: ended,
+      go: () =>
+        act({
+          verb: "execution.cancel",
+          title: "Cancel execution",
+          says: "It ends as canceled. A worker that holds it is asked to stop first. This cannot be undone.",
+          danger: true,
+          request: id,
+          fields: [REASON, { name: "grace_ms", label: "Grace, in milliseconds", kind: "number", value: "10000", hint: "After this the lease is revoked; 0: at once." }],
+          cli: (r) => `cancel ${execution_id}${option("reason", r["reason"])}${option("grace-ms", r["grace_ms"])}`,
+        }),
+    },
+  ];
+}
+
+export function laneOffers(lane: Lane): Offer[] {
+  const name = lane.lane;
+  const change = (verb: "lane.pause" | "lane.resume" | "lane.drain", title: string, says: string, off: string | null): Offer => ({
+    verb,
+    name: title,
+    danger: verb !== "lane.resume",
+    off,
+    go: () =>
+      act({
+        verb,
+        title: `${title} ${name}`,
+        says,
+        danger: verb !== "lane.resume",
+        request: { lane: name },
+        fields: [REASON],
+        cli: (r) => `lane ${title.toLowerCase()} ${name}${option("reason", r["reason"])}`,
+      }),
+  });
+  const now = (status: string): string | null => (lane.status === status ? `it is ${status} already` : null);
+  return [
+    change("lane.pause", "Pause", "Nothing is handed out any more. What runs goes on, and new work still comes in.", now("paused")),
+    change("lane.drain", "Drain", "What the lane has is still handed out; new work is refused.", now("draining")),
+    change("lane.resume", "Resume", "Work is handed out and accepted again.", now("active")),
+  ];
+}
+
+export function workerOffers(worker: WorkerInfo): Offer[] {
+  return [
+    {
+      verb: "worker.drain",
+      name: "Drain",
+      danger: true,
+      off: worker.status === "active" ? null : `it is ${worker.status}`,
+      go: () =>
+        act({
+          verb: "worker.drain",
+          title: "Drain worker",
+          says: `${worker.worker_id} finishes its tasks and asks for no more.`,
+          danger: true,
+          request: { worker_id: worker.worker_id },
+          cli: () => `workers drain ${worker.worker_id}`,
+        }),
+    },
+  ];
+}
+
+export function scheduleOffers(s: Schedule, open: (id: string) => void): Offer[] {
+  const id = { schedule_id: s.schedule_id };
+  const finished = s.status === "finished" ? "it has finished" : null;
+  return [
+    {
+      verb: "schedule.trigger",
+      name: "Trigger now",
+      off: finished,
+      go: () =>
+        act({
+          verb: "schedule.trigger",
+          title: "Trigger now",
+          says: "One of its executions is created now. Its due times stay as they are.",
+          request: id,
+          cli: () => `schedule trigger ${s.schedule_id}`,
+          then: (reply) => open(reply.execution_id),
+        }),
+    },
+    { verb: "schedule.pause", name: "Pause", off: finished ?? (s.status === "paused" ? "it is paused already" : null), go: () => act({ verb: "schedule.pause", title: "Pause schedule", says: "Times that pass meanwhile do not happen.", request: id, cli: () => `schedule pause ${s.schedule_id}` }) },
+    { verb: "schedule.resume", name: "Resume", off: finished ?? (s.status === "paused" ? null : "it is not paused"), go: () => act({ verb: "schedule.resume", title: "Resume schedule", says: "Its next due time is the first one from now.", request: id, cli: () => `schedule resume ${s.schedule_id}` }) },
+    { verb: "schedule.delete", name: "Delete", danger: true, off: null, go: () => act({ verb: "schedule.delete", title: "Delete schedule", says: "What it has created stays. This cannot be undone.", danger: true, request: id, cli: () => `schedule delete ${s.schedule_id}` }) },
+  ];
+}
+
+export function createSchedule(): void {
+  act({
+    verb: "schedule.create",
+    title: "Create schedule",
+    says: "It creates an execution at each of its times.",
+    request: {},
+    fields: [
+      { name: "kind", label: "Kind", kind: "text", value: "" },
+      { name: "lane", label: "Lane", kind: "text", value: "default" },
+      { name: "input", label: "Input", kind: "json", value: "null" },
+      { name: "cron", label: "Cron", kind: "text", value: "", optional: true, hint: "Five fields, or six with seconds in front; or leave it empty and give an interval." },
+      { name: "timezone", label: "Time zone of the cron", kind: "text", value: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC", optional: true },
+      { name: "every_ms", label: "Every, in milliseconds", kind: "number", value: "", optional: true },
+      { name: "misfire", label: "Missed times", kind: "choice", value: "catch_up", choices: ["catch_up", "skip"] },
+    ],
+    make: ({ kind, lane, input, timezone, cron, every_ms, ...rest }) => {
+      if (!cron === !every_ms) throw new Error("give either a cron expression or an interval");
+      return { execution: { kind, lane, input }, ...(cron ? { cron, timezone } : { every_ms }), ...rest };
+    },
+  });
+}
+
+export function flowOffers(flow: Flow): Offer[] {
+  const id = { flow_id: flow.flow_id };
+  const ended = ["finished", "failed", "cancelled"].includes(flow.status) ? `it has ended: ${flow.status}` : null;
+  return [
+    { verb: "flow.start", name: "Start", off: ended ?? (flow.status === "created" ? null : "it has started"), go: () => act({ verb: "flow.start", title: "Start flow", says: "Members without dependencies become ready.", request: id, cli: () => `flow start ${flow.flow_id}` }) },
+    { verb: "flow.resume", name: "Resume", off: ended ?? (flow.status === "waiting" ? null : "it does not wait"), go: () => act({ verb: "flow.resume", title: "Resume flow", says: "Whatever it waits for, it goes on.", request: id }) },
+    { verb: "flow.finish", name: "Finish", danger: true, off: ended, go: () => act({ verb: "flow.finish", title: "Finish flow", says: "Members that have not started are skipped; running ones may end. This cannot be undone.", danger: true, request: id }) },
+    { verb: "flow.fail", name: "Fail", danger: true, off: ended, go: () => act({ verb: "flow.fail", title: "Fail flow", says: "Members that have not started are skipped; running ones may end. This cannot be undone.", danger: true, request: id, fields: [{ ...REASON, optional: false }] }) },
+    {
+      verb: "flow.cancel",
+      name: "Cancel",
+      danger: true,
+      off: ended,
+      go: () =>
+        act({
+          verb: "flow.cancel",
+          title: "Cancel flow",
+          says: "The flow ends at once, and no member gets a lease any more. This cannot be undone.",
+          danger: true,
+          request: id,
+          fields: [{ name: "policy", label: "Members to stop", kind: "choice", value: "cancel_all", choices: ["cancel_all", "cancel_pending", "flow_only"] }, REASON],
+          cli: (r) => `flow cancel ${flow.flow_id}${option("policy", r["policy"])}${option("reason", r["reason"])}`,
+        }),
+    },
+  ];
+}
+
+export function waitpointOffers(w: Waitpoint): Offer[] {
+  return [
+    {
+      verb: "signal.send",
+      name: "Signal",
+      off: w.status === "closed" ? "it is closed" : null,
+      go: () =>
+        act({
+          verb: "signal.send",
+          title: "Send a signal",
+          says: "As an operator, without a token.",
+          request: { execution_id: w.execution_id, waitpoint_key: w.waitpoint_key },
+          fields: [
+            { name: "name", label: "Name", kind: "text", value: firstName(w) },
+            { name: "payload", label: "Payload", kind: "json", value: "null" },
+            REASON,
+          ],
+          cli: (r) => `send ${w.execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))} --key ${w.waitpoint_key}${option("reason", r["reason"])}`,
+        }),
+    },
+    {
+      verb: "waitpoint.close",
+      name: "Close",
+      danger: true,
+      off: w.status === "pending" ? null : `only a pending waitpoint can be closed; this one is ${w.status}`,
+      go: () => act({ verb: "waitpoint.close", title: "Close waitpoint", says: "Signals to it are refused from then on. This cannot be undone.", danger: true, request: { waitpoint_id: w.waitpoint_id }, fields: [REASON] }),
+    },
+  ];
+}
+
+/** The first name in a condition that is no prefix, to have something to begin with. */
+function firstName(w: Waitpoint): string {
+  const found = /"name":"([^"*]+)"/.exec(JSON.stringify(w.condition ?? {}));
+  return found?.[1] ?? "";
+}

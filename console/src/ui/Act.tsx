@@ -1,0 +1,183 @@
+/** One action: its verb, its request, what it asks first, and the same as a line to copy. */
+
+import * as Dialog from "@radix-ui/react-dialog";
+import { type ReactNode, useState } from "react";
+import { AskError } from "../bus/errors";
+import { type VerbName, ask, natsWs, root, subjectOf } from "../bus/link";
+import type { Verbs } from "../contract.gen";
+import { Store, useStore } from "../lib/store";
+import { Copy, Failure } from "./parts";
+
+export interface Field {
+  name: string;
+  label: string;
+  kind: "text" | "number" | "json" | "choice";
+  value: string;
+  choices?: string[];
+  hint?: string;
+  /** Left out of the request where it is empty. */
+  optional?: boolean;
+}
+
+export interface Action<V extends VerbName = VerbName> {
+  verb: V;
+  title: string;
+  /** What it will do, in one sentence. */
+  says: string;
+  danger?: boolean;
+  fields?: Field[];
+  /** The request, but for the fields. */
+  request: Record<string, unknown>;
+  /** Where the request differs from request and fields together. Throws Error for what cannot be sent. */
+  make?: (values: Record<string, unknown>) => Record<string, unknown>;
+  /** The same as a line of the `penstock` command, if there is one. */
+  cli?: (request: Record<string, unknown>) => string;
+  then?: (reply: Verbs[V]["reply"]) => void;
+}
+
+const current = new Store<Action | null>(null);
+
+export function act<V extends VerbName>(action: Action<V>): void {
+  current.set(action as unknown as Action);
+}
+
+const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+
+export function ActDialog(): ReactNode {
+  const action = useStore(current);
+  return (
+    <Dialog.Root open={action !== null} onOpenChange={(open) => !open && current.set(null)}>
+      <Dialog.Portal>
+        <Dialog.Overlay className="overlay" />
+        <Dialog.Content className="dialog" aria-describedby="act-says">
+          {action ? <Form action={action} /> : null}
+        </Dialog.Content>
+      </Dialog.Portal>
+    </Dialog.Root>
+  );
+}
+
+function Form({ action }: { action: Action }): ReactNode {
+  const fields = action.fields ?? [];
+  const [values, setValues] = useState<Record<string, string>>(() =>
+    Object.fromEntries(fields.map((each) => [each.name, each.value])),
+  );
+  const [error, setError] = useState<AskError | null>(null);
+  const [busy, setBusy] = useState(false);
+
+  let request: Record<string, unknown> | null = null;
+  let wrong: string | null = null;
+  try {
+    request = requestOf(action, fields, values);
+  } catch (problem) {
+    wrong = problem instanceof Error ? problem.message : String(problem);
+  }
+  const nats = request && `nats req ${subjectOf(action.verb)} ${quoted(JSON.stringify(request))}`;
+  const cli = request && action.cli?.(request);
+
+  const go = async (): Promise<void> => {
+    if (!request) return;
+    setBusy(true);
+    setError(null);
+    try {
+      const reply = await ask(action.verb, request as never);
+      current.set(null);
+      action.then?.(reply);
+    } catch (problem) {
+      setError(problem instanceof AskError ? problem : new AskError("internal", String(problem)));
+    } finally {
+      setBusy(false);
+    }
+  };
+
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        void go();
+      }}
+    >
+      <Dialog.Title>{action.title}</Dialog.Title>
+      <Dialog.Description id="act-says">{action.says}</Dialog.Description>
+      {fields.map((each) => (
+        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => setValues({ ...values, [each.name]: value })} />
+      ))}
+      {wrong ? <p className="field-wrong" role="alert">{wrong}</p> : null}
+      {error ? <Failure error={error} /> : null}
+      <details className="lines">
+        <summary>The same on the command line</summary>
+        {nats ? <Line label="nats" text={nats} /> : null}
+        {cli ? <Line label="penstock" text={`penstock ${root() === "penstock" ? "" : `--root ${root()} `}${cli}`} /> : null}
+        <p className="faint">against the NATS that speaks WebSocket at {natsWs()}</p>
+      </details>
+      <footer>
+        <Dialog.Close asChild>
+          <button type="button">Cancel</button>
+        </Dialog.Close>
+        <button type="submit" className={action.danger ? "danger solid" : "primary"} disabled={busy || !request}>
+          {action.title}
+        </button>
+      </footer>
+    </form>
+  );
+}
+
+function requestOf(action: Action, fields: Field[], values: Record<string, string>): Record<string, unknown> {
+  const read: Record<string, unknown> = { ...action.request };
+  for (const field of fields) {
+    const text = values[field.name] ?? "";
+    if (text === "" && field.optional) continue;
+    if (field.kind === "json") {
+      try {
+        read[field.name] = JSON.parse(text);
+      } catch {
+        throw new Error(`${field.label} is no JSON yet`);
+      }
+    } else if (field.kind === "number") {
+      const number = Number(text);
+      if (text === "" || !Number.isInteger(number)) throw new Error(`${field.label} takes a whole number`);
+      read[field.name] = number;
+    } else if (text === "" && !field.optional) {
+      throw new Error(`${field.label} is missing`);
+    } else read[field.name] = text;
+  }
+  return action.make ? action.make(read) : read;
+}
+
+function FieldInput({ field, value, onChange }: { field: Field; value: string; onChange: (value: string) => void }): ReactNode {
+  const id = `field-${field.name}`;
+  const common = { id, name: field.name, value, onChange: (e: { target: { value: string } }) => onChange(e.target.value) };
+  return (
+    <div className="field">
+      <label htmlFor={id}>
+        {field.label}
+        {field.optional ? <small> optional</small> : null}
+      </label>
+      {field.kind === "json" ? (
+        <textarea {...common} rows={Math.min(14, Math.max(3, value.split("\n").length))} spellCheck={false} className="mono" />
+      ) : field.kind === "choice" ? (
+        <select {...common}>
+          {field.choices?.map((each) => (
+            <option key={each} value={each}>
+              {each}
+            </option>
+          ))}
+        </select>
+      ) : (
+        <input {...common} inputMode={field.kind === "number" ? "numeric" : undefined} autoComplete="off" spellCheck={false} />
+      )}
+      {field.hint ? <small className="faint">{field.hint}</small> : null}
+    </div>
+  );
+}
+
+function Line({ label, text }: { label: string; text: string }): ReactNode {
+  return (
+    <div className="line">
+      <code tabIndex={0} aria-label={`${label} line`}>
+        {text}
+      </code>
+      <Copy text={text}>copy</Copy>
+    </div>
+  );
+}
