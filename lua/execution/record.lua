@@ -9,7 +9,7 @@
 -- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
 -- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua).
 --
--- Needs: Call, Due, Errors, Events, Keys, Queues, Records.
+-- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
 
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
@@ -67,8 +67,21 @@ end
 
 function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIMS end
 
+local later   -- execution -> f: tells an event that waits for more of its kind
+
+Call.on_begin(function() later = {} end)
+
+-- Call f() before the next event of this execution, or else at the end of the call: so events of one kind that follow
+-- each other in a call can become one.
+function Executions.tell_later(x, f) Undo.set(later, x, f) end
+
 -- Emit an event of this execution, to the outbox and to its history.
 function Executions.tell(x, name, about)
+  local before = later[x]
+  if before then
+    Undo.set(later, x, nil)
+    before()
+  end
   x.log = (x.log or '') .. Events.emit('execution', x, name, about)
 end
 
@@ -104,3 +117,10 @@ end
 function Executions.failure(x, reason, category)
   return { reason = reason, category = category, attempt = x.attempt_index or 0 }
 end
+
+Call.on_end(function()
+  for x, f in pairs(later) do
+    later[x] = nil
+    f()
+  end
+end)

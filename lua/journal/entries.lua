@@ -1,9 +1,28 @@
 -- Entries that a worker stores in the journal of its execution, and forks: journals that are copied.
 --
--- Needs: Call, Errors, Executions, Journal, Waitpoints, Waits.
+-- Needs: Call, Errors, Executions, Journal, Undo, Waitpoints, Waits.
 
 -- At most so many keys of entries are named in an event, and so many entries of a journal are state.
 local NAMED, MOST_STATE = 20, 100
+
+local told   -- execution -> {n, keys, actor}: entries of this call whose event is still to be told
+
+Call.on_begin(function() told = {} end)
+
+-- Tell that an entry was stored: in one event for all that a call stores in a row.
+local function tell_stored(x, key, actor)
+  local about = told[x]
+  if not about then
+    about = { n = 0, keys = {} }
+    Undo.set(told, x, about)
+    Executions.tell_later(x, function()
+      Undo.set(told, x, nil)
+      Executions.tell(x, 'journal_appended', { actor = actor, data = about })
+    end)
+  end
+  Undo.set(about, 'n', about.n + 1)
+  if #about.keys < NAMED then Undo.append(about.keys, key) end
+end
 
 -- Return whether what is stored stays, whatever a worker stores now: it has ended. State is set again and again; a
 -- value that is not newer came late, or twice.
@@ -55,7 +74,7 @@ end
 -- entries as they are now. Errors: journal_full, invalid_request. events: journal_appended, version_recorded; created for
 -- each child, waitpoint created, opened, satisfied.
 function Entries.store(x, list, version, pin, actor)
-  local results, entries, keys, specs, n = {}, {}, {}, {}, 0
+  local results, entries, specs = {}, {}, {}
   Journal.record_version(x, version, pin)
   for i, a in ipairs(list) do
     local e = Journal.get(x, a.key)
@@ -68,15 +87,11 @@ function Entries.store(x, list, version, pin, actor)
       if a.signal then e = Journal.get(x, a.key) end   -- its signals may have been there
       if new and a.kind == 'state' then note_state(x, e) end
       results[i] = { key = a.key, outcome = 'stored', entry = a.status == 'waiting' and Journal.view(e) or nil }
-      n = n + 1
-      if n <= NAMED then keys[n] = a.key end
+      tell_stored(x, a.key, actor)
     end
     entries[i] = e
   end
-  if n > 0 then
-    Journal.check_room(x)
-    Executions.tell(x, 'journal_appended', { actor = actor, data = { keys = keys, n = n } })
-  end
+  Journal.check_room(x)
   for _, each in ipairs(specs) do
     local spec, key = each[1], each[2]
     Executions.create(spec.execution_id, spec, {

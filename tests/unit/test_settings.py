@@ -79,6 +79,8 @@ def test_every_field_comes_from_its_variable() -> None:
         "grant_ttl_ms": 1000,
         "progress_events_ms": 250,
         "event_ttl_ms": 60000,
+        "journal_max_entries": 50,
+        "journal_max_bytes": 4096,
         "retention_ms": 5,
     }
 

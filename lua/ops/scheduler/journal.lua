@@ -6,7 +6,7 @@ local ops = Ops.scheduler
 -- fork: create an execution like another one, in the same partition, with a copy of its journal. The other one does not
 -- change. Times (run_at, deadline), flow, parent and version are not copied.
 -- args: id (of the new execution), again (as in create), execution_id, after_key, before_key (at most one of them),
--- override (true: `input` replaces the old input; nil is null), input, edits [{key, result}].
+-- override (true: `input` replaces the old input; nil is null), input, edits [{key, result}], traceparent.
 -- reply: {execution_id, state, duplicate, forked_from, entries}. errors: execution_not_found,
 -- execution_not_eligible {lane, lane_status} (the lane drains), journal_entry_not_found {key}. events: created.
 function ops.fork(a)
@@ -17,7 +17,7 @@ function ops.fork(a)
   if not x then
     Lanes.admit(old.lane)
     local spec = Executions.spec_of(old)
-    spec.input = a.input
+    spec.input, spec.traceparent = a.input, a.traceparent
     if not a.override then spec.input = Payloads.of(old, 'input') end
     x = Executions.create(a.id, spec, { namespace = old.namespace, forked_from = old.id, actor = 'operator' })
     Entries.copy(old, x, a.after_key, a.before_key, a.edits)

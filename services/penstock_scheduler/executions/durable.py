@@ -41,6 +41,7 @@ class Durable:
                 override=item.input is not UNSET,
                 input=given,
                 edits=[ops.NewResult(key, result) for key, result in edits],
+                traceparent=item.traceparent,
             )
             return await self._machine.run(fork)
 

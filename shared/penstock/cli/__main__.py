@@ -24,6 +24,7 @@ from penstock.cli import (
     doctor,
     executions,
     flows,
+    journals,
     lanes,
     limits,
     mirror,
@@ -138,6 +139,7 @@ def _scale(text: str) -> tuple[str, int]:
 executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
+journals.add_to(app)
 app.command(watch.watch)
 app.command(workers.worker)
 app.command(top.top)

@@ -15,6 +15,7 @@ from penstock.client import _frames as frames
 from penstock.client._budgets import Budgets
 from penstock.client._events import EventStream
 from penstock.client._flows import Flows
+from penstock.client._journals import Journals
 from penstock.client._lanes import Lanes, Workers
 from penstock.client._mirror_rules import MirrorRules
 from penstock.client._options import (
@@ -62,7 +63,7 @@ class Client:
     """A connection to Penstock. Every call raises the typed `PenstockError` that the service replies with.
 
     The client's own methods are about executions, signals and events. Other things have attributes of their own:
-    `flows`, `schedules`, `quotas`, `budgets`, `waitpoints`, `mirror_rules`, `triggers`,
+    `flows`, `journals`, `schedules`, `quotas`, `budgets`, `waitpoints`, `mirror_rules`, `triggers`,
     `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
@@ -84,6 +85,7 @@ class Client:
         self._requester = extras.requester(nats, root, timeout=timeout)
         self._publisher = Publisher(nats, timeout, extras.coding)
         self.flows = Flows(nats, self._requester, self._publisher)
+        self.journals = Journals(self._requester)
         self.schedules = Schedules(self._requester)
         self.quotas = Quotas(self._requester)
         self.budgets = Budgets(self._requester)

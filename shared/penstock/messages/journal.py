@@ -17,6 +17,7 @@ from penstock.messages.common import (
     Request,
     Text,
     Token,
+    Traceparent,
     decoded,
     raw,
 )
@@ -244,6 +245,7 @@ class ExecutionFork(Request, kw_only=True):
     input: Raw | UnsetType = UNSET
     edits: Annotated[list[Edit], Meta(max_length=100)] = []
     idempotency_key: IdempotencyKey | None = None
+    traceparent: Traceparent | None = None
 
 
 class Forked(ExecutionCreated, kw_only=True):

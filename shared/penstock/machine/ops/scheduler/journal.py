@@ -26,6 +26,7 @@ class Fork(Op[Forked], kw_only=True):
     override: bool = False
     input: str | None = None
     edits: list[NewResult]
+    traceparent: str | None = None
 
 
 @op("scheduler", by="execution_id", weight=8)
