@@ -50,8 +50,11 @@ class Appender:
         return stored
 
     async def flush(self) -> None:
-        """Wait until all that was queued is stored. Raise the first error."""
-        await asyncio.gather(*(stored for _, stored in self._waiting))
+        """Wait until all that was queued is stored. Raise the first error. What was given up meanwhile is none."""
+        waited = await asyncio.gather(*(stored for _, stored in self._waiting), return_exceptions=True)
+        for each in waited:
+            if isinstance(each, BaseException) and not isinstance(each, asyncio.CancelledError):
+                raise each
         if self._sending is not None:
             await asyncio.shield(self._sending)
 

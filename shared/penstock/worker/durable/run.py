@@ -124,6 +124,7 @@ class DurableRun:
         self.undoing = False
         """Whether the compensations run now: then no other durable call may."""
         self._calls = calls
+        self._leases = leases
         self.branches.root.task = lease.runner
 
     @property
@@ -169,6 +170,13 @@ class DurableRun:
         if result.entry is not None:
             self.journal.keep(result.entry)
         return result
+
+    def waiting(self, key: str, kind: str, status: Any, attempt: int, delay_ms: int) -> Entry:
+        """Keep and return an entry that was stored now with this delay: the service answers its time for waits only."""
+        until = round(self._leases.clock.now()) + delay_ms
+        entry = Entry(n=0, key=key, kind=kind, status=status, attempt=attempt, until=until)
+        self.journal.keep(entry)
+        return entry
 
     @contextmanager
     def running(self) -> Generator[None]:

@@ -25,6 +25,7 @@ from penstock.worker.durable.errors import (
     name_in,
 )
 from penstock.worker.durable.identity import code_of, digest_of
+from penstock.worker.durable.journal import ENDED
 from penstock.worker.durable.retries import Retries
 from penstock.worker.durable.run import DurableRun
 
@@ -106,16 +107,14 @@ async def run_step(run: DurableRun, step: Step) -> Any:
     entry = await run.ask(step.key, undo=undo)
     if entry is not None and step.differs(entry):
         entry = await _changed(run, step, entry)
-    tries = 0
-    if entry is not None:
-        if entry.status in ("done", "failed", "canceled"):
-            return outcome_of(entry, step.type)
-        if entry.status == "started":
-            raise StepInDoubt(step.key)
-        tries = entry.attempt
-        await run.waits.wait(step.key, None, entry)
+    if entry is not None and entry.status == "started":
+        raise StepInDoubt(step.key)
     while True:
-        tries += 1
+        if entry is not None:
+            if entry.status in ENDED:
+                return outcome_of(entry, step.type)
+            await run.waits.wait(step.key, None, entry)  # until it is time for the next try
+        tries = 1 if entry is None else entry.attempt + 1
         if step.once:
             with run.running():
                 await run.append(step.entry("started", tries))
@@ -129,7 +128,6 @@ async def run_step(run: DurableRun, step: Step) -> Any:
             if run.over:
                 raise TaskSuspended(f"the lease is lost ({run.lease.lost})") from None
             entry = await _failed(run, step, tries, error)
-            await run.waits.wait(step.key, None, entry)
 
 
 async def _call(run: DurableRun, step: Step) -> Any:
@@ -171,14 +169,10 @@ async def _failed(run: DurableRun, step: Step, tries: int, error: Exception) -> 
         delay_ms,
         reason_of(error),
     )
+    told = EntryError(category=category_of(error), reason=reason_of(error), type=type(error).__name__[:256])
     with run.running():
-        told = EntryError(
-            category=category_of(error), reason=reason_of(error), type=type(error).__name__[:256]
-        )
         stored = await run.append(step.entry("retry", tries, error=told, delay_ms=delay_ms))
-    if stored.entry is None or stored.entry.status != "retry":
-        raise TaskSuspended("the journal has another outcome of this step")
-    return stored.entry
+    return stored.entry or run.waiting(step.key, step.kind, "retry", tries, delay_ms)
 
 
 async def _give_up(

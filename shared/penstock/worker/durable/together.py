@@ -58,8 +58,8 @@ async def parallel(
     """Run all, and return their results in order. Raise the first error, by position, when the rest has ended."""
     if not branches:
         return ()
-    tasks = _start(run, branches, group=object() if failures == "wait" else None)
-    with _joined(run):
+    tasks, join = _start(run, branches, failures)
+    try:
         await _until(tasks, asyncio.FIRST_EXCEPTION if failures == "cancel" else asyncio.ALL_COMPLETED)
         losers = [task for task in tasks if not task.done()]
         if not _suspended(tasks):
@@ -67,6 +67,8 @@ async def parallel(
             await _stop(losers)
         elif losers:
             await asyncio.wait(losers)
+    finally:
+        join.release()
     _raise_suspended(tasks)
     return tuple(_results(tasks))
 
@@ -77,8 +79,8 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
     if entry is not None:
         return await _won_before(run, str(entry.result), branches, key)
     names, works = list(branches), tuple(branches.values())
-    tasks = _start(run, works, raced=True)
-    with _joined(run):
+    tasks, join = _start(run, works, "first")
+    try:
         await _until(tasks, asyncio.FIRST_COMPLETED)
         if _suspended(tasks):
             await asyncio.wait(tasks)
@@ -90,6 +92,8 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
             )
             await asyncio.gather(run.append(won), _give_up(run, works, tasks))
         await _stop([task for task in tasks if not task.done()])
+    finally:
+        join.release()
     for task in tasks:
         if not task.cancelled():
             task.exception()  # it was heard: a loser's error is nobody's
@@ -107,45 +111,68 @@ async def _won_before(
             run.journal.ask(each.key)  # it is no orphan
     if winner not in branches:
         raise StepFailed(key, "journal_mismatch", f"the branch {winner!r} won, and this code has none")
-    (task,) = _start(run, (branches[winner],), raced=True)
-    with _joined(run):
+    (task,), join = _start(run, (branches[winner],), "first")
+    try:
         await _until([task], asyncio.ALL_COMPLETED)
+    finally:
+        join.release()
     return Won(winner, task.result())
 
 
 def _start(
-    run: DurableRun, branches: tuple[Awaitable[Any], ...], *, group: object = None, raced: bool = False
-) -> "list[asyncio.Task[Any]]":
+    run: DurableRun, branches: tuple[Awaitable[Any], ...], until: Failures | Literal["first"]
+) -> "tuple[list[asyncio.Task[Any]], _Join]":
     parent, loop = run.branches.current(), asyncio.get_running_loop()
+    join = _Join(run, len(branches), until)
+    group = object() if until == "wait" else None
     tasks: list[asyncio.Task[Any]] = []
     for each in branches:
         bare = isinstance(each, Operation) and each.bare
-        branch = Branch(parent, group=group, bare=bare, raced=raced)
+        branch = Branch(parent, group=group, bare=bare, raced=until == "first")
         run.branches.live.add(branch)
-        task = loop.create_task(_within(run, branch, each))
+        task = loop.create_task(_within(run, branch, each, join))
         task.add_done_callback(lambda _, branch=branch: run.branches.live.discard(branch))
         tasks.append(task)
-    return tasks
+    return tasks, join
 
 
-async def _within(run: DurableRun, branch: Branch, work: Awaitable[Any]) -> Any:
+async def _within(run: DurableRun, branch: Branch, work: Awaitable[Any], join: "_Join") -> Any:
     with run.branches.within(branch):
-        return await work
+        failed = True
+        try:
+            result = await work
+            failed = False
+            return result
+        finally:
+            join.ended(failed=failed)
 
 
-class _joined:
-    """The current branch joins others for the length of a block."""
+class _Join:
+    """A branch that waits for branches of its own: it goes on when all have ended, or at the first one (or failure).
 
-    def __init__(self, run: DurableRun) -> None:
+    From that moment on it counts as running, although asyncio wakes it a tick later: or else its execution might be
+    suspended in between.
+    """
+
+    def __init__(self, run: DurableRun, count: int, until: Failures | Literal["first"]) -> None:
         self._branch = run.branches.current()
-        self._run = run
-
-    def __enter__(self) -> None:
+        self._waits = run.waits
+        self._left = count
+        self._until = until
+        self._holds = True
         self._branch.joining += 1
 
-    def __exit__(self, *_: object) -> None:
-        self._branch.joining -= 1
-        self._run.waits.changed()
+    def ended(self, *, failed: bool) -> None:
+        """Note that one of the branches has ended."""
+        self._left -= 1
+        if not self._left or self._until == "first" or (self._until == "cancel" and failed):
+            self.release()
+
+    def release(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._branch.joining -= 1
+            self._waits.changed()
 
 
 async def _until(tasks: "list[asyncio.Task[Any]]", when: str) -> None:
@@ -163,16 +190,19 @@ async def _stop(tasks: "list[asyncio.Task[Any]]") -> None:
         await asyncio.wait(tasks)
 
 
-def _suspended(tasks: "list[asyncio.Task[Any]]") -> bool:
-    return any(
-        task.done() and not task.cancelled() and isinstance(task.exception(), TaskSuspended) for task in tasks
-    )
+def _suspended(tasks: "list[asyncio.Task[Any]]") -> TaskSuspended | None:
+    """Return what has stopped the handler, if one of these has found that."""
+    for task in tasks:
+        error = task.exception() if task.done() and not task.cancelled() else None
+        if isinstance(error, TaskSuspended):
+            return error
+    return None
 
 
 def _raise_suspended(tasks: "list[asyncio.Task[Any]]") -> None:
-    for task in tasks:
-        if not task.cancelled() and isinstance(task.exception(), TaskSuspended):
-            raise TaskSuspended(str(task.exception()))
+    error = _suspended(tasks)
+    if error is not None:
+        raise TaskSuspended(str(error))
 
 
 async def _give_up(

@@ -99,9 +99,9 @@ class Waits:
         self._scheduled = False
         if self._working is not None or self.parked:
             return
-        waits = [wait for wait in self._waits.values() if not wait.ended.done()]
-        if not waits:
-            return
+        waits = list(self._waits.values())
+        if not waits or any(wait.ended.done() for wait in waits):
+            return  # a branch goes on in this tick, and tells when it has left its wait
         now = self._clock.now()
         due = [wait for wait in waits if wait.until is not None and wait.until <= now]
         for wait in due:
@@ -115,7 +115,7 @@ class Waits:
         if due:
             self._work(self._end(due))
         elif any(wait.ended.done() for wait in waits):
-            return  # a branch goes on
+            return
         elif idle and (soonest is None or soonest - now > self._keep_warm_ms):
             self._work(self._park(waits))
         elif any(wait.new is not None for wait in waits):
@@ -238,9 +238,14 @@ class Waits:
         by_key = {wait.key: wait for wait in chosen}
         for wait in chosen:
             wait.new = None
-        for entry in (*(result.entry for result in reply.results[len(queued) :]), *reply.items):
-            if entry is not None and entry.key in by_key:
-                self._learn(by_key[entry.key], entry)
+        for result in reply.results[len(queued) :]:
+            if result.entry is not None:
+                self._learn(by_key[result.key], result.entry)
+        for entry in reply.items:
+            wait = by_key[entry.key]
+            self._learn(wait, entry)
+            if wait.retry and not wait.ended.done():  # its time has come, by Valkey's clock
+                wait.ended.set_result(entry)
 
     def _stop(self, queued: Iterable[Waiting], why: TaskSuspended) -> None:
         self.parked = True
