@@ -653,3 +653,39 @@ async def test_a_long_journal_comes_in_pages(
     penstock.move_clock(HOUR_MS)
     assert await run.result(timeout=WAIT_S) == 500
     assert sorted(ran) == list(range(500))
+
+
+async def test_changed_code_reuses_reruns_or_waits_for_an_operator(
+    penstock: RunningPenstock, client: Client
+) -> None:
+    ran: list[str] = []
+
+    async def work(what: str) -> str:
+        ran.append(what)
+        return what
+
+    def version_of(suffix: str) -> Worker:
+        worker = Worker(concurrency=8, grace=5.0)
+
+        @worker.handler("order", version=suffix)
+        async def order(task: Task, on_change: Any) -> list[Any]:
+            done = await task.step("work", work, "v" + suffix, on_change=on_change)
+            await task.sleep("deploy", HOUR)
+            return [done, task.began("2")]
+
+        return worker
+
+    old = await penstock.run_worker(version_of("1"))
+    runs = {each: await client.submit("order", {"on_change": each}) for each in ("reuse", "rerun", "fail")}
+    for run in runs.values():
+        await penstock.wait_for(run, "suspended")
+    old.stop()
+    await penstock.run_worker(version_of("2"))
+    penstock.move_clock(HOUR_MS)
+    assert await runs["reuse"].result(timeout=WAIT_S) == ["v1", False]
+    assert await runs["rerun"].result(timeout=WAIT_S) == ["v2", False]
+    record = await penstock.until(
+        lambda: client.get(runs["fail"].execution_id), lambda record: record.reason == "operator"
+    )
+    assert record.state == "suspended" and record.attempt_index == 1
+    assert ran == ["v1", "v1", "v1", "v2"]
