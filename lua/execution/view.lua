@@ -16,7 +16,7 @@ function Executions.view(x)
   local view = {
     execution_id = id, namespace = x.namespace or 'default', kind = x.kind, lane = x.lane, priority = x.priority or 0,
     state = x.state, reason = x.reason, outcome = x.outcome, failure = x.failure,
-    attempt_index = x.attempt_index or 0, attempt_id = x.attempt_id, max_attempts = x.max_attempts or 1,
+    attempt_index = x.attempt_index or 0, attempt_id = x.attempt_id, max_attempts = x.max_attempts or 1, retry_on = x.retry_on, fail_on = x.fail_on,
     lease_epoch = x.lease_epoch or 0, reclaims = x.reclaims or 0, max_reclaims = Executions.max_reclaims(x),
     flow_id = x.flow_id, parent_id = x.parent_id, replay_of = x.replay_of, tags = x.tags, capabilities = caps, progress = x.progress,
     cancel_requested = x.cancel_requested or false, created_at = x.created_at, ready_at = x.ready_at,

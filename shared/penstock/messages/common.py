@@ -176,6 +176,8 @@ class Record(Reply, kw_only=True, dict=True):
     attempt_index: int = 0
     attempt_id: str | None = None
     max_attempts: int = 1
+    retry_on: list[str] | None = None
+    fail_on: list[str] | None = None
     lease_epoch: int = 0
     reclaims: int = 0
     max_reclaims: int = 10

@@ -4,5 +4,42 @@ from penstock.worker._errors import Fail, PossiblySucceeded, Retry, Suspend, Tas
 from penstock.worker._signals import Signal
 from penstock.worker._task import Task
 from penstock.worker._worker import Worker
+from penstock.worker.durable.children import ChildRun
+from penstock.worker.durable.errors import (
+    ChildFailed,
+    JournalFull,
+    NestedStep,
+    SignalTimeout,
+    StepCanceled,
+    StepFailed,
+    StepInDoubt,
+    StepKeyNeeded,
+    TaskSuspended,
+)
+from penstock.worker.durable.retries import Retries
+from penstock.worker.durable.sync import SyncTask
+from penstock.worker.durable.together import Won
 
-__all__ = ["Fail", "PossiblySucceeded", "Retry", "Signal", "Suspend", "Task", "TaskConsumedError", "Worker"]
+__all__ = [
+    "ChildFailed",
+    "ChildRun",
+    "Fail",
+    "JournalFull",
+    "NestedStep",
+    "PossiblySucceeded",
+    "Retries",
+    "Retry",
+    "Signal",
+    "SignalTimeout",
+    "StepCanceled",
+    "StepFailed",
+    "StepInDoubt",
+    "StepKeyNeeded",
+    "Suspend",
+    "SyncTask",
+    "Task",
+    "TaskConsumedError",
+    "TaskSuspended",
+    "Won",
+    "Worker",
+]

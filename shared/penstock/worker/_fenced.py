@@ -8,6 +8,7 @@ from penstock import errors
 from penstock.bus.requester import Requester
 from penstock.codecs import CodecError
 from penstock.messages.common import Fence, Reply
+from penstock.messages.journal import Parked
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
 from penstock.worker._errors import TaskConsumedError
@@ -74,7 +75,7 @@ class FencedCalls:
             else:
                 self._leases.drop(self._lease)
             raise
-        if isinstance(reply, Suspended) and reply.outcome == "already_satisfied":
+        if isinstance(reply, Suspended | Parked) and reply.outcome == "already_satisfied":
             self._go_on(on_stop)
         else:
             self._leases.drop(self._lease)

@@ -1,6 +1,7 @@
 """Turns a Python function into a handler. The function's signature says how the input becomes arguments.
 
-- A first parameter annotated `Task`, or named `task` without an annotation, gets the task.
+- A first parameter annotated `Task`, or named `task` without an annotation, gets the task. In a sync function it may be
+  annotated `SyncTask`: then the durable calls block.
 - If one parameter remains, and it is a Struct, dataclass, TypedDict or NamedTuple, or is named `input`,
   it gets the whole input.
 - Otherwise each parameter gets the input field with its name, converted to its annotation. Fields without
@@ -18,6 +19,8 @@ from msgspec import Raw
 
 from penstock.messages.workers import Schema
 from penstock.worker._task import Task
+from penstock.worker.durable.run import DurableOptions
+from penstock.worker.durable.sync import SyncTask
 
 Arguments = Callable[[Raw], dict[str, Any]]
 
@@ -35,15 +38,27 @@ class InvalidInput(ValueError):
 class Handler:
     """One registered function, ready to be called with a task."""
 
-    __slots__ = ("_arguments", "_input", "_takes_task", "function", "is_async", "kind")
+    __slots__ = ("_arguments", "_input", "_takes_task", "function", "is_async", "kind", "options")
 
-    def __init__(self, kind: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, kind: str, function: Callable[..., Any], options: DurableOptions | None = None
+    ) -> None:
         self.kind = kind
         self.function = function
+        self.options = options or DurableOptions()
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
         self._takes_task, self._arguments, self._input = _read(function)
+        if self._takes_task is SyncTask and self.is_async:
+            _refuse(
+                function, "an async function takes a Task: the calls of a SyncTask would block the event loop"
+            )
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the worker asks work for: the kind, and each version of it that this handler takes."""
+        return [self.kind, *(f"{self.kind}@{version}" for version in self.options.accepts)]
 
     def schema(self) -> Schema:
         """Return the JSON Schema of the input, as the type hints say it, and the first line of the docstring."""
@@ -58,7 +73,9 @@ class Handler:
 
     def bind(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments for this task. Raise `InvalidInput` if the input does not fit them."""
-        positional = (task,) if self._takes_task else ()
+        positional = (
+            () if not self._takes_task else (SyncTask(task) if self._takes_task is SyncTask else task,)
+        )
         if self._arguments is None:
             return positional, {}
         try:
@@ -72,18 +89,23 @@ class Handler:
         return self.function(*positional, **named)
 
 
-def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None, Any]:
-    """Return whether the function takes the task, how the input becomes its other arguments, and the input's type."""
+TaskType = type[Task] | type[SyncTask] | None
+
+
+def _read(function: Callable[..., Any]) -> tuple[TaskType, Arguments | None, Any]:
+    """Return as what the function takes the task, if it does, how the input becomes its other arguments, and the
+    input's type.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     target = function if inspect.isroutine(function) else type(function).__call__
     hints = typing.get_type_hints(target, include_extras=True)
-    takes_task = bool(parameters) and _is_task(parameters[0], hints)
-    if takes_task:
+    takes_task = _task_type(parameters[0], hints) if parameters else None
+    if takes_task is not None:
         parameters = parameters[1:]
     for parameter in parameters:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             _refuse(function, f"parameter {parameter.name!r} cannot be filled by name")
-        if hints.get(parameter.name) is Task:
+        if hints.get(parameter.name) in (Task, SyncTask):
             _refuse(function, "the Task comes first")
     if not parameters:
         return takes_task, None, Any
@@ -95,9 +117,10 @@ def _read(function: Callable[..., Any]) -> tuple[bool, Arguments | None, Any]:
     return takes_task, *_by_name(parameters, hints)
 
 
-def _is_task(first: inspect.Parameter, hints: dict[str, Any]) -> bool:
+def _task_type(first: inspect.Parameter, hints: dict[str, Any]) -> TaskType:
     # `def handler(task)` means the task. To get an input field named `task`, annotate the parameter.
-    return hints.get(first.name, Task if first.name == "task" else None) is Task
+    hint = hints.get(first.name, Task if first.name == "task" else None)
+    return hint if hint is Task or hint is SyncTask else None
 
 
 def _refuse(function: Callable[..., Any], why: str) -> NoReturn:

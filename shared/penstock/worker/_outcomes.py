@@ -13,6 +13,7 @@ from penstock import errors, verbs
 from penstock.bus.requester import Requester
 from penstock.messages.common import Fence, Record, Reply, StateReply
 from penstock.messages.executions import ExecutionGet
+from penstock.messages.journal import Parked
 from penstock.messages.leases import Completed, Failed
 from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
@@ -47,6 +48,7 @@ _APPLIED: Final[dict[str, Callable[[Record], Reply | None]]] = {
     "lease.await_children": lambda r: StateReply(state=r.state) if r.reason == "children" else None,
     "lease.fail": _failed,
     "lease.suspend": lambda r: Suspended(outcome="suspended") if r.state == "suspended" else None,
+    "lease.park": lambda r: Parked(outcome="suspended") if r.state == "suspended" else None,
 }
 
 

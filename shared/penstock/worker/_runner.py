@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from penstock import errors
+from penstock import errors, verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
 from penstock.codecs import CodecError, UnknownCodec
 from penstock.codecs._coding import is_coded
 from penstock.messages.common import readable
+from penstock.messages.executions import ExecutionGet
 from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
 from penstock.sdk.requester import Extras
 from penstock.worker._errors import (
+    Duration,
     Fail,
     PossiblySucceeded,
     Retry,
@@ -31,11 +33,25 @@ from penstock.worker._hooks import Hooks
 from penstock.worker._invoke import Handler, InvalidInput
 from penstock.worker._leases import Lease, LeaseRenewer
 from penstock.worker._task import Task
+from penstock.worker.durable.errors import TaskSuspended
 
 log: Final = logging.getLogger("penstock.worker")
 
 # A call that sends the outcome when awaited, or None when no outcome is to be sent.
 Outcome = Coroutine[Any, Any, object] | None
+
+
+class Failure(NamedTuple):
+    """How an attempt has failed. `after`: the time until the next one, None for the execution's backoff."""
+
+    reason: str
+    category: str
+    retryable: bool = True
+    after: Duration | None = None
+
+
+# How a run of a handler has ended, before its compensations: a failure is not sent yet.
+Ending = Failure | Outcome
 
 
 class Runner:
@@ -78,8 +94,10 @@ class Runner:
         self.running.add(lease.runner)
 
     def task(self, lease: Lease) -> Task:
-        """Return the task of a lease without starting its handler, to give the task back."""
-        return Task(self._requester, self._leases, lease, self._context)
+        """Return the task of a lease without starting its handler."""
+        handler = self._handlers.get(lease.message.kind)
+        options = None if handler is None else handler.options
+        return Task(self._requester, self._leases, lease, self._context, options)
 
     def close(self) -> None:
         """Abandon all leases and cancel all handlers. No outcome is sent after this."""
@@ -91,12 +109,14 @@ class Runner:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, lease: Lease) -> None:
-        task = Task(self._requester, self._leases, lease, self._context)
+        task = self.task(lease)
         try:
             try:
                 outcome = await self._handle(task, lease)
             finally:
                 lease.on_stop = None
+                if task.durable is not None:
+                    task.durable.close()
                 self.active -= 1
                 self._on_free_slot()
             if outcome is not None:
@@ -138,13 +158,15 @@ class Runner:
             return task.fail(reason, "no_handler")
         try:
             await self._decode(lease)
+            if lease.message.journal is not None:
+                await task.open_journal()
         except (CodecError, errors.PenstockError) as error:
-            return self._failed(task, lease, error)
+            return await self._undone(task, lease, self._failed(task, lease, error))
         while True:
             try:
                 result = await self._call(handler, task, lease)
             except asyncio.CancelledError as error:
-                return self._cancelled(task, lease, error)
+                return await self._undone(task, lease, self._cancelled(task, lease, error))
             except Suspend as wait:
                 if task.consumed:
                     return self._too_late(task, wait)
@@ -156,8 +178,10 @@ class Runner:
                         timeout_behavior=wait.timeout_behavior,
                         waitpoint=wait.waitpoint,
                     )
+                    if reply.outcome == "already_satisfied":
+                        await task.open_journal(again=True)
                 except Exception as error:
-                    return self._failed(task, lease, error)
+                    return await self._undone(task, lease, self._failed(task, lease, error))
                 if reply.outcome == "suspended" and wait.on_suspended is not None:
                     await self._tell(wait.on_suspended, reply, task)
                 if reply.outcome != "already_satisfied":
@@ -166,9 +190,14 @@ class Runner:
                 Exception,
                 SystemExit,
             ) as error:  # exit() ends this attempt, not the whole worker
-                return self._failed(task, lease, error)
+                return await self._undone(task, lease, self._failed(task, lease, error))
+            except BaseException:
+                # TaskSuspended, or a group of it from a TaskGroup. It may also end a run that only learns what to undo.
+                if task.durable is None or not (task.durable.left or task.consumed):
+                    raise
+                return await self._undone(task, lease, None)
             else:
-                return self._returned(task, lease, result)
+                return await self._undone(task, lease, self._returned(task, lease, result))
 
     async def _decode(self, lease: Lease) -> None:
         """Decode a task's input. If that fails, the attempt fails, as with an error of the handler."""
@@ -209,17 +238,72 @@ class Runner:
         finally:
             self.in_threads.discard(task.lease_id)
 
-    def _returned(self, task: Task, lease: Lease, result: Any) -> Outcome:
+    async def _undone(self, task: Task, lease: Lease, ending: "Ending") -> Outcome:
+        """Return the outcome to send. If the execution fails for good, or is canceled, its compensations run before."""
+        durable = task.durable
+        if durable is not None and not task.consumed and not durable.over and not lease.abandoned:
+            marker = durable.compensating
+            if marker is not None or (
+                isinstance(ending, Failure) and task.undos and await self._is_final(task, ending)
+            ):
+                ending = await self._undo(task, lease, ending)
+        if isinstance(ending, Failure):
+            return task.fail(
+                ending.reason, ending.category, retryable=ending.retryable, retry_after=ending.after
+            )
+        return ending
+
+    async def _undo(self, task: Task, lease: Lease, ending: "Ending") -> "Failure | None":
+        told = ending if isinstance(ending, Failure) else Failure("it failed", "error")
+        lease.on_stop = lease.runner.cancel if lease.runner is not None else None  # when the lease is lost
+        try:
+            why = await task.compensated(told.category, told.reason)
+        except TaskSuspended:
+            return None
+        except asyncio.CancelledError:
+            if not (lease.lost or lease.abandoned):
+                raise
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                current.uncancel()
+            return None
+        except (
+            Exception
+        ) as error:  # the journal is full or cannot be reached: the next attempt goes on with it
+            return self._failed(task, lease, error)
+        finally:
+            lease.on_stop = None
+        return Failure(why.reason, why.category, retryable=False)
+
+    async def _is_final(self, task: Task, failure: "Failure") -> bool:
+        """Return whether no attempt follows this failure, by the execution's own rules."""
+        if not failure.retryable:
+            return True
+        try:
+            record = await self._requester.call(
+                verbs.EXECUTION_GET, ExecutionGet(execution_id=task.execution_id)
+            )
+        except errors.PenstockError:
+            return False  # another attempt follows if there may be one; else the compensations are not run
+        listed = record.retry_on is not None and failure.category not in record.retry_on
+        return (
+            listed or failure.category in (record.fail_on or ()) or task.attempt_index >= record.max_attempts
+        )
+
+    def _returned(self, task: Task, lease: Lease, result: Any) -> "Ending":
         if task.consumed or self._is_gone(task, lease):
             return None
         try:
             raw = raw_of(result)
         except Exception as error:
-            reason = f"the handler's result cannot be encoded: {error}"
-            return task.fail(reason, "invalid_result", retryable=False)
+            return Failure(
+                f"the handler's result cannot be encoded: {error}", "invalid_result", retryable=False
+            )
+        if task.durable is not None and task.durable.compensating is not None:
+            return None
         return task.complete(raw)
 
-    def _cancelled(self, task: Task, lease: Lease, error: asyncio.CancelledError) -> Outcome:
+    def _cancelled(self, task: Task, lease: Lease, error: asyncio.CancelledError) -> "Failure | None":
         asked = lease.lost or lease.cancel_requested or lease.abandoned
         current = asyncio.current_task()
         if current is not None and current.cancelling():
@@ -230,9 +314,9 @@ class Runner:
             return self._failed(task, lease, error)
         if task.consumed or self._is_gone(task, lease) or lease.abandoned:
             return None
-        return task.fail("canceled on request", "canceled", retryable=False)
+        return Failure("canceled on request", "canceled", retryable=False)
 
-    def _failed(self, task: Task, lease: Lease, error: BaseException) -> Outcome:
+    def _failed(self, task: Task, lease: Lease, error: BaseException) -> "Failure | None":
         if self._tracing is not None:
             self._tracing.raised(error)
         if task.consumed:
@@ -240,15 +324,15 @@ class Runner:
         if self._is_gone(task, lease):
             return None
         if lease.cancel_requested:
-            return task.fail(reason_of(error), "canceled", retryable=False)
+            return Failure(reason_of(error), "canceled", retryable=False)
         if isinstance(error, Retry):
-            return task.fail(error.reason, category_of(error), retry_after=error.after)
+            return Failure(error.reason, category_of(error), after=error.after)
         if isinstance(error, Fail):
-            return task.fail(error.reason, category_of(error), retryable=False)
+            return Failure(error.reason, category_of(error), retryable=False)
         if isinstance(error, InvalidInput):
-            return task.fail(str(error), "invalid_input", retryable=False)
+            return Failure(str(error), "invalid_input", retryable=False)
         log.warning("%s %s failed", task.kind, task.execution_id, exc_info=error)
-        return task.fail(reason_of(error), category_of(error))
+        return Failure(reason_of(error), category_of(error))
 
     @staticmethod
     def _too_late(task: Task, error: BaseException) -> None:

@@ -1,7 +1,7 @@
 """`Task`: the attempt as a handler sees it, and the calls that a handler can make."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from penstock.ids import uuid7
 from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionCreate
 from penstock.messages.frames import FrameStored
+from penstock.messages.journal import Continues, EntryError
 from penstock.messages.leases import Failed
 from penstock.messages.limits import Usage
 from penstock.messages.signals import Suspended, WaitpointCreated
@@ -24,31 +25,44 @@ from penstock.worker._fenced import FencedCalls
 from penstock.worker._frames import FrameSender
 from penstock.worker._leases import Lease, LeaseRenewer
 from penstock.worker._signals import Signal, condition_of
+from penstock.worker.durable.calls import DurableCalls
+from penstock.worker.durable.run import DurableOptions, DurableRun
+from penstock.worker.durable.undo import Undos
 
 T = TypeVar("T")
 
 
-class Task:
+class Task(DurableCalls):
     """One attempt at one execution.
 
     `complete`, `fail`, `cancel`, `suspend`, `delay`, `await_children` and `release` consume the task. Calling
     another one after that raises `TaskConsumedError` before anything is sent. When the handler returns, a task
-    that is not consumed is completed.
+    that is not consumed is completed. The durable calls (`step`, `sleep` …) are in `DurableCalls`.
     """
 
     __slots__ = (
         "_calls",
+        "_durable",
         "_frames",
         "_lease",
         "_leases",
         "_loop",
+        "_options",
+        "_registered",
         "_requester",
         "_resumed",
         "_signals",
         "context",
     )
 
-    def __init__(self, requester: Requester, leases: LeaseRenewer, lease: Lease, context: Any = None) -> None:
+    def __init__(
+        self,
+        requester: Requester,
+        leases: LeaseRenewer,
+        lease: Lease,
+        context: Any = None,
+        options: DurableOptions | None = None,
+    ) -> None:
         self.context = context
         """The value that the worker's lifespan yielded."""
         self._frames: FrameSender | None = None
@@ -59,6 +73,10 @@ class Task:
         self._calls = FencedCalls(requester, leases, lease)
         self._resumed = lease.message.resumed
         self._signals: list[Signal] | None = None
+        self._options = options
+        # Made at the first durable call: a handler that makes none pays nothing for them.
+        self._durable: DurableRun | None = None
+        self._registered: Undos | None = None
 
     # The task's data.
 
@@ -150,9 +168,9 @@ class Task:
         `execution.create`. Raises `TypeError` if the result or a child cannot be encoded: then the task is
         not consumed.
         """
-        reply = await self._calls.consume(
-            verbs.LEASE_COMPLETE, result=raw_of(result), children=[spec_of(child) for child in children]
-        )
+        raw, specs = raw_of(result), [spec_of(child) for child in children]
+        notes = None if self._durable is None else await self._durable.finish()
+        reply = await self._calls.consume(verbs.LEASE_COMPLETE, result=raw, children=specs, journal=notes)
         return reply.state
 
     async def fail(
@@ -295,6 +313,59 @@ class Task:
             self._signals = [Signal(item) for item in page.items]
         return self._signals
 
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
+    def run(self, call: Awaitable[T]) -> T:
         """Run one of the async methods from a sync handler's thread: `task.run(task.progress(50))`."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(_awaited(call), self._loop).result()
+
+    # The durable side, for `DurableCalls` and the worker.
+
+    @property
+    def durable(self) -> DurableRun | None:
+        """The journal of this run, once a durable call was made; for the worker itself."""
+        return self._durable
+
+    @property
+    def undos(self) -> Undos | None:
+        """The compensations that this run has registered; for the worker itself."""
+        return self._registered
+
+    async def open_journal(self, *, again: bool = False) -> None:
+        """Read what did not come with the task: the further pages of a long journal, or all that was stored
+        meanwhile.
+        """
+        message = self._lease.message
+        if again and self._durable is not None:
+            await self._durable.appender.flush()
+            message.journal = await self._calls.call(verbs.JOURNAL_OPEN)
+            self._durable = self._registered = None
+        opened = message.journal
+        while opened is not None and opened.cursor is not None:
+            page = await self._calls.call(verbs.JOURNAL_OPEN, cursor=opened.cursor)
+            opened.items.extend(page.items)
+            opened.cursor = page.cursor
+        if opened is not None:
+            self._durable_run()
+
+    async def compensated(self, category: str, reason: str) -> EntryError:
+        """Run the compensations. Return why the execution fails. Raises `TaskSuspended`; see `Undos.run`."""
+        return await self._undos().run(category, reason)
+
+    def _durable_run(self) -> DurableRun:
+        if self._durable is None:
+            options = self._options or DurableOptions()
+            self._durable = DurableRun(self._requester, self._calls, self._leases, self._lease, options)
+        return self._durable
+
+    def _undos(self) -> Undos:
+        if self._registered is None:
+            self._registered = Undos(self._durable_run())
+        return self._registered
+
+    async def _continue_as(self, input: Any) -> None:
+        raw = raw_of(input)
+        notes = await self._durable_run().finish()
+        await self._calls.consume(verbs.LEASE_COMPLETE, continues=Continues(raw_input=raw), journal=notes)
+
+
+async def _awaited(call: Awaitable[T]) -> T:
+    return await call

@@ -24,6 +24,8 @@ from penstock.worker._health import Health
 from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware
 from penstock.worker._invoke import Handler
 from penstock.worker._session import Session, Stop, WorkerConfig
+from penstock.worker.durable.run import KEEP_WARM_S, DurableOptions, StepThreads
+from penstock.worker.durable.versions import accepted, checked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -83,6 +85,7 @@ class Worker:
         self._version = version
         self._codec: Codecs = codec
         self._handlers: dict[str, Handler] = {}
+        self._threads = StepThreads(concurrency)
         self._hooks = Hooks()
         self._stop = Stop()
         self._nats: Connection | None = None
@@ -123,22 +126,40 @@ class Worker:
             version=self._version,
             codec=self._codec,
         )
-        other._handlers, other._hooks = self._handlers, self._hooks
+        other._handlers, other._hooks, other._threads = self._handlers, self._hooks, self._threads
         return other
 
-    def handler(self, kind: str) -> Callable[[Function], Function]:
+    def handler(
+        self,
+        kind: str,
+        *,
+        version: str | None = None,
+        accepts: str | Sequence[str] | None = None,
+        keep_warm: float = KEEP_WARM_S,
+    ) -> Callable[[Function], Function]:
         """Register an async or sync function for a kind. `penstock.worker._invoke` describes its parameters.
 
         The worker asks for work of the kinds that have a handler when it starts, and gets no other.
 
         The function's return value is the result. It may raise `Retry`, `Fail` or `Suspend`. Any other exception
         fails the attempt, with the exception's class name in snake_case as category.
+
+        For durable functions (docs/durable-functions.md):
+
+        * **version** - The version of this code: recorded for the executions that it begins (`task.began`).
+        * **accepts** - Versions whose executions this code goes on with: a list, or ">=2". Executions that it begins
+          then go to no worker that does not accept their version.
+        * **keep_warm** - Seconds. A wait that is not longer is spent in memory, with the lease.
         """
+        taken = accepted(version if version is None else checked(version), accepts)
 
         def register(function: Function) -> Function:
             if kind in self._handlers:
                 raise ValueError(f"kind {kind!r} has a handler already")
-            self._handlers[kind] = Handler(kind, function)
+            options = DurableOptions(
+                version, tuple(taken), keep_warm, digests=not self._codec, threads=self._threads
+            )
+            self._handlers[kind] = Handler(kind, function, options)
             return function
 
         return register
@@ -206,7 +227,8 @@ class Worker:
         except errors.PenstockError as error:
             log.error("worker %s cannot go on: %s", self.worker_id, error)
             code = 1
-        if self._session is not None and (self._session.runner.running or self._session.runner.in_threads):
+        runner = None if self._session is None else self._session.runner
+        if runner is not None and (runner.running or runner.in_threads or self._threads.busy):
             # Python would wait for these handlers forever. Exit now; their leases are left to expire.
             logging.shutdown()
             os._exit(code)
@@ -237,6 +259,7 @@ class Worker:
                         await self._session.work(self.ready)
                 finally:
                     self._stopped = True
+                    self._threads.close()
                     await leave(nats)
                     log.info("worker %s has stopped", self.worker_id)
 
@@ -247,11 +270,12 @@ class Worker:
             self._ask.worker_id = self.worker_id
 
     def _config(self) -> WorkerConfig:
+        kinds = sorted(kind for handler in self._handlers.values() for kind in handler.kinds)
         return WorkerConfig(
             url=self._url,
             credentials=self._credentials,
             root=self.root,
-            ask=msgspec.structs.replace(self._ask, kinds=sorted(self._handlers)),
+            ask=msgspec.structs.replace(self._ask, kinds=kinds),
             concurrency=self.concurrency,
             lease_ttl=self._lease_ttl,
             grace=self._grace,
