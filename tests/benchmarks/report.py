@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.plan import TARGETS, Target
+from benchmarks.plot import curves
 from benchmarks.systems import PENSTOCK, SERVICES, System
 
 Medians = Mapping[str, Mapping[str, float]]
@@ -51,6 +52,7 @@ def write(folder: Path, results: Results, machine: Mapping[str, Any], systems: S
 def markdown(medians: Medians, machine: Mapping[str, Any], systems: Sequence[System]) -> str:
     ours = medians.get(OURS, {})
     parts = [_machine(machine), _targets(medians), _peers(medians, systems), _cpu(ours), _floor(ours)]
+    parts += [growth(ours), idle(ours)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -135,6 +137,35 @@ def _floor(ours: Mapping[str, float]) -> str:
         if f"floor_{size}" in ours
     ]
     return _table(["minimal transitions per FCALL", "transitions /s", "Valkey µs each"], rows)
+
+
+def growth(ours: Mapping[str, float]) -> str:
+    """Make the table of what an execution costs with more of something; in brackets, against the axis' first size."""
+    rows: list[Sequence[str]] = []
+    for axis, sizes in curves(ours).items():
+        first = next(iter(sizes.values()))
+        for size, costs in sizes.items():
+            cells = [
+                f"{number(costs[cost])} ({number(costs[cost] / first[cost])}×)"
+                for cost in ("create", "run", "all")
+            ]
+            rows.append([axis, f"{int(size):,}" if size.isdigit() else size, *cells])
+    head = ["more of", "size", "Valkey µs while created", "Valkey µs while run", "µs of all processes"]
+    return _table(head, rows)
+
+
+def idle(ours: Mapping[str, float]) -> str:
+    """Make the table of a Penstock with nothing to do: percent of a core, and commands a second to Valkey."""
+    rows = [
+        [
+            partitions,
+            *(number(ours[f"idle.{partitions}.{name}"]) for name in SERVICES),
+            number(ours[f"idle.{partitions}.commands"]),
+        ]
+        for partitions in ("1", "64")
+        if f"idle.{partitions}.commands" in ours
+    ]
+    return _table(["partitions, idle", *(f"{name} %" for name in SERVICES), "commands /s"], rows)
 
 
 def number(value: float) -> str:

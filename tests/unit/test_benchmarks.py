@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gate, plot
+from benchmarks import gate, plot, report
 from benchmarks.figures import growth
 from benchmarks.plan import FULL, QUICK
 from benchmarks.report import Results, markdown
@@ -140,3 +140,14 @@ def test_every_axis_of_growth_has_points_and_a_quick_plan_few():
     assert len({point.name for point in full}) == len(full)
     assert max(point.queued for point in full) == max(point.suspended for point in full) == 1_000_000
     assert max(point.queued for point in quick) == 100_000
+
+
+def test_growth_is_told_against_the_first_size_of_its_axis():
+    figures = {
+        f"growth.queued.{size}.{cost}": value
+        for size, value in (("1000", 50.0), ("100000", 60.0))
+        for cost in ("create", "run", "all")
+    }
+    page = report.growth(figures)
+    assert "| queued | 1,000 | 50.0 (1.00×) | 50.0 (1.00×) | 50.0 (1.00×) |" in page
+    assert "| queued | 100,000 | 60.0 (1.20×) | 60.0 (1.20×) | 60.0 (1.20×) |" in page
