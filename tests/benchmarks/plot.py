@@ -61,6 +61,7 @@ def main(results: Path, picture: Path) -> None:
         panel.set_ylim(bottom=0)
         panel.set_title(axis)
         panel.grid(axis="y", alpha=0.3)
+        panel.tick_params(axis="x", labelsize=7)
     panels[0][0].set_ylabel("µs per execution")
     panels[0][0].legend(frameon=False)
     figure.savefig(picture, metadata={"Date": None})

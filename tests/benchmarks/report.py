@@ -155,17 +155,17 @@ def growth(ours: Mapping[str, float]) -> str:
 
 
 def idle(ours: Mapping[str, float]) -> str:
-    """Make the table of a Penstock with nothing to do: percent of a core, and commands a second to Valkey."""
+    """Make the table of a Penstock with nothing to do: percent of a core, and calls a second to Valkey."""
     rows = [
         [
             partitions,
             *(number(ours[f"idle.{partitions}.{name}"]) for name in SERVICES),
-            number(ours[f"idle.{partitions}.commands"]),
+            number(ours[f"idle.{partitions}.calls"]),
         ]
         for partitions in ("1", "64")
-        if f"idle.{partitions}.commands" in ours
+        if f"idle.{partitions}.calls" in ours
     ]
-    return _table(["partitions, idle", *(f"{name} %" for name in SERVICES), "commands /s"], rows)
+    return _table(["partitions, idle", *(f"{name} %" for name in SERVICES), "calls /s"], rows)
 
 
 def number(value: float) -> str:
