@@ -2,6 +2,8 @@
 
 make bench ARGS="--quick"                            one short round, under two minutes
 make bench ARGS="--only life,floor --systems Penstock,BullMQ"
+make bench ARGS="--gate"                             compare with the stored result (gate.py)
+make bench ARGS="--only growth --axes queued,lanes"  how cost grows; not part of a run unless it is named
 """
 
 import argparse
@@ -10,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import install, machine, plan, report
-from benchmarks.figures import depth, floor, flows, latency, life, lua, observations, routing, signals
+from benchmarks import gate, install, machine, plan, plot, report
+from benchmarks.figures import depth, floor, flows, growth, latency, life, lua, observations, routing, signals
 from benchmarks.install import say
 from benchmarks.systems import PEERS, PENSTOCK, System
 
@@ -25,6 +27,7 @@ def main() -> None:
     options = _arguments()
     bounds = plan.TINY if options.tiny else plan.QUICK if options.quick else plan.FULL
     bounds = replace(bounds, durability=options.durability, rounds=options.rounds or bounds.rounds)
+    bounds = replace(bounds, deep=options.deep or bounds.deep)
     systems = _present(options.systems)
     results = report.Results()
     about = {"durability": options.durability, **machine.describe()}
@@ -51,10 +54,23 @@ def main() -> None:
     if "depth" in options.only and PENSTOCK in systems:  # only once: depth takes minutes
         one("depth", PENSTOCK, lambda: depth.measure(PENSTOCK, bounds))
 
+    if "growth" in options.only and PENSTOCK in systems:
+        one("growth", PENSTOCK, lambda: growth.measure(PENSTOCK, bounds, options.axes))
+
     print(report.write(options.results, results, about, systems))
     say(f"written: results.md and results.json in {options.results}")
     if len(results.rounds) == 0:
         sys.exit("bench: nothing could be measured")
+    if "growth" in options.only and install.python_peers():
+        plot.draw(options.results / "results.json", options.results / "growth.svg")
+    if options.gate:
+        told, open_ = gate.verdict(gate.BASELINE, results.medians())
+        print(told)
+        if not open_:
+            sys.exit(1)
+    if options.store:
+        gate.store(gate.BASELINE, results.medians())
+        say(f"written: {gate.BASELINE.relative_to(install.REPOSITORY)}")
 
 
 def _present(wanted: Sequence[str]) -> list[System]:
@@ -75,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--tiny", action="store_true", help="counts that only show that it runs")
     parser.add_argument("--rounds", type=int, help="instead of three")
-    parser.add_argument("--only", type=names, default=list(FIGURES), help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--only", type=names, default=list(FIGURES), help=f"of {', '.join(FIGURES)}, growth")
     parser.add_argument("--systems", type=names, default=[], help="Penstock, BullMQ, streaQ … (default: all)")
     parser.add_argument(
         "--durability",
@@ -83,13 +99,18 @@ def _arguments() -> argparse.Namespace:
         default="disk",
         help="what the servers keep (default: disk)",
     )
+    parser.add_argument("--axes", type=names, default=list(growth.AXES), help="of the figure growth")
+    parser.add_argument("--deep", type=int, help="the most that is queued or suspended, instead of 1,000,000")
+    parser.add_argument("--gate", action="store_true", help="compare with the stored result")
+    parser.add_argument("--store", action="store_true", help="store the result to compare with")
     results = install.REPOSITORY / "build" / "benchmarks"
     parser.add_argument(
         "--results", type=Path, default=results, help="folder for results.md and results.json"
     )
     options = parser.parse_args()
     known = {s.name.lower() for s in (PENSTOCK, *PEERS)}
-    for wrong in [*(set(options.only) - set(FIGURES)), *(set(options.systems) - known)]:
+    unknown = [set(options.only) - {*FIGURES, "growth"}, set(options.systems) - known]
+    for wrong in set.union(*unknown, set(options.axes) - set(growth.AXES)):
         parser.error(f"unknown: {wrong}")
     return options
 

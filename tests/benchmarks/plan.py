@@ -22,18 +22,45 @@ class Plan:
     """Executions in the deep queue of the figure `depth`."""
     claims: int
     floor_calls: int
+    growth_sample: int
+    """Executions that are created and drained at each point of the figure `growth`, and how often."""
+    growth_rounds: int
     durability: Literal["disk", "process"] = "disk"
     """The durability setting of NATS and Valkey, the same for all systems."""
 
 
 FULL: Final = Plan(
-    rounds=3, divide=1, round_trips=2000, round_trip_s=5, deep=1_000_000, claims=400, floor_calls=400
+    rounds=3,
+    divide=1,
+    round_trips=2000,
+    round_trip_s=5,
+    deep=1_000_000,
+    claims=400,
+    floor_calls=400,
+    growth_sample=4000,
+    growth_rounds=3,
 )
 QUICK: Final = Plan(
-    rounds=1, divide=4, round_trips=500, round_trip_s=1.5, deep=100_000, claims=200, floor_calls=100
+    rounds=1,
+    divide=4,
+    round_trips=500,
+    round_trip_s=1.5,
+    deep=100_000,
+    claims=200,
+    floor_calls=100,
+    growth_sample=2000,
+    growth_rounds=2,
 )
 TINY: Final = Plan(
-    rounds=1, divide=200, round_trips=10, round_trip_s=0.5, deep=2000, claims=10, floor_calls=10
+    rounds=1,
+    divide=200,
+    round_trips=10,
+    round_trip_s=0.5,
+    deep=2000,
+    claims=10,
+    floor_calls=10,
+    growth_sample=200,
+    growth_rounds=1,
 )
 
 

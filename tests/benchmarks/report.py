@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.plan import TARGETS, Target
+from benchmarks.plot import curves
 from benchmarks.systems import PENSTOCK, SERVICES, System
 
 Medians = Mapping[str, Mapping[str, float]]
@@ -50,14 +51,8 @@ def write(folder: Path, results: Results, machine: Mapping[str, Any], systems: S
 
 def markdown(medians: Medians, machine: Mapping[str, Any], systems: Sequence[System]) -> str:
     ours = medians.get(OURS, {})
-    parts = [
-        _machine(machine),
-        _targets(medians),
-        _peers(medians, systems),
-        _cpu(ours),
-        _floor(ours),
-        _lua(ours),
-    ]
+    parts = [_machine(machine), _targets(medians), _peers(medians, systems), _cpu(ours), _floor(ours)]
+    parts += [_lua(ours), growth(ours), idle(ours)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -159,6 +154,35 @@ def _lua(ours: Mapping[str, float]) -> str:
     return _table(
         ["plain executions per FCALL", *(f"`{call}` µs" for call in calls), "all µs", "AOF bytes"], rows
     )
+
+
+def growth(ours: Mapping[str, float]) -> str:
+    """Make the table of what an execution costs with more of something; in brackets, against the axis' first size."""
+    rows: list[Sequence[str]] = []
+    for axis, sizes in curves(ours).items():
+        first = next(iter(sizes.values()))
+        for size, costs in sizes.items():
+            cells = [
+                f"{number(costs[cost])} ({number(costs[cost] / first[cost])}×)"
+                for cost in ("create", "run", "all")
+            ]
+            rows.append([axis, f"{int(size):,}" if size.isdigit() else size, *cells])
+    head = ["more of", "size", "Valkey µs while created", "Valkey µs while run", "µs of all processes"]
+    return _table(head, rows)
+
+
+def idle(ours: Mapping[str, float]) -> str:
+    """Make the table of a Penstock with nothing to do: percent of a core, and calls a second to Valkey."""
+    rows = [
+        [
+            partitions,
+            *(number(ours[f"idle.{partitions}.{name}"]) for name in SERVICES),
+            number(ours[f"idle.{partitions}.calls"]),
+        ]
+        for partitions in ("1", "64")
+        if f"idle.{partitions}.calls" in ours
+    ]
+    return _table(["partitions, idle", *(f"{name} %" for name in SERVICES), "calls /s"], rows)
 
 
 def number(value: float) -> str:

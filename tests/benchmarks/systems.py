@@ -87,6 +87,7 @@ class House:
     folder: Path
     nats_url: str = ""
     valkey_url: str = ""
+    partitions: int = 1
     pids: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -114,16 +115,17 @@ class House:
 
         def quiet() -> bool:
             rewriting = valkey.info("persistence")["aof_rewrite_in_progress"]
-            return not rewriting and not valkey.xlen("penstock:{0}:outbox")
+            outboxes = (f"penstock:{{{partition}}}:outbox" for partition in range(self.partitions))
+            return not rewriting and not any(valkey.xlen(outbox) for outbox in outboxes)
 
         wait_for(quiet, "the house to be quiet", timeout)
 
 
 @contextmanager
-def running(system: System, durability: Durability) -> Iterator[House]:
-    """Run fresh servers and the system's services on them."""
+def running(system: System, durability: Durability, partitions: int = 1) -> Iterator[House]:
+    """Run fresh servers and the system's services on them. partitions: of Penstock's state."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name, ExitStack() as steps:
-        house = House(system, Path(name))
+        house = House(system, Path(name), partitions=partitions)
         if system.server != "nats":
             valkey = partial(servers.ValkeyServer, durability=durability)
             house.valkey_url = _server(steps, valkey, house.folder / "valkey")
@@ -138,6 +140,7 @@ def running(system: System, durability: Durability) -> Iterator[House]:
             env = {
                 "PENSTOCK_NATS_URL": house.nats_url,
                 "PENSTOCK_VALKEY_URL": house.valkey_url,
+                "PENSTOCK_PARTITIONS": str(partitions),
                 "PENSTOCK_LOG_LEVEL": "warning",
                 "PENSTOCK_TOKEN_KEY": "a key of no secrets, for benchmarks",
                 "PENSTOCK_READY_FILE": str(file),
@@ -146,7 +149,7 @@ def running(system: System, durability: Durability) -> Iterator[House]:
             process = Program(command, house.folder / f"{service}.log", env)
             steps.callback(process.stop)
             house.pids[service] = process.pid
-        wait_for(lambda: all(file.exists() for file in ready), "the services", 60)
+        wait_for(lambda: all(file.exists() for file in ready), "the services", 240)
         yield house
 
 

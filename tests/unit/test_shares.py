@@ -1,7 +1,7 @@
 """The best executions of several partitions, chosen from the heads that each partition reports."""
 
 from penstock.machine.ops.scheduler import Head
-from penstock_scheduler.handing_out.shares import Choice, Share, share
+from penstock_scheduler.handing_out.shares import Choice, Share, heads_of_each, share
 
 Heads = dict[int, list[list[tuple[str, str, int, int]]]]
 
@@ -57,3 +57,21 @@ def test_a_newcomer_where_nobody_else_was_does_not_own_the_lane() -> None:
 def test_one_key_alone_shares_with_nobody() -> None:
     assert shared({0: [[("0-1", "k", 1, 3)]], 1: [[("1-1", "k", 2, 0)]]}, ("a",), 2).turns == {}
     assert shared({}, ("a",), 2).choices == []
+
+
+def test_nothing_is_chosen_after_a_partition_that_may_have_better_than_it_showed() -> None:
+    heads: Heads = {
+        0: [[("0-1", "", 1, 0), ("0-2", "", 2, 0)], []],
+        1: [[("1-9", "", 9, 0)], [("1-3", "", 3, 0)]],
+    }
+    typed = {partition: [[Head(*each) for each in of] for of in found] for partition, found in heads.items()}
+    chosen = [choice.execution_id for choice in share(typed, ("a", "b"), 10, asked=2).choices]
+    assert chosen == ["0-1", "0-2"]
+    assert ids(heads, lanes=("a", "b")) == ["0-1", "0-2", "1-9", "1-3"]
+
+
+def test_each_partition_shows_its_part_and_some_more_but_never_more_than_wanted() -> None:
+    assert heads_of_each(1, 64) == 1
+    assert heads_of_each(64, 2) == 64
+    assert heads_of_each(64, 4) == 40
+    assert heads_of_each(64, 64) == 10

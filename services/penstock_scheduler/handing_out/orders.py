@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
 from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile
-from penstock_scheduler.handing_out.shares import Choice, Share, share
+from penstock_scheduler.handing_out.shares import Choice, Share, heads_of_each, share
 
 
 class Given(msgspec.Struct):
@@ -109,7 +109,7 @@ class HandOut:
     ) -> list[tuple[Share, list[tuple[int, str]], PenstockError | None]]:
         """Return for each search the best executions, the (partition, lane) pairs without work, and an error if any."""
         questions = [
-            (partition, ops.Heads(**profile.search(most)))
+            (partition, ops.Heads(**profile.search(heads_of_each(min(most, MAX_TASKS), len(partitions)))))
             for profile, partitions, most in searches
             for partition in partitions
         ]
@@ -131,7 +131,9 @@ class HandOut:
                     for lane, of in zip(profile.lanes, reply.lanes, strict=True)
                     if not of and lane not in reply.more
                 ]
-            found.append((share(heads, profile.lanes, min(most, MAX_TASKS)), exhausted, error))
+            wanted = min(most, MAX_TASKS)
+            chosen = share(heads, profile.lanes, wanted, heads_of_each(wanted, len(partitions)))
+            found.append((chosen, exhausted, error))
         return found
 
     async def grants(
