@@ -18,6 +18,14 @@ function common.deployment(a)
   return { partitions = tonumber(redis.call('GET', key)), now = Call.now }
 end
 
+-- hint_key: return the key that services sign hints with, which the first service that ever asks gives. Only asked in
+-- partition 0. args: key. reply: {key, now}. errors: none.
+function common.hint_key(a)
+  local key = Keys.hint_key()
+  redis.call('SETNX', key, a.key)
+  return { key = redis.call('GET', key), now = Call.now }
+end
+
 local function failure(code, message) return pack({ error = { code = code, message = message } }) end
 
 local function answer(ops, command)

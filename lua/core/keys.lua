@@ -21,6 +21,7 @@ function Keys.of(part, id)
 end
 
 function Keys.partitions() return Call.root .. ':partitions' end
+function Keys.hint_key() return Call.root .. ':hint-key' end
 function Keys.mark() return Call.root .. ':mark' end
 function Keys.outbox() return Call.root .. ':outbox' end
 function Keys.relayed() return Call.root .. ':relayed' end

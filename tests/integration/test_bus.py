@@ -12,13 +12,14 @@ from nats.aio.client import Client
 from penstock import verbs
 from penstock.bus import connection, streams
 from penstock.bus.hints import Hints
+from penstock.bus.seal import Seal
 from penstock.errors import PenstockError
 from served import DEADLINE_S, FENCE, ID, ask, consuming, echo, is_left, serving, until
 from servers import NatsServer, nats_server
 
 
 async def test_hints_of_a_tick_are_one_message(client: Client, root: str):
-    hints = Hints(client, root)
+    hints = Hints(client, root, Seal(b"k"))
     heard: list = []
     messages: list = []
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar, cast
@@ -12,7 +13,7 @@ from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError, make
 from penstock.ids import Uuid7
 from penstock.machine.op import Op
-from penstock.machine.ops.common import Deployment, Now, Ping
+from penstock.machine.ops.common import Deployment, HintKey, Now, Ping
 from penstock.store import Store
 from penstock.who import asking
 
@@ -64,6 +65,14 @@ class Machine:
                 f"the deployment under the root {self.store.root!r} was started with {kept} partitions and keeps them: "
                 f"set PENSTOCK_PARTITIONS={kept} (it is {self.partitions}), or take another root"
             )
+
+    async def hint_key(self) -> bytes:
+        """Return the key that the deployment's services sign hints with. The first one to ask makes it.
+
+        It lies in Valkey because only services reach that. Raise PenstockError("valkey_unavailable").
+        """
+        kept = await self._timed(HintKey(key=secrets.token_hex(32)))
+        return bytes.fromhex(kept.key)
 
     async def ping(self) -> None:
         """Run a no-op in Valkey. Raise PenstockError("valkey_unavailable") unless this service's function answers."""

@@ -14,6 +14,7 @@ from penstock.backoff import Backoff
 from penstock.bus import connection, streams
 from penstock.bus.endpoints import Endpoints
 from penstock.bus.hints import Hints
+from penstock.bus.seal import Seal
 from penstock.machine import Machine
 from penstock.runtime import logging
 from penstock.runtime.due import DueLoop
@@ -33,10 +34,16 @@ LISTEN_S: Final = 0.2
 """Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
 STREAMS_S: Final = 5.0
 """Seconds between two looks at whether the streams that a service consumes still store messages."""
+KEY_S: Final = 5.0
+"""Least seconds between two reads of the key of hints: forged hints must not each cause one."""
 VALKEY_S: Final = 5.0
 """Seconds after which a call that Valkey has not answered fails as `valkey_unavailable`, before its caller gives up."""
 CLOSING_S: Final = 3.0
 """Seconds that each closing step may take (flush, disconnect), beside the drain timeout of patient steps."""
+
+
+def _retryable(error: Exception) -> bool:
+    return isinstance(error, PenstockError) and error.retryable
 
 
 class Running:
@@ -120,7 +127,7 @@ class Running:
                 timeout=VALKEY_S,
             ),
             log,
-            passing=lambda error: isinstance(error, PenstockError) and error.retryable,
+            passing=_retryable,
         )
         self._undo("disconnecting from Valkey", machine.close)
         health.set("valkey", True)
@@ -138,7 +145,8 @@ class Running:
 
         await retrying("JetStream", make_streams, log, passing)
 
-        hints = Hints(nats, settings.root)
+        seal = Seal(await retrying("Valkey", machine.hint_key, log, passing=_retryable))
+        hints = Hints(nats, settings.root, seal)
         membership = Membership(
             hints,
             name,
@@ -184,6 +192,7 @@ class Running:
             self._undo("closing the service", service.close, patient=True)
         await self._serve(service)
         tasks.spawn(health.watch(nats, machine.ping))
+        tasks.spawn(self._keep(lambda: self._renew(seal)))
 
     async def _serve(self, service: Service) -> None:
         """Start the service's hints, membership, due work, loops, consumers and endpoints."""
@@ -270,6 +279,14 @@ class Running:
             if not taking and service.release is not None:
                 service.release()
 
+    async def _renew(self, seal: Seal) -> None:
+        """Read the key of hints again when one was signed with another: Valkey's may have been lost and made anew."""
+        while True:
+            await seal.doubted.wait()
+            seal.key = await self.context.machine.hint_key()
+            seal.doubted.clear()
+            await asyncio.sleep(KEY_S)
+
     async def _watch_streams(self, service: Service) -> None:
         """Watch whether the streams that the service consumes, and that of dead letters, store what is published."""
         root, nats = self.settings.root, self.context.nats
@@ -328,6 +345,14 @@ class Running:
             "penstock_refused_replies",
             "Requests dropped because their reply would go to Penstock's own subjects",
             lambda: endpoints.replies.refused,
+        )
+        refused = context.hints.refused
+        metrics.watch(
+            "penstock_refused_hints",
+            "counter",
+            "Hints dropped because no service of this deployment has just signed them, by reason",
+            lambda: [((why,), refused[why]) for why in ("unsigned", "forged", "stale")],
+            "reason",
         )
         membership = context.membership
         metrics.gauge("penstock_members", "Live instances of the service", lambda: len(membership.members))

@@ -54,6 +54,17 @@ class Deployment(Op[Deployed], kw_only=True):
     partitions: int
 
 
+class HintKeyKept(Now):
+    key: str
+
+
+@op(*ALL)
+class HintKey(Op[HintKeyKept], kw_only=True):
+    """Keep `key` for the signatures of hints, unless there is one. Return the one that is kept."""
+
+    key: str
+
+
 class DueDone(Now):
     """The result of one round of due work.
 
