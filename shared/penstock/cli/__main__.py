@@ -69,6 +69,7 @@ async def up(
     nodes: Annotated[int | None, Parameter(validator=Number(gte=1, lte=9))] = None,
     scale: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
     secure: Path | None = None,
+    gateway: bool = True,
     shell: ShellArgument,
 ) -> None:
     """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
@@ -99,6 +100,8 @@ async def up(
         SERVICE=N: so many processes of this service; may be given several times.
     secure
         A directory of `penstock secure`: run with its users, permissions and certificates.
+    gateway
+        Serve HTTP too, on loopback, for those without NATS, if the extra `gateway` is installed.
     """
     from penstock.local.deployment import Deployment
     from penstock.local.options import Options
@@ -112,6 +115,7 @@ async def up(
         data=data,
         root=shell.named_root or (root_of(secure) if secure else DEFAULT_ROOT),
         secure=secure,
+        gateway=gateway,
         nats_url=None if nats_port else shell.nats,
         valkey_url=None if valkey_port else valkey,
         nats_port=nats_port,

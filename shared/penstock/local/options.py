@@ -26,3 +26,5 @@ class Options:
     """Further environment variables for the services."""
     secure: Path | None = None
     """A folder of `penstock secure`, whose users and certificates the servers and services take."""
+    gateway: bool = True
+    """Whether the HTTP gateway runs too, if it is installed."""
