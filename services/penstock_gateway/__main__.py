@@ -3,21 +3,12 @@
 import argparse
 import asyncio
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from penstock import __version__
+from penstock_gateway import INSTALL, installed
 from penstock_gateway.settings import Settings, SettingsError, help_text
 from penstock_gateway.tokens import USEFUL, TokensError, add
-
-EXTRA: Final = ("starlette", "uvicorn")
-INSTALL: Final = "the gateway needs the extra `gateway`: pip install 'penstock[gateway]'"
-
-
-def installed() -> bool:
-    """Return whether what the gateway stands on is there."""
-    return all(find_spec(name) for name in EXTRA)
 
 
 def main() -> None:

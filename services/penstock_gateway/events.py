@@ -153,15 +153,16 @@ class _Stream(Response):
         await _send(send, b": open\n\n")
         while not self._why.done():
             taking = asyncio.ensure_future(self._queue.get())
-            await asyncio.wait(
-                {taking, self._why}, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED
-            )
-            if taking.done():
+            try:
+                await asyncio.wait(
+                    {taking, self._why}, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                taking.cancel()  # changes nothing if it is done
+            if taking.done() and not taking.cancelled():
                 await _send(send, taking.result())
-            else:
-                taking.cancel()
-                if not self._why.done():
-                    await _send(send, b": nothing new\n\n")
+            elif not self._why.done():
+                await _send(send, b": nothing new\n\n")
         await _send(send, b'event: end\ndata: {"reason":"%s"}\n\n' % self._why.result().encode(), more=False)
 
 

@@ -4,8 +4,6 @@ import asyncio
 import secrets
 import signal
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from penstock.files import write_whole
@@ -14,9 +12,10 @@ from penstock.local.data_dir import DataDir, read_json
 from penstock.local.options import Options
 from penstock.local.problems import Problem, Status
 from penstock.local.supervise import Child, in_words
+from penstock_gateway import INSTALL, installed
+from penstock_gateway.tokens import TokensError, add
 
 NAME: Final = "gateway"
-NEEDS: Final = ("starlette", "uvicorn")
 PATIENCE_S: Final = 20.0
 """Seconds within which the gateway must be ready. The deployment starts without it after that."""
 DRAIN_MS: Final = 2000
@@ -52,8 +51,8 @@ class LocalGateway:
         if self._options.secure:
             self._status.say("  HTTP: with --secure the gateway needs a user of its own (docs/gateway.md)")
             return
-        if not all(find_spec(name) for name in NEEDS):
-            self._status.say("  HTTP: the gateway is not installed: pip install 'penstock[gateway]'")
+        if not installed():
+            self._status.say(f"  HTTP: {INSTALL}")
             return
         self._make_token()
         port = servers.choose_port(0, self._data.ports().get(NAME))
@@ -97,12 +96,10 @@ class LocalGateway:
 
     def _make_token(self) -> None:
         """Make an operator's token at the first start: one file has it, the other its digest."""
-        from penstock_gateway.tokens import TokensError, add
-
         if self._token_file.exists() and self._tokens.exists():
             return
         try:
-            token = add(Path(self._tokens), f"up-{secrets.token_hex(3)}", "operator")
+            token = add(self._tokens, f"up-{secrets.token_hex(3)}", "operator")
             write_whole(self._token_file, token + "\n", 0o600)
         except (OSError, TokensError) as error:
             raise Problem(f"cannot make a token for the gateway: {error}") from None
