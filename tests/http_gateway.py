@@ -51,7 +51,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway_of(penstock: RunningPenstock, folder: Path, **settings: str) -> AsyncIterator[Gateway]:
+async def gateway_of(
+    penstock: RunningPenstock, folder: Path, nats_url: str | None = None, **settings: str
+) -> AsyncIterator[Gateway]:
     """Run a gateway; stop it at the end, if the test has not done so. `settings` are its own, in lower case."""
     tokens_file, ready = folder / "gateway.tokens", folder / "gateway.json"
     tokens = {role: add(tokens_file, f"the-{role}", role) for role in USEFUL}
@@ -64,7 +66,7 @@ async def gateway_of(penstock: RunningPenstock, folder: Path, **settings: str) -
             env={
                 **clean_environment(),
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                "PENSTOCK_NATS_URL": penstock.url,
+                "PENSTOCK_NATS_URL": nats_url or penstock.url,
                 "PENSTOCK_ROOT": penstock.root,
                 "PENSTOCK_READY_FILE": str(ready),
                 "PENSTOCK_GATEWAY_PORT": "0",

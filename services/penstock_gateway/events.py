@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock import errors
-from penstock.bus.connection import identity_of
+from penstock.bus.connection import Connection, identity_of
 from penstock.bus.requester import listen
 from penstock.ids import TOKEN_PATTERN
 from penstock_gateway.gateway import Gateway
@@ -30,6 +30,8 @@ GOODBYE_S: Final = 2.0
 DRAINING: Final = "draining"
 SLOW: Final = "slow"
 REVOKED: Final = "revoked"
+GAP: Final = "gap"
+"""Why a stream ends; `gap`: the gateway had lost NATS, and events with it."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -103,6 +105,7 @@ class _Stream(Response):
         del self.headers["content-length"]
         self.bearer = bearer
         self._nats = gateway.bus.nats
+        self._connection = _connection_of(self._nats)
         self._subject = subject
         self._streams = streams
         self._silence = gateway.settings.heartbeat_ms / 1000
@@ -137,7 +140,12 @@ class _Stream(Response):
             if subscription is not None and not self._nats.is_closed:
                 await subscription.unsubscribe()
 
+    def _end_after_gap(self) -> None:
+        if _connection_of(self._nats) != self._connection:
+            self.end(GAP)
+
     async def _on_event(self, msg: Msg) -> None:
+        self._end_after_gap()
         try:
             event_id = _id.decode(msg.data).event_id
         except msgspec.MsgspecError:  # no audit event: somebody else has published it
@@ -159,11 +167,17 @@ class _Stream(Response):
                 )
             finally:
                 taking.cancel()  # changes nothing if it is done
+            self._end_after_gap()
             if taking.done() and not taking.cancelled():
                 await _send(send, taking.result())
             elif not self._why.done():
                 await _send(send, b": nothing new\n\n")
         await _send(send, b'event: end\ndata: {"reason":"%s"}\n\n' % self._why.result().encode(), more=False)
+
+
+def _connection_of(nats: Connection) -> int:
+    """Return a number that is another one after each reconnect."""
+    return nats.stats["reconnects"]
 
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:

@@ -14,6 +14,7 @@ from http_gateway import Gateway, gateway_of
 from penstock.secure.roles import PERMISSIONS
 from penstock.verbs import VERBS
 from penstock_gateway.tokens import USEFUL, digest_of
+from proxies import Proxy
 from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 HTML = {"Accept": "text/html"}
@@ -193,6 +194,25 @@ async def test_a_client_that_reads_nothing_is_cut_and_nobody_else(
                 await penstock.until(cut, bool, "the end of the stuck client")
                 await penstock.nats.publish(f"{subject}.small.x", b'{"event_id":"last"}')
                 assert [await anext(lines) for _ in range(3)] == ["", "id: last", 'data: {"event_id":"last"}']
+
+
+async def test_nats_is_lost_and_back(penstock: RunningPenstock, tmp_path: Path) -> None:
+    async with Proxy.before(penstock.url) as proxy, gateway_of(penstock, tmp_path, proxy.url) as gateway:
+
+        async def ready() -> int:
+            return (await gateway.http.get("/readyz")).status_code
+
+        async with gateway.events() as lines:
+            proxy.sever()
+            await penstock.until(ready, lambda status: status == 503, "the loss")
+            assert (await gateway.http.get("/healthz")).status_code == 200
+            missed = await penstock.create()
+            proxy.cut = False
+            await penstock.until(ready, lambda status: status == 200, "the return")
+            await penstock.create()  # the first event after the gap
+            rest = [line async for line in lines]
+            assert rest[-3:] == ["event: end", 'data: {"reason":"gap"}', ""]
+        assert (await gateway.ask("execution.get", {"execution_id": missed})).status_code == 200
 
 
 async def approval(gateway: Gateway, penstock: RunningPenstock) -> tuple[str, str]:
