@@ -9,6 +9,7 @@ import re
 from typing import Any, Final
 
 import msgspec
+from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from penstock import errors
 from penstock.bus.connection import Connection, identity_of
 from penstock.bus.requester import listen
 from penstock.ids import TOKEN_PATTERN
+from penstock_gateway.answers import HttpError, refusal
 from penstock_gateway.gateway import Gateway
 from penstock_gateway.tokens import Bearer, may_hear
 
@@ -58,6 +60,8 @@ class Events:
     async def __call__(self, request: Request) -> Response:
         gateway = self._gateway
         bearer = gateway.admit(request)
+        if request.method != "GET":  # Starlette lets HEAD pass, whose answer would not end
+            raise HttpError(405, "this path takes GET")
         identity = identity_of(gateway.bus.nats)
         if not may_hear(bearer.role):
             raise errors.make("not_permitted", f"the role {bearer.role} does not hear audit events")
@@ -122,8 +126,13 @@ class _Stream(Response):
         subscription: Subscription | None = None
         tasks: set[asyncio.Future[Any]] = set()
         try:
-            subscription = await listen(self._nats, self._subject, self._on_event)
-            await self._nats.flush()  # from here on, no event is missed
+            try:
+                subscription = await listen(self._nats, self._subject, self._on_event)
+                await self._nats.flush()  # from here on, no event is missed
+            except (nats_errors.Error, OSError, TimeoutError):
+                failed = errors.make("timeout", "the gateway cannot reach NATS now")
+                await refusal(failed)(scope, receive, send)
+                return
             tasks = {
                 asyncio.ensure_future(self._write(send)),
                 asyncio.ensure_future(_left(receive)),
@@ -147,7 +156,7 @@ class _Stream(Response):
     async def _on_event(self, msg: Msg) -> None:
         self._end_after_gap()
         try:
-            event_id = _id.decode(msg.data).event_id
+            event_id = "".join(_id.decode(msg.data).event_id.split())
         except msgspec.MsgspecError:  # no audit event: somebody else has published it
             return
         lines = msg.data.replace(b"\r", b"").replace(b"\n", b"\ndata: ")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from nats.errors import Error as NatsError
 
 from penstock import PenstockError, __version__
 from penstock.bus.connection import Connection, connect, leave
@@ -95,8 +96,10 @@ async def _run(gateway: Gateway, url: str) -> None:
         log.info("ready", extra={"url": url, "pid": os.getpid(), "version": __version__})
         await nats.closed.wait()
         log.error("NATS is lost; ending, to be started again", extra={"reason": nats.why_closed})
-    except (PenstockError, OSError) as error:
+    except (PenstockError, NatsError, OSError) as error:
         log.error("cannot start", extra={"reason": str(error)})
+    except Exception:
+        log.exception("cannot start")
     finally:
         if nats is not None:
             await leave(nats)

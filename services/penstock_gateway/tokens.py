@@ -115,13 +115,15 @@ def add(path: Path, name: str, role: str) -> str:
     """
     token = PREFIX + secrets.token_urlsafe(32)
     line = f"{digest_of(token)} {role} {name}\n"
+    _parse(path, line)
     if path.exists():
         before = Tokens(path)
         before.load()
         if any(bearer.name == name for bearer in before._bearers):
             raise TokensError(f"{path} has a token named {name!r} already: remove its line first")
-    _parse(path, line)
     try:
+        if path.exists() and not path.read_text().endswith("\n"):  # an editor may leave out the last one
+            line = "\n" + line
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
             file.write(line)
     except OSError as error:

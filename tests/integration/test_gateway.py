@@ -147,6 +147,7 @@ async def test_events_with_filters_until_the_gateway_stops(
 async def test_events_ask_for_a_role_and_known_filters(gateway: Gateway) -> None:
     answer = await gateway.http.get("/v1/events", headers=gateway.headers("submitter"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_permitted")
+    assert (await gateway.http.head("/v1/events", headers=gateway.headers())).status_code == 405
     for query in ("?kind=a", "?event=>", "?id=a.b", "?entity="):
         answer = await gateway.http.get(f"/v1/events{query}", headers=gateway.headers())
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), query
