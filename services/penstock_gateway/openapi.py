@@ -95,7 +95,13 @@ def _operation(verb: Verb[Any, Any], shape: dict[Any, dict[str, Any]]) -> dict[s
     request, reply = shape[verb.request], shape[verb.reply]
     if verb.batch:
         request = {"oneOf": [request, {"type": "array", "items": request, "maxItems": MAX_BATCH}]}
-        item = {"type": "object", "properties": {"ok": reply, "error": {"$ref": REF + "Error"}}}
+        given = {"ok": reply, "error": {"$ref": REF + "Error"}}
+        item = {
+            "oneOf": [
+                {"type": "object", "required": [name], "properties": {name: shape}}
+                for name, shape in given.items()
+            ]
+        }
         reply = {"anyOf": [reply, {"type": "array", "items": item}]}
     gives = "a page" if issubclass(getattr(verb.reply, "__origin__", verb.reply), Page) else "the reply"
     return {

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from http_gateway import Gateway, gateway_of
@@ -362,6 +363,26 @@ async def test_the_description_is_valid_and_true(gateway: Gateway) -> None:
     described = (await gateway.http.get("/v1/openapi.json")).json()
     await asyncio.to_thread(validate, described)
     assert {f"/v1/{name.replace('.', '/')}" for name in VERBS} <= described["paths"].keys()
+    created = (await gateway.ask("execution.create", {"kind": "a", "tags": {"k": "v"}})).json()
+    made = {"execution_id": created["execution_id"]}
+    for verb, body in (
+        ("execution.create", {"kind": "a"}),
+        ("execution.create", [{"kind": "a"}, {"kind": ""}]),
+        ("execution.get", made),
+        ("execution.get", {"execution_id": NOWHERE}),
+        ("execution.list", {}),
+        ("execution.explain", made),
+        ("flow.create", {}),
+        ("lane.list", {}),
+    ):
+        answer = await gateway.ask(verb, body)
+        responses = described["paths"][f"/v1/{verb.replace('.', '/')}"]["post"]["responses"]
+        failed = described["components"]["responses"]["Failed"]
+        response = responses["200"] if answer.status_code == 200 else failed
+        shape = response["content"]["application/json"]["schema"]
+        schema = {**shape, "components": described["components"]}
+        wrong = [error.message for error in OAS31Validator(schema).iter_errors(answer.json())]
+        assert not wrong, (verb, answer.text, wrong)
 
 
 async def _begun(penstock: RunningPenstock) -> dict[str, object]:
