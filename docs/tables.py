@@ -7,6 +7,7 @@ from penstock.errors import TABLE
 from penstock.runtime.settings import markdown_table
 from penstock.secure.roles import PERMISSIONS
 from penstock.verbs import VERBS
+from penstock_gateway.settings import rows as gateway_settings
 
 HERE = Path(__file__).parent
 
@@ -56,7 +57,19 @@ def roles() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"verbs": verbs, "errors": errors, "settings": markdown_table, "roles": roles}
+def gateway() -> str:
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    rows += [f"| `{name}` | `{default or ' '}` | {text} |" for name, default, text in gateway_settings()]
+    return "\n".join(rows)
+
+
+TABLES = {
+    "verbs": verbs,
+    "errors": errors,
+    "settings": markdown_table,
+    "roles": roles,
+    "gateway": gateway,
+}
 
 
 def filled(text: str) -> str:

@@ -73,6 +73,7 @@ async def up(
     console: bool = True,
     console_port: int = 0,
     nats_ws_port: int = 0,
+    gateway: bool = True,
     shell: ShellArgument,
 ) -> None:
     """Run Penstock on this machine until SIGTERM or Ctrl-C: NATS, Valkey and all services.
@@ -109,6 +110,8 @@ async def up(
         Port of the console [last time's, or any free one].
     nats_ws_port
         Port of the embedded nats-server's WebSocket [last time's, or any free one].
+    gateway
+        Serve HTTP too, on loopback, for those without NATS, if the extra `gateway` is installed.
     """
     from penstock.local.deployment import Deployment
     from penstock.local.options import Options
@@ -122,6 +125,7 @@ async def up(
         data=data,
         root=shell.named_root or (root_of(secure) if secure else DEFAULT_ROOT),
         secure=secure,
+        gateway=gateway,
         nats_url=None if nats_port else shell.nats,
         valkey_url=None if valkey_port else valkey,
         nats_port=nats_port,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from penstock.console import server as console
 from penstock.local.data_dir import DataDir, read_json, write_json
+from penstock.local.gateway import LocalGateway
 from penstock.local.options import Options
 from penstock.local.own_servers import OwnServers
 from penstock.local.problems import Problem, Status
@@ -45,6 +46,7 @@ class Deployment:
         self._security = Security(options.secure, options.root) if options.secure else None
         self._servers = OwnServers(options, self._data, self._security, status, self._ended)
         self._console_facts: dict[str, str] = {}
+        self._gateway = LocalGateway(options, self._data, status)
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 
@@ -84,11 +86,14 @@ class Deployment:
         self._status.say(f"Starting Penstock; data and logs in {self._data.path}")
         await self._servers.start()
         await self._start_services()
+        await self._gateway.start(self._servers.nats_url or "")
         facts = await self._all_ready()
         serving = self._console()
         facts |= self._console_facts
         for name in self._services:
             self._status.good(name, f"pid {facts['pids'][name]:<8} {facts['metrics_urls'][name]}")
+        await self._gateway.ready()
+        facts |= self._gateway.facts
         try:
             self._publish(facts)
         except OSError as error:
@@ -238,6 +243,7 @@ class Deployment:
             "root": self._options.root,
             **self._console_facts,
             "data": str(self._data.path),
+            **self._gateway.facts,
             **(self._security.facts if self._security else {}),
         }
 
@@ -307,7 +313,7 @@ class Deployment:
             if not stop.done():
                 stop.set_result(None)
                 return
-            for child in [*self._services.values(), *self._servers.children]:
+            for child in [self._gateway, *self._services.values(), *self._servers.children]:
                 child.signal(signal.SIGKILL)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -321,6 +327,7 @@ class Deployment:
         if self._options.ready_file and self._ready:
             self._options.ready_file.unlink(missing_ok=True)
         self._data.up_file.unlink(missing_ok=True)
+        await self._gateway.stop()
         await asyncio.gather(*(child.stop(DRAIN_S) for child in self._services.values()))
         await self._servers.stop()
         with contextlib.suppress(OSError):

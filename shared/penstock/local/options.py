@@ -30,3 +30,5 @@ class Options:
     websocket_port: int = 0
     secure: Path | None = None
     """A folder of `penstock secure`, whose users and certificates the servers and services take."""
+    gateway: bool = True
+    """Whether the HTTP gateway runs too, if it is installed."""

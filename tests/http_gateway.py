@@ -1,0 +1,88 @@
+"""A gateway as a process of its own, in front of a test's Penstock."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from commands import clean_environment
+from penstock_gateway.tokens import USEFUL, add
+from running_penstock import WAIT_S, RunningPenstock
+
+
+class Gateway:
+    """A running gateway with one token for each role."""
+
+    def __init__(self, process: Process, url: str, folder: Path, tokens: dict[str, str]) -> None:
+        self.process = process
+        self.url = url
+        self.tokens_file = folder / "gateway.tokens"
+        self.log_file = folder / "gateway.log"
+        self.tokens = tokens
+        self.http = httpx.AsyncClient(base_url=url, timeout=WAIT_S)
+
+    def headers(self, role: str = "operator") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[role]}"}
+
+    async def ask(self, verb: str, body: Any, role: str = "operator", **headers: str) -> httpx.Response:
+        """Send a verb with a JSON body."""
+        path = f"/v1/{verb.replace('.', '/')}"
+        return await self.http.post(path, json=body, headers={**self.headers(role), **headers})
+
+    @asynccontextmanager
+    async def events(self, query: str = "", role: str = "operator") -> AsyncIterator[AsyncIterator[str]]:
+        """Open an event stream. Yield its lines, once its subscription stands."""
+        async with self.http.stream("GET", f"/v1/events{query}", headers=self.headers(role)) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            lines = answer.aiter_lines()
+            assert await anext(lines) == ": open"
+            yield lines
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+@asynccontextmanager
+async def gateway_of(
+    penstock: RunningPenstock, folder: Path, nats_url: str | None = None, **settings: str
+) -> AsyncIterator[Gateway]:
+    """Run a gateway; stop it at the end, if the test has not done so. `settings` are its own, in lower case."""
+    tokens_file, ready = folder / "gateway.tokens", folder / "gateway.json"
+    tokens = {role: add(tokens_file, f"the-{role}", role) for role in USEFUL}
+    given = {"rate": "10000", "link_rate": "10000", **settings}
+    with (folder / "gateway.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "penstock_gateway",
+            env={
+                **clean_environment(),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "PENSTOCK_NATS_URL": nats_url or penstock.url,
+                "PENSTOCK_ROOT": penstock.root,
+                "PENSTOCK_READY_FILE": str(ready),
+                "PENSTOCK_GATEWAY_PORT": "0",
+                "PENSTOCK_GATEWAY_TOKENS": str(tokens_file),
+                **{f"PENSTOCK_GATEWAY_{name.upper()}": value for name, value in given.items()},
+            },
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        await penstock.until(lambda: asyncio.to_thread(ready.exists), bool, "the gateway")
+        url = json.loads(ready.read_text())["url"]
+        gateway = Gateway(process, url, folder, tokens)
+        async with gateway.http:
+            yield gateway
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), WAIT_S)
