@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -68,8 +67,6 @@ class OwnServers:
             raise Problem(
                 "--nodes starts servers of its own, on ports of its own: name no other server or port"
             )
-        if options.nodes > 1 and options.secure:
-            raise Problem("--secure is for one node: leave --nodes out")
         if kept not in (None, options.nodes):
             raise Problem(
                 f"{self._data.path} holds a deployment of {kept} node{'' if kept == 1 else 's'} and keeps that number: "
@@ -84,11 +81,9 @@ class OwnServers:
         if self.nodes > 1:
             await self._start_clusters()
             return
-        secured = self._security
         if self.nats_url is None:
-            configure = secured.nats if secured else servers.nats
-            self.nats_url = await self._start_server(configure, "nats", options.nats_port)
-            if secured is None:
+            self.nats_url = await self._start_server(self._nats, "nats", options.nats_port)
+            if self._security is None:
                 self._status.say(
                     "  NATS is open to every user of this machine, as a development server's is"
                     f" (--secure closes it): {self.nats_url}"
@@ -96,22 +91,32 @@ class OwnServers:
         else:
             self._status.good("nats-server", f"{redact(self.nats_url)} (given)")
         if self.valkey_url is None:
-            configure = secured.valkey if secured else self._with_password()
-            self.valkey_url = await self._start_server(configure, "valkey", options.valkey_port)
+            self.valkey_url = await self._start_server(self._valkey, "valkey", options.valkey_port)
             if holes := servers.known_holes(servers.find_valkey()):
                 self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self.valkey_url)} (given)")
 
-    def _with_password(self) -> Callable[[DataDir, int, Durability], Server]:
+    def _nats(self, data: DataDir, port: int, durability: Durability) -> Server:
+        server = servers.nats(data, port, durability)
+        return self._security.nats(server) if self._security else server
+
+    def _valkey(self, data: DataDir, port: int, durability: Durability) -> Server:
+        server = servers.valkey(data, port, durability, password=self._password())
+        return self._security.valkey(server) if self._security else server
+
+    def _password(self) -> str | None:
+        """Return the password of a Valkey of our own; None if it has users instead."""
+        if self._security:
+            return None
         self.password_file = self._data.valkey_password()
-        return partial(servers.valkey, password=self.password_file.read_text().strip())
+        return self.password_file.read_text().strip()
 
     async def _start_clusters(self) -> None:
         """Start several servers of each kind, which form clusters."""
-        self.password_file = self._data.valkey_password()
-        password = self.password_file.read_text().strip()
-        plan = cluster.plan(self._data, self.nodes, self._options.durability, password)
+        plan = cluster.plan(
+            self._data, self.nodes, self._options.durability, self._password(), self._security
+        )
         started = [
             (server, Child(server.name, server.command, self._data.log(server.name), on_end=self._on_end))
             for server in (*plan.nats, *plan.valkey)

@@ -82,6 +82,12 @@ class Server:
     host: str = LOOPBACK
     authority: Path | None = None
     """The certificate of the authority of a Valkey that speaks TLS."""
+    user: str | None = None
+    """Whose password it is, if Valkey has users."""
+
+    @property
+    def config(self) -> Path:
+        return Path(self.command[-1])
 
 
 def find_nats() -> Binary:
@@ -207,7 +213,7 @@ def ask_now(server: Server) -> Answer:
     try:
         with _connection(server) as connection:
             if not is_nats:
-                login = f"AUTH {server.password}\r\n" if server.password else ""
+                login = f"AUTH {server.user or 'default'} {server.password}\r\n" if server.password else ""
                 connection.sendall(f"{login}PING\r\n".encode())
             lines = connection.makefile("rb")
             said = lines.readline(256)
