@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -202,7 +203,30 @@ def test_clusters_are_named_by_some_of_their_servers(tmp_path: Path) -> None:
     assert place.login == f"scheduler:{made.service('scheduler').valkey_password}@"
 
 
-def test_a_certificate_for_clients_only_is_made_anew(tmp_path: Path) -> None:
+def test_a_login_keeps_the_options_of_the_url(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    url = "rediss+sentinel://s1,s2/main?sentinel_password=p"
+    made.write(changed(Deployment(), valkey_url=url))
+    place = parse(made.valkey_login(url, "scheduler"))
+    assert place.sentinel_login == (("password", "p"),)
+    assert place.options == f"ssl_ca_certs={quote(str(made.authority), safe='')}"
+    with pytest.raises(SecureError) as caught:
+        changed(made.deployment(), valkey_url="redis+sentinel://:hidden@s1/main?sentinel_password=hidden")
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_folder_without_a_replicas_password_says_what_to_do(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    made.write(Deployment())
+    (tmp_path / "valkey" / "replica.password").unlink()
+    with pytest.raises(SecureError, match=r"replica\.password cannot be read: .*run `penstock secure` again"):
+        made.valkey_password("replica")
+    assert made.write(made.deployment()) == [
+        "valkey/replica.password: for replicas of Valkey (masteruser replica, masterauth)"
+    ]
+
+
+def test_a_certificate_for_one_side_is_made_anew(tmp_path: Path) -> None:
     """Folders of earlier versions have certificates with which no cluster forms."""
     made = Folder(tmp_path)
     made.write(Deployment())

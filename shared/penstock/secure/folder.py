@@ -92,9 +92,10 @@ class Folder:
         """Return Valkey's URL with a service's login, or that of `admin`. Raise SecureError."""
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
+        options = [parts.query] if parts.query else []
         return parts._replace(
             netloc=f"{user}:{self.valkey_password(user)}@{place}",
-            query=f"ssl_ca_certs={quote(str(self.authority))}",
+            query="&".join([*options, f"ssl_ca_certs={quote(str(self.authority))}"]),
         ).geturl()
 
     def valkey_password(self, user: str) -> str:

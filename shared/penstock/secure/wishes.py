@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from penstock.bus.identity import USER_PATTERN, Identity
 from penstock.ids import TOKEN_PATTERN
+from penstock.runtime.settings import redact
 from penstock.secure.roles import Role
 from penstock.secure.services import Followed
 from penstock.store.places import UrlError, parse
@@ -89,7 +90,7 @@ def hosts_of(deployment: Deployment) -> list[str]:
     nats = [urlsplit(url.strip()) for url in deployment.nats_url.split(",")]
     if not all(url.scheme in ("tls", "nats") and url.hostname for url in nats):
         raise SecureError(
-            f"{deployment.nats_url!r} is no URL of a secured server: it must read tls://host:port"
+            f"{redact(deployment.nats_url)!r} is no URL of a secured server: it must read tls://host:port"
         )
     try:
         place = parse(deployment.valkey_url)
@@ -98,7 +99,7 @@ def hosts_of(deployment: Deployment) -> list[str]:
     valkey = [host.name for host in place.hosts] or [urlsplit(place.url).hostname]
     if not place.url.startswith("rediss://") or not all(valkey):
         raise SecureError(
-            f"{deployment.valkey_url!r} is no URL of a secured server: it must read rediss://host:port,"
+            f"{redact(deployment.valkey_url)!r} is no URL of a secured server: it must read rediss://host:port,"
             " rediss+cluster://host:port,host:port or rediss+sentinel://host:port,host:port/name"
         )
     return [name for name in (*(url.hostname for url in nats), *valkey) if name]
