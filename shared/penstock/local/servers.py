@@ -87,6 +87,7 @@ class Server:
 
     @property
     def config(self) -> Path:
+        """The configuration file."""
         return Path(self.command[-1])
 
 

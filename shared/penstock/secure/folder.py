@@ -92,7 +92,7 @@ class Folder:
         """Return Valkey's URL with a service's login, or that of `admin`. Raise SecureError."""
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
-        options = [parts.query] if parts.query else []
+        options = [each for each in parts.query.split("&") if each and not each.startswith("ssl_ca_certs=")]
         return parts._replace(
             netloc=f"{user}:{self.valkey_password(user)}@{place}",
             query="&".join([*options, f"ssl_ca_certs={quote(str(self.authority))}"]),
