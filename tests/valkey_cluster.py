@@ -27,10 +27,12 @@ DEADLINE_S = 20.0
 class Member:
     """One node."""
 
-    def __init__(self, port: int, password: str | None = None, host: str = LOOPBACK) -> None:
+    def __init__(self, port: int, password: str | None = None, host: str = LOOPBACK, **options: Any) -> None:
+        """options: what the client takes besides, such as `username` and `ssl`."""
         self.host = host
         self.port = port
         self._password = password
+        self._options = options
 
     @property
     def login(self) -> tuple[str, ...]:
@@ -39,7 +41,9 @@ class Member:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        client = cast("Any", Redis)(host=self.host, port=self.port, password=self._password, protocol=2)
+        client = cast("Any", Redis)(
+            host=self.host, port=self.port, password=self._password, protocol=2, **self._options
+        )
         try:
             yield client
         finally:

@@ -9,6 +9,8 @@ from nats.js.errors import NotFoundError
 from penstock import Client, Suspend, Task, Worker
 from penstock.bus import streams
 from penstock.codecs import AesGcm, Codecs, Offload
+from penstock.store.places import parse
+from penstock.store.topology import topology_of
 from running_penstock import RunningPenstock
 
 WAIT_S = 20.0
@@ -42,16 +44,19 @@ def a_worker(codec: Codecs = None) -> Worker:
 async def everything_kept(penstock: RunningPenstock) -> bytes:
     """Return all values in Valkey and all messages of all streams of this Penstock."""
     kept: list[bytes] = []
-    async with valkey.Redis.from_url(penstock.settings.valkey_url) as store:
-        async for key in store.scan_iter(f"{penstock.root}:*", count=1000):
-            kept.append(await store.dump(key) or b"")
-            kind = await store.type(key)
-            if kind == b"hash":  # a dump may be compressed, so the values are read too
-                kept += (await store.hgetall(key)).values()
-            elif kind == b"list":
-                kept += await store.lrange(key, 0, -1)
-            elif kind == b"string":
-                kept.append(await store.get(key) or b"")
+    topology = topology_of(parse(penstock.settings.valkey_url))
+    await topology.refresh()
+    for url in topology.urls():
+        async with valkey.Redis.from_url(url) as store:
+            async for key in store.scan_iter(f"{penstock.root}:*", count=1000):
+                kept.append(await store.dump(key) or b"")
+                kind = await store.type(key)
+                if kind == b"hash":  # a dump may be compressed, so the values are read too
+                    kept += (await store.hgetall(key)).values()
+                elif kind == b"list":
+                    kept += await store.lrange(key, 0, -1)
+                elif kind == b"string":
+                    kept.append(await store.get(key) or b"")
     for stream in streams.definitions(penstock.root):
         state = (await penstock.js.stream_info(str(stream.name))).state
         for seq in range(max(1, state.first_seq), state.last_seq + 1):

@@ -6,13 +6,20 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from penstock.errors import PenstockError
-from penstock.local.servers import Server, choose_port, find_valkey
+from penstock.local.data_dir import DataDir
+from penstock.local.secure import Security
+from penstock.local.servers import Server, choose_port, find_valkey, valkey
 from penstock.machine import Machine
+from penstock.secure.folder import Folder
+from penstock.secure.valkey_acl import ADMIN
+from penstock.secure.wishes import Deployment
 from penstock.testing.servers import ServerProcess, ValkeyServer, running
 
 DEADLINE_S = 20.0
@@ -50,6 +57,63 @@ class SentinelServer(ServerProcess):
         config.write_text(CONFIG.format(port=port, folder=folder, primary=primary))
         command = [str(binary.path), str(config), "--sentinel"]
         super().__init__(Server("sentinel", binary.version, "", port, command), folder)
+
+
+SECURED = """\
+port 0
+tls-port {port}
+tls-cert-file "{tls}/valkey.crt"
+tls-key-file "{tls}/valkey.key"
+tls-ca-cert-file "{tls}/ca.crt"
+tls-auth-clients no
+tls-replication yes
+sentinel auth-user main admin
+sentinel auth-pass main {password}
+"""
+
+
+class SecuredServer(ServerProcess):
+    """A primary with TLS and users, or the replica of one."""
+
+    def __init__(self, folder: Path, security: Security, primary: int | None = None) -> None:
+        plain = valkey(DataDir(folder), choose_port(0, None), "process")
+        server = security.valkey_node(plain)
+        with server.config.open("a") as conf:
+            conf.write(f"replicaof 127.0.0.1 {primary}\n" if primary else "repl-diskless-sync-delay 0\n")
+        super().__init__(server, folder)
+
+
+class SecuredSentinel(SentinelServer):
+    """A Sentinel that speaks TLS only, also with those that it watches, where it is `admin`."""
+
+    def __init__(self, folder: Path, security: Security, primary: int) -> None:
+        super().__init__(folder, primary)
+        files = security.folder
+        password = files.valkey_password(ADMIN)
+        with (folder / "sentinel.conf").open("a") as conf:
+            conf.write(SECURED.format(port=self.port, tls=files.authority.parent, password=password))
+        self._server = replace(self._server, authority=files.authority)
+
+
+@pytest.fixture
+def security(tmp_path: Path) -> Security:
+    Folder(tmp_path / "files").write(Deployment())
+    return Security(tmp_path / "files", "penstock")
+
+
+@pytest.fixture
+def secured(security: Security) -> Iterator[tuple[ServerProcess, ServerProcess, str]]:
+    """The same three, with TLS and users. The URL holds no login."""
+    with ExitStack() as stack:
+        primary = stack.enter_context(running(lambda folder: SecuredServer(folder, security)))
+        replica = stack.enter_context(running(lambda folder: SecuredServer(folder, security, primary.port)))
+        with Redis.from_url(security.folder.valkey_login(primary.url, ADMIN)) as client:
+            client.set("x", "y")
+            assert client.wait(1, 10_000) == 1
+        sentinel = stack.enter_context(
+            running(lambda folder: SecuredSentinel(folder, security, primary.port))
+        )
+        yield primary, replica, f"rediss+sentinel://127.0.0.1:{sentinel.port}/main"
 
 
 @pytest.fixture
@@ -92,6 +156,34 @@ async def test_a_lost_primary_is_replaced(
     port = await machine.store.execute("CONFIG", "GET", "port")
     assert port == [b"port", b"%d" % replica.port]
     await machine.close()
+
+
+async def test_a_lost_primary_is_replaced_over_tls(
+    secured: tuple[ServerProcess, ServerProcess, str], security: Security
+) -> None:
+    """A service has its own login everywhere, the replica its own, and nobody speaks without TLS."""
+    primary, replica, url = secured
+    login = security.folder.valkey_login(url, "scheduler")
+    machine = await Machine.connect(login, service="scheduler", dev=True)
+    await refused(login.replace("rediss", "redis"), "no Sentinel names a primary")
+    await refused(url, "no Sentinel names a primary")  # trusts the system's authorities, not this one
+    await refused(f"{url}?ssl_ca_certs={security.folder.authority}", "NOAUTH")
+    os.kill(primary.pid, signal.SIGKILL)
+    await answered(machine)
+    info = await machine.store.execute("INFO", "server")
+    assert f"tcp_port:{replica.port}\r\n".encode() in info
+    await machine.close()
+
+
+async def refused(url: str, why: str) -> None:
+    """Connect until it is refused for this reason. A Sentinel that lost sight of its primary has another one."""
+    async with asyncio.timeout(DEADLINE_S):
+        said = ""
+        while why not in said:
+            with pytest.raises(PenstockError) as caught:
+                await Machine.connect(url, service="scheduler")
+            said = str(caught.value)
+            await asyncio.sleep(0.05)
 
 
 async def test_a_name_that_no_sentinel_knows(servers: tuple[ServerProcess, ServerProcess, str]) -> None:

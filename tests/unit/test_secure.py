@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -15,10 +16,12 @@ from penstock.errors import PenstockError
 from penstock.local.servers import find_nats
 from penstock.messages.executions import WorkNext
 from penstock.messages.workers import WorkerDrain
+from penstock.runtime.settings import Settings
 from penstock.secure import certificates, roles, services, valkey_acl
 from penstock.secure.folder import Folder
 from penstock.secure.roles import PERMISSIONS, ROLES
 from penstock.secure.wishes import Deployment, SecureError, changed, wanted
+from penstock.store.places import Host, parse
 from penstock.verbs import SERVICES, VERBS, WORK_NEXT, WORKER_DRAIN
 
 ALL = [wanted(role, f"{role}=ci.>" if role == "publisher" else role) for role in ROLES]
@@ -175,6 +178,57 @@ def test_a_certificate_is_made_anew_for_further_hosts(tmp_path: Path) -> None:
     assert not certificates.good(found, ["localhost"], certificates.authority("other").certificate)
 
 
+def test_clusters_are_named_by_some_of_their_servers(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    nats_url, valkey_url = "tls://n1:4222,tls://n2:4222", "valkeys+cluster://v1:6379,v2:6379"
+    made.write(changed(Deployment(), nats_url=nats_url, valkey_url=valkey_url))
+    ca = made.authority.read_text()
+    assert certificates.good((tmp_path / "tls" / "nats.crt").read_text(), ["n1", "n2"], ca)
+    assert certificates.good((tmp_path / "tls" / "valkey.crt").read_text(), ["v1", "v2"], ca)
+    settings = made.settings("scheduler", nats_url, valkey_url)
+    assert settings["PENSTOCK_NATS_URL"] == nats_url
+    place = parse(Settings.from_env(settings).valkey_url)
+    assert place.hosts == (Host("v1", 6379), Host("v2", 6379)) and place.scheme == "rediss"
+    assert place.login == f"scheduler:{made.service('scheduler').valkey_password}@"
+
+
+def test_a_login_keeps_the_options_of_the_url(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    url = "rediss+sentinel://s1,s2/main?sentinel_password=p"
+    made.write(changed(Deployment(), valkey_url=url))
+    place = parse(made.valkey_login(url, "scheduler"))
+    assert place.sentinel_login == (("password", "p"),)
+    assert place.options == f"ssl_ca_certs={quote(str(made.authority), safe='')}"
+    with pytest.raises(SecureError) as caught:
+        changed(made.deployment(), valkey_url="redis+sentinel://:hidden@s1/main?sentinel_password=hidden")
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_folder_without_a_replicas_password_says_what_to_do(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    made.write(Deployment())
+    (tmp_path / "valkey" / "replica.password").unlink()
+    with pytest.raises(SecureError, match=r"replica\.password cannot be read: .*run `penstock secure` again"):
+        made.valkey_password("replica")
+    assert made.write(made.deployment()) == [
+        "valkey/replica.password: for replicas of Valkey (masteruser replica, masterauth)"
+    ]
+
+
+def test_a_certificate_for_one_side_is_made_anew(tmp_path: Path) -> None:
+    """Folders of earlier versions have certificates with which no cluster forms."""
+    made = Folder(tmp_path)
+    made.write(Deployment())
+    found, ca = (tmp_path / "tls" / "nats.crt").read_text(), made.authority.read_text()
+    assert certificates.good(found, ["localhost"], ca)
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr(certificates, "SIDES", certificates.SIDES[:1])
+        signed = certificates.Signed(ca, (tmp_path / "tls" / "ca.key").read_text())
+        old = certificates.server("nats", ["localhost"], signed).certificate
+        assert certificates.good(old, ["localhost"], ca)
+    assert not certificates.good(old, ["localhost"], ca)
+
+
 def test_nats_server_takes_the_accounts(written: Folder, tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     config.write_text(
@@ -205,7 +259,7 @@ def test_the_template_for_nats_server_holds(written: Folder, tmp_path: Path) -> 
 
 def test_the_template_for_valkey_is_what_is_written() -> None:
     lines = (DEPLOY / "valkey" / "users.acl.template").read_text().splitlines()
-    names = {name: f"{name}-sha256" for name in (*SERVICES, valkey_acl.ADMIN)}
+    names = {name: f"{name}-sha256" for name in (*SERVICES, valkey_acl.ADMIN, valkey_acl.REPLICA)}
     assert "\n".join(lines) + "\n" == valkey_acl.acl("penstock", names)
 
 
@@ -246,8 +300,16 @@ def test_what_disagrees_with_the_folder_is_refused(written: Folder) -> None:
         written.write(written.deployment(), [wanted("worker", "mail=other")])
     with pytest.raises(SecureError, match="for the root 'penstock'"):
         written.write(Deployment(root="other"))
-    with pytest.raises(SecureError, match="no URL of a secured server"):
-        changed(Deployment(), valkey_url="redis://h")
+    for wrong in (
+        {"valkey_url": "redis://h"},
+        {"valkey_url": "redis+cluster://h,i"},
+        {"valkey_url": "rediss:///0"},
+        {"nats_url": "tls://a,redis://b"},
+    ):
+        with pytest.raises(SecureError, match="no URL of a secured server"):
+            changed(Deployment(), **wrong)
+    with pytest.raises(SecureError, match="the URL of Valkey: it lacks the name of the primary"):
+        changed(Deployment(), valkey_url="rediss+sentinel://h")
     with pytest.raises(SecureError, match="Penstock's own"):
         written.accounts(changed(Deployment(), streams=["X=penstock.audit.>"]))
     with pytest.raises(SecureError, match="holds no security"):

@@ -68,7 +68,7 @@ def secure(
     stream
         STREAM=SUBJECT: a JetStream stream of your own that mirror rules and triggers may follow.
     valkey
-        Where services reach Valkey, for their settings: rediss://host:port/0.
+        Where services reach Valkey, for their settings: rediss://host:port/0 or rediss+cluster://host:port,host:port.
     """
     if find_spec("cryptography") is None:
         raise Problem("penstock secure needs more: pip install 'penstock[secure]'")

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
+from penstock.local.secure import Security
 from penstock.local.servers import (
     LOOPBACK,
     MAX_PAYLOAD,
@@ -46,6 +47,7 @@ cluster {{
     name: penstock
     listen: "127.0.0.1:{route_port}"
     routes: [{routes}]
+    {tls}
 }}
 """
 NODE_TIMEOUT_MS: Final = 3000
@@ -75,10 +77,13 @@ def kept_nodes(data: DataDir) -> int | None:
     return 1 if (data.path / "valkey.conf").exists() else None
 
 
-def plan(data: DataDir, nodes: int, durability: Durability, password: str) -> Plan:
+def plan(
+    data: DataDir, nodes: int, durability: Durability, password: str | None, security: Security | None
+) -> Plan:
     """Write the configuration of all servers, on the ports of the last run, or on free ones.
 
-    Raise Problem if a program is missing, or if another process has a port: the nodes know one another by their ports.
+    Either Valkey's `password` is given, or the `security` that has users for both kinds of servers. Raise Problem if a
+    program is missing, or if another process has a port: the nodes know one another by their ports.
     """
     names = [
         f"{kind}-{number}"
@@ -94,21 +99,26 @@ def plan(data: DataDir, nodes: int, durability: Durability, password: str) -> Pl
             raise Problem(f"port {port} is taken, but {name} had it in the last run: end what has it now")
     data.remember_ports(ports)
     routes = [ports[f"nats-{number}-peers"] for number in _numbers(nodes)]
-    return Plan(
-        [nats_node(data, number, ports[f"nats-{number}"], routes, durability) for number in _numbers(nodes)],
-        [
-            node(
-                data,
-                number,
-                ports[f"valkey-{number}"],
-                ports[f"valkey-{number}-peers"],
-                durability,
-                NODE_TIMEOUT_MS,
-                password,
-            )
-            for number in _numbers(2 * nodes)
-        ],
-    )
+    tls = security.nats_tls if security else ""
+    nats = [
+        nats_node(data, number, ports[f"nats-{number}"], routes, durability, tls)
+        for number in _numbers(nodes)
+    ]
+    valkey = [
+        node(
+            data,
+            number,
+            ports[f"valkey-{number}"],
+            ports[f"valkey-{number}-peers"],
+            durability,
+            NODE_TIMEOUT_MS,
+            password,
+        )
+        for number in _numbers(2 * nodes)
+    ]
+    if security:
+        return Plan([security.nats(each) for each in nats], [security.valkey_node(each) for each in valkey])
+    return Plan(nats, valkey)
 
 
 def _numbers(count: int) -> range:
@@ -116,9 +126,12 @@ def _numbers(count: int) -> range:
 
 
 def nats_node(
-    data: DataDir, number: int, port: int, route_ports: list[int], durability: Durability
+    data: DataDir, number: int, port: int, route_ports: list[int], durability: Durability, tls: str = ""
 ) -> Server:
-    """Write the configuration of one NATS server of a cluster, numbered from 1. Raise Problem if there is none."""
+    """Write the configuration of one NATS server of a cluster, numbered from 1. Raise Problem if there is none.
+
+    tls: the block that has the servers speak TLS with one another.
+    """
     binary = find_nats()
     name = f"nats-{number}"
     config = data.path / f"{name}.conf"
@@ -129,7 +142,9 @@ def nats_node(
         sync="sync_interval: always" if durability == "disk" else "",
     ).replace("server_name: penstock\n", f"server_name: {name}\n")
     routes = ", ".join(f'"nats://127.0.0.1:{each}"' for each in route_ports)
-    config.write_text(one + NATS_CLUSTER_CONFIG.format(route_port=route_ports[number - 1], routes=routes))
+    config.write_text(
+        one + NATS_CLUSTER_CONFIG.format(route_port=route_ports[number - 1], routes=routes, tls=tls)
+    )
     command = [str(binary.path), "--config", str(config)]
     return Server(name, binary.version, f"nats://127.0.0.1:{port}", port, command)
 
@@ -172,7 +187,8 @@ def node(
 
 def url_of(servers: Sequence[Server]) -> str:
     """Return the URL that names these nodes as one cluster."""
-    return "redis+cluster://" + ",".join(f"{server.host}:{server.port}" for server in servers)
+    scheme = "rediss" if servers[0].authority else "redis"
+    return f"{scheme}+cluster://" + ",".join(f"{server.host}:{server.port}" for server in servers)
 
 
 async def form(servers: Sequence[Server]) -> None:
@@ -180,10 +196,7 @@ async def form(servers: Sequence[Server]) -> None:
 
     A cluster that was formed before, by an earlier run, is only waited for. Raise Problem if that takes too long.
     """
-    clients = [
-        cast("Any", Redis)(host=server.host, port=server.port, password=server.password, protocol=2)
-        for server in servers
-    ]
+    clients = [_client(server) for server in servers]
     try:
         async with asyncio.timeout(FORM_S):
             if not await _knows_others(clients[0]):
@@ -198,6 +211,12 @@ async def form(servers: Sequence[Server]) -> None:
     finally:
         for client in clients:
             await client.aclose()
+
+
+def _client(server: Server) -> Any:
+    tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(server.authority)} if server.authority else {}
+    login = {"username": server.user, "password": server.password}
+    return cast("Any", Redis)(host=server.host, port=server.port, protocol=2, **login, **tls)
 
 
 async def _knows_others(client: Any) -> bool:

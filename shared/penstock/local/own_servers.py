@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -77,8 +76,6 @@ class OwnServers:
             raise Problem(
                 "--nodes starts servers of its own, on ports of its own: name no other server or port"
             )
-        if options.nodes > 1 and options.secure:
-            raise Problem("--secure is for one node: leave --nodes out")
         if kept not in (None, options.nodes):
             raise Problem(
                 f"{self._data.path} holds a deployment of {kept} node{'' if kept == 1 else 's'} and keeps that number: "
@@ -93,13 +90,9 @@ class OwnServers:
         if self.nodes > 1:
             await self._start_clusters()
             return
-        secured = self._security
         if self.nats_url is None:
-            configure = secured.nats if secured else servers.nats
-            if options.console:
-                configure = self._with_websocket(configure)
-            self.nats_url = await self._start_server(configure, "nats", options.nats_port)
-            if secured is None:
+            self.nats_url = await self._start_server(self._nats, "nats", options.nats_port)
+            if self._security is None:
                 self._status.say(
                     "  NATS is open to every user of this machine, as a development server's is"
                     f" (--secure closes it): {self.nats_url}"
@@ -107,39 +100,45 @@ class OwnServers:
         else:
             self._status.good("nats-server", f"{redact(self.nats_url)} (given)")
         if self.valkey_url is None:
-            configure = secured.valkey if secured else self._with_password()
-            self.valkey_url = await self._start_server(configure, "valkey", options.valkey_port)
+            self.valkey_url = await self._start_server(self._valkey, "valkey", options.valkey_port)
             if holes := servers.known_holes(servers.find_valkey()):
                 self._status.say(f"  {holes}")
         else:
             self._status.good("valkey-server", f"{redact(self.valkey_url)} (given)")
 
-    def _with_websocket(
-        self, configure: Callable[[DataDir, int, Durability], Server]
-    ) -> Callable[[DataDir, int, Durability], Server]:
+    def _nats(self, data: DataDir, port: int, durability: Durability) -> Server:
+        server = servers.nats(data, port, durability)
+        if self._security:
+            server = self._security.nats(server)
+        if self._options.console:
+            self._add_websocket(data)
+        return server
+
+    def _add_websocket(self, data: DataDir) -> None:
         """Let nats-server also speak WebSocket, on the last port of that and for the console's last port, if free."""
+        options, last = self._options, data.ports()
+        websocket = servers.choose_port(options.websocket_port, last.get("websocket"))
+        console = servers.choose_port(options.console_port, last.get("console"))
+        servers.add_websocket(data, websocket, console)
+        data.remember_ports({"websocket": websocket, "console": console})
+        self.websocket = Websocket(f"ws://127.0.0.1:{websocket}", console)
 
-        def configured(data: DataDir, port: int, durability: Durability) -> Server:
-            server = configure(data, port, durability)
-            options, last = self._options, data.ports()
-            websocket = servers.choose_port(options.websocket_port, last.get("websocket"))
-            console = servers.choose_port(options.console_port, last.get("console"))
-            servers.add_websocket(data, websocket, console)
-            data.remember_ports({"websocket": websocket, "console": console})
-            self.websocket = Websocket(f"ws://127.0.0.1:{websocket}", console)
-            return server
+    def _valkey(self, data: DataDir, port: int, durability: Durability) -> Server:
+        server = servers.valkey(data, port, durability, password=self._password())
+        return self._security.valkey(server) if self._security else server
 
-        return configured
-
-    def _with_password(self) -> Callable[[DataDir, int, Durability], Server]:
+    def _password(self) -> str | None:
+        """Return the password of a Valkey of our own; None if it has users instead."""
+        if self._security:
+            return None
         self.password_file = self._data.valkey_password()
-        return partial(servers.valkey, password=self.password_file.read_text().strip())
+        return self.password_file.read_text().strip()
 
     async def _start_clusters(self) -> None:
         """Start several servers of each kind, which form clusters."""
-        self.password_file = self._data.valkey_password()
-        password = self.password_file.read_text().strip()
-        plan = cluster.plan(self._data, self.nodes, self._options.durability, password)
+        plan = cluster.plan(
+            self._data, self.nodes, self._options.durability, self._password(), self._security
+        )
         started = [
             (server, Child(server.name, server.command, self._data.log(server.name), on_end=self._on_end))
             for server in (*plan.nats, *plan.valkey)

@@ -4,22 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from penstock.local import servers
-from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
-from penstock.local.servers import Durability, Server
+from penstock.local.servers import Server, quoted
 from penstock.secure.folder import Folder
-from penstock.secure.valkey_acl import ADMIN
+from penstock.secure.valkey_acl import ADMIN, REPLICA
 from penstock.secure.wishes import SecureError
 
-NATS: Final = """\
-
+NATS_TLS: Final = """\
 tls {{
     cert_file: "{tls}/nats.crt"
     key_file: "{tls}/nats.key"
+    ca_file: "{tls}/ca.crt"
     min_version: "1.2"
 }}
-{accounts}"""
+"""
 
 VALKEY: Final = """\
 
@@ -30,6 +28,13 @@ tls-key-file "{tls}/valkey.key"
 tls-ca-cert-file "{tls}/ca.crt"
 tls-auth-clients no
 aclfile "{acl}"
+"""
+
+VALKEY_NODE: Final = """\
+tls-cluster yes
+tls-replication yes
+masteruser {user}
+masterauth {password}
 """
 
 
@@ -69,20 +74,33 @@ class Security:
                 f"{folder} secures the root {self._deployment.root!r}, not {root!r}: name it with --root"
             )
 
-    def nats(self, data: DataDir, port: int, durability: Durability) -> Server:
-        """Write nats-server's configuration, as `servers.nats` does."""
-        server = servers.nats(data, port, durability)
-        tls = servers.quoted(self.folder.authority.parent)
-        _append(data.path / "nats.conf", NATS.format(tls=tls, accounts=self._accounts))
-        return replace(server, url=f"tls://127.0.0.1:{port}")
+    @property
+    def nats_tls(self) -> str:
+        """The block that has nats-server speak TLS: with clients, and inside `cluster` with other servers, which have
+        to prove that they are such.
+        """
+        return NATS_TLS.format(tls=quoted(self.folder.authority.parent))
 
-    def valkey(self, data: DataDir, port: int, durability: Durability) -> Server:
-        """Write Valkey's configuration, as `servers.valkey` does. The URL holds no login."""
-        server = servers.valkey(data, port, durability)
-        tls = servers.quoted(self.folder.authority.parent)
-        acl = servers.quoted(self.folder.path / "valkey" / "users.acl")
-        _append(data.path / "valkey.conf", VALKEY.format(port=port, tls=tls, acl=acl))
-        return replace(server, url=f"rediss://127.0.0.1:{port}/0", authority=self.folder.authority)
+    def nats(self, server: Server) -> Server:
+        """Add TLS and the users to the configuration of a nats-server."""
+        _append(server.config, f"\n{self.nats_tls}{self._accounts}")
+        return replace(server, url=f"tls://{server.host}:{server.port}")
+
+    def valkey(self, server: Server) -> Server:
+        """Add TLS and the users to the configuration of a Valkey. Its URL holds no login."""
+        tls, acl = quoted(self.folder.authority.parent), quoted(self.folder.path / "valkey" / "users.acl")
+        _append(server.config, VALKEY.format(port=server.port, tls=tls, acl=acl))
+        return replace(server, url=f"rediss://{server.host}:{server.port}/0", authority=self.folder.authority)
+
+    def valkey_node(self, server: Server) -> Server:
+        """Do the same for a node of a cluster. It has the login of an operator, who forms the cluster."""
+        try:
+            password, replica = (self.folder.valkey_password(user) for user in (ADMIN, REPLICA))
+        except SecureError as error:
+            raise Problem(str(error)) from None
+        secured = self.valkey(server)
+        _append(server.config, VALKEY_NODE.format(user=REPLICA, password=replica))
+        return replace(secured, user=ADMIN, password=password)
 
     def settings(self, service: str, nats_url: str, valkey_url: str) -> dict[str, str]:
         """Return the environment variables with which a service is itself and no other."""

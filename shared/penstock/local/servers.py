@@ -92,6 +92,13 @@ class Server:
     host: str = LOOPBACK
     authority: Path | None = None
     """The certificate of the authority of a Valkey that speaks TLS."""
+    user: str | None = None
+    """Whose password it is, if Valkey has users."""
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return Path(self.command[-1])
 
 
 def find_nats() -> Binary:
@@ -223,7 +230,7 @@ def ask_now(server: Server) -> Answer:
     try:
         with _connection(server) as connection:
             if not is_nats:
-                login = f"AUTH {server.password}\r\n" if server.password else ""
+                login = f"AUTH {server.user or 'default'} {server.password}\r\n" if server.password else ""
                 connection.sendall(f"{login}PING\r\n".encode())
             lines = connection.makefile("rb")
             said = lines.readline(256)

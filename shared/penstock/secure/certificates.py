@@ -18,6 +18,7 @@ AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 398
 """As browsers ask for. A server's certificate is made anew when `RENEW_DAYS` or fewer of them are left."""
 RENEW_DAYS: Final = 60
+SIDES: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _BACKDATED: Final = datetime.timedelta(hours=1)
 
 
@@ -42,7 +43,10 @@ def authority(name: str) -> Signed:
 
 
 def server(name: str, hosts: Sequence[str], by: Signed) -> Signed:
-    """Make a certificate for a server that is reached by these names and addresses, signed by the authority."""
+    """Make a certificate for a server that is reached by these names and addresses, signed by the authority.
+
+    It is good for both sides of a connection: the servers of a cluster prove themselves to one another.
+    """
     issuer = x509.load_pem_x509_certificate(by.certificate.encode())
     signing = serialization.load_pem_private_key(by.key.encode(), None)
     if not isinstance(signing, ec.EllipticCurvePrivateKey):
@@ -53,7 +57,7 @@ def server(name: str, hosts: Sequence[str], by: Signed) -> Signed:
         .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(SIDES), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False
         )
@@ -67,10 +71,12 @@ def good(certificate: str, hosts: Sequence[str], authority: str) -> bool:
         found = x509.load_pem_x509_certificate(certificate.encode())
         found.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        sides = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except Exception:  # unreadable, or another authority's: cryptography raises a dozen types
         return False
     left = found.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    return left > datetime.timedelta(days=RENEW_DAYS) and all(_host(host) in names for host in hosts)
+    long = left > datetime.timedelta(days=RENEW_DAYS)
+    return long and all(_host(host) in names for host in hosts) and all(side in sides for side in SIDES)
 
 
 def _dated(

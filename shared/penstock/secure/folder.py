@@ -8,7 +8,7 @@ deployment.json             root, addresses, hosts, streams that rules may follo
 users/<name>.json           identities of people, workers and publishers
 services/<service>.json     identities of the services; <service>.env their settings
 nats/accounts.conf          users and permissions for nats-server; admin.json a login that may do everything
-valkey/users.acl            users for Valkey; admin.password the operators' own
+valkey/users.acl            users for Valkey; admin.password the operators' own, replica.password the replicas'
 tls/                        ca.crt, ca.key; <server>.crt, <server>.key
 token.key                   signs waitpoints' tokens
 ```
@@ -28,8 +28,8 @@ from penstock.errors import PenstockError
 from penstock.secure import nats_config, roles, services, valkey_acl
 from penstock.secure.keys import new_seed
 from penstock.secure.roles import Subjects
-from penstock.secure.valkey_acl import ADMIN
-from penstock.secure.wishes import Deployment, SecureError
+from penstock.secure.valkey_acl import ADMIN, REPLICA
+from penstock.secure.wishes import Deployment, SecureError, hosts_of
 from penstock.verbs import SERVICES, SIGNAL_ROUTER
 
 SERVERS: Final = ("nats", "valkey")
@@ -90,15 +90,22 @@ class Folder:
 
     def valkey_login(self, url: str, user: str) -> str:
         """Return Valkey's URL with a service's login, or that of `admin`. Raise SecureError."""
-        if user == ADMIN:
-            password = self._text(self.path / "valkey" / "admin.password").strip()
-        else:
-            password = self.service(user).valkey_password or ""
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
+        options = [each for each in parts.query.split("&") if each and not each.startswith("ssl_ca_certs=")]
         return parts._replace(
-            netloc=f"{user}:{password}@{place}", query=f"ssl_ca_certs={quote(str(self.authority))}"
+            netloc=f"{user}:{self.valkey_password(user)}@{place}",
+            query="&".join([*options, f"ssl_ca_certs={quote(str(self.authority))}"]),
         ).geturl()
+
+    def valkey_password(self, user: str) -> str:
+        """Return the password of one of Valkey's users. Raise SecureError."""
+        if user in (ADMIN, REPLICA):
+            return self._text(self._password_file(user)).strip()
+        return self.service(user).valkey_password or ""
+
+    def _password_file(self, user: str) -> Path:
+        return self.path / "valkey" / f"{user}.password"
 
     def _identity(self, path: Path) -> Identity:
         try:
@@ -117,7 +124,9 @@ class Folder:
         try:
             return path.read_text()
         except OSError as error:
-            raise SecureError(f"{path} cannot be read: {error.strerror}") from None
+            raise SecureError(
+                f"{path} cannot be read: {error.strerror}; run `penstock secure` again"
+            ) from None
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -160,8 +169,7 @@ class Folder:
             _write(self.authority, made.certificate)
             yield "tls/ca.crt, tls/ca.key: the authority; keep the key away from the servers"
         authority = certificates.Signed(self._text(self.authority), self._text(folder / "ca.key"))
-        named = (urlsplit(deployment.nats_url).hostname, urlsplit(deployment.valkey_url).hostname)
-        hosts = list(dict.fromkeys([*LOCAL_HOSTS, *filter(None, named), *deployment.hosts]))
+        hosts = list(dict.fromkeys([*LOCAL_HOSTS, *hosts_of(deployment), *deployment.hosts]))
         for server in SERVERS:
             certificate, key = folder / f"{server}.crt", folder / f"{server}.key"
             kept = certificate.read_text() if key.exists() and certificate.exists() else ""
@@ -182,8 +190,10 @@ class Folder:
         if not self.nats_admin.exists():
             self._keep(self.nats_admin, Identity(name=ADMIN, role=ADMIN, nkey_seed=new_seed(), ca=ca))
             yield "nats/admin.json: for operators of NATS; it may do everything"
-        if _write_once(self.path / "valkey" / "admin.password", secrets.token_urlsafe(32) + "\n"):
+        if _write_once(self._password_file(ADMIN), secrets.token_urlsafe(32) + "\n"):
             yield "valkey/admin.password: for operators of Valkey (user admin); it may do everything"
+        if _write_once(self._password_file(REPLICA), secrets.token_urlsafe(32) + "\n"):
+            yield "valkey/replica.password: for replicas of Valkey (masteruser replica, masterauth)"
         for path in (
             self.nats_admin,
             *map(self.service_file, SERVICES),
@@ -229,9 +239,8 @@ class Folder:
 
     def _configure(self, deployment: Deployment) -> None:
         """Write what derives from the identities: the servers' users, and the services' settings."""
-        passwords = {name: self.service(name).valkey_password or "" for name in SERVICES}
-        passwords[ADMIN] = self._text(self.path / "valkey" / "admin.password").strip()
-        hashes = {name: valkey_acl.hashed(password) for name, password in passwords.items()}
+        names = (*SERVICES, ADMIN, REPLICA)
+        hashes = {name: valkey_acl.hashed(self.valkey_password(name)) for name in names}
         _write(self.path / "valkey" / "users.acl", valkey_acl.acl(deployment.root, hashes))
         _write(self.path / "nats" / "accounts.conf", self.accounts(deployment))
         for name in SERVICES:

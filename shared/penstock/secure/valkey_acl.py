@@ -1,4 +1,4 @@
-"""The users of Valkey: one for each service, with its own function and the deployment's keys, and one for operators."""
+"""The users of Valkey: one for each service, with its own function and the deployment's keys; operators; replicas."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,6 +15,9 @@ ALLOWED: Final = (
 )
 ADMIN: Final = "admin"
 """The user of whoever looks after the servers."""
+REPLICA: Final = "replica"
+"""The user as which a replica logs in to its primary."""
+_RIGHTS: Final = {ADMIN: "~* &* +@all", REPLICA: "-@all +psync +replconf +ping"}
 
 
 def hashed(password: str) -> str:
@@ -23,7 +26,7 @@ def hashed(password: str) -> str:
 
 
 def acl(root: str, passwords: Mapping[str, str]) -> str:
-    """Return the ACL file, given the hashes of the passwords of each service, by its name, and of `admin`.
+    """Return the ACL file, given the hashes of the passwords of each service, by its name, of `admin` and `replica`.
 
     A service calls no function but its own (`+fcall|name` allows one first argument). It cannot list or flush keys,
     read the configuration, or touch keys outside the root.
@@ -32,8 +35,7 @@ def acl(root: str, passwords: Mapping[str, str]) -> str:
     # file in this user's name, and drops each transaction in it that the user may not run.
     lines = ["user default off resetpass sanitize-payload ~* &* +@all"]
     for name, password in passwords.items():
-        rights = "~* &* +@all"
-        if name != ADMIN:
-            rights = f"~{root}:* -@all {ALLOWED} +fcall|penstock_{name.replace('-', '_')}"
+        own = f"~{root}:* -@all {ALLOWED} +fcall|penstock_{name.replace('-', '_')}"
+        rights = _RIGHTS.get(name, own)
         lines.append(f"user {name} on sanitize-payload #{password} resetchannels {rights}")
     return "\n".join(lines) + "\n"

@@ -10,8 +10,10 @@ from msgspec import Meta, Struct
 
 from penstock.bus.identity import USER_PATTERN, Identity
 from penstock.ids import TOKEN_PATTERN
+from penstock.runtime.settings import redact
 from penstock.secure.roles import Role
 from penstock.secure.services import Followed
+from penstock.store.places import UrlError, parse
 
 _SUBJECT: Final = re.compile(r'(?!_INBOX\.|\$)[^\s.*>"\\]+(\.([^\s.*>"\\]+|\*))*(\.>)?')
 _OWN: Final = "with subjects such as ci.>, none of NATS' own"
@@ -68,9 +70,6 @@ def changed(
     streams: Sequence[str] = (),
 ) -> Deployment:
     """Return the deployment with what is given; hosts and streams come in addition. Raise SecureError."""
-    for url, schemes in ((nats_url, ("tls", "nats")), (valkey_url, ("rediss", "valkeys"))):
-        if url is not None and (urlsplit(url).scheme not in schemes or not urlsplit(url).hostname):
-            raise SecureError(f"{url!r} is no URL of a secured server: it must read {schemes[0]}://host:port")
     values: dict[str, Any] = {
         "root": root or before.root,
         "nats_url": nats_url or before.nats_url,
@@ -79,9 +78,31 @@ def changed(
         "streams": tuple(dict.fromkeys([*before.streams, *map(_followed, streams)])),
     }
     try:
-        return msgspec.convert(values, Deployment)
+        deployment = msgspec.convert(values, Deployment)
     except msgspec.ValidationError as error:
         raise SecureError(f"the root {root!r} is none: {error}") from None
+    hosts_of(deployment)
+    return deployment
+
+
+def hosts_of(deployment: Deployment) -> list[str]:
+    """Return the hosts that the URLs name. Raise SecureError for a URL that names no server with TLS."""
+    nats = [urlsplit(url.strip()) for url in deployment.nats_url.split(",")]
+    if not all(url.scheme in ("tls", "nats") and url.hostname for url in nats):
+        raise SecureError(
+            f"{redact(deployment.nats_url)!r} is no URL of a secured server: it must read tls://host:port"
+        )
+    try:
+        place = parse(deployment.valkey_url)
+    except UrlError as error:
+        raise SecureError(f"the URL of Valkey: {error}") from None
+    valkey = [host.name for host in place.hosts] or [urlsplit(place.url).hostname]
+    if not place.url.startswith("rediss://") or not all(valkey):
+        raise SecureError(
+            f"{redact(deployment.valkey_url)!r} is no URL of a secured server: it must read rediss://host:port,"
+            " rediss+cluster://host:port,host:port or rediss+sentinel://host:port,host:port/name"
+        )
+    return [name for name in (*(url.hostname for url in nats), *valkey) if name]
 
 
 def _followed(text: str) -> Followed:

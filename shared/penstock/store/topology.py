@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, cast
 from redis import exceptions
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 
 from penstock.store.cluster import Cluster
@@ -97,7 +97,12 @@ class Sentinels:
         sentinels = cast("Any", Sentinel)(hosts, sentinel_kwargs=options)
         try:
             name, port = await sentinels.discover_master(place.group)
-        except exceptions.RedisError as error:  # MasterNotFoundError, or a wrong login
+        except MasterNotFoundError:  # its text shows redis-py's objects, and no reason
+            asked = ", ".join(map(str, place.hosts))
+            raise Explained(
+                f"no Sentinel names a primary {place.group!r}: none of {asked} can be reached, or none sees it alive"
+            ) from None
+        except exceptions.RedisError as error:
             raise Explained(f"no Sentinel names a primary {place.group!r}: {error}") from None
         finally:
             for sentinel in sentinels.sentinels:
