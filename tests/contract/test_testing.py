@@ -17,10 +17,11 @@ REPOSITORY = Path(__file__).parents[2]
 DAYS = timedelta(days=3)
 
 
-async def test_the_example_of_the_docs() -> None:
-    """Run the example in its own pytest process, as a user does."""
+@pytest.mark.parametrize("example", ["examples/test_late_report.py", "examples/order"])
+async def test_the_examples_of_the_docs(example: str) -> None:
+    """Run an example in its own pytest process, as a user does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "examples/test_late_report.py"),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", example),
         cwd=REPOSITORY,
         env=clean_environment(),
         stdout=asyncio.subprocess.PIPE,
@@ -29,6 +30,12 @@ async def test_the_example_of_the_docs() -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert b"2 passed" in out
+
+
+def test_the_docs_show_the_crash_test() -> None:
+    source = (REPOSITORY / "examples" / "order" / "test_order.py").read_text()
+    example = source[source.index("async def") :].split("\n\n\n")[0]
+    assert example in (REPOSITORY / "docs" / "testing.md").read_text()
 
 
 def test_the_docs_show_the_example() -> None:

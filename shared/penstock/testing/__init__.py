@@ -20,16 +20,19 @@ valkey-server on PATH. docs/testing.md tells more.
 """
 
 from penstock.testing.clock import Clock
+from penstock.testing.crashes import Crash, crash_everywhere
 from penstock.testing.fixtures import penstock, penstock_servers
 from penstock.testing.inside import Penstock
 from penstock.testing.servers import NatsServer, Urls, ValkeyServer, servers
 
 __all__ = [
     "Clock",
+    "Crash",
     "NatsServer",
     "Penstock",
     "Urls",
     "ValkeyServer",
+    "crash_everywhere",
     "penstock",
     "penstock_servers",
     "servers",

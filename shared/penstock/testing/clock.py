@@ -7,8 +7,8 @@ from typing import Final
 
 from penstock.runtime.running import Running
 
-_NOT_WAITED_FOR: Final = b":worker"
-"""Suffix of the due sets for forgetting silent workers. No execution waits for these, so they are skipped."""
+_NOT_WAITED_FOR: Final = (b":worker", b":kind")
+"""Suffixes of the due sets for forgetting silent workers and kinds. No execution waits for these: they are skipped."""
 
 
 class Clock:

@@ -83,10 +83,10 @@ class Session:
         self._stop = stop
         self._worker_id = config.ask.worker_id
         extras = Extras.of(nats, config.codec)
-        self._requester = extras.requester(nats, config.root)
-        self.leases = LeaseRenewer(self._requester, config.lease_ttl)
+        self.requester = extras.requester(nats, config.root)
+        self.leases = LeaseRenewer(self.requester, config.lease_ttl)
         self.runner = Runner(
-            self._requester,
+            self.requester,
             self.leases,
             config.handlers,
             config.concurrency,
@@ -97,7 +97,7 @@ class Session:
         )
         self._watch = LoopWatch(config.lease_ttl / 3, teller(config, self._held))
         self._presence = Presence(
-            self._requester,
+            self.requester,
             config.ask,
             config.version,
             config.concurrency,
@@ -143,7 +143,7 @@ class Session:
                 loop.cancel()
             self.runner.close()
             with contextlib.suppress(Exception):
-                await self._requester.close()
+                await self.requester.close()
 
     def _held(self) -> list[TaskMessage]:
         return [lease.message for lease in self.leases.held.values() if lease.began is not None]

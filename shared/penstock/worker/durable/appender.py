@@ -18,7 +18,8 @@ from penstock.worker.durable.errors import JournalFull, TaskSuspended
 ANSWER_S: Final = 5.0
 FIRST_DELAY_S: Final = 0.05
 LONGEST_DELAY_S: Final = 2.0
-MOST_ENTRIES: Final = 1000
+MOST_ENTRIES: Final = 100
+"""Most entries of one message: the service stores all of them in one step, in which it does nothing else."""
 MOST_BYTES: Final = 256 * 1024
 
 Waiting = tuple[NewEntry, "asyncio.Future[Appended]"]
@@ -58,11 +59,14 @@ class Appender:
         if self._sending is not None:
             await asyncio.shield(self._sending)
 
-    async def take(self) -> list[Waiting]:
-        """Wait for the message under way. Return what is queued behind it, for a request that carries it along."""
-        while self._sending is not None and self._under_way:
+    async def take(self, most: int) -> list[Waiting]:
+        """Wait for the message under way. Return what is queued behind it, for a request that carries it along.
+
+        If that is more than `most`, it is sent by itself.
+        """
+        while self._sending is not None and (self._under_way or len(self._waiting) > most):
             await asyncio.wait({self._sending})
-        taken, self._waiting = self._waiting[:MOST_ENTRIES], self._waiting[MOST_ENTRIES:]
+        taken, self._waiting = self._waiting, []
         return taken
 
     _under_way = False

@@ -68,7 +68,7 @@ class DurableOptions:
     stored; with a codec they are not, for a digest tells something about what the codec hides.
     """
 
-    __slots__ = ("accepts", "digests", "keep_warm", "threads", "version")
+    __slots__ = ("accepts", "digests", "keep_warm", "on_step", "threads", "version")
 
     def __init__(
         self,
@@ -83,6 +83,8 @@ class DurableOptions:
         self.keep_warm = keep_warm
         self.digests = digests
         self.threads = threads or StepThreads(1)
+        self.on_step: Callable[[str, str], object] | None = None
+        """Called with execution id and key when a step's function begins; for `penstock.testing`."""
 
     @property
     def about(self) -> dict[str, Any]:

@@ -131,6 +131,8 @@ async def run_step(run: DurableRun, step: Step) -> Any:
 
 
 async def _call(run: DurableRun, step: Step) -> Any:
+    if run.options.on_step is not None:
+        run.options.on_step(run.execution_id, step.key)
     with inside_step(step.key):
         if is_async(step.function):
             return await step.function(*step.args)

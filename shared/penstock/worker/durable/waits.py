@@ -19,8 +19,7 @@ from penstock.worker.durable.branches import Branch, Branches
 from penstock.worker.durable.errors import JournalFull, TaskSuspended, name_in
 from penstock.worker.durable.journal import ENDED, LocalJournal
 
-MOST_TIMES: Final = 100
-"""How many times (a contract's bound) one suspension may wait for."""
+INFINITY: Final = float("inf")
 LOOK_S: Final = 2.0
 """How often signals and children are looked at while a step runs beside the wait for them."""
 _ENDED_BY_OTHERS: Final = frozenset({"signal", "child"})
@@ -116,7 +115,7 @@ class Waits:
             self._work(self._end(due))
         elif any(wait.ended.done() for wait in waits):
             return
-        elif idle and (soonest is None or soonest - now > self._keep_warm_ms):
+        elif idle and self._fit(waits) and (soonest is None or soonest - now > self._keep_warm_ms):
             self._work(self._park(waits))
         elif any(wait.new is not None for wait in waits):
             self._work(self._store([wait for wait in waits if wait.new is not None][:MOST_ENTRIES]))
@@ -124,18 +123,23 @@ class Waits:
             self._look_again(waits, soonest, now)
 
     @staticmethod
+    def _fit(waits: list[Wait]) -> bool:
+        """Whether one request can suspend for all of these; or all are stored, so that a part of them will do."""
+        return len(waits) <= MOST_ENTRIES or all(wait.new is None for wait in waits)
+
+    @staticmethod
     def _ends_at(wait: Wait, now: float) -> float:
         if wait.until is not None:
             return wait.until
         if wait.new is None:
-            return float("inf")
+            return INFINITY
         if wait.new.until is not None:
             return wait.new.until
-        return float("inf") if wait.new.delay_ms is None else now + wait.new.delay_ms
+        return INFINITY if wait.new.delay_ms is None else now + wait.new.delay_ms
 
     def _look_again(self, waits: list[Wait], soonest: float | None, now: float) -> None:
         """Set the timer to the next time at which a wait ends, or may be seen to have ended."""
-        in_s = float("inf") if soonest is None else max(0.0, soonest - now) / 1000 + 0.001
+        in_s = INFINITY if soonest is None else max(0.0, soonest - now) / 1000 + 0.001
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             self._timer.cancel()
@@ -206,11 +210,16 @@ class Waits:
             cursor = page.cursor
 
     async def _park(self, waits: list[Wait]) -> None:
-        """Suspend the execution until its waits have ended. What is queued for the journal goes along."""
-        queued = await self._appender.take()
-        timed = [wait for wait in waits if self._has_time(wait)][:MOST_TIMES]
-        chosen = [*timed, *(wait for wait in waits if not self._has_time(wait))]
-        chosen = chosen[: MOST_ENTRIES - len(queued)]
+        """Suspend the execution until its waits have ended. What is queued for the journal goes along.
+
+        Of more than a hundred waits, a hundred wake it: those that end soonest, after those that have no time.
+        """
+        now = self._clock.now()
+        ends = {wait.key: self._ends_at(wait, now) for wait in waits}
+        timed = sorted((wait for wait in waits if ends[wait.key] < INFINITY), key=lambda wait: ends[wait.key])
+        others = [wait for wait in waits if ends[wait.key] == INFINITY]
+        chosen = [*timed[: max(1, MOST_ENTRIES - len(others))], *others][:MOST_ENTRIES]
+        queued = await self._appender.take(MOST_ENTRIES - sum(wait.new is not None for wait in chosen))
         entries = [wait.new for wait in chosen if wait.new is not None]
         try:
             reply = await self._calls.consume(
@@ -260,13 +269,6 @@ class Waits:
         wait.until, wait.n = entry.until, entry.n
         if entry.status in ENDED and not wait.ended.done():
             wait.ended.set_result(entry)
-
-    @staticmethod
-    def _has_time(wait: Wait) -> bool:
-        new = wait.new
-        return wait.until is not None or (
-            new is not None and (new.until is not None or new.delay_ms is not None)
-        )
 
 
 def _wait_for_all(waits: list[Wait]) -> bool:
