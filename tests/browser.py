@@ -87,6 +87,17 @@ class Browser:
         """Open a new page, without anything that the last one kept. options: width, height, colorScheme."""
         await self.run("await fresh(args)", **options)
 
-    async def axe(self) -> list[str]:
-        """Return what axe finds against the page as it is."""
-        return await self.run("return await axe()")
+    async def axe(self, *rules: str) -> list[str]:
+        """Return what axe finds against the page as it is, by these of its rules, or by all that are of WCAG AA."""
+        return await self.run("return await axe(args.rules)", rules=list(rules) or None)
+
+    async def move(self, path: str) -> None:
+        """Go to another screen as a link does it: the page is not loaded anew."""
+        await self.run(
+            """
+            await page.locator("h1").evaluate((each) => { each.dataset.old = ""; });
+            await page.evaluate((path) => history.pushState({}, "", path), args.path);
+            await page.locator("h1:not([data-old])").waitFor();
+            """,
+            path=path,
+        )

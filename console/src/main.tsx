@@ -8,10 +8,13 @@ import "./style.css";
 import { Audit, type AuditFilters } from "./screens/Audit";
 import { DeadLetters } from "./screens/DeadLetters";
 import { Execution } from "./screens/Execution";
-import { Executions, readFilters } from "./screens/Executions";
+import { Executions } from "./screens/Executions";
 import { Flow } from "./screens/Flow";
+import { Failures } from "./screens/Failures";
 import { FLOW_STATUSES, Flows } from "./screens/Flows";
+import { readFilters } from "./screens/filters";
 import { Lanes } from "./screens/Lanes";
+import { Limits } from "./screens/Limits";
 import { MirrorRules } from "./screens/MirrorRules";
 import { Now } from "./screens/Now";
 import { Schedules } from "./screens/Schedules";
@@ -57,6 +60,8 @@ const routes = [
       return status ? { status } : {};
     },
   }),
+  createRoute({ getParentRoute: parent, path: "/failures", component: Failures }),
+  createRoute({ getParentRoute: parent, path: "/limits", component: Limits }),
   createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters }),
   createRoute({ getParentRoute: parent, path: "/mirror", component: MirrorRules }),
   createRoute({

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from pathlib import Path
@@ -313,3 +314,71 @@ async def test_watch_shows_frames_and_progress(penstock: RunningPenstock, cli: C
     lines = [json.loads(line) for line in scripts.out.splitlines()]
     assert [line["payload"] for line in lines if "frame_type" in line] == [{"n": 1}, "two"]
     assert lines[-1]["result"] == "done"
+
+
+async def test_bulk_changes_and_searches(penstock: RunningPenstock, cli: Cli) -> None:
+    asked = [await penstock.create(kind="mail.send", lane="post", tags={"shop": "eu"}) for _ in range(3)]
+    other = await penstock.create(kind="sms.send", lane="post")
+    found, narrow, nothing = await asyncio.gather(
+        cli("search", "--kind", "mail.*", "--state", "ready", "--state", "running", "--json"),
+        cli("search", "--text", "EU", "--created-from", "2020-01-01T00:00:00.000Z", "--limit", "2"),
+        cli("search", "--created-until", "2020-01-01T00:00"),
+    )
+    assert [each["execution_id"] for each in found.json["items"]] == asked[::-1]
+    assert asked[2] in narrow.out and asked[0] not in narrow.out and "--cursor" in narrow.err
+    assert nothing.code == 0 and asked[0] not in nothing.out
+
+    begun = await cli("bulk", "start", "cancel", "--kind", "mail.*", "--reason", "no stamps")
+    bulk_id = begun.out.strip()
+    await penstock.until(
+        lambda: penstock.request("bulk.get", {"bulk_id": bulk_id}),
+        lambda seen: seen["status"] == "finished",
+        "its end",
+    )
+    shown, listed, stopped = await asyncio.gather(
+        cli("bulk", "get", bulk_id), cli("bulk", "list", "--json"), cli("bulk", "stop", bulk_id, "--json")
+    )
+    assert "finished" in shown.out and re.search(r"done +3 *\n", shown.out)
+    assert [each["bulk_id"] for each in listed.json["items"]] == [bulk_id]
+    assert stopped.json["status"] == "finished"
+    assert (await penstock.get(other))["state"] == "ready"
+    wrong, none = await asyncio.gather(
+        cli("bulk", "start", "explode"), cli("bulk", "start", "set-tags", "--lane", "post")
+    )
+    assert wrong.code == 2 and "explode" in wrong.err
+    assert none.code == 1 and "tags" in none.err
+
+
+async def test_what_happened_and_what_holds_back(penstock: RunningPenstock, cli: Cli) -> None:
+    await penstock.request(
+        "worker.register",
+        {
+            "worker_id": "w",
+            "lanes": ["a"],
+            "kinds": ["ship"],
+            "schemas": {"ship": {"input": {"type": "object"}}},
+        },
+    )
+    quota = await penstock.request("quota.create", {"max_per_window": 1, "window_ms": 3_600_000})
+    for _ in range(2):
+        await penstock.create(kind="ship", lane="a", quota_id=quota["quota_id"])
+    task = await penstock.begin(lanes=["a"])
+    await penstock.request(
+        "lease.fail", fence(task) | {"reason": "order 4 is gone", "category": "oops", "retryable": False}
+    )
+    # A limit holds work back once a worker has asked for that work in vain.
+    assert await penstock.take(1, lanes=["a"], wait_ms=0) == []
+    blocked, elsewhere = await asyncio.gather(
+        cli("limits", "blocked"), cli("limits", "blocked", "--lane", "b", "--json")
+    )
+    assert re.search(rf"quota +{quota['quota_id']} +1 +a", blocked.out)
+    assert elsewhere.json["items"] == []
+
+    async def grouped() -> str:
+        return (await cli("failures", "--kind", "ship")).out
+
+    failures = await penstock.until(grouped, lambda seen: "oops" in seen, "the group")
+    assert "order <n> is gone" in failures
+    stats, kinds = await asyncio.gather(cli("lane", "stats", "a"), cli("kinds"))
+    assert "24 h" in stats.out and "created" in stats.out
+    assert "ship" in kinds.out and '{"type":"object"}' in kinds.out

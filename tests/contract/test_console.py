@@ -27,6 +27,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WAIT_S = 45.0
 FIRST_LOAD = 300 * 1024
 """Bytes, compressed: what a browser loads before the first screen is there."""
+BY_LOOKS = ("color-contrast", "target-size", "scrollable-region-focusable")
+"""The rules of axe whose answer depends on the theme and on the width."""
 PICTURES = os.environ.get("PENSTOCK_PICTURES")
 """A directory for screenshots, if they are wanted."""
 
@@ -80,6 +82,13 @@ async def double(task: Task, number: int) -> int:
     return 2 * number
 
 
+async def two_steps(task: Task, n: int) -> list[int]:
+    async def given() -> int:
+        return n
+
+    return [await task.step("first", given), await task.step("second", given)]
+
+
 async def ask(task: Task) -> list[str]:
     if not task.resumed:
         raise Suspend("approved")
@@ -113,6 +122,7 @@ async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Con
         worker = Worker(up.facts["nats_url"], concurrency=16, park=1)
         for kind, handler in {
             "double": double,
+            "two.steps": two_steps,
             "ask": ask,
             "decline": decline,
             "retry": retry,
@@ -224,6 +234,103 @@ async def test_the_list_is_live_and_its_filters_are_in_the_address(console: Cons
     )
 
 
+async def test_all_that_match_are_changed_and_that_can_be_stopped(console: Console) -> None:
+    made = await console.client.submit_many(
+        [("bulk.job", n) for n in range(40)], lane="bulk", tags={"of": "Bulk"}
+    )
+    other = await console.client.submit("other.job", 1, lane="bulk")
+    await console.goto("/executions?lane=bulk&text=bulk.j&from=2020-01-01T00:00&until=2100-01-01T00:00")
+    await console.page.run(
+        """
+        await page.getByText("40 executions", { exact: true }).waitFor();
+        await page.getByLabel("Created until").fill("2020-02-01T00:00");
+        await page.waitForURL(/until=2020/);
+        await page.getByText("Nothing matches these filters").waitFor();
+        await page.getByLabel("Created until").fill("");
+        await page.getByText("40 executions", { exact: true }).waitFor();
+        """
+    )
+
+    async def cancel(rate: str) -> None:
+        await console.page.run(
+            """
+            await page.getByRole("button", { name: "Actions for all that match" }).click();
+            await page.getByRole("menuitem", { name: "Cancel all" }).click();
+            const dialog = page.getByRole("dialog");
+            await dialog.locator("[name=rate]").fill(args.rate);
+            await dialog.getByText("The same on the command line").click();
+            await dialog.getByText(/penstock bulk start cancel .*--lane bulk/).waitFor();
+            await dialog.getByRole("button", { name: "Cancel all" }).click();
+            await dialog.waitFor({ state: "hidden" });
+            """,
+            rate=rate,
+        )
+
+    await cancel("1")
+    await console.page.run(
+        """
+        const first = page.locator("[data-bulk]").first();
+        await first.getByRole("button", { name: "Stop" }).click();
+        await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
+        await first.getByText("stopped").waitFor();
+        """
+    )
+    await cancel("1000")
+    await console.page.run(
+        """
+        await page.locator("[data-bulk]").first().getByText("finished").waitFor();
+        await page.locator("[role=row][data-id]").getByText("ready").first().waitFor({ state: "detached" });
+        """
+    )
+    found = await console.client.call(
+        "execution.search", {"filter": {"lane": "bulk", "states": ["canceled"]}}
+    )
+    assert {each.execution_id for each in found.items} == {each.execution_id for each in made}
+    assert (await console.client.get(other.execution_id)).state == "ready"
+
+
+async def test_failures_are_grouped_and_a_group_is_replayed(console: Console) -> None:
+    made = await console.client.submit_many([("decline", n) for n in range(3)], tags={"of": "group"})
+    for each in made:
+        await console.reaches(each.execution_id, "failed")
+    await console.goto("/failures")
+    await console.page.run(
+        """
+        const row = page.getByRole("row", { name: /decline.*card declined/ });
+        await row.waitFor();
+        await row.click();
+        await page.waitForURL(/group=/);
+        await page.locator(args.row).waitFor();
+        await page.goBack();
+        await row.getByRole("button", { name: /^Actions/ }).click();
+        await page.getByRole("menuitem", { name: "Replay all" }).click();
+        await page.getByRole("dialog").getByRole("button", { name: "Replay all" }).click();
+        await page.locator("[data-bulk]").first().getByText("finished").waitFor();
+        """,
+        row=f'[data-id="{made[0].execution_id}"]',
+    )
+    found = await console.client.call("execution.search", {"filter": {"tag": "of=group"}, "limit": 100})
+    assert {each.replay_of for each in found.items} - {None} == {each.execution_id for each in made}
+
+
+async def test_a_limit_says_whom_it_holds_back(console: Console) -> None:
+    spec = {"lane": "default", "concurrency_key": "db", "concurrency_limit": 1}
+    runs = [await console.client.submit("hold", None, **spec) for _ in range(2)]
+    await console.reaches(runs[0].execution_id, "running")
+    await console.goto("/limits")
+    await console.page.run(
+        """
+        const limit = page.locator(".panel").filter({ has: page.locator('[data-limit="default.db"]') });
+        await limit.getByText("1 execution", { exact: true }).waitFor();
+        for (const id of args.ids) await limit.locator(`a[href$="${id}"]`).waitFor();
+        """,
+        ids=[each.execution_id for each in runs],
+    )
+    for each in runs[::-1]:
+        await console.client.cancel(each.execution_id, grace_ms=0)
+    await console.page.run("await page.locator('[data-limit=\"default.db\"]').waitFor({ state: 'detached' })")
+
+
 async def test_an_execution_says_why_and_shows_its_life(console: Console) -> None:
     run = await console.client.submit("double", {"number": 21}, tags={"shop": "eu"})
     await console.reaches(run.execution_id, "completed")
@@ -328,6 +435,52 @@ async def test_submitting(console: Console) -> None:
     )
     record = await console.reaches(execution_id, "completed")
     assert (record.input, record.result) == ({"number": 4}, 8)
+
+
+async def test_a_form_has_the_shape_that_the_kind_takes(console: Console) -> None:
+    await console.goto("/executions")
+    await console.page.run(
+        """
+        await page.getByRole("button", { name: "Submit" }).click();
+        const dialog = page.getByRole("dialog");
+        await dialog.locator('datalist option[value="double"]').waitFor({ state: "attached" });
+        await dialog.locator("[name=kind]").fill("double");
+        await dialog.getByText(/number: integer/).waitFor();
+        const value = JSON.parse(await dialog.locator("[name=input]").inputValue());
+        if (value.number !== 0) throw new Error(`the form has ${JSON.stringify(value)}`);
+        """
+    )
+
+
+async def test_the_steps_of_a_function_and_a_fork(console: Console) -> None:
+    run = await console.client.submit("two.steps", {"n": 1})
+    await console.reaches(run.execution_id, "completed")
+    await console.goto(f"/executions/{run.execution_id}")
+    fork = await console.page.run(
+        """
+        const steps = page.getByRole("region", { name: "Steps" });
+        await steps.getByRole("row", { name: /first.*completed/ }).waitFor();
+        await steps.getByRole("row", { name: /second/ }).getByRole("button", { name: "Fork" }).click();
+        const dialog = page.getByRole("dialog");
+        await dialog.locator("[name=input]").fill('{"n": 5}');
+        await dialog.getByRole("button", { name: "Fork", exact: true }).click();
+        await page.waitForURL((url) => !url.href.endsWith(args.old));
+        return page.url().split("/").at(-1);
+        """,
+        old=run.execution_id,
+    )
+    record = await console.reaches(fork, "completed")
+    # The first step was not done again: its result is the old input's.
+    assert (record.input, record.result) == ({"n": 5}, [1, 5])
+
+
+async def test_now_has_what_was_before_the_page(console: Console) -> None:
+    run = await console.client.submit("double", {"number": 3})
+    await console.reaches(run.execution_id, "completed")
+    await console.goto("/now")
+    await console.page.run(
+        "await page.locator('[data-span=\"24 hours\"]').getByText(/[1-9]/).nth(1).waitFor()"
+    )
 
 
 async def test_replay_with_another_input(console: Console) -> None:
@@ -456,6 +609,12 @@ async def test_schedules(console: Console) -> None:
         """
         const row = page.getByRole("row", { name: /by\\.schedule/ });
         await row.getByRole("button", { name: /^Actions/ }).click();
+        await page.locator('[role=menuitem][data-verb="schedule.update"]').click();
+        await page.getByRole("dialog").getByText("nothing is changed yet").waitFor();
+        await page.getByRole("dialog").locator("[name=cron]").fill("30 4 * * *");
+        await page.getByRole("dialog").getByRole("button", { name: "Edit schedule" }).click();
+        await row.getByText("30 4 * * *").waitFor();
+        await row.getByRole("button", { name: /^Actions/ }).click();
         await page.locator('[role=menuitem][data-verb="schedule.trigger"]').click();
         await page.getByRole("dialog").getByRole("button", { name: "Trigger now" }).click();
         await page.waitForURL(/executions\\/\\d+-/);
@@ -488,6 +647,20 @@ async def test_flows(console: Console) -> None:
     await console.does("flow.cancel", "Cancel flow", reason="enough")
     await console.page.run("await page.locator('h1').getByText('cancelled').waitFor()")
     assert (await console.client.call("flow.get", {"flow_id": flow.flow_id})).status == "cancelled"
+
+
+async def test_what_a_worker_holds(console: Console) -> None:
+    run = await console.client.submit("hold", None)
+    await console.reaches(run.execution_id, "running")
+    await console.goto("/workers")
+    await console.page.run(
+        """
+        await page.locator("[role=row][data-id]").first().click();
+        await page.getByRole("list", { name: "Holds" }).locator(`a[href$="${args.id}"]`).waitFor();
+        """,
+        id=run.execution_id,
+    )
+    await console.client.cancel(run.execution_id, grace_ms=0)
 
 
 async def test_a_worker_is_drained(console: Console) -> None:
@@ -625,15 +798,18 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
         "/workers": "[role=row][data-id]",
         "/schedules": "[role=row][data-id]",
         "/waits": "[role=row][data-id]",
+        "/limits": "h1",
+        "/failures": "h1",
         "/dead": "h1",
         "/mirror": "h1",
         "/audit": "h1",
     }
     found: dict[str, list[str]] = {}
-    for theme, width in (("light", 1280), ("dark", 390)):
-        await console.page.fresh(width=width, height=844, colorScheme=theme)
+    for theme, width, rules in (("light", 1280, ()), ("dark", 390, BY_LOOKS)):
+        await console.page.fresh(width=width, height=844 if PICTURES else 600, colorScheme=theme)
+        await console.goto("/audit")
         for path, sign in screens.items():
-            await console.goto(path)
+            await console.page.move(path)
             await console.page.run("await page.locator(args.sign).first().waitFor()", sign=sign)
             wide = await console.page.run(
                 "return await page.evaluate(() => document.documentElement.scrollWidth)"
@@ -647,7 +823,7 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
                 """
             )
             assert cut == 0, f"{path} has columns beyond its right edge at {width}"
-            if violations := await console.page.axe():
+            if violations := await console.page.axe(*rules):
                 found[f"{path} {theme}"] = violations
             if PICTURES:
                 name = f"{path.strip('/').replace('/', '-')[:12]}-{theme}.png"
@@ -672,6 +848,7 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
 
 
 async def test_nats_is_killed_and_comes_back_while_the_page_is_open(console: Console) -> None:
+    await console.page.fresh()
     before = await console.client.submit("before.kill", 1, lane="killed")
     await console.goto("/executions?lane=killed")
     await console.page.run("await page.locator(args.row).waitFor()", row=f'[data-id="{before.execution_id}"]')

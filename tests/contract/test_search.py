@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock.messages.search import ExecutionFilter
 from running_penstock import NOWHERE, RunningPenstock, fence
 
 
@@ -156,3 +157,21 @@ async def test_a_filter_that_cannot_be(penstock: RunningPenstock, wrong: dict[st
 async def test_an_unknown_failure_group(penstock: RunningPenstock) -> None:
     error = await penstock.refused("execution.search", {"filter": {"failure_group": "0" * 16}})
     assert (error.code, error.detail) == ("invalid_request", {"field": "filter.failure_group"})
+
+
+async def test_the_client_has_a_method_for_each(penstock: RunningPenstock, client: Client) -> None:
+    ids = [await penstock.create(kind="ship", lane="a") for _ in range(3)]
+    begun = await client.bulks.start("set_tags", ExecutionFilter(lane="a"), tags={"of": "bulk"}, rate=1000)
+    await penstock.until(
+        lambda: client.bulks.get(begun.bulk_id), lambda seen: seen.status == "finished", "its end"
+    )
+    assert (await client.bulks.stop(begun.bulk_id)).done == 3
+    assert [each.bulk_id async for each in client.bulks.list(status="finished")] == [begun.bulk_id]
+    assert [each.execution_id async for each in client.search(tag="of=bulk")] == ids[::-1]
+
+    assert (await client.lanes.stats("a", minutes=0)).lane == "a"
+    assert (await client.lanes.blocked("a")).items == []
+    assert [each async for each in client.workers.kinds()] == []
+    await failed(penstock, kind="ship", lane="a")
+    groups = await penstock.until(lambda: client.failures(kind="ship"), bool, "the group")
+    assert [(each.category, each.reason) for each in groups] == [("oops", "no <n>")]

@@ -18,22 +18,25 @@ const QUIET_MS = 150;
 /**
  * The answer of a verb, asked again whenever an event that matters comes, and after every reconnect.
  *
- * The last answer stays while the next one is on its way, so that nothing jumps. `matters` says which events change it.
+ * The last answer stays while the next one is on its way, so that nothing jumps. `matters` says which events change it,
+ * and `after` how many milliseconds later: longer for what is written down only some time after the event.
  */
 export function useAsk<V extends VerbName>(
   verb: V,
   request: Verbs[V]["request"] | null,
   matters: (event: AuditEvent) => boolean = () => false,
+  after: number = QUIET_MS,
 ): Answer<Verbs[V]["reply"]> {
   const key = request === null ? null : JSON.stringify(request);
   return useLoad(
     useCallback(() => (key === null ? null : ask(verb, JSON.parse(key) as Verbs[V]["request"])), [verb, key]),
     matters,
+    after,
   );
 }
 
 /** As `useAsk`, for whatever a function loads. The function must be stable: what it depends on makes a new one. */
-export function useLoad<T>(load: () => Promise<T> | null, matters: (event: AuditEvent) => boolean): Answer<T> {
+export function useLoad<T>(load: () => Promise<T> | null, matters: (event: AuditEvent) => boolean, after: number = QUIET_MS): Answer<T> {
   const { status, epoch } = useStore(link);
   const [state, setState] = useState<{ of: unknown; data: T | null; error: AskError | null }>({
     of: null,
@@ -44,6 +47,7 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
   const due = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const busy = useRef(false);
   const again = useRef(false);
+  const missed = useRef(false);
 
   const reload = useCallback(() => setTurn((n) => n + 1), []);
 
@@ -79,14 +83,28 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
 
   useEffect(() => () => clearTimeout(due.current), []);
 
-  useEvents((events) => {
-    if (due.current !== undefined || !events.some(matters)) return;
+  const askLater = useCallback((): void => {
     due.current = setTimeout(() => {
       due.current = undefined;
+      if (missed.current) {
+        missed.current = false;
+        askLater();
+      }
       if (busy.current) again.current = true;
       else reload();
-    }, QUIET_MS);
+    }, after);
+  }, [after, reload]);
+
+  useEvents((events) => {
+    if (!events.some(matters)) return;
+    if (due.current === undefined) askLater();
+    else missed.current = after > QUIET_MS;
   });
+
+  // What happened just before this was opened may be written down only now.
+  useEffect(() => {
+    if (after > QUIET_MS) askLater();
+  }, [after, askLater]);
 
   const fresh = state.of === load;
   return {

@@ -13,6 +13,7 @@ import { Json } from "../ui/Json";
 import { Offers } from "../ui/Offers";
 import { Ago, Copy, Empty, ExecutionLink, Facts, Failure, Page, Panel, State, VerbButton, Waiting } from "../ui/parts";
 import { executionOffers } from "./actions";
+import { Journal } from "./Journal";
 import { Timeline } from "./Timeline";
 import { Waitpoints } from "./Waits";
 
@@ -82,6 +83,7 @@ function One({ id }: { id: string }): ReactNode {
       </p>
       {x.failure && x.state !== "completed" ? <FailureLine of={x} /> : null}
       <Panel title="Life">{history.data ? <Timeline events={history.data.items} ended={x.finished_at} /> : <Waiting />}</Panel>
+      <Journal of={x} history={history.data?.items ?? []} open={open} />
       <div className="columns">
         <div>
           <Panel title="Input">

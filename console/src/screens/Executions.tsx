@@ -3,35 +3,18 @@
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { AskError } from "../bus/errors";
-import { type AuditEvent, useEvents } from "../bus/events";
+import { useEvents } from "../bus/events";
 import { ask, link } from "../bus/link";
 import { getExecutions } from "../bus/useAsk";
-import { type ExecutionRecord, STATES } from "../contract.gen";
-import { count, duration, preview } from "../lib/format";
+import { type ExecutionFilter, type ExecutionRow, STATES } from "../contract.gen";
+import { count, duration, instant, preview } from "../lib/format";
 import { SortedRows } from "../lib/sorted";
 import { useStore } from "../lib/store";
 import { type Column, Table } from "../ui/Table";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, VerbButton, Waiting, useNow } from "../ui/parts";
+import { BulkMenu, Bulks } from "./Bulk";
 import { submit } from "./actions";
-
-export interface Filters {
-  state?: string;
-  lane?: string;
-  kind?: string;
-  tag?: string;
-  namespace?: string;
-  flow?: string;
-}
-
-export function readFilters(search: Record<string, unknown>): Filters {
-  const filters: Filters = {};
-  for (const name of ["state", "lane", "kind", "tag", "namespace", "flow"] as const) {
-    const value = search[name];
-    if (typeof value === "string" && value) filters[name] = value;
-    if (typeof value === "number") filters[name] = String(value);
-  }
-  return filters;
-}
+import { type Filters, canCome, filterOf, matches, rowOf, surelyOut } from "./filters";
 
 const PAGE = 200;
 /** So many rows fill any screen. */
@@ -39,69 +22,47 @@ const FULL = 60;
 /** So many new executions are fetched for one batch of events; of more, the newest. */
 const MOST_NEW = 200;
 
-function matches(x: ExecutionRecord, f: Filters): boolean {
-  const [tag, value] = f.tag ? f.tag.split(/=(.*)/s) : [];
-  return (
-    (!f.state || x.state === f.state) &&
-    (!f.lane || x.lane === f.lane) &&
-    (!f.kind || x.kind === f.kind) &&
-    (!f.namespace || x.namespace === f.namespace) &&
-    (!f.flow || x.flow_id === f.flow) &&
-    (tag === undefined || (tag in x.tags && (value === undefined || x.tags[tag] === value)))
-  );
-}
-
-/** Whether an event alone says that its execution is not in the list, so that it need not be fetched. */
-function surelyOut(event: AuditEvent, f: Filters): boolean {
-  const { lane, kind } = event.data ?? {};
-  return (
-    (f.namespace !== undefined && event.namespace !== f.namespace) ||
-    (f.lane !== undefined && lane !== undefined && lane !== f.lane) ||
-    (f.kind !== undefined && kind !== undefined && kind !== f.kind) ||
-    (f.state !== undefined && event.to !== null && event.to !== f.state)
-  );
-}
-
 /** The uuid7 part of an id sorts by creation; the partition before it does not. */
 const order = (id: string): string => id.slice(id.indexOf("-") + 1);
 
 interface Loaded {
-  rows: readonly ExecutionRecord[];
+  of: string;
+  rows: readonly ExecutionRow[];
   cursor: string | null;
+  /** Down to which creation time the rows are complete. */
+  lookedTo: number | null;
   error: AskError | null;
   first: boolean;
 }
 
-function useExecutions(filters: Filters): Loaded & { more: () => void } {
+function useExecutions(filter: ExecutionFilter): Loaded & { more: () => void } {
   const { status, epoch } = useStore(link);
-  const key = JSON.stringify(filters);
-  const [state, setState] = useState<Loaded>({ rows: [], cursor: null, error: null, first: true });
+  const key = JSON.stringify(filter);
+  const [state, setState] = useState<Loaded>({ of: key, rows: [], cursor: null, lookedTo: null, error: null, first: true });
   const busy = useRef(false);
   const generation = useRef(0);
-  const rows = useRef(new SortedRows<ExecutionRecord>((x) => x.execution_id, order));
+  const rows = useRef(new SortedRows<ExecutionRow>((x) => x.execution_id, order));
   const wanted = useRef(new Set<string>());
   const fetching = useRef(false);
 
   const load = useCallback(
     async (cursor: string | null): Promise<void> => {
       const mine = generation.current;
-      const { flow, ...rest } = JSON.parse(key) as Filters;
       busy.current = true;
       try {
-        const page = await ask("execution.list", {
-          ...(rest as object),
-          ...(flow && { flow_id: flow }),
+        const page = await ask("execution.search", {
+          filter: JSON.parse(key) as ExecutionFilter,
           ...(cursor && { cursor }),
           limit: PAGE,
         });
         if (mine !== generation.current) return;
         if (!cursor) rows.current.clear();
         for (const each of page.items) rows.current.put(each);
-        setState({ rows: rows.current.snapshot(), cursor: page.cursor, error: null, first: false });
+        setState({ of: key, rows: rows.current.snapshot(), cursor: page.cursor, lookedTo: page.looked_to, error: null, first: false });
       } catch (error) {
         if (mine !== generation.current) return;
         const known = error instanceof AskError ? error : new AskError("internal", String(error));
-        if (known.code !== "away") setState((old) => ({ ...old, error: known, first: false }));
+        if (known.code !== "away") setState((old) => ({ ...old, of: key, error: known, first: false }));
       } finally {
         if (mine === generation.current) busy.current = false;
       }
@@ -119,17 +80,17 @@ function useExecutions(filters: Filters): Loaded & { more: () => void } {
   const refresh = useCallback(async (): Promise<void> => {
     if (fetching.current) return;
     fetching.current = true;
-    const parsed = JSON.parse(key) as Filters;
+    const parsed = JSON.parse(key) as ExecutionFilter;
     try {
       while (wanted.current.size) {
         const mine = generation.current;
         const ids = [...wanted.current].slice(-MOST_NEW);
         wanted.current.clear();
-        const found = await getExecutions(ids);
+        const found = (await getExecutions(ids)).map(rowOf);
         if (mine !== generation.current) break;
         const there = new Set(found.map((each) => each.execution_id));
         for (const each of found) {
-          if (matches(each, parsed)) rows.current.put(each);
+          if (matches(each, parsed) && (!parsed.failure_group || rows.current.has(each.execution_id))) rows.current.put(each);
           else rows.current.remove(each.execution_id);
         }
         for (const id of ids) if (!there.has(id)) rows.current.remove(id);
@@ -143,37 +104,39 @@ function useExecutions(filters: Filters): Loaded & { more: () => void } {
   }, [key]);
 
   useEvents((events) => {
-    const parsed = JSON.parse(key) as Filters;
+    const parsed = JSON.parse(key) as ExecutionFilter;
     for (const event of events) {
       if (event.entity !== "execution") continue;
       const known = rows.current.has(event.id);
       if (known) wanted.current.add(event.id);
-      else if (event.event === "created" || parsed.state !== undefined) {
-        if (!surelyOut(event, parsed)) wanted.current.add(event.id);
+      else if ((event.event === "created" || canCome(parsed)) && !surelyOut(event, parsed)) {
+        wanted.current.add(event.id);
       }
     }
+    // Only the scheduler knows which group a failure belongs to, and for that it is asked for the newest ones again.
+    if (parsed.failure_group && !busy.current && events.some((each) => each.to === "failed")) void load(null);
     if (wanted.current.size) void refresh();
   });
 
   // A page may be short: with a filter, it says what one bounded look has found. Look on until the screen is full.
   useEffect(() => {
-    if (status === "open" && state.cursor && state.rows.length < FULL && !busy.current) void load(state.cursor);
-  }, [load, state, status]);
+    if (status === "open" && state.cursor && state.of === key && state.rows.length < FULL && !busy.current) void load(state.cursor);
+  }, [load, state, status, key]);
 
   const more = useCallback(() => {
-    if (!busy.current && state.cursor) void load(state.cursor);
-  }, [load, state.cursor]);
+    if (!busy.current && state.cursor && state.of === key) void load(state.cursor);
+  }, [load, state, key]);
 
   return { ...state, more };
 }
 
-function Took({ of }: { of: ExecutionRecord }): ReactNode {
+function Took({ of }: { of: ExecutionRow }): ReactNode {
   const now = useNow();
   if (!of.started_at) return <span className="faint">–</span>;
   return <>{duration((of.finished_at ?? Math.max(now, of.started_at)) - of.started_at)}</>;
 }
 
-const COLUMNS: Column<ExecutionRecord>[] = [
+const COLUMNS: Column<ExecutionRow>[] = [
   { name: "State", width: "minmax(8.2rem, 9.5rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
   { name: "Kind", width: "minmax(5.5rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
   { name: "Id", width: "8.6rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
@@ -188,14 +151,14 @@ const COLUMNS: Column<ExecutionRecord>[] = [
   { name: "Took", width: "4.6rem", numeric: true, wide: true, cell: (x) => <Took of={x} /> },
   { name: "Created", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
   {
-    name: "Input, or why it failed",
+    name: "Why it failed, or its tags",
     width: "minmax(8rem, 1fr)",
     wide: true,
     cell: (x) =>
       x.failure && x.state !== "completed" ? (
         <span className="bad-text">{preview(x.failure["reason"] ?? x.failure)}</span>
       ) : (
-        <span className="mono faint">{preview(x.input)}</span>
+        <span className="mono faint">{Object.entries(x.tags).map(([name, value]) => `${name}=${value}`).join(" ")}</span>
       ),
   },
 ];
@@ -203,7 +166,8 @@ const COLUMNS: Column<ExecutionRecord>[] = [
 export function Executions(): ReactNode {
   const filters = useSearch({ from: "/executions" });
   const navigate = useNavigate();
-  const { rows, cursor, error, first, more } = useExecutions(filters);
+  const filter = useMemo(() => filterOf(filters), [filters]);
+  const { rows, cursor, lookedTo, error, first, more } = useExecutions(filter);
   const set = (change: Partial<Filters>): void =>
     void navigate({
       to: "/executions",
@@ -216,9 +180,12 @@ export function Executions(): ReactNode {
     <Page
       title="Executions"
       extra={
-        <VerbButton verb="execution.create" kind="primary" onClick={() => submit((id) => void navigate({ to: "/executions/$id", params: { id } }))}>
-          Submit
-        </VerbButton>
+        <>
+          <BulkMenu filter={filter} />
+          <VerbButton verb="execution.create" kind="primary" onClick={() => submit((id) => void navigate({ to: "/executions/$id", params: { id } }))}>
+            Submit
+          </VerbButton>
+        </>
       }
     >
       <div className="filters" role="search" aria-label="Filters">
@@ -233,11 +200,19 @@ export function Executions(): ReactNode {
           ))}
         </div>
         <div className="inputs">
-          <Filter name="kind" label="Kind" value={filters.kind} set={set} search />
+          <Filter name="text" label="Text" hint="in id, kind or tags" value={filters.text} set={set} search />
+          <Filter name="kind" label="Kind" hint="mail.send or mail.*" value={filters.kind} set={set} />
           <Filter name="lane" label="Lane" value={filters.lane} set={set} />
           <Filter name="tag" label="Tag" hint="name or name=value" value={filters.tag} set={set} />
-          <Filter name="namespace" label="Namespace" value={filters.namespace} set={set} />
-          <Filter name="flow" label="Flow" hint="id" value={filters.flow} set={set} />
+          <Filter name="category" label="Failure category" value={filters.category} set={set} />
+          <Filter name="attempts" label="Attempts, at least" value={filters.attempts} set={set} type="number" />
+          <Filter name="from" label="Created from" value={filters.from} set={set} type="datetime-local" />
+          <Filter name="until" label="Created until" value={filters.until} set={set} type="datetime-local" />
+          {(["namespace", "flow", "worker", "group"] as const).map((name) =>
+            name === "namespace" || filters[name] ? (
+              <Filter key={name} name={name} label={NAMED[name]} value={filters[name]} set={set} />
+            ) : null,
+          )}
           {any ? (
             <button type="button" className="quiet" onClick={() => void navigate({ to: "/executions", search: {} })}>
               clear
@@ -245,6 +220,7 @@ export function Executions(): ReactNode {
           ) : null}
         </div>
       </div>
+      <Bulks />
       {error ? <Failure error={error} /> : null}
       {first ? (
         <Waiting />
@@ -259,7 +235,7 @@ export function Executions(): ReactNode {
           onEnd={more}
           empty={
             cursor ? (
-              <Empty title="Looking further back">Nothing among the newest matches.</Empty>
+              <Empty title="Looking further back">Nothing matches{lookedTo ? ` among what was created after ${instant(lookedTo)}` : " among the newest"}.</Empty>
             ) : any ? (
               <Empty title="Nothing matches these filters">New executions that match appear here by themselves.</Empty>
             ) : (
@@ -277,6 +253,8 @@ export function Executions(): ReactNode {
   );
 }
 
+const NAMED = { namespace: "Namespace", flow: "Flow", worker: "Held by worker", group: "Failure group" } as const;
+
 function Filter(props: {
   name: keyof Filters;
   label: string;
@@ -284,6 +262,7 @@ function Filter(props: {
   value: string | undefined;
   set: (change: Partial<Filters>) => void;
   search?: boolean;
+  type?: "number" | "datetime-local";
 }): ReactNode {
   const [text, setText] = useState(props.value ?? "");
   useEffect(() => setText(props.value ?? ""), [props.value]);
@@ -297,6 +276,8 @@ function Filter(props: {
     <label className="filter">
       <span>{props.label}</span>
       <input
+        type={props.type}
+        min={props.type === "number" ? 0 : undefined}
         value={text}
         placeholder={props.hint ?? "any"}
         data-search={props.search ? "" : undefined}

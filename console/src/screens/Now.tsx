@@ -1,4 +1,4 @@
-/** Now: what goes through, how fast, what fails, what is oldest, and who is there. All of it from live events. */
+/** Now: what goes through, how fast, what fails, what is oldest, and who is there: from live events, and from `lane.stats`. */
 
 import { Link } from "@tanstack/react-router";
 import { type ReactNode, Suspense, lazy, useCallback, useState } from "react";
@@ -6,6 +6,7 @@ import { type Second, recent, seconds, useEvents } from "../bus/events";
 import { open } from "../bus/link";
 import { streamState } from "../bus/trail";
 import { useAsk, useLoad } from "../bus/useAsk";
+import type { Counts, Latency } from "../contract.gen";
 import { clock, count, duration, many } from "../lib/format";
 import { useStore } from "../lib/store";
 import { Empty, ExecutionLink, Failure, Page, Panel, State, Waiting, useNow } from "../ui/parts";
@@ -63,12 +64,64 @@ export function Now(): ReactNode {
           <Chart />
         </Suspense>
       </Panel>
+      <Lately />
       <div className="columns even">
         <Services />
         <Failures />
       </div>
     </Page>
   );
+}
+
+/** `lane.stats` is written down every few seconds. */
+const WRITTEN_MS = 3000;
+
+/** The last 15 minutes and 24 hours, as the audit relay has counted them: also what was before this page was opened. */
+function Lately(): ReactNode {
+  const stats = useAsk("lane.stats", { minutes: 0 }, (event) => event.entity === "execution" && event.to !== null, WRITTEN_MS);
+  const spans: [string, Counts | undefined, number][] = [
+    ["15 minutes", stats.data?.last_15m, 15 * 60],
+    ["24 hours", stats.data?.last_24h, 24 * 3600],
+  ];
+  return (
+    <Panel title="Before" extra={<Link to="/failures">failures by cause</Link>}>
+      {stats.error ? (
+        <Failure error={stats.error} retry={stats.reload} />
+      ) : (
+        <div className="scroll-x" tabIndex={0} role="region" aria-label="The last 15 minutes and 24 hours">
+          <table className="plain">
+            <thead>
+              <tr>
+                <th>The last</th>
+                {["created", "completed", "failed", "canceled", "tried again", "leases lost", "a second"].map((each) => (
+                  <th key={each} className="right">{each}</th>
+                ))}
+                <th>waited: median, 95 %, 99 %</th>
+                <th>ran: median, 95 %, 99 %</th>
+              </tr>
+            </thead>
+            <tbody>
+              {spans.map(([name, of, length]) => (
+                <tr key={name} data-span={name}>
+                  <td>{name}</td>
+                  {[of?.created, of?.completed, of?.failed, of?.canceled, of?.retried, of?.reclaimed].map((n, at) => (
+                    <td key={at} className="right num">{n === undefined ? "–" : count(n)}</td>
+                  ))}
+                  <td className="right num">{of ? ((of.completed + of.failed) / length).toFixed(2) : "–"}</td>
+                  <td className="num"><Percentiles of={of?.wait} /></td>
+                  <td className="num"><Percentiles of={of?.run} /></td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </Panel>
+  );
+}
+
+function Percentiles({ of }: { of: Latency | undefined }): ReactNode {
+  return of?.count ? <>{[of.p50, of.p95, of.p99].map(duration).join(", ")}</> : <span className="faint">–</span>;
 }
 
 interface Service {

@@ -1,11 +1,12 @@
 /** Workers: who is there, what each takes, and when it was last heard. */
 
-import { type ReactNode } from "react";
+import { Link } from "@tanstack/react-router";
+import { type ReactNode, useState } from "react";
 import { useAsk } from "../bus/useAsk";
 import type { WorkerInfo } from "../contract.gen";
 import { duration } from "../lib/format";
 import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
+import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton, Waiting } from "../ui/parts";
 import { workerOffers } from "./actions";
 
 /** An event loop that does not turn for so long keeps leases from being renewed. */
@@ -23,7 +24,7 @@ const COLUMNS: Column<WorkerInfo>[] = [
   { name: "Loop lag", width: "4.5rem", numeric: true, wide: true, cell: (x) => <Lag ms={x.loop_lag_ms} /> },
   { name: "Lanes", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => x.lanes.join(", ") },
   { name: "Kinds", width: "minmax(5rem, 1.4fr)", wide: true, cell: (x) => <>{x.kinds?.join(", ") ?? <span className="faint">all</span>}{x.capabilities.length ? <small> can do {x.capabilities.join(", ")}</small> : null}</> },
-    { name: "Version", width: "5.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
+  { name: "Version", width: "5.5rem", wide: true, cell: (x) => x.version || <span className="faint">–</span> },
   { name: "Last heard", width: "5rem", numeric: true, wide: true, cell: (x) => <Ago at={x.seen_at} /> },
   {
     name: "Actions",
@@ -37,7 +38,34 @@ const COLUMNS: Column<WorkerInfo>[] = [
   },
 ];
 
+function Holds({ of: x }: { of: WorkerInfo }): ReactNode {
+  const { worker_id } = x;
+  const held = useAsk(
+    "execution.search",
+    { filter: { worker_id, states: ["leased", "running"] }, limit: 200 },
+    (event) => event.entity === "execution" && event.to !== null,
+  );
+  return (
+    <Panel title={`What ${worker_id} holds`} extra={<Link to="/executions" search={{ worker: worker_id }}>as a list</Link>}>
+      {held.error ? (
+        <Failure error={held.error} retry={held.reload} />
+      ) : held.data?.items.length ? (
+        <ul className="plain-list" aria-label="Holds">
+          {held.data.items.map((each) => (
+            <li key={each.execution_id}>
+              <ExecutionLink id={each.execution_id} /> <strong>{each.kind}</strong> <State of={each.state} /> <Ago at={each.started_at} />
+            </li>
+          ))}
+        </ul>
+      ) : (
+        <Empty title={held.data?.cursor ? "None among the newest that run" : "Nothing"} />
+      )}
+    </Panel>
+  );
+}
+
 export function Workers(): ReactNode {
+  const [chosen, setChosen] = useState<string | null>(null);
   const workers = useAsk(
     "worker.list",
     { limit: 1000 },
@@ -53,6 +81,7 @@ export function Workers(): ReactNode {
           columns={COLUMNS}
           rows={workers.data.items}
           idOf={(x) => x.worker_id}
+          onOpen={(x) => setChosen(x.worker_id)}
           empty={
             <Empty title="No workers">
               Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
@@ -62,6 +91,7 @@ export function Workers(): ReactNode {
       ) : workers.error ? null : (
         <Waiting />
       )}
+      {workers.data?.items.filter((each) => each.worker_id === chosen).map((each) => <Holds key={each.worker_id} of={each} />)}
     </Page>
   );
 }

@@ -1,13 +1,14 @@
 /** What can be done to what, each as one verb. */
 
-import type { ExecutionRecord, Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
+import type { Entry, ExecutionRecord, Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
 import { TERMINAL } from "../contract.gen";
 import { type Field, act } from "../ui/Act";
+import { example, kindNames, kinds, loadKinds, takes } from "./kinds";
 
 const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
-const REASON: Field = { name: "reason", label: "Reason", kind: "text", value: "", optional: true, hint: "It stands in the audit event." };
-const option = (name: string, value: unknown): string => (value === undefined || value === "" ? "" : ` --${name} ${shell(value)}`);
-const shell = (value: unknown): string => {
+export const REASON: Field = { name: "reason", label: "Reason", kind: "text", value: "", optional: true, hint: "It stands in the audit event." };
+export const option = (name: string, value: unknown): string => (value === undefined || value === "" ? "" : ` --${name} ${shell(value)}`);
+export const shell = (value: unknown): string => {
   const text = typeof value === "string" ? value : JSON.stringify(value);
   return /^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 };
@@ -21,14 +22,22 @@ export interface Offer {
   go: () => void;
 }
 
+/** What the form has for a kind that a worker has told of: its input's shape, and its lane. */
+function filled(kind: string): Record<string, string> {
+  const known = kinds.get().find((each) => each.kind === kind);
+  if (!known) return {};
+  return { ...(known.input && { input: pretty(example(known.input)) }), ...(known.lanes[0] && { lane: known.lanes[0] }) };
+}
+
 export function submit(then: (id: string) => void, like?: ExecutionRecord): void {
+  void loadKinds();
   act({
     verb: "execution.create",
     title: like ? "Submit again" : "Submit",
     says: like ? "A new execution of the same kind. The old one stays as it is." : "A new execution; it begins as soon as a worker takes it.",
     request: like ? { ...(Object.keys(like.tags).length && { tags: like.tags }), ...(like.priority && { priority: like.priority }) } : {},
     fields: [
-      { name: "kind", label: "Kind", kind: "text", value: like?.kind ?? "" },
+      { name: "kind", label: "Kind", kind: "text", value: like?.kind ?? "", options: kindNames, fill: like ? undefined : filled, about: takes },
       { name: "lane", label: "Lane", kind: "text", value: like?.lane ?? "default" },
       { name: "input", label: "Input", kind: "json", value: like ? pretty(like.input) : "{}" },
       { name: "max_attempts", label: "Attempts", kind: "number", value: String(like?.max_attempts ?? 1) },
@@ -151,6 +160,19 @@ export function executionOffers(x: ExecutionRecord, open: (id: string) => void):
   ];
 }
 
+/** Begin a durable function again with what it had done before this step, or up to and with it. */
+export function fork(x: ExecutionRecord, entry: Pick<Entry, "key">, open: (id: string) => void): void {
+  act({
+    verb: "execution.fork",
+    title: "Fork",
+    says: `A new execution that has done what this one did before ${entry.key}, and does that and the rest itself. The old one stays as it is.`,
+    request: { execution_id: x.execution_id, before_key: entry.key, idempotency_key: crypto.randomUUID() },
+    fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input) }],
+    cli: (r) => `fork ${x.execution_id} ${shell(JSON.stringify(r["input"]))}${option("before", entry.key)}`,
+    then: (reply) => open(reply.execution_id),
+  });
+}
+
 export function laneOffers(lane: Lane): Offer[] {
   const name = lane.lane;
   const change = (verb: "lane.pause" | "lane.resume" | "lane.drain", title: string, says: string, off: string | null): Offer => ({
@@ -215,10 +237,39 @@ export function scheduleOffers(s: Schedule, open: (id: string) => void): Offer[]
           then: (reply) => open(reply.execution_id),
         }),
     },
+    { verb: "schedule.update", name: "Edit", off: finished, go: () => updateSchedule(s) },
     { verb: "schedule.pause", name: "Pause", off: finished ?? (s.status === "paused" ? "it is paused already" : null), go: () => act({ verb: "schedule.pause", title: "Pause schedule", says: "Times that pass meanwhile do not happen.", request: id, cli: () => `schedule pause ${s.schedule_id}` }) },
     { verb: "schedule.resume", name: "Resume", off: finished ?? (s.status === "paused" ? null : "it is not paused"), go: () => act({ verb: "schedule.resume", title: "Resume schedule", says: "Its next due time is the first one from now.", request: id, cli: () => `schedule resume ${s.schedule_id}` }) },
     { verb: "schedule.delete", name: "Delete", danger: true, off: null, go: () => act({ verb: "schedule.delete", title: "Delete schedule", says: "What it has created stays. This cannot be undone.", danger: true, request: id, cli: () => `schedule delete ${s.schedule_id}` }) },
   ];
+}
+
+function updateSchedule(s: Schedule): void {
+  act({
+    verb: "schedule.update",
+    title: "Edit schedule",
+    says: "With another timing its due times begin anew.",
+    request: {},
+    fields: [
+      { name: "execution", label: "Execution", kind: "json", value: pretty(s.execution) },
+      { name: "cron", label: "Cron", kind: "text", value: s.cron ?? "", optional: true },
+      { name: "timezone", label: "Time zone of the cron", kind: "text", value: s.timezone, optional: true },
+      { name: "every_ms", label: "Every, in milliseconds", kind: "number", value: s.every_ms === null ? "" : String(s.every_ms), optional: true },
+      { name: "misfire", label: "Missed times", kind: "choice", value: s.misfire, choices: ["catch_up", "skip"] },
+    ],
+    // Only what differs: the same timing, sent again, would begin anew.
+    make: ({ execution, cron, timezone, every_ms, misfire }) => {
+      if (cron && every_ms) throw new Error("give either a cron expression or an interval");
+      const changed = {
+        ...(JSON.stringify(execution) !== JSON.stringify(s.execution) ? { execution } : {}),
+        ...(cron && (cron !== s.cron || timezone !== s.timezone) ? { cron, timezone } : {}),
+        ...(every_ms && every_ms !== s.every_ms ? { every_ms } : {}),
+        ...(misfire !== s.misfire ? { misfire } : {}),
+      };
+      if (Object.keys(changed).length === 0) throw new Error("nothing is changed yet");
+      return { schedule_id: s.schedule_id, ...changed };
+    },
+  });
 }
 
 export function createSchedule(): void {

@@ -8,6 +8,8 @@ export const SCREENS = [
   { path: "/workers", name: "Workers" },
   { path: "/schedules", name: "Schedules" },
   { path: "/waits", name: "Waits" },
+  { path: "/limits", name: "Limits" },
+  { path: "/failures", name: "Failures" },
   { path: "/dead", name: "Dead letters" },
   { path: "/mirror", name: "Mirror rules" },
   { path: "/audit", name: "Audit" },

@@ -1,7 +1,7 @@
 /** One action: its verb, its request, what it asks first, and the same as a line to copy. */
 
 import * as Dialog from "@radix-ui/react-dialog";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { AskError } from "../bus/errors";
 import { type VerbName, ask, natsWs, root, subjectOf } from "../bus/link";
 import type { Verbs } from "../contract.gen";
@@ -15,6 +15,12 @@ export interface Field {
   value: string;
   choices?: string[];
   hint?: string;
+  /** Values to choose from; any other may be written too. */
+  options?: Store<readonly string[]>;
+  /** Values for other fields that come with this one, where nobody has written in those yet. */
+  fill?: (value: string) => Record<string, string>;
+  /** What is known of a value. */
+  about?: (value: string) => string | null;
   /** Left out of the request where it is empty. */
   optional?: boolean;
 }
@@ -62,6 +68,12 @@ function Form({ action }: { action: Action }): ReactNode {
   const [values, setValues] = useState<Record<string, string>>(() =>
     Object.fromEntries(fields.map((each) => [each.name, each.value])),
   );
+  const written = useRef(new Set<string>());
+  const change = (field: Field, value: string): void => {
+    written.current.add(field.name);
+    const more = Object.entries(field.fill?.(value) ?? {}).filter(([name]) => !written.current.has(name));
+    setValues({ ...values, ...Object.fromEntries(more), [field.name]: value });
+  };
   const [error, setError] = useState<AskError | null>(null);
   const [busy, setBusy] = useState(false);
 
@@ -100,7 +112,7 @@ function Form({ action }: { action: Action }): ReactNode {
       <Dialog.Title>{action.title}</Dialog.Title>
       <Dialog.Description id="act-says">{action.says}</Dialog.Description>
       {fields.map((each) => (
-        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => setValues({ ...values, [each.name]: value })} />
+        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} />
       ))}
       {wrong ? <p className="field-wrong" role="alert">{wrong}</p> : null}
       {error ? <Failure error={error} /> : null}
@@ -164,10 +176,22 @@ function FieldInput({ field, value, onChange }: { field: Field; value: string; o
           ))}
         </select>
       ) : (
-        <input {...common} inputMode={field.kind === "number" ? "numeric" : undefined} autoComplete="off" spellCheck={false} />
+        <input {...common} list={field.options && `${id}-options`} inputMode={field.kind === "number" ? "numeric" : undefined} autoComplete="off" spellCheck={false} />
       )}
+      {field.options ? <Options id={`${id}-options`} of={field.options} /> : null}
+      {field.about?.(value) ? <small className="faint">{field.about(value)}</small> : null}
       {field.hint ? <small className="faint">{field.hint}</small> : null}
     </div>
+  );
+}
+
+function Options({ id, of }: { id: string; of: Store<readonly string[]> }): ReactNode {
+  return (
+    <datalist id={id}>
+      {useStore(of).map((each) => (
+        <option key={each} value={each} />
+      ))}
+    </datalist>
   );
 }
 

@@ -5,14 +5,14 @@ import { useStore } from "../lib/store";
 import type { Offer } from "../screens/actions";
 
 /** All that can be done to one thing. What cannot is there too, with the reason. */
-export function Offers({ of, label, compact }: { of: Offer[]; label: string; compact?: boolean }): ReactNode {
+export function Offers({ of, label, name = "Actions", compact }: { of: Offer[]; label: string; name?: string; compact?: boolean }): ReactNode {
   useStore(denied);
   useStore(link);
   return (
     <Menu.Root modal={false}>
       <Menu.Trigger asChild>
         <button type="button" className={compact ? "quiet dots" : undefined} aria-label={label}>
-          {compact ? "⋯" : "Actions ▾"}
+          {compact ? "⋯" : `${name} ▾`}
         </button>
       </Menu.Trigger>
       <Menu.Portal>

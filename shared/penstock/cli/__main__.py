@@ -21,6 +21,7 @@ from penstock.cli import (
     audit_rewound,
     backup,
     bulk,
+    changes,
     doctor,
     executions,
     flows,
@@ -29,6 +30,7 @@ from penstock.cli import (
     limits,
     mirror,
     schedules,
+    search,
     secure,
     steering,
     top,
@@ -157,6 +159,7 @@ executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
 journals.add_to(app)
+search.add_to(app)
 app.command(watch.watch)
 app.command(workers.worker)
 app.command(top.top)
@@ -164,6 +167,7 @@ for group in (
     flows.app,
     schedules.app,
     lanes.app,
+    changes.app,
     mirror.app,
     trigger.app,
     workers.app,

@@ -1,4 +1,4 @@
-"""`penstock lane …`: show queues and their depth, and pause, resume or drain a whole queue."""
+"""`penstock lane …`: show queues, their depth and what happened in them, and pause, resume or drain a whole queue."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -6,10 +6,11 @@ from typing import Any, cast
 from cyclopts import App
 from rich.markup import escape
 
-from penstock.cli.output import age, listing, styled
+from penstock.cli.output import age, clock, listing, styled
 from penstock.cli.shell import Shell, ShellArgument
 from penstock.messages.common import Page
 from penstock.messages.executions import Lane
+from penstock.messages.statistics import Counts, LaneStats, Latency
 
 app = App(name="lane", help="Show lanes (queues), pause them, drain them.")
 
@@ -73,6 +74,53 @@ async def drain(lane: str, /, *, reason: str = "", shell: ShellArgument) -> None
         Why; it is kept in the audit trail.
     """
     await _change(shell, "lane.drain", lane, reason)
+
+
+@app.command
+async def stats(lane: str | None = None, /, *, minutes: int = 15, shell: ShellArgument) -> None:
+    """Show what has happened in a lane (without LANE: in all), minute by minute, and how long it took.
+
+    Parameters
+    ----------
+    lane
+        The lane's name.
+    minutes
+        How many minutes to list, up to 1440.
+    """
+    found = cast(LaneStats, await shell.ask("lane.stats", {"lane": lane, "minutes": minutes}))
+    rows = [
+        *(_counted(clock(each.at)[:-7], each) for each in found.minutes),
+        _counted("15 min", found.last_15m),
+        _counted("24 h", found.last_24h),
+    ]
+    columns = (
+        "",
+        "created",
+        "completed",
+        "failed",
+        "canceled",
+        "retried",
+        "lost",
+        "wait p50, p95",
+        "run p50, p95",
+    )
+    shell.show(found, listing(columns, rows))
+
+
+def _counted(when: str, counts: Counts) -> tuple[str, ...]:
+    numbers = (
+        counts.created,
+        counts.completed,
+        counts.failed,
+        counts.canceled,
+        counts.retried,
+        counts.reclaimed,
+    )
+    return (when, *map(str, numbers), _latency(counts.wait), _latency(counts.run))
+
+
+def _latency(of: Latency) -> str:
+    return f"{age(of.p50)}, {age(of.p95)}" if of.count else ""
 
 
 async def _change(shell: Shell, verb: str, name: str, reason: str) -> None:

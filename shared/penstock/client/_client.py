@@ -1,6 +1,6 @@
 """`Client`: a typed method for every public request to Penstock, over one NATS connection."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, cast, overload
 
@@ -13,6 +13,7 @@ from penstock.bus.payloads import raw_of
 from penstock.bus.requester import encode
 from penstock.client import _frames as frames
 from penstock.client._budgets import Budgets
+from penstock.client._bulks import Bulks
 from penstock.client._events import EventStream
 from penstock.client._flows import Flows
 from penstock.client._journals import Journals
@@ -54,6 +55,7 @@ from penstock.messages.executions import (
 from penstock.messages.frames import Frame
 from penstock.messages.search import ExecutionFilter, ExecutionRow, ExecutionSearch
 from penstock.messages.signals import Delivered, SignalDeliver, SignalSend
+from penstock.messages.statistics import FailureGroup, FailureGroups
 from penstock.sdk.requester import Extras
 from penstock.states import ExecutionState
 from penstock.subjects import event_subject, signal_subject
@@ -65,7 +67,7 @@ class Client:
 
     The client's own methods are about executions, signals and events. Other things have attributes of their own:
     `flows`, `journals`, `schedules`, `quotas`, `budgets`, `waitpoints`, `mirror_rules`, `triggers`,
-    `lanes` and `workers`.
+    `bulks`, `lanes` and `workers`.
 
     >>> async with await Client.connect("nats://localhost:4222") as client:
     ...     run = await client.submit("mail.send", {"to": "a@example.com"}, max_attempts=5)
@@ -85,6 +87,7 @@ class Client:
         self._coding = extras.coding
         self._requester = extras.requester(nats, root, timeout=timeout)
         self._publisher = Publisher(nats, timeout, extras.coding)
+        self.bulks = Bulks(self._requester)
         self.flows = Flows(nats, self._requester, self._publisher)
         self.journals = Journals(self._requester)
         self.schedules = Schedules(self._requester)
@@ -210,6 +213,18 @@ class Client:
             verbs.EXECUTION_SEARCH,
             lambda cursor: ExecutionSearch(filter=everything, cursor=cursor, limit=page),
         )
+
+    async def failures(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        category: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[FailureGroup]:
+        """Return groups of failures that match all filters, the latest first: at most `limit` (1000)."""
+        request = FailureGroups(namespace=namespace, kind=kind, category=category, limit=limit)
+        return (await self._requester.call(verbs.FAILURE_GROUPS, request)).items
 
     def list(
         self,
