@@ -124,10 +124,7 @@ function Waits.child_continues(child, id)
   Journal.put(x, e)
 end
 
-local MOST_TIMES = 100
-
 -- running → suspended until one (any) or every one of these entries has ended; none of them has yet. data: for the event.
--- Errors: invalid_request (too many of them have a time).
 function Waits.park(x, entries, any, actor, data)
   local id, n, reason, timed = x.lease_epoch, #entries, nil, {}
   for _, e in ipairs(entries) do
@@ -136,9 +133,6 @@ function Waits.park(x, entries, any, actor, data)
     e.park = id
     Journal.put(x, e)
     if e['until'] then timed[#timed + 1] = e end
-  end
-  if #timed > MOST_TIMES then
-    Errors.invalid('keys', 'at most ' .. MOST_TIMES .. ' waits with a time fit into one park; these are ' .. #timed)
   end
   table.sort(timed, function(a, b) return a['until'] < b['until'] end)
   local times

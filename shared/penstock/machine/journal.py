@@ -12,7 +12,7 @@ from penstock.machine.specs import NewExecution, new_execution
 from penstock.messages.journal import Entry, JournalOpened, NewEntry
 from penstock.messages.signals import Signal
 
-MOST_WAITS: Final = 1000
+MOST_WAITS: Final = 100
 """The most waits of one `lease.park`."""
 _TIMED: Final = frozenset({"waiting", "retry"})
 

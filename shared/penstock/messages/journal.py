@@ -145,7 +145,7 @@ class JournalOpen(Fence, kw_only=True):
 class JournalAppend(Fence, kw_only=True):
     """Store entries, all of them or, after an error, none. version, pin: as in `journal.open`."""
 
-    entries: Annotated[list[NewEntry], Meta(min_length=1, max_length=1000)]
+    entries: Annotated[list[NewEntry], Meta(min_length=1, max_length=100)]
     version: Version | None = None
     pin: bool = False
 
@@ -192,8 +192,8 @@ class LeasePark(Fence, kw_only=True):
     mode: how many of them must have ended. hold: instead, suspend for an operator (`execution.resume` goes on).
     """
 
-    entries: Annotated[list[NewEntry], Meta(max_length=1000)] = []
-    keys: Annotated[list[EntryKey], Meta(max_length=1000)] = []
+    entries: Annotated[list[NewEntry], Meta(max_length=100)] = []
+    keys: Annotated[list[EntryKey], Meta(max_length=100)] = []
     mode: Literal["any", "all"] = "any"
     hold: Hold | None = None
     version: Version | None = None
