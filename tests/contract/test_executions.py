@@ -18,7 +18,7 @@ FIELDS = {
     "failure", "attempt_index", "attempt_id", "max_attempts", "reclaims", "max_reclaims", "lease", "lease_epoch",
     "flow_id", "parent_id", "replay_of", "tags", "capabilities", "progress", "cancel_requested", "created_at",
     "ready_at", "started_at", "updated_at", "finished_at", "deadline_at", "traceparent", "seq",
-    "version", "journal", "forked_from", "continues", "continued_by",
+    "version", "journal", "forked_from", "continues", "continued_by", "retry_on", "fail_on",
 }  # fmt: skip
 
 
