@@ -12,7 +12,4 @@ INSTALL: Final = "the gateway needs the extra `gateway`: pip install 'penstock[g
 
 def installed() -> bool:
     """Return whether the web server and framework that the gateway stands on are there."""
-    try:
-        return all(find_spec(name) for name in ("starlette", "uvicorn"))
-    except ModuleNotFoundError:
-        return False
+    return all(find_spec(name) for name in ("starlette", "uvicorn"))

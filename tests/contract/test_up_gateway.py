@@ -56,12 +56,7 @@ async def test_up_serves_http_as_the_docs_say(tmp_path: Path) -> None:
 WITHOUT = """
 import sys
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("starlette", "uvicorn"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Missing())
+sys.modules["starlette"] = sys.modules["uvicorn"] = None
 """
 """Makes a Python that finds neither of them, as where the extra is not installed."""
 
