@@ -12,7 +12,8 @@ from redis.asyncio.connection import parse_url
 from penstock.bus.request_id import handled
 from penstock.runtime import Settings, SettingsError
 from penstock.runtime.logging import configure, logger
-from penstock.runtime.settings import FIELDS, help_text, login_of, markdown_table, redact, unknown
+from penstock.runtime.settings import FIELDS, help_text, login_of, markdown_table, unknown
+from penstock.urls import redact
 
 
 def test_everything_has_a_default() -> None:

@@ -21,7 +21,7 @@ from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError, ResponseError
 
 from penstock.backup.folder import BackupError, Sink
-from penstock.runtime.settings import redact
+from penstock.urls import redact
 
 TOGETHER: Final = 100
 """So many keys are dumped or restored in one pipeline: each may hold a payload of a MiB or more."""

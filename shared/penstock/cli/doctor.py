@@ -24,7 +24,7 @@ from penstock.cli.shell import Shell, ShellArgument
 from penstock.cli.valkey import PasswordFile, ValkeyUrl, login
 from penstock.client import AuditEvent
 from penstock.errors import PenstockError
-from penstock.runtime.settings import redact
+from penstock.urls import redact
 from penstock.verbs import SERVICES
 
 PING_S: Final = 2.0

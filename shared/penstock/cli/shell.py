@@ -19,7 +19,7 @@ from penstock.cli.problems import Problem, UsageProblem
 from penstock.client import Client
 from penstock.local import data_dir
 from penstock.messages.common import Page, Reply
-from penstock.runtime.settings import redact
+from penstock.urls import redact
 
 T = TypeVar("T")
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"

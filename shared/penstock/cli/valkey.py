@@ -8,8 +8,6 @@ from cyclopts import Parameter
 from penstock.cli.problems import UsageProblem
 from penstock.cli.shell import Shell
 from penstock.local import data_dir
-from penstock.local.secure import operators_valkey
-from penstock.runtime.settings import SettingsError, login_of
 
 ValkeyUrl = Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_URL")]
 PasswordFile = Annotated[str | None, Parameter(env_var="PENSTOCK_VALKEY_PASSWORD_FILE")]
@@ -20,6 +18,10 @@ def login(shell: Shell, named: str | None, password_file: str | None) -> str | N
 
     None if neither is there. Raise Problem if the password cannot be read.
     """
+    # These know services and their store. Most commands do not, and start in half the time without them.
+    from penstock.local.secure import operators_valkey
+    from penstock.runtime.settings import SettingsError, login_of
+
     running = data_dir.DataDir(data_dir.DEFAULT).running()
     if named is None and running and shell.nats_url() == running["nats_url"]:
         if "secure" in running:

@@ -20,8 +20,9 @@ from penstock.local.problems import Problem, Status
 from penstock.local.refusals import refusing
 from penstock.local.secure import Security
 from penstock.local.supervise import Child, in_words
-from penstock.runtime.settings import Settings, SettingsError, redact
+from penstock.runtime.settings import Settings, SettingsError
 from penstock.throttle import Throttle
+from penstock.urls import redact
 from penstock.verbs import SERVICES
 
 LOOK_S: Final = 0.03

@@ -13,7 +13,8 @@ from penstock.local.problems import Problem, Status
 from penstock.local.secure import Security
 from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child
-from penstock.runtime.settings import login_of, redact
+from penstock.runtime.settings import login_of
+from penstock.urls import redact
 
 PATIENCE_S: Final = 20.0
 """Seconds within which a started server must answer."""

@@ -11,7 +11,8 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from penstock.bus.request_id import request_id
-from penstock.runtime.settings import Settings, redact
+from penstock.runtime.settings import Settings
+from penstock.urls import redact
 
 Log = structlog.stdlib.BoundLogger
 

@@ -12,10 +12,10 @@ from nats.js import JetStreamContext
 from nats.js.errors import ServiceUnavailableError
 
 from penstock import versions
-from penstock.runtime.settings import redact
 from penstock.store.places import parse
 from penstock.store.topology import topology_of
 from penstock.store.wire import ReplyError, Wire
+from penstock.urls import redact
 
 _PASSING: Final = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients")
 """Refusals of a Valkey that will take the same command later."""

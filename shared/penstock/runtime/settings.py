@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from penstock.bus.streams import Bounds
 from penstock.ids import TOKEN_PATTERN
 from penstock.store.places import UrlError, parse
+from penstock.urls import redact
 
 PREFIX: Final = "PENSTOCK_"
 NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
@@ -31,20 +32,6 @@ KEY_CHARS: Final = 32
 """The least length of a signing key in characters: 128 bits if each is a hex digit (four bits)."""
 LEAST_AGE_MS: Final = 120_000
 """JetStream asks that messages stay at least as long as their ids are remembered (`streams.DEDUP_WINDOW_S`)."""
-
-
-def redact(text: str) -> str:
-    """Return a URL, or a comma-separated list of URLs, without user, password, token and query, fit for logs."""
-    shown: list[str] = []
-    for url in re.split(r",\s*(?=[a-z][a-z0-9+.-]*://)", text):
-        scheme, separator, rest = url.partition("://")
-        if not separator:  # nats-py also takes host:port
-            scheme, rest = "", url
-        place = rest.rpartition("@")[2]
-        hidden = "***@" if place != rest else ""
-        place, query, _ = place.partition("?")
-        shown.append(f"{scheme}{separator}{hidden}{place}{'?***' if query else ''}")
-    return ",".join(shown)
 
 
 def instance_name() -> str:

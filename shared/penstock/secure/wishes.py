@@ -10,10 +10,10 @@ from msgspec import Meta, Struct
 
 from penstock.bus.identity import USER_PATTERN, Identity
 from penstock.ids import TOKEN_PATTERN
-from penstock.runtime.settings import redact
 from penstock.secure.roles import Role
 from penstock.secure.services import Followed
 from penstock.store.places import UrlError, parse
+from penstock.urls import redact
 
 _SUBJECT: Final = re.compile(r'(?!_INBOX\.|\$)[^\s.*>"\\]+(\.([^\s.*>"\\]+|\*))*(\.>)?')
 _OWN: Final = "with subjects such as ci.>, none of NATS' own"
