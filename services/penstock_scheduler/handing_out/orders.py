@@ -108,15 +108,16 @@ class HandOut:
         self, searches: Sequence[tuple[Profile, Sequence[int], int]]
     ) -> list[tuple[Share, list[tuple[int, str]], PenstockError | None]]:
         """Return for each search the best executions, the (partition, lane) pairs without work, and an error if any."""
+        each = [heads_of_each(min(most, MAX_TASKS), len(partitions)) for _, partitions, most in searches]
         questions = [
-            (partition, ops.Heads(**profile.search(heads_of_each(min(most, MAX_TASKS), len(partitions)))))
-            for profile, partitions, most in searches
+            (partition, ops.Heads(**profile.search(shown)))
+            for (profile, partitions, _), shown in zip(searches, each, strict=True)
             for partition in partitions
         ]
         asked = [question for _, question in questions]
         replies = iter(await self._machine.run_many(asked, [partition for partition, _ in questions]))
         found: list[tuple[Share, list[tuple[int, str]], PenstockError | None]] = []
-        for profile, partitions, most in searches:
+        for (profile, partitions, most), shown in zip(searches, each, strict=True):
             heads: dict[int, list[list[ops.Head]]] = {}
             exhausted: list[tuple[int, str]] = []
             error = None
@@ -131,8 +132,7 @@ class HandOut:
                     for lane, of in zip(profile.lanes, reply.lanes, strict=True)
                     if not of and lane not in reply.more
                 ]
-            wanted = min(most, MAX_TASKS)
-            chosen = share(heads, profile.lanes, wanted, heads_of_each(wanted, len(partitions)))
+            chosen = share(heads, profile.lanes, min(most, MAX_TASKS), shown)
             found.append((chosen, exhausted, error))
         return found
 
