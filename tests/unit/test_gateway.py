@@ -61,6 +61,7 @@ def test_a_wrong_setting_names_its_variable() -> None:
         ("PENSTOCK_GATEWAY_PORT", "65536"),
         ("PENSTOCK_GATEWAY_RATE", "0"),
         ("PENSTOCK_ROOT", "a.b"),
+        ("PENSTOCK_GATEWAY_TOKEN", "x"),
     ):
         with pytest.raises(SettingsError, match=name):
             Settings.from_env({name: value})
