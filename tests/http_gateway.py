@@ -58,7 +58,8 @@ async def gateway_of(
     """Run a gateway; stop it at the end, if the test has not done so. `settings` are its own, in lower case."""
     tokens_file, ready = folder / "gateway.tokens", folder / "gateway.json"
     tokens = {role: add(tokens_file, f"the-{role}", role) for role in USEFUL}
-    given = {"rate": "10000", "link_rate": "10000", **settings}
+    # A slow machine is no reason to give up; what limits there are is tested with a test's own settings.
+    given = {"rate": "10000", "link_rate": "10000", "timeout_ms": "60000", **settings}
     with (folder / "gateway.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
