@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from penstock.environment import GATEWAY, set_by_kubernetes
 from penstock.ids import TOKEN_PATTERN
 
-SHARED: Final = ("nats_url", "nats_creds", "root", "ready_file")
+SHARED: Final = ("nats_url", "nats_creds", "root", "ready_file", "metrics_host", "metrics_port")
 """The fields that every process of Penstock has: `PENSTOCK_<NAME>`. The others are `PENSTOCK_GATEWAY_<NAME>`."""
 
 
@@ -29,6 +29,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     )
     root: Annotated[str, Meta(pattern=TOKEN_PATTERN, description="first token of every subject")] = "penstock"
     ready_file: Annotated[str | None, Meta(description="written, as JSON, once the gateway is ready")] = None
+    metrics_host: Annotated[str, Meta(min_length=1, description="address of the metrics port")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free one")
+    ] = 0
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0: any free one")] = 8080
     tokens: Annotated[
