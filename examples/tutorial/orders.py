@@ -51,7 +51,7 @@ async def handle(task: Task, order: Order) -> str:
     await task.parallel(*(task.step("reserve", reserve, item, key=item) for item in order.items))
 
     task.state["stage"] = "waiting for the money"
-    await task.sleep("money", timedelta(seconds=20))
+    await task.sleep("money", timedelta(hours=1))
     parcel = await task.step("ship", ship, order)
     return f"{payment}, {parcel}"
 

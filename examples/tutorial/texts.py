@@ -12,16 +12,21 @@ worker = Worker("nats://localhost:4222")
 CENTS = 9
 
 
+def text(to: str) -> str:
+    return f"sent to {to}"  # this belongs to your provider
+
+
 @worker.handler("text.send")
 async def send(task: Task, to: str, budget: str) -> str:
     """Send one text message, and report what it has cost."""
+    sent = await task.step("text", text, to)
     await task.report_usage(budget, {"cents": CENTS}, dedup_key=task.execution_id)
-    return f"sent to {to}"
+    return sent
 
 
 async def main() -> None:
     async with await Client.connect(NATS_URL) as client:
-        budget = await client.budgets.create({"cents": 45})
+        budget = await client.budgets.create({"cents": 40})
         quota = await client.quotas.create(max_per_window=2, window_ms=1000)
         await client.submit_many(
             [("text.send", {"to": f"+44 {number}", "budget": budget.budget_id}) for number in range(8)],

@@ -60,6 +60,15 @@ def test_the_docs_show_the_examples(page: str, example: str) -> None:
     assert shown[0] in (REPOSITORY / "examples" / f"{example}.py").read_text()
 
 
+def test_the_tutorial_shows_the_examples() -> None:
+    shown: dict[str, str] = {}
+    for page in (REPOSITORY / "docs" / "tutorial").glob("*.md"):
+        shown |= re.findall(r'```python title="(.+?)"\n(.*?)```', page.read_text(), re.DOTALL)
+    del shown["conftest.py"]  # that of examples/ is one folder up
+    examples = (REPOSITORY / "examples" / "tutorial").glob("*.py")
+    assert shown == {path.name: path.read_text() for path in examples}
+
+
 async def test_the_codec_of_ones_own(penstock: RunningPenstock) -> None:
     page = (REPOSITORY / "docs" / "payload-codecs.md").read_text()
     [source] = re.findall(r"```python\n(class .*?)```", page, re.DOTALL)
