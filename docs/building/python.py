@@ -42,7 +42,7 @@ TOPICS = {
     ),
     "durable": Topic(
         "Durable functions",
-        "The calls of a `Task` that journal what they do, and what belongs to them ([durable functions](../../durable-functions.md)).",
+        "What a `Task` journals, and what belongs to it ([durable functions](../../durable-functions.md)).",
         "penstock.worker",
         more=("penstock.worker.durable.calls.DurableCalls",),
         within=DURABLE,
@@ -54,7 +54,7 @@ TOPICS = {
     ),
     "codecs": Topic(
         "Codecs",
-        "`penstock.codecs`: what is done to payloads before the services see them ([payload codecs](../../payload-codecs.md)).",
+        "`penstock.codecs`: payloads that services cannot read ([payload codecs](../../payload-codecs.md)).",
         "penstock.codecs",
     ),
 }

@@ -19,7 +19,7 @@ _link = re.compile(r"(?<=\]\()(?P<path>(?:\.\./)+[^)#\s]+)")
 
 
 def pages(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return a page for each file outside docs/ that these pages (path: Markdown) link to, and for what is in a folder."""
+    """Return a page for each file outside docs/ that these pages (by path) link to, and for what is in a folder."""
     made: dict[str, str] = {}
     for uri, text in texts.items():
         for found in _link.finditer(text):
