@@ -18,7 +18,8 @@ DAYS = timedelta(days=3)
 
 
 @pytest.mark.parametrize(
-    ("example", "tests"), [("test_late_report.py", 2), ("order", 2), ("agent", 2), ("nightly_import", 1)]
+    ("example", "tests"),
+    [("test_late_report.py", 2), ("order", 2), ("agent", 2), ("nightly_import", 1), ("tutorial", 3)],
 )
 async def test_the_examples_of_the_docs(example: str, tests: int) -> None:
     """Run an example in its own pytest process, as a user does."""
