@@ -44,3 +44,12 @@ async def test_traced(penstock: RunningPenstock) -> None:
         "submit order.ship",
     ]
     assert len(set(re.findall(r'"trace_id": "(.*)"', said))) == 1
+
+
+def test_the_tutorial_shows_the_examples() -> None:
+    shown: dict[str, str] = {}
+    for page in (REPOSITORY / "docs" / "tutorial").glob("*.md"):
+        shown |= re.findall(r'```python title="(.+?)"\n(.*?)```', page.read_text(), re.DOTALL)
+    del shown["conftest.py"]  # that of examples/ is one folder up
+    examples = (REPOSITORY / "examples" / "tutorial").glob("*.py")
+    assert shown == {path.name: path.read_text() for path in examples}
