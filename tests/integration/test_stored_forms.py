@@ -1,6 +1,8 @@
-"""An execution is read whichever release has stored it (lua/execution/form.lua)."""
+"""An execution is read whichever release has stored it (lua/execution/form.lua), shortened or not (core/words.lua)."""
 
+import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -75,3 +77,29 @@ async def test_an_execution_stored_by_an_earlier_release_goes_on(
     for _, record, _ in ends:
         times = [record[name] for name in ("created_at", "ready_at", "started_at", "finished_at")]
         assert times[0] <= times[2] <= times[1] <= times[3] == record["updated_at"]
+
+
+WORDS = (Path(__file__).parents[2] / "lua" / "core" / "words.lua").read_text()
+PARTS = (
+    b"\xc1",
+    b"\x00",
+    b"\xff",
+    b"\xa5ready",
+    b"\xa5readyx",
+    b"\xa4park",
+    b"\xcf\0\0\1",
+    b"\xcf\0\0",
+    b"%",
+    b"\xc1\xff",
+    b"a",
+)
+
+
+async def test_what_is_shortened_comes_back(machine: StateMachine) -> None:
+    chance = random.Random(7)
+    texts = [b"".join(chance.choices(PARTS, k=chance.randrange(30))) for _ in range(500)]
+    texts += [bytes(chance.randrange(256) for _ in range(200)) for _ in range(100)]
+    script = f"local Words = {{}}\n{WORDS}\nlocal found = {{}}\n" + (
+        "for i, text in ipairs(ARGV) do found[i] = Words.whole(Words.short(text)) end\nreturn found"
+    )
+    assert await machine.stores["scheduler"].execute("EVAL", script, 0, *texts) == texts
