@@ -29,6 +29,7 @@ from penstock.cli import (
     lanes,
     limits,
     mirror,
+    replays,
     schedules,
     search,
     secure,
@@ -159,6 +160,7 @@ executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
 journals.add_to(app)
+app.command(replays.replay_check)
 search.add_to(app)
 app.command(watch.watch)
 app.command(workers.worker)
