@@ -30,6 +30,7 @@ from penstock.cli import (
     lanes,
     limits,
     mirror,
+    replays,
     schedules,
     search,
     secure,
@@ -160,6 +161,7 @@ executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
 journals.add_to(app)
+app.command(replays.replay_check)
 search.add_to(app)
 app.command(watch.watch)
 app.command(workers.worker)
