@@ -23,11 +23,14 @@ local function hand_on(x, why, actor, tries)
     Executions.resume(x, why, actor)
   elseif x.state == 'running' and tries > 0 then
     local ready_at = Call.now + math.min(FIRST_PAUSE_MS * 2 ^ (tries - 1), LONGEST_PAUSE_MS)
-    States.transition(x, 'retry_wait', { why = why, actor = actor, data = { ready_at = ready_at, attempt_index = x.attempt_index } })
+    States.transition(x, 'retry_wait', { why = why, actor = actor, data = {
+      category = 'compensations', reason = 'the compensations were interrupted', attempt_index = x.attempt_index, ready_at = ready_at,
+    } })
     x.wake_at = ready_at
   elseif States.HELD[x.state] then
+    local data = { worker_id = x.worker_id, lease_epoch = x.lease_epoch }
     x.via = 'reclaim'
-    States.transition(x, 'ready', { event = 'reclaimed', why = why, actor = actor })
+    States.transition(x, 'ready', { event = 'reclaimed', why = why, actor = actor, data = data })
   elseif x.state == 'retry_wait' then
     x.fresh = nil
     States.transition(x, 'ready', { why = why, actor = actor })
