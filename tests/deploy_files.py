@@ -15,6 +15,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 DEPLOY: Final = REPOSITORY / "deploy"
 OPERATIONS: Final = REPOSITORY / "docs" / "operations.md"
 SERVICES: Final = frozenset(map(str, _SERVICES))
+GATEWAY: Final = "gateway"
+"""The process that is no service of NATS, and optional."""
 
 
 class Selector(NamedTuple):

@@ -20,13 +20,14 @@ from running_penstock import WAIT_S, RunningPenstock
 class Gateway:
     """A running gateway with one token for each role."""
 
-    def __init__(self, process: Process, url: str, folder: Path, tokens: dict[str, str]) -> None:
+    def __init__(self, process: Process, facts: dict[str, str], folder: Path, tokens: dict[str, str]) -> None:
         self.process = process
-        self.url = url
+        self.url = facts["url"]
+        self.metrics_url = facts["metrics_url"]
         self.tokens_file = folder / "gateway.tokens"
         self.log_file = folder / "gateway.log"
         self.tokens = tokens
-        self.http = httpx.AsyncClient(base_url=url, timeout=WAIT_S)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=WAIT_S)
 
     def headers(self, role: str = "operator") -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[role]}"}
@@ -57,7 +58,8 @@ async def gateway_of(
     """Run a gateway; stop it at the end, if the test has not done so. `settings` are its own, in lower case."""
     tokens_file, ready = folder / "gateway.tokens", folder / "gateway.json"
     tokens = {role: add(tokens_file, f"the-{role}", role) for role in USEFUL}
-    given = {"rate": "10000", "link_rate": "10000", **settings}
+    # A slow machine is no reason to give up; what limits there are is tested with a test's own settings.
+    given = {"rate": "10000", "link_rate": "10000", "timeout_ms": "60000", **settings}
     with (folder / "gateway.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -78,8 +80,7 @@ async def gateway_of(
         )
     try:
         await penstock.until(lambda: asyncio.to_thread(ready.exists), bool, "the gateway")
-        url = json.loads(ready.read_text())["url"]
-        gateway = Gateway(process, url, folder, tokens)
+        gateway = Gateway(process, json.loads(ready.read_text()), folder, tokens)
         async with gateway.http:
             yield gateway
     finally:

@@ -1,8 +1,8 @@
 """Metrics of the backlog: what still has to be stopped, and since when."""
 
+from penstock.metrics import Samples
 from penstock.runtime import Context
 from penstock.runtime.look import Look
-from penstock.runtime.metrics import Samples
 from penstock_cancel_reconciler.backlog import Backlog, Size
 
 

@@ -11,5 +11,5 @@ INSTALL: Final = "the gateway needs the extra `gateway`: pip install 'penstock[g
 
 
 def installed() -> bool:
-    """Return whether the web server and framework that the gateway stands on are there."""
-    return all(find_spec(name) for name in ("starlette", "uvicorn"))
+    """Return whether the packages that the gateway stands on are there."""
+    return all(find_spec(name) for name in ("starlette", "uvicorn", "prometheus_client"))

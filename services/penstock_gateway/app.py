@@ -17,14 +17,22 @@ from penstock import asyncapi, errors
 from penstock.bus.request_id import HEADER
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
+from penstock.verbs import VERBS
 from penstock_gateway import openapi
 from penstock_gateway.answers import JSON, HttpError, json_answer, refusal
 from penstock_gateway.asks import Asks
 from penstock_gateway.events import Events
 from penstock_gateway.gateway import Gateway
 from penstock_gateway.links import Links
+from penstock_gateway.metrics import UNKNOWN, Metrics
 
 log: Final = logging.getLogger("penstock.gateway")
+
+HEALTHZ: Final = "/healthz"
+READYZ: Final = "/readyz"
+PROBES: Final = (HEALTHZ, READYZ)
+"""Paths that are not counted: who asks for them asks all the time."""
+EVENTS: Final = "events"
 
 _REQUEST_ID: Final = HEADER.lower().encode()
 _fit: Final = re.compile(rb"[\x21-\x7e]{1,128}").fullmatch
@@ -53,15 +61,33 @@ def build(gateway: Gateway) -> tuple[ASGIApp, Events]:
         return Response(asyncapi.document(gateway.settings.root), media_type=JSON)
 
     routes = [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
+        Route(HEALTHZ, healthz),
+        Route(READYZ, readyz),
         Route("/v1/openapi.json", description),
         Route("/v1/asyncapi.json", subjects),
         _route("/v1/events", events, "GET"),
         _route("/v1/signals/{token}/{name}", Links(gateway), "GET", "POST"),
         _route("/v1/{resource}/{verb}", Asks(gateway), "POST"),
     ]
-    return _Common(Starlette(routes=routes, exception_handlers=HANDLERS)), events
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
+    return _Common(app, gateway.metrics), events
+
+
+def operation_of(scope: Scope) -> str:
+    """Return the `operationId` of a request that was routed; paths that the description does not have are `unknown`."""
+    match getattr(scope.get("route"), "path", None):
+        case "/v1/{resource}/{verb}":
+            parts = scope["path_params"]
+            name = f"{parts['resource']}.{parts['verb']}"
+            return name if name in VERBS else UNKNOWN
+        case "/v1/signals/{token}/{name}":
+            return "signal.link" if scope["method"] == "POST" else "signal.page"
+        case "/v1/events":
+            return EVENTS
+        case "/v1/openapi.json":
+            return "openapi"
+        case _:
+            return UNKNOWN
 
 
 def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
@@ -104,8 +130,9 @@ class _Common:
     A path is never logged: it may hold a waitpoint's token.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -136,9 +163,13 @@ class _Common:
             )
             if not status:
                 await refusal(errors.make("internal"))(scope, receive, with_headers)
-        ms = round((time.perf_counter() - began) * 1000, 1)
-        route = getattr(scope.get("route"), "path", None)
-        log.debug("answered", extra={**about, "route": route, "status": status, "ms": ms})
+        seconds = time.perf_counter() - began
+        operation = operation_of(scope)
+        if status and scope["path"] not in PROBES:
+            streamed = operation == EVENTS and status == 200
+            self._metrics.answered(operation, status, None if streamed else seconds)
+        ms = round(seconds * 1000, 1)
+        log.debug("answered", extra={**about, "operation": operation, "status": status, "ms": ms})
 
 
 def _bare(error: Exception) -> Any:

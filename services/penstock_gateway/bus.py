@@ -1,6 +1,7 @@
 """Passes one request on to the service that answers it, byte for byte, and waits for the reply."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from nats import errors as nats_errors
@@ -11,6 +12,7 @@ from penstock.bus import callers
 from penstock.bus.connection import Connection
 from penstock.bus.replies import nobody_answers
 from penstock.bus.requester import FIRST_RETRY_S, PATIENCE_S
+from penstock.errors import PenstockError
 from penstock.verbs import Verb
 
 _HEADROOM: Final = 1024
@@ -20,12 +22,18 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Bus:
-    """The gateway's connection to NATS, for requests."""
+    """The gateway's connection to NATS, for requests.
 
-    def __init__(self, nats: Connection, root: str, timeout: float) -> None:
+    timeout: seconds within which a service must answer. on_unanswered: called with the name of a service that has not.
+    """
+
+    def __init__(
+        self, nats: Connection, root: str, timeout: float, on_unanswered: Callable[[str], object]
+    ) -> None:
         self.nats = nats
         self.root = root
         self._timeout = timeout
+        self._on_unanswered = on_unanswered
         self._waiting: dict[str, set[asyncio.Future[Msg]]] = {}
         nats.on_refused.append(self._refused)
 
@@ -47,6 +55,10 @@ class Bus:
         try:
             done, _ = await asyncio.wait({asking, refused}, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
+        except PenstockError as error:
+            if error.code == "timeout":
+                self._on_unanswered(verb.service)
+            raise
         finally:
             asking.cancel()
             refused.cancel()

@@ -33,7 +33,8 @@ DRAINING: Final = "draining"
 SLOW: Final = "slow"
 REVOKED: Final = "revoked"
 GAP: Final = "gap"
-"""Why a stream ends; `gap`: the gateway had lost NATS, and events with it."""
+LEFT: Final = "left"
+"""Why a stream ends; `gap`: the gateway had lost NATS, and events with it. `left`: the client has gone."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -55,7 +56,12 @@ class Events:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._open: set[_Stream] = set()
+        self._refused = 0
         gateway.tokens.on_change.append(self._cut_revoked)
+        gateway.metrics.limit("streams", lambda: self._refused)
+        gateway.metrics.gauge(
+            "penstock_gateway_event_streams", "Event streams that are open", lambda: len(self._open)
+        )
 
     async def __call__(self, request: Request) -> Response:
         gateway = self._gateway
@@ -71,6 +77,7 @@ class Events:
         if gateway.draining:
             raise errors.make("timeout", "the gateway is stopping")
         if sum(stream.bearer == bearer for stream in self._open) >= gateway.settings.streams:
+            self._refused += 1
             raise errors.make(
                 "rate_limit_exceeded",
                 f"a token has at most {gateway.settings.streams} event streams at once",
@@ -108,6 +115,7 @@ class _Stream(Response):
         super().__init__(headers=_HEADERS, media_type="text/event-stream")
         del self.headers["content-length"]
         self.bearer = bearer
+        self._metrics = gateway.metrics
         self._nats = gateway.bus.nats
         self._connection = _connection_of(self._nats)
         self._subject = subject
@@ -144,6 +152,7 @@ class _Stream(Response):
                 await asyncio.wait(tasks, timeout=GOODBYE_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._streams.discard(self)
+            self._metrics.stream_ended(self._why.result() if self._why.done() else LEFT)
             for task in tasks:
                 task.cancel()
             if subscription is not None and not self._nats.is_closed:

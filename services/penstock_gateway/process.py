@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 from penstock import PenstockError, __version__
 from penstock.bus.connection import Connection, connect, leave
 from penstock.files import write_whole
+from penstock.metrics_port import MetricsPort
 from penstock_gateway.app import build
 from penstock_gateway.gateway import Gateway
 from penstock_gateway.settings import Settings
@@ -43,9 +44,11 @@ class Server(uvicorn.Server):
 async def live(settings: Settings) -> int:
     """Run the gateway until SIGTERM or SIGINT, or until NATS is lost for good. Return the exit code."""
     gateway = Gateway(settings)
+    port = MetricsPort(gateway.metrics.exposition, gateway.missing)
     try:
         gateway.tokens.load()
         listening = listen(settings.host, settings.port)
+        await port.start(settings.metrics_host, settings.metrics_port)
     except (TokensError, OSError) as error:
         log.error("cannot start", extra={"reason": str(error)})
         return 1
@@ -67,7 +70,8 @@ async def live(settings: Settings) -> int:
     stop = _on_signals(gateway.tokens)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     watching = asyncio.create_task(_watch(gateway.tokens))
-    running = asyncio.create_task(_run(gateway, address_of(listening, settings.host)))
+    facts = {"url": address_of(listening, settings.host), "metrics_url": port.url, "pid": os.getpid()}
+    running = asyncio.create_task(_run(gateway, facts))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     code = 0 if stop.is_set() else 1
@@ -81,19 +85,23 @@ async def live(settings: Settings) -> int:
     while not running.done():  # nats-py's asyncio.wait_for (3.11) may swallow a cancellation
         running.cancel()
         await asyncio.wait({running}, timeout=0.1)
+    await port.stop()
     log.info("stopped")
     return code
 
 
-async def _run(gateway: Gateway, url: str) -> None:
-    """Connect to NATS, however long that takes, and say that the gateway is ready. Return when NATS is lost."""
+async def _run(gateway: Gateway, facts: dict[str, object]) -> None:
+    """Connect to NATS, however long that takes, and say that the gateway is ready. Return when NATS is lost.
+
+    facts: about this process, for the log and the ready file.
+    """
     settings = gateway.settings
     nats: Connection | None = None
     try:
         nats = await connect(settings.nats_url, "penstock-gateway", settings.nats_creds, wait=True)
         gateway.connected(nats)
-        _tell(settings.ready_file, {"service": "gateway", "pid": os.getpid(), "url": url})
-        log.info("ready", extra={"url": url, "pid": os.getpid(), "version": __version__})
+        _tell(settings.ready_file, {"service": "gateway", **facts})
+        log.info("ready", extra={**facts, "version": __version__})
         await nats.closed.wait()
         log.error("NATS is lost; ending, to be started again", extra={"reason": nats.why_closed})
     except (PenstockError, NatsError, OSError) as error:

@@ -23,6 +23,8 @@ class Rates:
         self._burst = max(2 * rate, 1.0)
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.refused = 0
+        """Requests that were refused since the start."""
 
     def take(self, key: str) -> None:
         """Count one request. Raise `rate_limit_exceeded`, with the time after which to come again."""
@@ -34,6 +36,7 @@ class Rates:
         if len(self._buckets) > MOST:
             self._buckets.popitem(last=False)
         if not enough:
+            self.refused += 1
             raise errors.make(
                 "rate_limit_exceeded",
                 f"the gateway takes {self._rate:g} requests per second",

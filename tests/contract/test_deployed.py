@@ -17,7 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from deploy_files import DEPLOY, OPERATIONS, SERVICES, expressions, selectors
+from deploy_files import DEPLOY, GATEWAY, OPERATIONS, SERVICES, expressions, selectors
+from http_gateway import Gateway, gateway_of
 from penstock.cli import doctor
 from penstock.errors import TABLE
 from penstock.local import servers as embedded
@@ -83,16 +84,23 @@ async def penstock(urls: tuple[str, str]) -> AsyncIterator[RunningPenstock]:
         yield house
 
 
-async def scraped(house: RunningPenstock) -> dict[str, list[Metric]]:
-    """Return what each service's /metrics has, as Prometheus reads it."""
+@pytest.fixture
+async def gateway(penstock: RunningPenstock, tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with gateway_of(penstock, tmp_path, link_rate="0.1", timeout_ms="500") as gateway:
+        yield gateway
+
+
+async def scraped(house: RunningPenstock, gateway: Gateway | None = None) -> dict[str, list[Metric]]:
+    """Return what each process's /metrics has, as Prometheus reads it."""
 
     def read(url: str) -> str:
         with urllib.request.urlopen(url, timeout=10) as page:
             return page.read().decode()
 
-    texts = {
-        name: await asyncio.to_thread(read, service.metrics_url) for name, service in house.services.items()
-    }
+    urls = {name: service.metrics_url for name, service in house.services.items()}
+    if gateway is not None:
+        urls[GATEWAY] = gateway.metrics_url
+    texts = {name: await asyncio.to_thread(read, url) for name, url in urls.items()}
     return {name: list(text_string_to_metric_families(text)) for name, text in texts.items()}
 
 
@@ -140,7 +148,65 @@ async def all_kinds_of_work(house: RunningPenstock) -> None:
     await house.js.publish(f"{house.root}.observation.nothing", b"no observation")
 
 
-async def looked(house: RunningPenstock) -> dict[str, list[Metric]]:
+async def all_kinds_of_requests(house: RunningPenstock, gateway: Gateway) -> None:
+    """Let the gateway answer, refuse and wait in vain, and let event streams begin and end."""
+    assert (await gateway.ask("lane.list", {})).status_code == 200
+    assert (await gateway.ask("execution.get", {"execution_id": NOWHERE})).status_code == 404
+    assert (await gateway.ask("no.verb", {})).status_code == 404
+    for status in (200, 429):
+        assert (await gateway.http.get("/v1/signals/x/y")).status_code == status
+    async with gateway.events("", "viewer"):
+        pass
+    await house.services["cancel-reconciler"].stop()
+    assert (await gateway.ask("cancel.backlog", {})).status_code == 504
+    await house.start_again("cancel-reconciler")
+
+
+async def test_the_gateway_counts_what_it_answers_refuses_and_waits_for(
+    penstock: RunningPenstock, gateway: Gateway
+) -> None:
+    await all_kinds_of_requests(penstock, gateway)
+
+    async def told() -> dict[str, float | None]:
+        families = {GATEWAY: (await scraped(penstock, gateway))[GATEWAY]}
+        names = {
+            "requests_total": ("operation", "status"),
+            "rate_limited_total": ("limit",),
+            "unanswered_total": ("service",),
+            "event_streams_ended_total": ("reason",),
+            "event_streams": (),
+        }
+        return {
+            " ".join([name, *(sample.labels[label] for label in labels)]): sample.value
+            for name, labels in names.items()
+            for family in families[GATEWAY]
+            for sample in family.samples
+            if sample.name == f"penstock_gateway_{name}"
+        }
+
+    async with gateway.events("", "operator"):
+        assert await penstock.until(
+            told, lambda seen: seen["event_streams"] == 1, "the end of the first stream"
+        ) == {
+            "requests_total lane.list 200": 1,
+            "requests_total execution.get 404": 1,
+            "requests_total unknown 404": 1,
+            "requests_total signal.page 200": 1,
+            "requests_total signal.page 429": 1,
+            "requests_total events 200": 1,
+            "requests_total cancel.backlog 504": 1,
+            "rate_limited_total token": 0,
+            "rate_limited_total link": 1,
+            "rate_limited_total streams": 0,
+            "unanswered_total cancel-reconciler": 1,
+            "event_streams_ended_total left": 1,
+            "event_streams": 1,
+        }
+        page = await gateway.http.get(gateway.metrics_url.replace("/metrics", "/readyz"))
+        assert page.json() == {"ready": True, "missing": []}
+
+
+async def looked(house: RunningPenstock, gateway: Gateway | None = None) -> dict[str, list[Metric]]:
     """Scrape until everything that happened is in the metrics: leaders look once a sweep, the relay lingers."""
 
     def complete(families: dict[str, list[Metric]]) -> bool:
@@ -153,12 +219,13 @@ async def looked(house: RunningPenstock) -> dict[str, list[Metric]]:
             and value(families, "penstock_audit_outbox_entries") == 0
         )
 
-    return await house.until(lambda: scraped(house), complete, "the metrics of what happened")
+    return await house.until(lambda: scraped(house, gateway), complete, "the metrics of what happened")
 
 
-async def test_what_alerts_and_panels_ask_for_is_there(penstock: RunningPenstock) -> None:
+async def test_what_alerts_and_panels_ask_for_is_there(penstock: RunningPenstock, gateway: Gateway) -> None:
     await all_kinds_of_work(penstock)
-    families = await looked(penstock)
+    await all_kinds_of_requests(penstock, gateway)
+    families = await looked(penstock, gateway)
     told = samples(families)
     # What only a process of its own tells: memory, CPU. Prometheus itself adds job and instance.
     whole = Metrics("scheduler", "one", "0", whole_process=True).exposition().decode()
@@ -177,14 +244,19 @@ async def test_what_alerts_and_panels_ask_for_is_there(penstock: RunningPenstock
             assert wanted in values, f"{each.place}: {each.metric} is never {label}={wanted}"
 
 
-async def test_metrics_follow_prometheus_conventions_and_are_documented(penstock: RunningPenstock) -> None:
+async def test_metrics_follow_prometheus_conventions_and_are_documented(
+    penstock: RunningPenstock, gateway: Gateway
+) -> None:
     await all_kinds_of_work(penstock)
-    families = await looked(penstock)
-    assert families.keys() == SERVICES
+    await all_kinds_of_requests(penstock, gateway)
+    families = await looked(penstock, gateway)
+    assert families.keys() == SERVICES | {GATEWAY}
     documented = set(re.findall(r"^\| `(penstock_\w+)`", OPERATIONS.read_text(), re.MULTILINE))
     names = set[str]()
     for service, each in families.items():
         for family in each:
+            if family.name.startswith(("process_", "python_")):  # Prometheus' own, of a whole process
+                continue
             assert re.fullmatch(r"penstock_[a-z_]+", family.name) and family.documentation
             assert "_ms" not in family.name and "milliseconds" not in family.name  # seconds are the base unit
             names.add(family.name + ("_total" if family.type == "counter" else ""))

@@ -18,13 +18,13 @@ DAYS = timedelta(days=3)
 
 
 @pytest.mark.parametrize(
-    ("example", "passed"),
-    [("examples/test_late_report.py", 2), ("examples/order", 2), ("examples/tutorial", 3)],
+    ("example", "tests"),
+    [("test_late_report.py", 2), ("order", 2), ("agent", 2), ("nightly_import", 1), ("tutorial", 3)],
 )
-async def test_the_examples_of_the_docs(example: str, passed: int) -> None:
+async def test_the_examples_of_the_docs(example: str, tests: int) -> None:
     """Run an example in its own pytest process, as a user does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", example),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"examples/{example}"),
         cwd=REPOSITORY,
         env=clean_environment(),
         stdout=asyncio.subprocess.PIPE,
@@ -32,7 +32,7 @@ async def test_the_examples_of_the_docs(example: str, passed: int) -> None:
     )
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
-    assert f"{passed} passed" in out.decode()
+    assert f"{tests} passed" in out.decode()
 
 
 def test_the_docs_show_the_crash_test() -> None:

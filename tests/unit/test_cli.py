@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import commands
-from commands import Said
 from penstock import versions
 from penstock.cli import output, top
+from penstock.cli.__main__ import main
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import json_argument
 from penstock.local import servers
@@ -61,15 +61,15 @@ async def until(holds: object, what: str) -> None:
 # --- good and bad arguments
 
 
-async def test_every_command_has_help() -> None:
-    some = asyncio.Semaphore(4)
-
-    async def asked(command: list[str]) -> Said:
-        async with some:  # all at once, the last one would wait too long for a processor
-            return await commands.penstock(*command, "--help")
-
-    for said in await asyncio.gather(*map(asked, COMMANDS)):
-        assert said.code == 0 and said.out.startswith("Usage: penstock") and "--nats" in said.out
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["penstock", *command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().out
+    assert not ended.value.code and said.startswith("Usage: penstock") and "--nats" in said
 
 
 @pytest.mark.parametrize(
@@ -334,11 +334,8 @@ asyncio.run(main())
 
 async def test_options_may_stand_where_an_optional_argument_could() -> None:
     nowhere = ("--nats", "nats://127.0.0.1:1", "--timeout", "0.1")
-    for command in (
-        ("submit", "kind"),
-        ("submit", "kind", "-5"),
-        ("audit", "verify"),
-        ("submit", "kind", "-"),
-    ):
-        said = await commands.penstock(*command, *nowhere, stdin="{}")
+    asked = (("submit", "kind"), ("submit", "kind", "-5"), ("audit", "verify"), ("submit", "kind", "-"))
+    # At the same time, for each tries for some seconds.
+    answers = await asyncio.gather(*(commands.penstock(*command, *nowhere, stdin="{}") for command in asked))
+    for command, said in zip(asked, answers, strict=True):
         assert (said.code, "cannot reach NATS" in said.err) == (1, True), (command, said)

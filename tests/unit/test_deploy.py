@@ -21,6 +21,7 @@ import yaml
 
 from deploy_files import (
     DEPLOY,
+    GATEWAY,
     OPERATIONS,
     REPOSITORY,
     SERVICES,
@@ -32,10 +33,15 @@ from deploy_files import (
 )
 from penstock.local.servers import find_nats
 from penstock.runtime.settings import FIELDS, Settings
+from penstock_gateway.settings import Settings as GatewaySettings
+from penstock_gateway.settings import variable
+from penstock_gateway.tokens import OTHERS
 
 BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 KNOWN_SETTINGS = frozenset(field.variable for field in FIELDS)
+GATEWAY_SETTINGS = frozenset(map(variable, GatewaySettings.__struct_fields__))
+PROCESSES = SERVICES | {GATEWAY}
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -53,11 +59,14 @@ def tool(name: str) -> str:
     return found
 
 
-def are_settings(environment: dict[str, Any]) -> None:
-    """Assert that all variables are settings, with values that services take."""
+def are_settings(environment: dict[str, Any], process: str = "a service") -> None:
+    """Assert that all variables are settings, with values that the process takes."""
+    known, settings = (
+        (GATEWAY_SETTINGS, GatewaySettings) if process == GATEWAY else (KNOWN_SETTINGS, Settings)
+    )
     ours = {name: str(value) for name, value in environment.items() if name.startswith("PENSTOCK_")}
-    assert ours.keys() <= KNOWN_SETTINGS, ours.keys() - KNOWN_SETTINGS
-    Settings.from_env(ours)
+    assert ours.keys() <= known, ours.keys() - known
+    settings.from_env(ours)
 
 
 # -- the image
@@ -87,13 +96,14 @@ class TestImage:
         copied = " ".join(re.findall(r"^COPY (.+)$", self.text, re.MULTILINE)).split()
         assert {name.split("/")[0] for name in needed} <= set(copied)
         extras = set(re.search(r"penstock\[([\w,]+)\]", self.text)[1].split(","))
+        assert extras == {"cli", "services", "console", "gateway"}
         assert extras <= PROJECT["project"]["optional-dependencies"].keys()
 
     def test_only_the_base_image_comes_from_a_registry_and_it_is_not_root(self) -> None:
         assert set(re.findall(r"^FROM (\S+)", self.text, re.MULTILINE)) == {"${PYTHON}"}
         assert re.search(r"^ARG PYTHON=python:[\w.-]+$", self.text, re.MULTILINE)
         assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", self.text, re.MULTILINE)
-        are_settings(dict(re.findall(r"(PENSTOCK_\w+)=(\S+)", self.text)))
+        are_settings(dict(re.findall(r"(PENSTOCK_\w+)=(\S+)", re.sub("^#.*", "", self.text, flags=re.M))))
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
@@ -106,7 +116,8 @@ class TestImage:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
-            *(([service, "--help"], f"penstock-{service} --help") for service in sorted(SERVICES)),
+            *(([process, "--help"], f"penstock-{process} --help") for process in sorted(PROCESSES)),
+            (["gateway", "token", "ada", "viewer"], "penstock-gateway token ada viewer"),
             (["doctor", "--json"], "penstock doctor --json"),
             (["--help"], "penstock --help"),
             ([], "penstock"),
@@ -135,8 +146,8 @@ class TestCompose:
         merged = yaml.safe_dump(self.spec)  # with YAML's merge keys carried out
         compose_spec.PyCompose.from_yaml(merged).to_spec()
 
-    def test_the_six_services_run_as_themselves(self) -> None:
-        assert self.penstock.keys() == SERVICES
+    def test_the_six_services_and_the_gateway_run_as_themselves(self) -> None:
+        assert self.penstock.keys() == PROCESSES
         for name, service in self.penstock.items():
             assert service["command"] == [name]
             build = service["build"]
@@ -152,12 +163,12 @@ class TestCompose:
         text = (DEPLOY / "compose.yaml").read_text()
         assert set(re.findall(r"(?<!\$)\$\{(\w+)", text)) == example.keys()
         filled = {**example, "VALKEY_PASSWORD": "p" * 32, "PENSTOCK_TOKEN_KEY": "k" * 32}
-        for service in self.penstock.values():
+        for name, service in self.penstock.items():
             environment = {
                 name: re.sub(r"\$\{(\w+)[^}]*\}", lambda found: filled[found[1]], str(value))
                 for name, value in service["environment"].items()
             }
-            are_settings(environment)
+            are_settings(environment, name)
         needs_key = {
             name for name, each in self.penstock.items() if "PENSTOCK_TOKEN_KEY" in each["environment"]
         }
@@ -172,7 +183,7 @@ class TestCompose:
     def test_all_come_back_and_tell_how_they_are(self) -> None:
         for name, service in self.spec["services"].items():
             assert service["restart"] == "unless-stopped"
-            assert "healthcheck" in service or name in SERVICES, f"{name}: only the image has one of its own"
+            assert "healthcheck" in service or name in PROCESSES, f"{name}: only the image has one of its own"
 
     def test_valkey_is_reached_by_services_only_and_nothing_from_outside(self) -> None:
         on_state = {name for name, each in self.spec["services"].items() if "state" in each["networks"]}
@@ -180,14 +191,26 @@ class TestCompose:
         for service in self.spec["services"].values():
             assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
 
-    def test_prometheus_scrapes_every_service_on_the_port_of_the_image(self) -> None:
+    def test_the_gateway_is_optional_and_keeps_its_tokens(self) -> None:
+        assert {name for name, each in self.spec["services"].items() if "profiles" in each} == {GATEWAY}
+        gateway = self.penstock[GATEWAY]
+        assert gateway["ports"] == [f"127.0.0.1:{GatewaySettings().port}:{GatewaySettings().port}"]
+        ((volume, folder),) = [each.split(":") for each in gateway["volumes"]]
+        assert volume in self.spec["volumes"]
+        assert Path(gateway["environment"]["PENSTOCK_GATEWAY_TOKENS"]).parent == Path(folder)
+        # A new volume gets the owner of the folder in the image, so that the gateway may write the file.
+        user = re.search(r"^USER (\d+):(\d+)$", TestImage.text, re.MULTILINE)
+        made = f"--owner={user[1]} --group={user[2]} --mode=0700 {folder}\n"
+        assert f"RUN install --directory {made}" in TestImage.text
+
+    def test_prometheus_scrapes_every_process_on_the_port_of_the_image(self) -> None:
         (config,) = documents("prometheus/prometheus.yaml")
         ((names, port),) = [
             (discovery["names"], discovery["port"])
             for scrape in config["scrape_configs"]
             for discovery in scrape["dns_sd_configs"]
         ]
-        assert set(names) == SERVICES and f"PENSTOCK_METRICS_PORT={port} " in TestImage.text
+        assert set(names) == PROCESSES and f"PENSTOCK_METRICS_PORT={port} " in TestImage.text
 
 
 # -- Kubernetes
@@ -226,13 +249,15 @@ class TestKubernetes:
             if resource["apiVersion"].split("/")[0] != "keda.sh":  # a custom resource: its schema is KEDA's
                 kubernetes_validate.validate(resource, "1.33", strict=True)
 
-    def test_there_is_one_deployment_a_service_with_settings_that_exist(
+    def test_there_is_one_deployment_a_process_with_settings_that_exist(
         self, resources: list[dict[str, Any]]
     ) -> None:
         (config,) = kind(resources, "ConfigMap")
         are_settings(config["data"])
         deployments = kind(resources, "Deployment")
-        assert {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in deployments} == SERVICES
+        assert {
+            each["metadata"]["labels"]["app.kubernetes.io/component"] for each in deployments
+        } == PROCESSES
         for deployment in deployments:
             service = deployment["metadata"]["labels"]["app.kubernetes.io/component"]
             pod = deployment["spec"]["template"]["spec"]
@@ -241,9 +266,13 @@ class TestKubernetes:
             assert container["image"] == "elsewhere/penstock:0.1.0"
             assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
             variables = {each["name"] for each in container["env"]}
-            assert variables <= KNOWN_SETTINGS and "PENSTOCK_VALKEY_URL" in variables
+            assert variables <= (GATEWAY_SETTINGS if service == GATEWAY else KNOWN_SETTINGS)
+            assert ("PENSTOCK_VALKEY_URL" in variables) == (service != GATEWAY)
+            assert "PENSTOCK_NATS_CREDS" in variables
             assert ("PENSTOCK_TOKEN_KEY" in variables) == (service == "signal-router")
-            (port,) = container["ports"]
+            port, *others = container["ports"]
+            http = GatewaySettings().port
+            assert others == ([{"name": "http", "containerPort": http}] if service == GATEWAY else [])
             assert f"PENSTOCK_METRICS_PORT={port['containerPort']} " in TestImage.text
             probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("readiness", "liveness")}
             assert {name: probe["path"] for name, probe in probes.items()} == {
@@ -270,6 +299,34 @@ class TestKubernetes:
         for deployment in kind(resources, "Deployment"):
             assert wanted <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
+    def test_the_gateway_is_reached_over_http_and_does_not_reach_valkey(
+        self, resources: list[dict[str, Any]]
+    ) -> None:
+        (deployment,) = [
+            each for each in kind(resources, "Deployment") if each["metadata"]["name"] == "penstock-gateway"
+        ]
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        (service,) = kind(resources, "Service")
+        assert service["spec"]["selector"] == labels
+        policies = {each["metadata"]["name"]: each["spec"] for each in kind(resources, "NetworkPolicy")}
+        opened = policies["penstock-gateway"]
+        assert opened["podSelector"]["matchLabels"] == labels
+        assert opened["ingress"] == [{"ports": [{"port": "http"}]}]
+        (rule,) = policies["penstock-valkey"]["ingress"]
+        penstock = rule["from"][0]["podSelector"]
+        assert penstock["matchExpressions"] == [
+            {"key": "app.kubernetes.io/component", "operator": "NotIn", "values": [GATEWAY]}
+        ]
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        given = {each["name"]: each["value"] for each in container["env"]}
+        are_settings(given, GATEWAY)
+        mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+        mounted = mounts[str(Path(given["PENSTOCK_GATEWAY_TOKENS"]).parent)]
+        (volume,) = [each for each in pod["volumes"] if each["name"] == mounted]
+        # What is open to others, or to be written by a group, is refused.
+        assert volume["secret"]["defaultMode"] & OTHERS == 0
+
 
 # -- systemd
 
@@ -290,12 +347,12 @@ class TestSystemd:
                 copy(path, units / path.name)
         bin = tmp_path / "opt" / "penstock" / "bin"
         bin.mkdir(parents=True)
-        for service in SERVICES:
-            shutil.copy("/bin/true", bin / f"penstock-{service}")
+        for process in PROCESSES:
+            shutil.copy("/bin/true", bin / f"penstock-{process}")
         return tmp_path
 
     def test_systemd_takes_the_units(self, root: Path) -> None:
-        services = [f"penstock@{service}.service" for service in sorted(SERVICES)]
+        services = [f"penstock@{service}.service" for service in sorted(PROCESSES)]
         said = run(
             tool("systemd-analyze"), "verify", "--man=no", f"--root={root}", *services, "penstock.target"
         )
@@ -312,15 +369,23 @@ class TestSystemd:
 
     def test_environment_files_hold_settings_and_each_service_has_a_port_of_its_own(self) -> None:
         files = {path.stem: path for path in (self.folder / "etc").glob("*.env")}
-        assert files.keys() == SERVICES | {"penstock"}
+        assert files.keys() == PROCESSES | {"penstock"}
         ports = set[str]()
         for path in files.values():
             values = dict(line.split("=", 1) for line in path.read_text().splitlines() if line[:1] != "#")
-            are_settings(values)
+            are_settings(values, path.stem)
             ports |= {value for name, value in values.items() if name == "PENSTOCK_METRICS_PORT"}
-        assert len(ports) == len(SERVICES)
+        assert len(ports) == len(PROCESSES)
         drop_in = (self.folder / "penstock@signal-router.service.d" / "token-key.conf").read_text()
         assert set(re.findall(r"PENSTOCK_\w+", drop_in)) <= KNOWN_SETTINGS
+
+    def test_the_gateway_has_its_tokens_and_nothing_of_valkeys(self) -> None:
+        drop_in = (self.folder / "penstock@gateway.service.d" / "tokens.conf").read_text()
+        assert set(re.findall(r"^Environment=(\w+)", drop_in, re.MULTILINE)) <= GATEWAY_SETTINGS
+        # The empty one drops the files that the template names, and with them Valkey's password.
+        files = re.findall(r"^EnvironmentFile=(.*)$", drop_in, re.MULTILINE)
+        assert files == ["", "/etc/penstock/gateway.env"]
+        assert "VALKEY" not in (self.folder / "etc" / "gateway.env").read_text()
 
 
 # -- NATS

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.messages.executions import Lane
+from penstock.metrics import Samples
 from penstock.runtime import Context
 from penstock.runtime.look import Look
-from penstock.runtime.metrics import Samples
 from penstock_scheduler.lanes.verbs import Lanes
 
 MOST: Final = 100

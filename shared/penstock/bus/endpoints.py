@@ -9,6 +9,7 @@ are spread over their replies; each message of any other verb gets a task of its
 # pyright: reportUnknownMemberType=false
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -342,18 +343,23 @@ def _of_item(verb: Verb[Any, Any], result: Any) -> Any:
 
 
 async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> None:
-    """End subscriptions after their callbacks have received everything that the server had already sent."""
+    """End subscriptions after their callbacks have received everything that the server had already sent.
 
-    async def end(subscription: Subscription) -> None:
-        try:
+    As `Subscription.drain` of nats-py for each, but with one round trip for all of them.
+    """
+    try:
+        async with asyncio.timeout(_UNSUBSCRIBE_S):
             if nats.is_connected:
-                await asyncio.wait_for(subscription.drain(), _UNSUBSCRIBE_S)
-            else:
-                await subscription.unsubscribe()
-        except (NatsError, TimeoutError) as error:
-            log.debug("unsubscribing from %s: %s", subscription.subject, error)
-
-    await asyncio.gather(*(end(subscription) for subscription in subscriptions))
+                for subscription in subscriptions:
+                    await nats._send_unsubscribe(subscription._id)  # pyright: ignore[reportPrivateUsage]
+                await nats.flush()
+                for subscription in subscriptions:
+                    await subscription._pending_queue.join()  # pyright: ignore[reportPrivateUsage]
+    except (NatsError, TimeoutError) as error:
+        log.debug("unsubscribing: %s", error)
+    for subscription in subscriptions:
+        with contextlib.suppress(NatsError):
+            await subscription.unsubscribe()
 
 
 def _served(verb: Verb[Any, Any], subject: str, queue_group: str) -> Served:

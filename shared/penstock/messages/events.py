@@ -125,6 +125,10 @@ _EVENTS: Final[dict[str, dict[str, tuple[str, dict[str, Any]]]]] = {
             {"waitpoint_id?": str},
         ),
         "cancel_requested": ("the worker that holds it was asked to stop", {"grace_ms": int}),
+        "compensating": (
+            "it ends as `to` says once its compensations have run, for which a worker gets it",
+            {"to": str},
+        ),
         "priority_changed": ("it has another priority", {"priority": int, "before": int}),
         "tags_changed": ("it has other tags", {"tags?": dict[str, str]}),
         "version_recorded": (

@@ -15,8 +15,8 @@ from penstock.backoff import Backoff
 from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
 from penstock.machine.ops.common import Due, DueDone
+from penstock.metrics import Histogram
 from penstock.runtime.logging import Log
-from penstock.runtime.metrics import Histogram
 from penstock.throttle import Throttle
 
 LIMIT: Final = 50

@@ -16,13 +16,13 @@ from penstock.bus.endpoints import Endpoints
 from penstock.bus.hints import Hints
 from penstock.bus.seal import Seal
 from penstock.machine import Machine
+from penstock.metrics_port import MetricsPort
 from penstock.runtime import logging
 from penstock.runtime.due import DueLoop
 from penstock.runtime.health import Health
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
 from penstock.runtime.metrics import Metrics
-from penstock.runtime.port import Port
 from penstock.runtime.retrying import retrying
 from penstock.runtime.server_check import check_nats, check_valkey
 from penstock.runtime.service import Build, Context, Service, Tasks
@@ -59,7 +59,7 @@ class Running:
         self.context: Context
         self.service: Service
         self.endpoints: Endpoints
-        self._port = Port(self.metrics, self.health)
+        self._port = MetricsPort(self.metrics.exposition, self.health.missing)
         self._steps = contextlib.AsyncExitStack()
         self._stopping: asyncio.Task[None] | None = None
         self._patience = settings.drain_timeout_ms / 1000

@@ -1,14 +1,12 @@
 """The metrics port: `/metrics`, `/healthz` (the event loop runs) and `/readyz`, over minimal HTTP.
 
-The port is served by the service's event loop on purpose: a service whose loop hangs must not report healthy.
+The port is served by the process's event loop on purpose: a process whose loop hangs must not report healthy.
 """
 
 import asyncio
 import json
+from collections.abc import Callable, Sequence
 from typing import Final
-
-from penstock.runtime.health import Health
-from penstock.runtime.metrics import Metrics
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
@@ -18,17 +16,20 @@ LONGEST: Final = 16_384
 _REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Unready"}
 
 
-class Port:
-    """The HTTP server for the metrics and health of one service. `url` is the address of /metrics."""
+class MetricsPort:
+    """The HTTP server for the metrics and health of one process. `url` is the address of /metrics.
 
-    def __init__(self, metrics: Metrics, health: Health) -> None:
-        self._metrics = metrics
-        self._health = health
+    exposition: returns the body of /metrics. missing: returns what the process lacks to be ready.
+    """
+
+    def __init__(self, exposition: Callable[[], bytes], missing: Callable[[], Sequence[str]]) -> None:
+        self._exposition = exposition
+        self._missing = missing
         self._server: asyncio.Server | None = None
         self.url = ""
 
     async def start(self, host: str, port: int) -> None:
-        """Start listening. Port 0 picks a free port."""
+        """Start listening. Port 0 picks a free port. Raise OSError if the address cannot be had."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=LONGEST)
         bound = self._server.sockets[0].getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where to look from here
@@ -64,11 +65,11 @@ class Port:
             return 405, TEXT, b"only GET\n"
         path = target.split(b"?")[0]
         if path == b"/metrics":
-            return 200, TEXT, self._metrics.exposition()
+            return 200, TEXT, self._exposition()
         if path == b"/healthz":
             return 200, TEXT, b"alive\n"
         if path == b"/readyz":
-            missing = self._health.missing()
+            missing = list(self._missing())
             body = json.dumps({"ready": not missing, "missing": missing}).encode()
             return 503 if missing else 200, JSON, body
         return 404, TEXT, b"/metrics, /healthz, /readyz\n"
