@@ -103,9 +103,6 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
         await _stop([task for task in tasks if not task.done()])
     finally:
         join.release()
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # it was heard: a loser's error is nobody's
     return Won(names[place], tasks[place].result())
 
 
@@ -161,9 +158,15 @@ def _start(
         made.append(branch)
         run.branches.live.add(branch)
         task = loop.create_task(_within(run, branch, each, join))
-        task.add_done_callback(lambda _, branch=branch: run.branches.live.discard(branch))
+        task.add_done_callback(lambda task, branch=branch: _ended(run, branch, task))
         tasks.append(task)
     return made, tasks, join
+
+
+def _ended(run: DurableRun, branch: Branch, task: "asyncio.Task[Any]") -> None:
+    run.branches.live.discard(branch)
+    if not task.cancelled():
+        task.exception()  # of many branches one error is raised; asyncio is not to log the others as never retrieved
 
 
 async def _within(run: DurableRun, branch: Branch, work: Awaitable[Any], join: "_Join") -> Any:
