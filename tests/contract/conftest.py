@@ -7,6 +7,7 @@ import pytest
 
 import commands
 from commands import Cli, Said
+from penstock import Client
 from running_penstock import RunningPenstock
 
 
@@ -17,6 +18,12 @@ async def penstock(
     """Run all six services in this process, under their own root."""
     async with RunningPenstock.open(nats_url, valkey_url, partitions=request.param) as house:
         yield house
+
+
+@pytest.fixture
+async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
+    async with await Client.connect(penstock.url, root=penstock.root) as client:
+        yield client
 
 
 @pytest.fixture
