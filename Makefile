@@ -32,6 +32,11 @@ MINUTES ?= 10
 soak: setup ## Random faults over random load for MINUTES=10, then check that all was kept (ARGS="--seed 1 --rate 20")
 	@cd tests && ../$(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
+.PHONY: docs
+docs: ## Build the docs as a site into build/docs, with all links checked (ARGS=serve: read it on port 8000)
+	@deploy/bootstrap.sh --for-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet $(or $(ARGS),build --strict)
+
 .PHONY: lint
 lint: setup ## Check style, format, types and who may import whom
 	@$(BIN)/ruff check

@@ -51,17 +51,18 @@ def fingerprint() -> str:
     return hashlib.sha256((REPOSITORY / "pyproject.toml").read_bytes() + bytes(REPOSITORY)).hexdigest()
 
 
-def install_dependencies() -> None:
-    wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
+def install_dependencies(extra: str) -> None:
+    """Install the checkout with this extra, unless that has been done."""
+    stamp, wanted = STAMP.with_name(f"{STAMP.name}-{extra}"), fingerprint()
+    if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
         return
     if not environment_fits():
         say(f"creating .venv with Python {sys.version.split()[0]}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    say("installing dependencies into .venv")
+    say(f"installing dependencies into .venv ({extra})")
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--editable", ".[dev]"], cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
-    STAMP.write_text(wanted)
+    subprocess.run([*pip, "--editable", f".[{extra}]"], cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
+    stamp.write_text(wanted)
 
 
 # --- Valkey
@@ -245,7 +246,9 @@ def main() -> None:
     with Path(__file__).open() as lock:  # two makes at once: the second waits, and finds it done
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            install_dependencies()
+            install_dependencies("dev")
+            if not {"--for-tests", "--for-docs"}.isdisjoint(sys.argv):
+                install_dependencies("docs")
         except subprocess.CalledProcessError as error:
             sys.exit(f"setup: failed: {' '.join(map(str, error.cmd))}")
         if find_valkey() is None:

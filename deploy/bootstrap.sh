@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes this checkout ready to run: finds a Python, then deploy/bootstrap.py does the rest.
-# With --for-tests, also a browser, where apt-get has one. Second runs change nothing and take a moment.
+# With --for-docs, also what builds the docs as a site; with --for-tests, that and a browser, where apt-get has one.
+# Second runs change nothing and take a moment.
 set -eu
 cd "$(dirname "$0")/.."
 

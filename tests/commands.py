@@ -73,7 +73,12 @@ class Up:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, folder: Path, *arguments: str, command: tuple[str, ...] = COMMAND, wait: bool = True
+        cls,
+        folder: Path,
+        *arguments: str,
+        command: tuple[str, ...] = COMMAND,
+        wait: bool = True,
+        env: dict[str, str] | None = None,
     ) -> AsyncIterator[Self]:
         files = ("--ready-file", str(folder / "ready.json"))
         with (folder / "up.log").open("ab") as log:
@@ -85,7 +90,7 @@ class Up:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=clean_environment(),
+                env={**clean_environment(), **(env or {})},
             )
         up = cls(folder, process)
         try:

@@ -9,19 +9,23 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGES = ("@nats-io/transport-node", "@nats-io/jetstream")
-_made: list[Path] = []
+_made: dict[tuple[str, ...], Path] = {}
 
 
-async def node_folder() -> Path:
-    """Return the folder, which is made once. Skip the test if there is no Node or npm cannot install the packages."""
+async def node_folder(programs: Path = EXAMPLES, *packages: str) -> Path:
+    """Return a folder with the programs (*.mjs) of another one and these packages of npm (without any: NATS').
+
+    It is made once. Skips the test if there is no Node or npm cannot install the packages.
+    """
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("there is no Node here")
-    if not _made:
+    wanted = (str(programs), *(packages or PACKAGES))
+    if wanted not in _made:
         folder = Path(tempfile.mkdtemp(prefix="penstock-js-"))
-        for program in EXAMPLES.glob("*.mjs"):
+        for program in list(programs.glob("*.mjs")):  # noqa: ASYNC240
             shutil.copy(program, folder)
-        npm = await asyncio.create_subprocess_exec("npm", "install", "--silent", *PACKAGES, cwd=folder)
+        npm = await asyncio.create_subprocess_exec("npm", "install", "--silent", *wanted[1:], cwd=folder)
         if await npm.wait():
-            pytest.skip("npm cannot install the packages of nats.js here")
-        _made.append(folder)
-    return _made[0]
+            pytest.skip(f"npm cannot install {', '.join(wanted[1:])} here")
+        _made[wanted] = folder
+    return _made[wanted]

@@ -1,6 +1,7 @@
--- Lists: pages of ids from sorted sets. Where all scores are 0, ids sort by creation time, so pages are newest first.
+-- Lists: pages of ids from sorted sets, and how many ids there may be. Where all scores are 0, ids sort by creation time,
+-- so pages are newest first.
 --
--- Needs: Records.
+-- Needs: Errors, Records.
 
 -- The most bytes of a page. A page of one item may be larger.
 local PAGE_BYTES = 512 * 1024
@@ -67,4 +68,10 @@ function Lists.page(ids, cursor, view)
     items[i] = item
   end
   return { items = items, cursor = cursor }
+end
+
+-- Refuse one more where a sorted set already has `most`. Only what calls before this one added is counted, so one batch may
+-- go a little beyond. Errors: invalid_request {field}.
+function Lists.check_room(key, most, field)
+  if redis.call('ZCARD', key) >= most then Errors.invalid(field, 'there are ' .. most .. ' of them already') end
 end

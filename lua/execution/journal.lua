@@ -2,7 +2,7 @@
 --
 -- x.journal holds n (entries), bytes (of all of them), e (the packed entries in order, while they are small together),
 -- told (the last fullness that was told, in
--- percent) and states (places of entries of kind `state`). A larger journal is in the hash j:<id>: its fields are the keys
+-- percent), states (places of entries of kind `state`), undo (it has compensations) and undoing (a worker runs them). A larger journal is in the hash j:<id>: its fields are the keys
 -- of entries, with an entry's place as value, and NUL with a place, with the packed entry.
 --
 -- A packed entry is two msgpack objects: an array of FIELDS, without the absent ones at its end ('' stands for an absent
@@ -95,6 +95,7 @@ function Journal.put(x, e)
   if new then
     j.n = j.n + 1
     e.n = j.n
+    if e.kind == 'compensate' then j.undo = true elseif e.kind == 'compensating' then j.undoing = true end
   end
   j.bytes = j.bytes + #packed - (e.size or 0)
   e.size = #packed

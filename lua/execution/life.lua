@@ -1,4 +1,4 @@
--- The life of an execution: create, release, resume, cancel, expire and retire it.
+-- The life of an execution: create, release, resume and retire it. Its ends: endings.lua.
 --
 -- Needs: Call, Keys, Lanes, Payloads, Records, States.
 
@@ -71,55 +71,6 @@ end
 function Executions.resume(x, why, actor, data)
   x.via, x.resumed = 'resumed', true
   States.transition(x, 'ready', { event = 'resumed', why = why, actor = actor, data = data })
-end
-
--- Return whether cancellation was requested, for the execution or for its whole flow. A cancelled flow's members are
--- canceled one after another, so the flow's status counts before its member is reached.
-function Executions.canceling(x)
-  if x.cancel_requested then return true end
-  local f = x.flow_id and Records.read('f', x.flow_id)
-  return f ~= nil and f.status == 'cancelled' and f.cancel_policy == 'cancel_all'
-end
-
--- End an execution as canceled, from any state that is not terminal. outcome: 'canceled' or 'skipped'.
--- Errors: already_terminal.
-function Executions.cancel(x, why, outcome, actor)
-  States.transition(x, 'canceled', { outcome = outcome, why = why, actor = actor })
-end
-
--- If cancellation was requested, end the execution as canceled, whatever its worker reports. Return whether it ended.
-function Executions.cancel_if_asked(x, actor)
-  if not Executions.canceling(x) then return false end
-  Executions.cancel(x, x.cancel_reason or 'canceled', 'canceled', actor)
-  return true
-end
-
--- Run move(), which takes the execution from its worker, if it has one. Tell that worker that its lease is revoked.
-function Executions.revoking(x, move)
-  local lease_id, worker_id = x.lease_id, x.worker_id
-  move()
-  if lease_id then
-    x.lost = { lease_id = lease_id, why = 'revoked' }
-    Call.hint_item('cancel', { worker_id, x.id, lease_id })
-  end
-end
-
--- Cancel the execution, and tell the worker that holds its lease.
-function Executions.stop(x, why, outcome, actor)
-  Executions.revoking(x, function() Executions.cancel(x, why, outcome, actor) end)
-end
-
--- If cancellation was requested, do the same. Return whether the execution ended.
-function Executions.stop_if_asked(x, actor)
-  if not Executions.canceling(x) then return false end
-  Executions.revoking(x, function() Executions.cancel_if_asked(x, actor) end)
-  return true
-end
-
--- Fail the execution because its time is up, and tell the worker that holds its lease. category: of the failure.
-function Executions.expire(x, reason, category)
-  x.failure = Executions.failure(x, reason, category)
-  Executions.revoking(x, function() States.transition(x, 'failed', { why = category, data = { category = category, reason = reason } }) end)
 end
 
 -- Retention is over: delete the execution from Valkey. Its audit events stay in their stream.

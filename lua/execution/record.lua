@@ -7,7 +7,7 @@
 -- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
 -- follows, followed_by (execution/unique.lua), waited (a caller waits for its end), progress_told_at (time of the last
 -- progress event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
--- flow/waits.lua), journal, version, pinned (execution/journal.lua), park, hold, parent_entry (journal/waits.lua),
+-- flow/waits.lua), journal, version, pinned (execution/journal.lua), ending (execution/endings.lua), park, hold, parent_entry (journal/waits.lua),
 -- stalled_at (since when its worker's event loop has been blocked, as the worker told).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
@@ -70,7 +70,7 @@ Records.define('x', function(x)
   if x.version then placement[Keys.version(x.kind, x.version)] = 0 end
   if x.parent_id and x.parent_close ~= 'let_run' then placement[Keys.children(x.parent_id)] = 0 end
   if x.state == 'ready' and not x.grant_id and not x.aside then placement[Queues.key(x)] = Queues.score(x) end
-  local scheduler = earliest(x.deadline_at, x.grant_expires_at)
+  local scheduler = earliest(not x.ending and x.deadline_at or nil, x.grant_expires_at)
   if x.state == 'scheduled' then scheduler = earliest(scheduler, x.wake_at) end
   if scheduler then placement[Due.key('scheduler', 'x')] = scheduler end
   if x.state == 'retry_wait' then

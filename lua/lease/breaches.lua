@@ -21,7 +21,7 @@ function Breaches.stop(x, a)
     elseif a.breach == 'fail' then
       x.failure = Executions.failure(x, 'the hard limit of budget ' .. a.budget_id .. ' was passed', 'budget_exceeded')
       data.reason = x.failure.reason
-      States.transition(x, 'failed', { why = 'budget_exceeded', data = data, actor = actor })
+      Executions.conclude(x, 'failed', { why = 'budget_exceeded', data = data, actor = actor })
     else
       States.transition(x, 'suspended', { reason = 'budget', data = data, actor = actor })
       x.held_by = { budget_id = a.budget_id, lease_id = a.lease_id }

@@ -2,13 +2,21 @@
 --
 -- Needs: Call, Errors, Executions, Graph, Journal, Lanes, Payloads, Records.
 
+-- Return how an execution ends whose compensations alone are to be run, or nil.
+local function ending_of(x)
+  local ending = x.ending
+  if not ending then return nil end
+  local data = ending.about.data or {}
+  return { category = data.category or 'canceled', reason = data.reason or ending.about.why }
+end
+
 -- Return the task that a worker gets for the execution that it has just leased.
 function Leases.task(x)
   local task = {
     execution_id = x.id, kind = x.kind, lane = x.lane, input = Payloads.of(x, 'input'), attempt_index = x.attempt_index,
     attempt_id = x.attempt_id, lease_id = x.lease_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,
     resumed = x.resumed and true or false, tags = x.tags, deadline_at = x.deadline_at,
-    traceparent = x.traceparent, riding = Journal.riding(x),
+    traceparent = x.traceparent, ending = ending_of(x), riding = Journal.riding(x),
   }
   if x.flow_id then task.edge_inputs = Graph.inputs(x) end
   return task
@@ -42,7 +50,7 @@ function Leases.claim(a)
   end
   if x.grant_expires_at <= Call.now then Errors.raise('claim_grant_expired', { expired_at = x.grant_expires_at }) end
   check_verb(x, a.verb)
-  local f = x.flow_id and Records.read('f', x.flow_id)
+  local f = x.flow_id and not x.ending and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then Errors.raise('execution_not_leaseable', { state = x.state, flow_status = f.status }) end
   if f and f.status == 'waiting' then Errors.raise('execution_not_in_eligible_set', { reason = 'flow_waiting' }) end
   if Lanes.paused(x.lane) then Errors.raise('execution_not_in_eligible_set', { reason = 'lane_paused' }) end

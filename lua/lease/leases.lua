@@ -107,9 +107,9 @@ local function may_retry(x, category, retryable)
   return not x.retry_on or contains(x.retry_on, category)
 end
 
--- Fail the attempt: schedule a retry, or fail the execution for good. delay_ms overrides the backoff.
--- Return the reply of lease.fail.
-function Leases.fail(x, reason, category, retryable, delay_ms, actor)
+-- Fail the attempt: schedule a retry, or fail the execution for good. delay_ms overrides the backoff. undone: see
+-- Executions.conclude. Return the reply of lease.fail.
+function Leases.fail(x, reason, category, retryable, delay_ms, actor, undone)
   x.failure = Executions.failure(x, reason, category)
   local data = { category = category, reason = reason, attempt_index = x.attempt_index }
   if may_retry(x, category, retryable) then
@@ -120,7 +120,7 @@ function Leases.fail(x, reason, category, retryable, delay_ms, actor)
     x.fresh = true
     return { outcome = 'retry_scheduled', ready_at = ready_at, next_attempt = x.attempt_index + 1 }
   end
-  States.transition(x, 'failed', { why = category, data = data, actor = actor })
+  Executions.conclude(x, 'failed', { why = category, data = data, actor = actor }, undone)
   return { outcome = 'terminal_failed' }
 end
 
@@ -136,7 +136,7 @@ function Leases.lose(x, why, actor)
     if x.state == 'leased' then Leases.start(x) end
     x.failure = Executions.failure(x, 'the lease was lost ' .. (x.reclaims or 0) + 1 .. ' times', 'lease_expired')
     data.reason = x.failure.reason
-    States.transition(x, 'failed', { why = 'lease_expired', data = data, actor = actor })
+    Executions.conclude(x, 'failed', { why = 'lease_expired', data = data, actor = actor })
   else
     x.reclaims = (x.reclaims or 0) + 1
     x.via = 'reclaim'

@@ -7,11 +7,12 @@
 -- goes on), next_at (when), look_at (not due before, because it was just handed out), looked, done, refused, last_error,
 -- looked_to, told_at (time of the last progress event), created_at, updated_at, finished_at.
 --
--- Needs: Call, Due, Errors, Events, Keys, Records.
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Records.
 
 -- A step that was handed out but not taken (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 5000
 local TELL_MS = 1000
+local MOST = 100   -- that run at once in a partition
 
 Records.define('bulk', function(b)
   local placement = { [Keys.bulks(b.status)] = 0 }
@@ -40,7 +41,9 @@ function Bulks.read(id)
 end
 
 -- Create a bulk change and return it. a: fields of execution.bulk, checked; filter: JSON text.
+-- Errors: invalid_request (too many run).
 function Bulks.create(id, a)
+  Lists.check_room(Keys.bulks('running'), MOST, 'action')
   local b = Records.create('bulk', id, {
     namespace = a.namespace ~= 'default' and a.namespace or nil, filter = a.filter, action = a.action, reason = a.reason,
     grace_ms = a.grace_ms, priority = a.priority, tags = a.tags, rate = a.rate, most = a.most, by = Call.user, status = 'running',

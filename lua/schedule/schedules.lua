@@ -7,10 +7,11 @@
 -- last_execution_id, spec (of the executions; its input is a payload under the schedule's id), limit (its tokens,
 -- limit/limits.lua).
 --
--- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Payloads, Records.
+-- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Lists, Payloads, Records.
 
 -- A schedule that was handed out but not fired (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 2000
+local MOST = 100000   -- active schedules in a partition, and as many paused ones
 local MOVES = {
   active = { paused = true, finished = true },
   paused = { active = true },
@@ -58,6 +59,7 @@ end
 function Schedules.create(id, a)
   a.spec.input = nil
   if a.at and a.at <= Call.now then Errors.invalid('at', 'is in the past') end
+  for _, status in ipairs({ 'active', 'paused' }) do Lists.check_room(Keys.schedules(status), MOST, 'execution') end
   local s = Records.create('schedule', id, {
     namespace = a.namespace ~= 'default' and a.namespace or nil, at = a.at, every_ms = a.every_ms, count = a.count,
     cron = a.cron, timezone = a.timezone, misfire = a.misfire, status = 'active', fired = 0, spec = a.spec, limit = a.limit,

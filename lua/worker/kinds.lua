@@ -6,14 +6,19 @@
 -- Needs: Call, Due, Keys, Lists, Records.
 
 local FORGET_MS = 30 * 86400000    -- a kind of which no worker has told for this long is forgotten
+local MOST = 10000                 -- kinds
 
 Records.define('kind', function(kind)
   return { [Keys.kind_names()] = 0, [Due.key('lease_keeper', 'kind')] = kind.registered_at + FORGET_MS }
 end)
 
--- Note what a worker tells. told: {kind, input, description}.
+-- Note what a worker tells. told: {kind, input, description}. Errors: invalid_request (too many kinds).
 function Kinds.tell(told, lanes)
-  local kind = Records.edit('kind', told.kind) or Records.create('kind', told.kind, {})
+  local kind = Records.edit('kind', told.kind)
+  if not kind then
+    Lists.check_room(Keys.kind_names(), MOST, 'schemas')
+    kind = Records.create('kind', told.kind, {})
+  end
   kind.input, kind.description, kind.lanes, kind.registered_at = told.input, told.description, lanes, Call.now
 end
 

@@ -5,10 +5,11 @@
 -- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
 -- forgotten gets a new one, since its events are numbered from 1 again); slots, lag (ms), holds: as its heartbeat told.
 --
--- Needs: Call, Due, Errors, Events, Keys, Records, Undo.
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Records, Undo.
 
 local MISSED = 3            -- a worker is lost after this many missed heartbeats
 local FORGET_MS = 600000    -- how long a lost worker is kept
+local MOST = 10000          -- workers in a partition
 local MOVES = {
   active = { draining = true, stopped = true, lost = true },
   draining = { active = true, stopped = true, lost = true },
@@ -64,11 +65,12 @@ function Workers.move(w, status, about)
 end
 
 -- Note a registration or heartbeat. a: {worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots, loop_lag_ms,
--- holds}. Return the worker's record, and whether the worker was known.
+-- holds}. Return the worker's record, and whether the worker was known. Errors: invalid_request (too many workers).
 function Workers.seen(a)
   local w = Records.edit('worker', a.worker_id)
   local known = w ~= nil
   if not w then
+    Lists.check_room(Keys.workers(), MOST, 'worker_id')
     w = Records.create('worker', a.worker_id, {
       status = 'active', registered_at = Call.now, entity = a.worker_id .. '-' .. Call.unique(),
     })

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock import errors
+from penstock import asyncapi, errors
 from penstock.bus.request_id import HEADER
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
@@ -57,10 +57,14 @@ def build(gateway: Gateway) -> tuple[ASGIApp, Events]:
     async def description(request: Request) -> Response:
         return Response(openapi.document(), media_type=JSON)
 
+    async def subjects(request: Request) -> Response:
+        return Response(asyncapi.document(gateway.settings.root), media_type=JSON)
+
     routes = [
         Route(HEALTHZ, healthz),
         Route(READYZ, readyz),
         Route("/v1/openapi.json", description),
+        Route("/v1/asyncapi.json", subjects),
         _route("/v1/events", events, "GET"),
         _route("/v1/signals/{token}/{name}", Links(gateway), "GET", "POST"),
         _route("/v1/{resource}/{verb}", Asks(gateway), "POST"),

@@ -6,39 +6,17 @@ from typing import Any, Final
 import msgspec
 
 from penstock import __version__
-from penstock.messages.common import Page
-from penstock.verbs import DESCRIPTIONS, MAX_BATCH, VERBS, Verb
+from penstock.schemas import REF, Schemas, gives_page
+from penstock.verbs import DESCRIPTIONS, VERBS, Verb
 from penstock_gateway.answers import JSON
 from penstock_gateway.events import FILTERS
 from penstock_gateway.links import FORM
 
-REF: Final = "#/components/schemas/"
 ABOUT: Final = """\
 Every verb of Penstock's contract over HTTP. Bodies and answers are those of NATS; an error has its contract number as
 the status and `{"error": …}` as its body. A verb that takes batches takes an array too, and then answers 200 with an
 array of `{"ok": …}` and `{"error": …}` in the same order."""
 
-ERROR: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["code", "class", "message", "retryable", "detail"],
-    "properties": {
-        "code": {"type": "string"},
-        "class": {
-            "enum": [
-                "contention", "not_found", "conflict", "invalid", "unauthorized", "unavailable", "internal",
-            ]
-        },
-        "message": {"type": "string"},
-        "retryable": {"type": "boolean"},
-        "detail": {"type": "object"},
-        "retry_after_ms": {"type": "integer"},
-    },
-}  # fmt: skip
-FAILED: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"$ref": REF + "Error"}},
-}
 TRACE: Final[list[dict[str, Any]]] = [
     {"$ref": "#/components/parameters/RequestId"},
     {"$ref": "#/components/parameters/Traceparent"},
@@ -62,11 +40,9 @@ HEADERS: Final[dict[str, Any]] = {
 @cache
 def document() -> bytes:
     """Return the description as JSON."""
-    types = [each for verb in VERBS.values() for each in (verb.request, verb.reply)]
-    shapes, schemas = msgspec.json.schema_components(dict.fromkeys(types), ref_template=REF + "{name}")
-    shape = dict(zip(dict.fromkeys(types), shapes, strict=True))
+    schemas = Schemas()
     paths = {
-        f"/v1/{verb.name.replace('.', '/')}": {"post": _operation(verb, shape)} for verb in VERBS.values()
+        f"/v1/{verb.name.replace('.', '/')}": {"post": _operation(verb, schemas)} for verb in VERBS.values()
     }
     return msgspec.json.encode(
         {
@@ -76,7 +52,7 @@ def document() -> bytes:
             "paths": {**paths, **_others()},
             "security": [{"bearer": []}],
             "components": {
-                "schemas": {**schemas, "Error": ERROR, "Failed": FAILED},
+                "schemas": schemas.components,
                 "parameters": HEADERS,
                 "responses": {
                     "Failed": _answer("an error, with its number as the status", {"$ref": REF + "Failed"})
@@ -91,19 +67,9 @@ def _answer(text: str, schema: dict[str, Any], media_type: str = JSON) -> dict[s
     return {"description": text, "content": {media_type: {"schema": schema}}}
 
 
-def _operation(verb: Verb[Any, Any], shape: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    request, reply = shape[verb.request], shape[verb.reply]
-    if verb.batch:
-        request = {"oneOf": [request, {"type": "array", "items": request, "maxItems": MAX_BATCH}]}
-        given = {"ok": reply, "error": {"$ref": REF + "Error"}}
-        item = {
-            "oneOf": [
-                {"type": "object", "required": [name], "properties": {name: shape}}
-                for name, shape in given.items()
-            ]
-        }
-        reply = {"anyOf": [reply, {"type": "array", "items": item}]}
-    gives = "a page" if issubclass(getattr(verb.reply, "__origin__", verb.reply), Page) else "the reply"
+def _operation(verb: Verb[Any, Any], schemas: Schemas) -> dict[str, Any]:
+    request, reply = schemas.request(verb), schemas.reply(verb)
+    gives = "a page" if gives_page(verb) else "the reply"
     return {
         "operationId": verb.name,
         "tags": [verb.name.split(".")[0]],
@@ -167,12 +133,18 @@ def _others() -> dict[str, Any]:
                 },
             },
         },
-        "/v1/openapi.json": {
-            "get": {
-                "operationId": "openapi",
-                "summary": "this description",
-                "security": [],
-                "responses": {"200": _answer("this description", {"type": "object"}), **failed},
+        **{
+            f"/v1/{name}.json": {
+                "get": {
+                    "operationId": name,
+                    "summary": text,
+                    "security": [],
+                    "responses": {"200": _answer(text, {"type": "object"}), **failed},
+                }
             }
+            for name, text in (
+                ("openapi", "this description"),
+                ("asyncapi", "Penstock's NATS subjects, in AsyncAPI"),
+            )
         },
     }

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 from msgspec import Meta, Struct
 
+from penstock.environment import GATEWAY, set_by_kubernetes
 from penstock.ids import TOKEN_PATTERN
 
-PREFIX: Final = "PENSTOCK_GATEWAY_"
 SHARED: Final = ("nats_url", "nats_creds", "root", "ready_file", "metrics_host", "metrics_port")
 """The fields that every process of Penstock has: `PENSTOCK_<NAME>`. The others are `PENSTOCK_GATEWAY_<NAME>`."""
 
@@ -62,13 +62,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings from environment variables; an empty one counts as not set.
 
-        Raise SettingsError for a wrong one, and for one that begins with PENSTOCK_GATEWAY_ and is no setting.
+        Raise SettingsError for a wrong value, and for a variable that begins with `PENSTOCK_GATEWAY_` and is none.
         """
         environ = os.environ if environ is None else environ
-        known = {variable(name) for name in cls.__struct_fields__}
-        for name in sorted(environ):
-            if name.startswith(PREFIX) and name not in known:
-                raise SettingsError(f"{name} is no setting: unset it; `penstock-gateway --help` names all")
+        environ = {name: value for name, value in environ.items() if not set_by_kubernetes(name, value)}
+        known = {variable(field) for field in cls.__struct_fields__}
+        for name in sorted(environ):  # the services' own settings may stand beside them
+            if name.startswith(GATEWAY) and name not in known:
+                raise SettingsError(f"{name} is no setting: unset it; --help names all settings")
         given = {name: value for name in cls.__struct_fields__ if (value := environ.get(variable(name), ""))}
         for name, value in given.items():  # one by one, so that the error can name its variable
             try:
@@ -81,7 +82,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def variable(field: str) -> str:
     """Return the name of the environment variable that sets a field."""
-    return f"{'PENSTOCK_' if field in SHARED else PREFIX}{field.upper()}"
+    return f"{'PENSTOCK_' if field in SHARED else GATEWAY}{field.upper()}"
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ as long as its worker renews it.
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -15,10 +16,18 @@ from penstock.errors import make
 from penstock.ids import partition_for
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
-from penstock.messages.workers import About, WorkerDrain, WorkerHeartbeat, WorkerList, WorkerRegister
+from penstock.messages.workers import (
+    About,
+    DrainPush,
+    WorkerDrain,
+    WorkerHeartbeat,
+    WorkerList,
+    WorkerRegister,
+)
 from penstock.subjects import worker_subject
 from penstock_lease_keeper.kinds import Kinds
 
+_DRAIN: Final = msgspec.json.encode(DrainPush())
 BUDGET: Final = 1000
 """Workers that one call examines in each partition: a page may be short, but is never slow."""
 
@@ -49,7 +58,7 @@ class Workers:
         item = call.items[0]
         worker = await self._machine.run(ops.WorkerDrain.of(item), at=self._home(item.worker_id))
         try:
-            await self._nats.publish(worker_subject(self._root, item.worker_id), b'{"type":"drain"}')
+            await self._nats.publish(worker_subject(self._root, item.worker_id), _DRAIN)
         except NatsError as error:
             raise make(
                 "timeout", f"the worker could not be told ({type(error).__name__}); try again"

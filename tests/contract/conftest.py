@@ -1,13 +1,17 @@
-"""Every contract test runs with one partition and with four."""
+"""Every contract test runs with one partition and with four, and its audit events have the form that is documented."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from nats.errors import Error as NatsError
 
 import commands
 from commands import Cli, Said
 from penstock import Client
+from penstock.bus.streams import AUDIT, stream_name
+from penstock.messages.events import EVENTS
 from running_penstock import RunningPenstock
 
 
@@ -18,6 +22,27 @@ async def penstock(
     """Run all six services in this process, under their own root."""
     async with RunningPenstock.open(nats_url, valkey_url, partitions=request.param) as house:
         yield house
+        await _events_are_described(house)
+
+
+async def _events_are_described(house: RunningPenstock) -> None:
+    """Compare the last event of each kind that the test has caused with its description."""
+    stream = stream_name(house.root, AUDIT)
+    try:
+        subjects = (
+            await house.js.stream_info(stream, subjects_filter=f"{house.root}.audit.>")
+        ).state.subjects
+        last = [await house.js.get_last_msg(stream, subject, direct=True) for subject in subjects or ()]
+    except (NatsError, TimeoutError):
+        return  # the test has taken away what the events are in
+    for message in last:
+        event = msgspec.json.decode(message.data or b"{}")
+        described = EVENTS.get((event["entity"], event["event"]))
+        assert described is not None, f"messages/events.py has no {event['entity']} {event['event']}"
+        try:
+            msgspec.convert(event["data"], described.data)
+        except msgspec.ValidationError as error:
+            raise AssertionError(f"messages/events.py is wrong: {error}; {event}") from None
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ class TestClaim:
             *[await penstock.request("execution.history", {"execution_id": each}) for each in ids],
             *[await penstock.request("execution.explain", {"execution_id": each}) for each in ids],
             await penstock.request("execution.list"),
+            await penstock.request("execution.search", {"filter": {"worker_id": "w1"}}),
             await penstock.request("worker.list"),
             (await penstock.refused("lease.claim", claim_of(grants[0], worker_id="w2"))).detail,
         ]

@@ -249,6 +249,7 @@ async def test_rules_are_kept_replaced_listed_and_deleted(penstock: RunningPenst
         ({"run_id": {}}, "run_id"),
         ({"run_id": {"token": 1, "const": "x"}}, "run_id"),
         ({"status": {"const": "a", "map": {"a": "nothing"}}}, "status.map[...]"),
+        ({"result": {"const": "x" * 70_000}}, "name"),
         ({"flow": {"id": {"token": 1}, "key": {"token": 1}}}, "flow"),
         ({"flow": {"id": {"token": 1}, "create": {"controller_id": "c", "owner": "o"}}}, "flow.create"),
     ],

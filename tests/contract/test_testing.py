@@ -17,11 +17,14 @@ REPOSITORY = Path(__file__).parents[2]
 DAYS = timedelta(days=3)
 
 
-@pytest.mark.parametrize("example", ["examples/test_late_report.py", "examples/order"])
-async def test_the_examples_of_the_docs(example: str) -> None:
+@pytest.mark.parametrize(
+    ("example", "tests"),
+    [("test_late_report.py", 2), ("order", 2), ("agent", 2), ("nightly_import", 1), ("tutorial", 3)],
+)
+async def test_the_examples_of_the_docs(example: str, tests: int) -> None:
     """Run an example in its own pytest process, as a user does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", example),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"examples/{example}"),
         cwd=REPOSITORY,
         env=clean_environment(),
         stdout=asyncio.subprocess.PIPE,
@@ -29,7 +32,7 @@ async def test_the_examples_of_the_docs(example: str) -> None:
     )
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
-    assert b"2 passed" in out
+    assert f"{tests} passed" in out.decode()
 
 
 def test_the_docs_show_the_crash_test() -> None:

@@ -8,8 +8,12 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from soak.fuzz import Result as Fuzzed
+from soak.fuzz import fuzz
+from soak.growth import slopes
 from soak.run import Result, soak
 
 
@@ -24,6 +28,10 @@ def main() -> None:
         print(f"[{time.monotonic() - began:6.1f}] {text}", flush=True)
 
     say(f"seed {seed}; logs and journals in {folder}")
+    if options.fuzz:
+        fuzzed = asyncio.run(fuzz(folder, requests=options.fuzz, seed=seed, say=say))
+        _end(options, folder, _fuzz_facts(fuzzed), ok=fuzzed.ok)
+        return
     result = asyncio.run(
         soak(
             folder,
@@ -35,12 +43,28 @@ def main() -> None:
             say=say,
         )
     )
-    (folder / "result.json").write_text(json.dumps(_facts(result), indent=2))
     print(_page(result))
-    if not result.ok:
-        sys.exit(f"soak: not clean; seed {seed}, everything is in {folder}")
+    _end(options, folder, _facts(result), ok=result.ok)
+
+
+def _end(options: argparse.Namespace, folder: Path, facts: dict[str, object], *, ok: bool) -> None:
+    """Write the result into the folder, which goes if it is a temporary one and all is clean."""
+    (folder / "result.json").write_text(json.dumps(facts, indent=2))
+    if not ok:
+        sys.exit(f"soak: not clean; seed {facts['seed']}, everything is in {folder}")
     if options.folder is None:
         shutil.rmtree(folder)
+
+
+def _fuzz_facts(result: Fuzzed) -> dict[str, object]:
+    facts = {
+        **vars(result),
+        "samples": [asdict(each) for each in result.samples],
+        "growth_per_request": {name: round(each, 4) for name, each in slopes(result.samples).items()},
+    }
+    for name in ("requests", "published", "codes", "growth_per_request", "problems"):
+        print(f"{name}: {json.dumps(facts[name], indent=2)}")
+    return facts
 
 
 def _facts(result: Result) -> dict[str, object]:
@@ -73,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of load and faults [a random one]")
     parser.add_argument("--rate", type=float, default=12, help="stories a second [12]")
     parser.add_argument("--nodes", type=int, default=1, help="as of `penstock up --nodes` [1]")
+    parser.add_argument("--fuzz", type=int, help="instead: send so many random requests, without faults")
     parser.add_argument("--patience", type=float, default=180, help="seconds in which all must end [180]")
     parser.add_argument(
         "--folder", help="for logs, data and journals; kept [a temporary one, kept if not clean]"

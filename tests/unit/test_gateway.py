@@ -61,10 +61,13 @@ def test_a_wrong_setting_names_its_variable() -> None:
         ("PENSTOCK_GATEWAY_PORT", "65536"),
         ("PENSTOCK_GATEWAY_RATE", "0"),
         ("PENSTOCK_ROOT", "a.b"),
-        ("PENSTOCK_GATEWAY_TOKEN", "x"),
+        ("PENSTOCK_GATEWAY_COLOUR", "red"),
     ):
         with pytest.raises(SettingsError, match=name):
             Settings.from_env({name: value})
+    # A Service of Kubernetes with the name penstock-gateway sets these in every pod.
+    links = {"PENSTOCK_GATEWAY_PORT": "tcp://10.0.0.1:8080", "PENSTOCK_GATEWAY_SERVICE_HOST": "10.0.0.1"}
+    assert Settings.from_env(links).port == 8080
 
 
 @pytest.mark.parametrize(

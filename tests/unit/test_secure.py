@@ -323,6 +323,7 @@ def test_a_folder_with_a_broken_identity_says_which(tmp_path: Path) -> None:
     for text, why in (
         (good[:40], "cut or garbled"),
         (good.replace('"a"', '"b"'), "is not the identity"),
+        (good.replace('"role"', '"rule"'), "unknown field `rule`"),
         ("x", "is not"),
     ):
         made.user_file("a").write_text(text)

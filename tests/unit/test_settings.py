@@ -171,6 +171,7 @@ def test_unknown_variables_are_refused_but_not_those_of_others() -> None:
         "PENSTOCK_SERVICE_PORT_CLIENT": "4222",
         "PENSTOCK_NATS_PORT": "tcp://10.0.0.1:4222",
         "PENSTOCK_PORT_4222_TCP_ADDR": "10.0.0.1",
+        "PENSTOCK_GATEWAY_RATE": "5",  # the gateway's, which refuses its own unknown ones
         "PENSTOCKER": "x",
         "PATH": "x",
     }

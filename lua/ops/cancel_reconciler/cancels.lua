@@ -48,10 +48,13 @@ local function request(x, reason, grace_ms, actor)
   next_look(x)
 end
 
+-- Without a grace, nothing is undone either.
 local function stop(x, reason, grace_ms, actor)
-  if States.HELD[x.state] and grace_ms > 0 then
+  if grace_ms == 0 then
+    Executions.stop(x, reason, 'canceled', actor, true)
+  elseif States.HELD[x.state] and not x.ending then
     request(x, reason, grace_ms, actor)
-  else
+  elseif not x.ending then
     Executions.stop(x, reason, 'canceled', actor)
   end
 end
@@ -300,6 +303,7 @@ local function due_execution(x)
     return
   end
   if not x.cancel_at or x.cancel_at > Call.now then return end
+  if x.ending or Executions.undoing(x) then return next_look(x, 'its compensations have not ended') end
   if x.stopping.until_at > Call.now then
     Call.hint_item('cancel', { x.worker_id, x.id, x.lease_id })
     next_look(x, 'worker ' .. x.worker_id .. ' has not stopped yet')

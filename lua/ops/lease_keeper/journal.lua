@@ -55,7 +55,8 @@ function ops.park(a)
   end
   States.check(x, 'suspended')
   local actor = 'worker:' .. x.worker_id
-  if Executions.cancel_if_asked(x, actor) then return Fences.consume(x, a, 'park', { outcome = 'canceled' }) end
+  -- A compensation may wait for its next try.
+  if not Executions.undoing(x) and Executions.cancel_if_asked(x, actor) then return Fences.consume(x, a, 'park', { outcome = 'canceled' }) end
   local results, stored = Entries.store(x, a.entries, a.version, a.pin, actor)
   if a.hold then
     States.transition(x, 'suspended', { reason = 'operator', why = a.hold.code, actor = actor, data = { key = a.hold.key, message = a.hold.message } })

@@ -59,8 +59,9 @@ function ops.fail(a)
   States.check(x, 'failed')
   local actor = 'worker:' .. x.worker_id
   local reply = { outcome = 'terminal_failed' }
-  if not Executions.cancel_if_asked(x, actor) then
-    reply = Leases.fail(x, a.reason, a.category, a.retryable, a.retry_after_ms, actor)
+  local undone = not a.retryable and Executions.undone(x)
+  if not Executions.cancel_if_asked(x, actor, undone) then
+    reply = Leases.fail(x, a.reason, a.category, a.retryable, a.retry_after_ms, actor, undone)
   end
   return Fences.consume(x, a, 'fail', reply)
 end
@@ -71,7 +72,7 @@ function ops.cancel(a)
   local x, repeated = Fences.hold(a, 'cancel')
   if not x then return repeated end
   local reason = a.reason or x.cancel_reason or 'canceled'
-  Executions.cancel(x, reason, 'canceled', 'worker:' .. x.worker_id)
+  Executions.cancel(x, reason, 'canceled', 'worker:' .. x.worker_id, Executions.undone(x))
   return Fences.consume(x, a, 'cancel', { state = x.state })
 end
 

@@ -4,7 +4,7 @@
 local ops = Ops.lease_keeper
 
 -- worker_register: a worker starts. args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots.
--- reply: the worker.
+-- reply: the worker. errors: invalid_request (too many workers).
 -- events: worker registered.
 function ops.worker_register(a)
   local w = Workers.seen(a)
@@ -16,7 +16,8 @@ end
 -- worker_heartbeat: the worker is alive. A heartbeat of an unknown or lost worker registers the worker.
 -- args: worker_id, lanes, capabilities, kinds, version, heartbeat_ms, slots, loop_lag_ms, holds, status (reported: active |
 -- draining | stopped).
--- reply: the worker; its status draining means that it must drain. events: worker registered, draining, stopped.
+-- reply: the worker; its status draining means that it must drain. errors: invalid_request (too many workers).
+-- events: worker registered, draining, stopped.
 function ops.worker_heartbeat(a)
   local w, known = Workers.seen(a)
   if not known or w.status == 'lost' then
@@ -50,6 +51,7 @@ function ops.worker_list(a) return Workers.page(a) end
 function ops.worker_held(a) return { held = Workers.held(a.ids) } end
 
 -- kinds_tell: note what a worker tells of its kinds. args: told [{kind, input (JSON text), description}], lanes. reply: none.
+-- errors: invalid_request (too many kinds).
 function ops.kinds_tell(a)
   for _, told in ipairs(a.told) do Kinds.tell(told, a.lanes) end
 end

@@ -6,7 +6,7 @@
 -- which takes the name again goes on with its numbers: observers know a rule by its revision, and the audit trail
 -- numbers the events of a name without a gap.
 --
--- Needs: Call, Errors, Events, Flows, Keys, Records.
+-- Needs: Call, Errors, Events, Flows, Keys, Lists, Records.
 local ops = Ops.mirror_observer
 
 local MOST = 500        -- rules of one kind, as each observer keeps all rules in memory
@@ -46,7 +46,7 @@ end
 function ops.rule_put(a)
   local r = Records.edit(a.kind, a.name)
   if not r or not r.body then
-    if redis.call('ZCARD', Keys.rules(a.kind)) >= MOST then Errors.invalid('name', 'there are ' .. MOST .. ' of them already') end
+    Lists.check_room(Keys.rules(a.kind), MOST, 'name')
     r = r or Records.create(a.kind, a.name, { revision = 0 })
     r.seen, r.applied, r.dropped = 0, 0, 0
   end

@@ -76,6 +76,7 @@ local function facts_of(x)
     max_attempts = view.max_attempts, reclaims = view.reclaims, max_reclaims = view.max_reclaims,
     cancel_requested = view.cancel_requested, ready_at = x.ready_at, started_at = x.started_at, finished_at = x.finished_at,
     deadline_at = x.deadline_at, lease = view.lease, flow_id = x.flow_id, pinned = x.pinned,
+    ending = x.ending and x.ending.to,
   }
   if x.state == 'scheduled' and x.reason == 'dependencies' and x.flow_id then
     dependencies(x, facts)

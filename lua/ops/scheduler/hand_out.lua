@@ -15,7 +15,7 @@ end
 -- Call give(x, i) with a ready execution if it may run now. A member of a cancelled flow is canceled instead; a member
 -- of a waiting flow is set aside. Return whether the execution was given, and whether its limits have no room.
 local function offer(x, i, give)
-  local f = x.flow_id and Records.read('f', x.flow_id)
+  local f = x.flow_id and not x.ending and Records.read('f', x.flow_id)
   if f and f.status == 'cancelled' then
     Executions.cancel(x, 'flow_cancelled', 'canceled', 'scheduler')
   elseif f and f.status == 'waiting' then

@@ -22,6 +22,8 @@ from penstock_mirror_observer.rules.trigger import Trigger
 
 RULES_AT: Final = 0
 """The partition that stores the rules and triggers."""
+MAX_BYTES: Final = 64 * 1024
+"""The most bytes of a rule or trigger: every mirror-observer keeps all of them in memory."""
 
 Put = TypeVar("Put", MirrorRulePut, TriggerPut)
 Compiled = TypeVar("Compiled", Rule, Trigger)
@@ -81,7 +83,12 @@ class Stored(ABC, Generic[Put, Compiled]):
         item = call.items[0]
         self._checked(item)
         await self._subjects.check_stream(item.stream)
-        put = ops.RulePut(kind=self.kind, name=item.name, body=msgspec.json.encode(item).decode())
+        body = msgspec.json.encode(item)
+        if len(body) > MAX_BYTES:
+            raise invalid(
+                "name", f"a rule or trigger has at most {MAX_BYTES} bytes, as JSON; this one has {len(body)}"
+            )
+        put = ops.RulePut(kind=self.kind, name=item.name, body=body.decode())
         return [self._show(await self._machine.run(put, at=RULES_AT))]
 
     async def get(self, call: Call[MirrorRuleGet] | Call[TriggerGet]) -> Sequence[Any]:

@@ -21,6 +21,11 @@ def explain(facts: Facts, workers: Sequence[Worker] | None = None) -> dict[str, 
         reason = of(facts)
     else:
         reason = _STATES[facts["state"]](facts)
+    if (ending := facts.get("ending")) is not None:
+        reason = reason._replace(
+            explanation=f"It ends as {ending} once its compensations have run. {reason.explanation}",
+            advice=f"{reason.advice} execution.cancel with grace_ms 0 ends it at once, and undoes nothing.",
+        )
     return {
         "execution_id": facts["execution_id"],
         "state": facts["state"],
@@ -97,7 +102,7 @@ def _held_by_worker(facts: Facts) -> Reason:
         "attempt_expires_at": facts.get("attempt_expires_at"),
         "cancel_requested": facts.get("cancel_requested", False),
     }
-    if facts.get("cancel_requested"):
+    if facts.get("cancel_requested") and not facts.get("ending"):
         stop_by = f" by {when(facts, 'stop_by')}" if facts.get("stop_by") else ""
         return Reason(
             f"It {doing} worker {lease['worker_id']!r}, which was asked to stop{stop_by}.",

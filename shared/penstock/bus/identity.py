@@ -18,7 +18,7 @@ USER_PATTERN: Final = r"^(?!.*--)[A-Za-z0-9_-]{0,31}[A-Za-z0-9_](?!\n)$"
 must not begin either."""
 
 
-class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Identity(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A login to NATS. Its representation shows no key."""
 
     name: Annotated[str, Meta(pattern=USER_PATTERN)]

@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 
 from penstock import PenstockError, __version__
 from penstock.cli import (
+    asyncapi,
     audit,
     audit_export,
     audit_rewound,
@@ -182,6 +183,7 @@ app.command(backup.backup)
 app.command(backup.restore)
 app.command(console_command.console)
 app.command(doctor.doctor)
+app.command(asyncapi.asyncapi)
 app.command(secure.secure)
 
 

@@ -157,7 +157,12 @@ async def cancel(
     request = {"execution_id": execution_id, "reason": reason, "grace_ms": grace_ms}
     reply = await shell.ask("execution.cancel", request)
     state = str(msgspec.to_builtins(reply)["state"])
-    waits = "" if state in TERMINAL else " [dim](cancel requested: its worker was told)[/]"
+    told = (
+        "its compensations run first"
+        if state in ("ready", "suspended", "retry_wait")
+        else "its worker was told"
+    )
+    waits = "" if state in TERMINAL else f" [dim](cancel requested: {told})[/]"
     shell.show(reply, styled(state) + waits)
 
 

@@ -71,7 +71,7 @@ class FlowCreate(FlowSpec, kw_only=True):
 
     members: Annotated[list[Member], Meta(max_length=5000)] = []
     edges: Annotated[list[Edge], Meta(max_length=20_000)] = []
-    joins: dict[Token, Join] = {}
+    joins: Annotated[dict[Token, Join], Meta(max_length=5000)] = {}
     traceparent: Traceparent | None = None
 
 
@@ -188,7 +188,7 @@ class FlowAddExecution(GraphChange, kw_only=True):
 
     members: Annotated[list[Member], Meta(min_length=1, max_length=500)]
     edges: Annotated[list[Edge], Meta(max_length=5000)] = []
-    joins: dict[Token, Join] = {}
+    joins: Annotated[dict[Token, Join], Meta(max_length=500)] = {}
     idempotency_key: IdempotencyKey | None = None
     traceparent: Traceparent | None = None
 

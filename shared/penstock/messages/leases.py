@@ -32,11 +32,19 @@ class Claim(Request, kw_only=True):
     start: bool = False
 
 
+class Ending(Reply, kw_only=True):
+    """How an execution ends once its compensations have run: as canceled, or as failed."""
+
+    category: str
+    reason: str = ""
+
+
 class TaskMessage(Reply, kw_only=True, dict=True):
     """A leased execution, in the form that its worker gets.
 
     journal: of a durable function that has entries. Its cursor is "0" where it is too large for this message: then read
     it with `journal.open`.
+    ending: the execution ends. Run nothing but its compensations, then report a failure that no attempt follows.
     """
 
     execution_id: str
@@ -53,6 +61,7 @@ class TaskMessage(Reply, kw_only=True, dict=True):
     deadline_at: int | None = None
     traceparent: str | None = None
     journal: JournalOpened | None = None
+    ending: Ending | None = None
 
     input = decoded("input")
 

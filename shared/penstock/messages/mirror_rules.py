@@ -27,7 +27,7 @@ StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 class StatusSource(Source, kw_only=True):
     """map: translates the other system's values into a step's status; without it they must be statuses already."""
 
-    map: dict[str, StepStatus] | None = None
+    map: Annotated[dict[Annotated[str, Meta(max_length=256)], StepStatus], Meta(max_length=100)] | None = None
 
 
 class RuleCreate(Request, kw_only=True):

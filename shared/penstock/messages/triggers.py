@@ -4,7 +4,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from penstock.messages.common import Capabilities, Kind, Limit, PositiveMs, Priority, Reply, Request, Token
+from penstock.messages.common import (
+    Capabilities,
+    Kind,
+    Limit,
+    PositiveMs,
+    Priority,
+    Reply,
+    Request,
+    Text,
+    Token,
+)
 from penstock.messages.mirror_rules import Expression, Sample, Source, Subject
 
 
@@ -29,13 +39,13 @@ class TriggerFlow(Request, kw_only=True):
 
     controller_id: Token
     owner: Token
-    goal: str = ""
+    goal: Text = ""
     namespace: Token = "default"
     state: Source | None = None
     idempotency_key: Source | None = None
     members: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100)]
     edges: Annotated[list[dict[str, Any]], Meta(max_length=1000)] = []
-    joins: dict[str, dict[str, Any]] = {}
+    joins: Annotated[dict[Token, dict[str, Any]], Meta(max_length=100)] = {}
 
 
 class TriggerPut(Request, kw_only=True):

@@ -127,3 +127,18 @@ class KindInfo(Reply, kw_only=True):
     description: str = ""
     lanes: list[str] = []
     registered_at: int
+
+
+class CancelPush(Reply, kw_only=True, tag_field="type", tag="cancel"):
+    """Pushed to the worker that holds this lease: stop this task."""
+
+    execution_id: str
+    lease_id: str
+
+
+class DrainPush(Reply, kw_only=True, tag_field="type", tag="drain"):
+    """Pushed to a worker: finish the tasks, and ask for no more."""
+
+
+Push = CancelPush | DrainPush
+"""What is pushed to a worker on its own subject. A worker ignores types that it does not know."""

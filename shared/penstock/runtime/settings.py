@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from penstock.bus.streams import Bounds
+from penstock.environment import GATEWAY, set_by_kubernetes
 from penstock.ids import TOKEN_PATTERN
 from penstock.store.places import UrlError, parse
 from penstock.urls import redact
@@ -338,13 +339,6 @@ def _parse(text: str, annotation: Any) -> Any:
 FIELDS: Final = _fields()
 
 
-_KUBERNETES: Final = re.compile(
-    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$"
-)
-"""Variables that Kubernetes sets in every pod for a Service whose name begins with `penstock`."""
-_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-
-
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Return a line for each variable that begins with PENSTOCK_ and is no setting, with the likely name if any."""
     known = [field.variable for field in FIELDS]
@@ -352,7 +346,7 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     for name, value in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in known or name in NOT_SETTINGS:
             continue
-        if _KUBERNETES.search(name) or (name.endswith("_PORT") and _LINK.match(value)):
+        if name.startswith(GATEWAY) or set_by_kubernetes(name, value):
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         advice = f"did you mean {close[0]}?" if close else "unset it; --help of a service names all settings"

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from penstock.bus.hints import Hints
+from penstock.messages.workers import CancelPush
 from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
@@ -178,8 +179,8 @@ class Wakes:
 
     async def _publish(self, tasks: Sequence[Sequence[str]]) -> None:
         for worker_id, execution_id, lease_id in tasks:
-            message = {"type": "cancel", "execution_id": execution_id, "lease_id": lease_id}
+            push = CancelPush(execution_id=execution_id, lease_id=lease_id)
             try:
-                await self._nats.publish(worker_subject(self._root, worker_id), msgspec.json.encode(message))
+                await self._nats.publish(worker_subject(self._root, worker_id), msgspec.json.encode(push))
             except NatsError as error:
                 self._log.warning("a cancellation could not be pushed", worker=worker_id, error=repr(error))

@@ -64,19 +64,19 @@ class FencedCalls:
         self.consumed = True
         # From here on nothing may interrupt the delivery.
         on_stop, self._lease.on_stop = self._lease.on_stop, None
+        interrupts = self._lease.interrupts
         try:
             reply = await deliver(self._requester, self._lease, verb, request)
         except BaseException as error:
             refused = isinstance(error, errors.PenstockError) and error.code not in LOST
             if refused or isinstance(error, CodecError):
-                self._go_on(
-                    on_stop
-                )  # only this request was refused (too large, no such waitpoint, not codable)
+                # Only this request was refused: too large, no such waitpoint, not codable.
+                self._go_on(on_stop, interrupts)
             else:
                 self._leases.drop(self._lease)
             raise
         if isinstance(reply, Suspended | Parked) and reply.outcome == "already_satisfied":
-            self._go_on(on_stop)
+            self._go_on(on_stop, interrupts)
         else:
             self._leases.drop(self._lease)
         return reply
@@ -87,9 +87,11 @@ class FencedCalls:
         self._lease.on_stop = None
         self._leases.drop(self._lease)
 
-    def _go_on(self, on_stop: Callable[[], object] | None) -> None:
+    def _go_on(self, on_stop: Callable[[], object] | None, interrupts: tuple[object, ...]) -> None:
         """Keep the lease, so that the handler can still send another outcome."""
         self.consumed = False
         self._lease.on_stop = on_stop
-        if self._lease.stopping:  # a stop came meanwhile: apply it now, if the handler still runs
+        if (
+            self._lease.interrupts != interrupts
+        ):  # a stop came meanwhile: apply it now, if the handler still runs
             asyncio.get_running_loop().call_soon(self._lease.stop)

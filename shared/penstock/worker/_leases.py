@@ -57,7 +57,8 @@ class Lease:
         self.expires = min(time.monotonic() + ttl, clock.earliest(message.lease_expires_at))
         self.failures = 0
         self.lost: str | None = None
-        self.cancel_requested = False
+        # An execution that ends after its compensations is leased only for these.
+        self.cancel_requested = message.ending is not None
         # When the handler began, by Valkey's clock (ms since the Unix epoch).
         self.began: int | None = None
         # The worker is shutting down: the lease is left to expire.
@@ -78,9 +79,9 @@ class Lease:
         return self.lost is None and time.monotonic() < self.expires
 
     @property
-    def stopping(self) -> bool:
-        """Whether the handler is to be interrupted."""
-        return self.lost is not None or self.cancel_requested or self.abandoned
+    def interrupts(self) -> tuple[object, ...]:
+        """For what the handler was interrupted so far: a change means that it is to be interrupted once more."""
+        return self.lost, self.cancel_requested, self.abandoned
 
     def stop(self) -> None:
         """Interrupt the handler, if an interruptible one runs."""

@@ -160,6 +160,8 @@ class Runner:
             await self._decode(lease)
             if lease.message.journal is not None:
                 await task.open_journal()
+            if (ending := lease.message.ending) is not None:
+                await task.begin_undo(ending.category, ending.reason)
         except (CodecError, errors.PenstockError) as error:
             return await self._undone(task, lease, self._failed(task, lease, error))
         while True:
@@ -208,7 +210,7 @@ class Runner:
             raise UnknownCodec("the input was made by a codec, and this worker has none (codec=)")
 
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
-        if lease.lost or lease.cancel_requested:
+        if lease.lost or (lease.cancel_requested and not self._undoes(task)):
             raise asyncio.CancelledError
         if handler.is_async and lease.runner is not None:
             lease.on_stop = lease.runner.cancel
@@ -243,7 +245,9 @@ class Runner:
         durable = task.durable
         if durable is not None and not task.consumed and not durable.over and not lease.abandoned:
             marker = durable.compensating
-            if marker is not None or (
+            if isinstance(ending, Failure) and task.unlearned and (ending.retryable or marker is None):
+                pass  # it ended before it came as far as its journal: another run learns what there is to undo
+            elif marker is not None or (
                 isinstance(ending, Failure) and task.undos and await self._is_final(task, ending)
             ):
                 ending = await self._undo(task, lease, ending)
@@ -270,7 +274,7 @@ class Runner:
         except (
             Exception
         ) as error:  # the journal is full or cannot be reached: the next attempt goes on with it
-            return self._failed(task, lease, error)
+            return Failure(reason_of(error), category_of(error))
         finally:
             lease.on_stop = None
         return Failure(why.reason, why.category, retryable=False)
@@ -299,7 +303,7 @@ class Runner:
             return Failure(
                 f"the handler's result cannot be encoded: {error}", "invalid_result", retryable=False
             )
-        if task.durable is not None and task.durable.compensating is not None:
+        if self._undoes(task):
             return None
         return task.complete(raw)
 
@@ -323,7 +327,7 @@ class Runner:
             return self._too_late(task, error)
         if self._is_gone(task, lease):
             return None
-        if lease.cancel_requested:
+        if lease.cancel_requested and not self._undoes(task):
             return Failure(reason_of(error), "canceled", retryable=False)
         if isinstance(error, Retry):
             return Failure(error.reason, category_of(error), after=error.after)
@@ -333,6 +337,11 @@ class Runner:
             return Failure(str(error), "invalid_input", retryable=False)
         log.warning("%s %s failed", task.kind, task.execution_id, exc_info=error)
         return Failure(reason_of(error), category_of(error))
+
+    @staticmethod
+    def _undoes(task: Task) -> bool:
+        """Return whether this run only learns what there is to undo."""
+        return task.durable is not None and task.durable.compensating is not None
 
     @staticmethod
     def _too_late(task: Task, error: BaseException) -> None:

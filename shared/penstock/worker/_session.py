@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ from penstock.bus.requester import listen
 from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
+from penstock.messages.workers import DrainPush, Push
 from penstock.sdk.requester import Extras
 from penstock.subjects import worker_subject
 from penstock.worker._hooks import Hooks
@@ -63,14 +65,7 @@ class Stop:
         self.asked.set()
 
 
-class _Push(msgspec.Struct):
-    """A message pushed to a worker: `{"type": "cancel", execution_id, lease_id}` or `{"type": "drain"}`."""
-
-    type: str
-    lease_id: str | None = None
-
-
-_decode_push: Final = msgspec.json.Decoder(_Push).decode
+_decode_push: Final[Callable[[bytes], Push]] = msgspec.json.Decoder(Push).decode
 
 
 class Session:
@@ -227,11 +222,10 @@ class Session:
         except msgspec.MsgspecError as error:
             log.warning("a push that cannot be read: %s", error)
             return
-        lease = self.leases.held.get(push.lease_id or "")
-        if push.type == "cancel" and lease is not None:
-            lease.cancel()
-        elif push.type == "drain":
+        if isinstance(push, DrainPush):
             self._drain_on_request()
+        elif (lease := self.leases.held.get(push.lease_id)) is not None:
+            lease.cancel()
 
     # Shutdown.
 

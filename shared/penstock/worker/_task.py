@@ -346,6 +346,15 @@ class Task(DurableCalls):
         if opened is not None:
             self._durable_run()
 
+    @property
+    def unlearned(self) -> list[str]:
+        """Names of compensations that were journaled, and that this run has not registered; for the worker itself."""
+        return [] if self._durable is None else self._undos().unlearned
+
+    async def begin_undo(self, category: str, reason: str) -> None:
+        """The execution ends: let this run of the handler only learn what there is to undo. See `Undos.begin`."""
+        await self._undos().begin(category, reason)
+
     async def compensated(self, category: str, reason: str) -> EntryError:
         """Run the compensations. Return why the execution fails. Raises `TaskSuspended`; see `Undos.run`."""
         return await self._undos().run(category, reason)

@@ -43,6 +43,10 @@ class LocalJournal:
         self._unasked.pop(key, None)
         return self._entries.get(key)
 
+    def of_kind(self, kind: str) -> list[Entry]:
+        """Return the entries of one kind, in order."""
+        return [entry for entry in self._entries.values() if entry.kind == kind]
+
     def look(self, key: str) -> Entry | None:
         """Return an entry without counting it as asked for."""
         return self._entries.get(key)

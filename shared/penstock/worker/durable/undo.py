@@ -5,9 +5,11 @@ compensations again, and then undoes what is left to undo. Each undo is a step, 
 """
 
 import logging
-from typing import Final
+from typing import Any, Final
 
-from penstock.messages.journal import EntryError, NewEntry
+import msgspec
+
+from penstock.messages.journal import Entry, EntryError, NewEntry
 from penstock.worker._errors import text_of
 from penstock.worker.durable.errors import StepFailed, TaskSuspended
 from penstock.worker.durable.journal import COMPENSATING
@@ -32,6 +34,20 @@ class Undos:
             self._run.mark(key, KIND, step.name)
         self._steps.append((key, step))
 
+    async def begin(self, category: str, reason: str) -> None:
+        """Journal that the execution ends, unless an earlier run has: this run only learns what there is to undo."""
+        if self._run.compensating is None:
+            why = await self._mark(category, reason)
+            told: dict[str, Any] = msgspec.to_builtins(why)
+            marker = Entry(n=0, key=COMPENSATING, kind="compensating", status="started", error=told)
+            self._run.journal.keep(marker)
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Names of compensations that an earlier run has registered and this one has not."""
+        known = {key for key, _ in self._steps}
+        return [entry.name for entry in self._run.journal.of_kind(KIND) if entry.key not in known]
+
     def __bool__(self) -> bool:
         return bool(self._steps)
 
@@ -44,14 +60,13 @@ class Undos:
         run.undoing = True
         marker = run.compensating
         if marker is None:
-            why = EntryError(category=category, reason=text_of(reason))
-            await run.append(NewEntry(key=COMPENSATING, kind="compensating", status="started", error=why))
+            why = await self._mark(category, reason)
         else:
             told = marker.error or {}
             why = EntryError(category=told.get("category") or category, reason=told.get("reason") or reason)
             # Only what was registered before the failure: a run that came further by chance has done nothing there.
             self._steps = [each for each in self._steps if run.journal.look(each[0]) is not None]
-        failed: list[str] = []
+        failed = [f"{name} is not known to this code" for name in self.unlearned]
         for _, step in reversed(self._steps):
             try:
                 await run_step(run, step)
@@ -62,4 +77,9 @@ class Undos:
                 raise TaskSuspended
         if failed:
             why.reason = text_of(f"{why.reason}; not undone: {'; '.join(failed)}")
+        return why
+
+    async def _mark(self, category: str, reason: str) -> EntryError:
+        why = EntryError(category=category, reason=text_of(reason))
+        await self._run.append(NewEntry(key=COMPENSATING, kind="compensating", status="started", error=why))
         return why

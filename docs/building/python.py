@@ -1,0 +1,75 @@
+"""The Python API: the public names of each package, for mkdocstrings to fill in from their docstrings."""
+
+from importlib import import_module
+from typing import NamedTuple
+
+from nats.aio.client import Client as Nats
+
+from penstock.client import Client
+
+DURABLE = "penstock.worker.durable."
+PARTS = tuple(
+    f"{type(part).__module__}.{type(part).__qualname__}"
+    for name, part in vars(Client(Nats())).items()
+    if not name.startswith("_") and type(part).__module__.startswith("penstock.client.")
+)
+"""The classes behind `client.flows`, `client.lanes` and so on."""
+
+
+class Topic(NamedTuple):
+    """A page: the public names of a package, of those that are (or are not) defined in modules that begin so."""
+
+    title: str
+    about: str
+    package: str
+    more: tuple[str, ...] = ()
+    within: str = ""
+    without: str = "-"
+
+
+TOPICS = {
+    "client": Topic(
+        "Client",
+        "`from penstock import Client`: submits work, reads it, steers it, follows it.",
+        "penstock.client",
+        more=("penstock.client._options.ExecutionOptions", "penstock.client._options.FlowOptions", *PARTS),
+    ),
+    "worker": Topic(
+        "Worker",
+        "`from penstock import Worker, Task`: runs handlers.",
+        "penstock.worker",
+        without=DURABLE,
+    ),
+    "durable": Topic(
+        "Durable functions",
+        "What a `Task` journals, and what belongs to it ([durable functions](../../durable-functions.md)).",
+        "penstock.worker",
+        more=("penstock.worker.durable.calls.DurableCalls",),
+        within=DURABLE,
+    ),
+    "testing": Topic(
+        "Testing",
+        "`penstock.testing`: a running Penstock in a test ([testing](../../testing.md)).",
+        "penstock.testing",
+    ),
+    "codecs": Topic(
+        "Codecs",
+        "`penstock.codecs`: payloads that services cannot read ([payload codecs](../../payload-codecs.md)).",
+        "penstock.codecs",
+    ),
+}
+
+
+def pages() -> dict[str, str]:
+    return {f"reference/api/{name}.md": _page(topic) for name, topic in TOPICS.items()}
+
+
+def _page(topic: Topic) -> str:
+    package = import_module(topic.package)
+    names = []
+    for name in package.__all__:
+        module = getattr(getattr(package, name), "__module__", "")
+        if module.startswith(topic.within) and not module.startswith(topic.without):
+            names.append(f"{topic.package}.{name}")
+    directives = [f"::: {name}" for name in (*names, *topic.more)]
+    return "\n\n".join([f"# {topic.title}", topic.about, *directives]) + "\n"
