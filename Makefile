@@ -21,7 +21,7 @@ demo: setup ## Run the census of the standard library, with workers killed on th
 test: ## Run all tests, on real nats-server and Valkey (ARGS="-k name" is passed to pytest)
 	@deploy/bootstrap.sh --for-tests
 	@$(BIN)/python deploy/console.py --if-possible
-	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure Penstock and its peers on this machine (ARGS="--quick", --only, --systems; --help says more)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from penstock import Client
 from running_penstock import RunningPenstock, fence
 
 
@@ -17,3 +18,17 @@ async def append(
 
 async def journal(penstock: RunningPenstock, execution_id: str) -> list[dict[str, Any]]:
     return (await penstock.request("journal.read", {"execution_id": execution_id}))["items"]
+
+
+async def journal_by_key(penstock: RunningPenstock, execution_id: str) -> dict[str, dict[str, Any]]:
+    """Return a journal's entries, in order, by their keys."""
+    return {entry["key"]: entry for entry in await journal(penstock, execution_id)}
+
+
+async def statuses(penstock: RunningPenstock, execution_id: str) -> dict[str, str]:
+    return {key: entry["status"] for key, entry in (await journal_by_key(penstock, execution_id)).items()}
+
+
+async def failure(client: Client, execution_id: str) -> tuple[str | None, str | None]:
+    record = await client.get(execution_id)
+    return record.failure_category, record.failure_reason

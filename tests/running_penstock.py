@@ -11,7 +11,7 @@ from penstock.runtime.running import Running
 from penstock.testing import Penstock
 from penstock.verbs import VERBS
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """A deadline for things that normally take milliseconds; it is long because machines are noisy."""
 NOWHERE = "0-00000000-0000-7000-8000-000000000000"
 """A valid id that no entity has."""

@@ -20,10 +20,10 @@ KILLS = 4
 
 async def retrying(penstock: RunningPenstock, verb: str, body: Any) -> Any:
     """Repeat the request until a scheduler answers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             with contextlib.suppress(nats.errors.Error, TimeoutError, PenstockError):
-                return await penstock.request(verb, body, timeout=2)
+                return await penstock.request(verb, body, timeout=5)
             await asyncio.sleep(0.05)
 
 

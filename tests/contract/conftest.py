@@ -9,6 +9,7 @@ from nats.errors import Error as NatsError
 
 import commands
 from commands import Cli, Said
+from penstock import Client
 from penstock.bus.streams import AUDIT, stream_name
 from penstock.messages.events import EVENTS
 from running_penstock import RunningPenstock
@@ -43,6 +44,12 @@ async def _events_are_described(house: RunningPenstock) -> None:
                 msgspec.convert(event["data"], described.data)
         except msgspec.ValidationError as error:
             raise AssertionError(f"messages/events.py is wrong: {error}; {event}") from None
+
+
+@pytest.fixture
+async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
+    async with await Client.connect(penstock.url, root=penstock.root) as client:
+        yield client
 
 
 @pytest.fixture

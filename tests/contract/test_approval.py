@@ -11,13 +11,7 @@ import uvicorn
 
 from approval.app import app, work
 from penstock import Client, Worker
-from running_penstock import RunningPenstock
-
-
-@pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
-        yield client
+from running_penstock import WAIT_S, RunningPenstock
 
 
 @pytest.fixture
@@ -51,5 +45,5 @@ async def test_a_click_decides(penstock: RunningPenstock, page: str, client: Cli
         assert (await browser.get(f"{page}{urlsplit(address).path}")).status_code == 403
         for _ in range(2):  # a double click
             assert (await browser.post(address, data={"decision": "approved"})).text == "approved, thank you"
-        assert await run.result(timeout=20) == "120 for ada <ada@x>: approved"
+        assert await run.result(timeout=WAIT_S) == "120 for ada <ada@x>: approved"
         assert (await browser.get(address)).status_code == 410

@@ -9,7 +9,7 @@ import pytest
 
 from penstock import Client, Task, Worker
 from penstock.machine.ops import lease_keeper as ops
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def make_budget(
@@ -322,7 +322,9 @@ class TestHardBreach:
         penstock.move_clock(3000)
         await penstock.reaches(execution_id, "suspended")
         # The worker got no reply to its report, so a push tells it.
-        assert msgspec.json.decode((await pushed.next_msg(timeout=20)).data)["execution_id"] == execution_id
+        assert (
+            msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data)["execution_id"] == execution_id
+        )
         error = await penstock.refused("lease.renew", fence(task))
         assert error.code == "lease_revoked"
         await penstock.request("budget.reset", {"budget_id": budget_id})
@@ -409,10 +411,10 @@ class TestSdk:
                 await penstock.reaches(run.execution_id, "suspended")
                 assert (await client.budgets.get(budget.budget_id)).suspended == 1
                 await client.budgets.replenish(budget.budget_id, {"tokens": 100})
-                assert await run.result(timeout=20) == "done"
+                assert await run.result(timeout=WAIT_S) == "done"
             finally:
                 worker.stop()
-                await asyncio.wait_for(running, 20)
+                await asyncio.wait_for(running, WAIT_S)
             assert seen == ["hard_breach", "ok"]
             assert (await client.budgets.reset(budget.budget_id)).dimensions["tokens"].used == 0
             await client.budgets.delete(budget.budget_id)

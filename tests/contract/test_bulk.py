@@ -9,7 +9,7 @@ from penstock.errors import PenstockError
 from penstock.machine.ops import scheduler as ops
 from penstock.messages.search import ExecutionRow
 from penstock_scheduler.searching.actions import change
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def bulk(penstock: RunningPenstock, action: str, wanted: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ async def test_the_rate_paces_it_and_its_events_tell(penstock: RunningPenstock) 
     await ended(penstock, made["bulk_id"])
     events = []
     while not events or events[-1]["event"] != "finished":
-        events.append(msgspec.json.decode((await heard.next_msg(timeout=20)).data))
+        events.append(msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data))
     assert events[0]["event"] == "created" and events[0]["data"]["action"] == "cancel"
     assert "progress" in {each["event"] for each in events}
     assert events[-1]["data"]["done"] == 5

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 from servers import nats_server
 
 
@@ -54,7 +54,7 @@ class TestExecutionCancel:
         task = await penstock.begin()
         reply = await penstock.request("execution.cancel", {"execution_id": execution_id, "reason": "no"})
         assert reply == {"state": "running"}
-        message = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
+        message = msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data)
         assert message["execution_id"] == execution_id and message["lease_id"] == task["lease_id"]
         assert (await penstock.get(execution_id))["cancel_requested"] is True
         assert (await penstock.request("lease.renew", fence(task)))["cancel_requested"] is True
@@ -157,7 +157,7 @@ class TestFlowCancel:
         task = await penstock.begin()
         body = {"flow_id": flow["flow_id"], "wait": True, "grace_ms": 60_000}
         waiting = asyncio.create_task(penstock.request("flow.cancel", body))
-        await pushed.next_msg(timeout=20)
+        await pushed.next_msg(timeout=WAIT_S)
         assert not waiting.done()
         backlog = await penstock.request("cancel.backlog", {})
         assert [item["execution_id"] for item in backlog["items"]] == [task["execution_id"]]

@@ -13,7 +13,7 @@ import pytest
 
 import commands
 from commands import COMMAND, Cli, clean_environment, told
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 UNKNOWN = "0-01234567-89ab-7def-8123-456789abcdef"
 
@@ -215,7 +215,7 @@ async def test_top_on_a_terminal(penstock: RunningPenstock) -> None:
     await penstock.until(seen, lambda text: text.count(b"slow") >= 3, "three pictures")
     process.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(process.wait(), 20) == 0
-    await asyncio.wait_for(ended, 20)
+    await asyncio.wait_for(ended, WAIT_S)
     os.close(ours)
     assert b"Traceback" not in drawn
 

@@ -1,7 +1,7 @@
 """Durable functions whose code changes while executions are under way, and journals at their bounds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,12 +18,6 @@ HOUR_MS = 3_600_000
 KEY = bytes(range(32))
 
 Handler = Callable[[Task], Awaitable[Any]]
-
-
-@pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.url, root=penstock.root) as client:
-        yield client
 
 
 def worker_of(handler: Handler, kind: str = "order", **options: Any) -> Worker:

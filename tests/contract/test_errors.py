@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from penstock.errors import TABLE
 from penstock.messages.common import is_payload
 from penstock.verbs import MAX_BATCH, SERVICES, VERBS, Verb
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 from servers import ValkeyServer
 
 CONTENTION = {
@@ -251,7 +251,7 @@ class TestUnavailable:
             await penstock.nats.publish(f"{penstock.root}.v1.execution.get", body, reply=inbox)
             await penstock.nats.flush()  # nats-server has passed the request on
             await penstock.services.pop("scheduler").stop()
-            error = msgspec.json.decode((await answered.next_msg(timeout=20)).data)["error"]
+            error = msgspec.json.decode((await answered.next_msg(timeout=WAIT_S)).data)["error"]
             assert (error["code"], error["class"], error["retryable"]) == ("timeout", "unavailable", True)
             await redis.client_unpause()
             await redis.aclose()
@@ -270,9 +270,9 @@ class TestDiscovery:
         heard = await penstock.nats.subscribe(inbox)
         answers: dict[str, dict[str, Any]] = {}
         await penstock.nats.publish(f"$SRV.{verb}", reply=inbox)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while not answers.keys() >= {f"{penstock.root}-{verb.service}" for verb in VERBS.values()}:
-                answer = msgspec.json.decode((await heard.next_msg(timeout=20)).data)
+                answer = msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data)
                 if answer["name"].startswith(f"{penstock.root}-"):
                     answers[answer["name"]] = answer
         return list(answers.values())

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from nats.errors import NoRespondersError
 
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 DAY = 86_400_000
 
@@ -357,7 +357,7 @@ class TestTime:
         penstock.move_clock(DAY // 2)
         record = await penstock.reaches(execution_id, "failed")
         assert record["failure"]["category"] == "deadline_exceeded"
-        message = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
+        message = msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data)
         assert message == {"type": "cancel", "execution_id": execution_id, "lease_id": task["lease_id"]}
         error = await penstock.refused("lease.complete", fence(task))
         assert error.code == "execution_not_active"

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from flows_by_verb import change, get, make_flow, refused_change
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 GRAPH = {"flow.add_execution", "flow.add_dependency", "flow.set_join"}
 
@@ -163,7 +163,7 @@ class TestEnding:
         await change(penstock, "flow.add_execution", flow, members=[{"key": "c", "kind": "k"}])
         last = await penstock.request("flow.fail", {"flow_id": flow["flow_id"], "reason": "r"})
         while len(events) < last["revision"]:
-            events.append(msgspec.json.decode((await heard.next_msg(timeout=20)).data))
+            events.append(msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data))
         names = ["created", "started", "state_updated", "executions_added", "failed"]
         assert [(event["seq"], event["event"]) for event in events] == list(enumerate(names, 1))
         assert events[-1]["reason"] == "r"

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from flows_by_verb import get, make_flow
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 HOUR_MS = 3_600_000
 BUILD = {"kind": "external_event", "topic": "ci.build", "correlation_id": "42"}
@@ -201,7 +201,7 @@ class TestEvents:
         dead = await penstock.js.subscribe(f"{penstock.root}.dead.event.>", ordered_consumer=True)
         await penstock.js.publish(f"{penstock.root}.event.a", b"{}")
         await penstock.js.publish(f"{penstock.root}.event.b", b"{", headers={"Penstock-Correlation-Id": "1"})
-        reasons = [(await dead.next_msg(20)).headers["Penstock-Dead-Reason"] for _ in range(2)]
+        reasons = [(await dead.next_msg(timeout=WAIT_S)).headers["Penstock-Dead-Reason"] for _ in range(2)]
         assert "Correlation-Id" in reasons[0] and "JSON" in reasons[1]
 
     async def test_both_orders_of_event_and_wait_wake_once(self, penstock: RunningPenstock) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from node import node_folder
 from penstock import Client
-from running_penstock import RunningPenstock
+from running_penstock import WAIT_S, RunningPenstock
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ async def test_it_works_waits_and_stops(
     doubled, failed, waits = await client.submit_many(
         [("js.double", 21), ("js.fail", None), ("js.wait", None)]
     )
-    assert await doubled.result(timeout=20) == 42
-    record = await failed.wait(timeout=20)
+    assert await doubled.result(timeout=WAIT_S) == 42
+    record = await failed.wait(timeout=WAIT_S)
     assert (record.state, record.failure and record.failure["reason"]) == ("failed", "no luck")
     await penstock.reaches(waits.execution_id, "suspended")
     await client.send_signal(waits.execution_id, "go", {"n": 1})
-    assert await waits.result(timeout=20) == [{"n": 1}]
+    assert await waits.result(timeout=WAIT_S) == [{"n": 1}]
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(worker.wait(), 20) == 0
 
@@ -59,7 +59,7 @@ async def test_its_work_survives_its_death(
         env={**os.environ, "PENSTOCK_ROOT": penstock.root},
     )
     try:
-        assert await run.result(timeout=20) == [None]
+        assert await run.result(timeout=WAIT_S) == [None]
     finally:
         again.kill()
         await again.wait()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from penstock import Client, Task, Worker, errors
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 
 async def put(
@@ -99,7 +99,7 @@ class TestVerbs:
         await put(penstock, task, {"a": 1}, position=1)
         await put(penstock, task, {"a": 1}, position=1)
         await put(penstock, task, {"b": 2}, position=2)
-        frames = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(2)]
+        frames = [msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data) for _ in range(2)]
         assert frames == (await read(penstock, execution_id))["items"]
 
     async def test_the_fence(self, penstock: RunningPenstock) -> None:
@@ -142,12 +142,6 @@ class TestVerbs:
 
 
 @pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
-        yield client
-
-
-@pytest.fixture
 def worker(penstock: RunningPenstock) -> Worker:
     return Worker(penstock.settings.nats_url, root=penstock.root, concurrency=4, grace=5.0)
 
@@ -157,7 +151,7 @@ async def working(worker: Worker) -> AsyncIterator[None]:
     running = asyncio.create_task(worker.run(handle_signals=False))
     yield
     worker.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, WAIT_S)
 
 
 class TestSdk:
@@ -178,12 +172,12 @@ class TestSdk:
             run = await client.submit("talk")
             await asyncio.wait_for(halfway.wait(), 20)
             seen: list[int] = []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 async for frame in client.frames(run.execution_id, follow=True):
                     seen.append(frame.payload)
                     go_on.set()
             assert seen == list(range(300))
-            assert await run.result(timeout=20) == "done"
+            assert await run.result(timeout=WAIT_S) == "done"
             assert [frame.index async for frame in client.frames(run.execution_id, after=298)] == [299, 300]
 
     async def test_one_that_is_too_large_does_not_hurt_the_rest(self, client: Client, worker: Worker) -> None:
@@ -196,7 +190,7 @@ class TestSdk:
 
         async with working(worker):
             run = await client.submit("talk")
-            assert await run.result(timeout=20) == ["1", "payload_too_large", "2", "3"]
+            assert await run.result(timeout=WAIT_S) == ["1", "payload_too_large", "2", "3"]
             frames = [frame.payload async for frame in client.frames(run.execution_id)]
             assert frames == ["a", "b", "c"]
 
@@ -215,6 +209,6 @@ class TestSdk:
             )
             await penstock.running["lease-keeper"].stop()
             await penstock.start_again("lease-keeper")
-            await run.result(timeout=20)
+            await run.result(timeout=WAIT_S)
             seen = [frame.payload async for frame in client.frames(run.execution_id)]
             assert seen == list(range(200))

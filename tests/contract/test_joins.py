@@ -3,7 +3,7 @@
 import asyncio
 
 from flow_bodies import Graph, Joins, body_of
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 
 class TestJoins:
@@ -87,7 +87,7 @@ class TestJoins:
         loser = running.held["b"]
         await running.complete("a")
         assert (await running.states())["b"] == "skipped"
-        assert loser["lease_id"].encode() in (await pushed.next_msg(timeout=20)).data
+        assert loser["lease_id"].encode() in (await pushed.next_msg(timeout=WAIT_S)).data
         assert (await penstock.refused("lease.complete", fence(loser))).code == "execution_not_active"
 
     async def test_skipping_travels_on(self, penstock: RunningPenstock) -> None:
@@ -200,7 +200,7 @@ class TestWide:
         assert await graph.take() == {"root"}
         await graph.complete("root")
         started: set[str] = set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while len(started) < 1000:
                 keys = await graph.take()
                 started |= keys

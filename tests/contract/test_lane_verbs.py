@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 
 async def lane(penstock: RunningPenstock, name: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ async def test_changes_are_events_and_repeats_are_none(penstock: RunningPenstock
     await penstock.create(lane="l")
     for verb in ("pause", "pause", "drain", "resume", "resume"):
         await penstock.request(f"lane.{verb}", {"lane": "l", "reason": verb})
-    events = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(3)]
+    events = [msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data) for _ in range(3)]
     assert [(e["seq"], e["event"], e["from"], e["to"], e["reason"]) for e in events] == [
         (1, "paused", "active", "paused", "pause"),
         (2, "draining", "paused", "draining", "drain"),

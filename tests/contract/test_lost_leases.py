@@ -2,7 +2,7 @@
 
 import msgspec
 
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 MINUTE = 60_000
 
@@ -106,7 +106,7 @@ class TestAttemptTimeout:
         penstock.move_clock(MINUTE)
         record = await penstock.reaches(execution_id, "retry_wait")
         assert record["failure"]["category"] == "timeout" and record["lease"] is None
-        message = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
+        message = msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data)
         assert message["lease_id"] == task["lease_id"]
         assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
         penstock.move_clock(10_000)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 FLOW = {"controller_id": "c", "goal": "g", "owner": "o"}
 
@@ -39,7 +39,7 @@ async def dead_reason(penstock: RunningPenstock, subject: str) -> str:
     dead = await penstock.js.subscribe(
         f"{penstock.root}.dead.{subject}", stream=f"{penstock.root.upper()}_DEAD", ordered_consumer=True
     )
-    message = await dead.next_msg(timeout=20)
+    message = await dead.next_msg(timeout=WAIT_S)
     return (message.headers or {})["Penstock-Dead-Reason"]
 
 
@@ -50,7 +50,7 @@ async def dropped(penstock: RunningPenstock, flow_id: str) -> str:
         stream=f"{penstock.root.upper()}_AUDIT",
         ordered_consumer=True,
     )
-    event = msgspec.json.decode((await trail.next_msg(timeout=20)).data)
+    event = msgspec.json.decode((await trail.next_msg(timeout=WAIT_S)).data)
     assert event["id"] == flow_id
     return event["reason"]
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from penstock.runtime import start
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 HOUR_MS = 3_600_000
 
@@ -37,7 +37,7 @@ class TestHold:
         )
         assert held == {"state": "suspended"}
         assert await state(penstock, task) == ("suspended", "operator")
-        push = msgspec.json.decode((await pushed.next_msg(timeout=20)).data)
+        push = msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data)
         assert push["execution_id"] == task["execution_id"]
         assert (await penstock.refused("lease.renew", fence(task))).code == "lease_revoked"
         explained = await penstock.request("execution.explain", {"execution_id": task["execution_id"]})
@@ -234,9 +234,7 @@ class TestRotation:
             )
             return {each["token"].partition(".")[0] for each in made}
 
-        async with asyncio.timeout(
-            4.0
-        ):  # a second is promised; a busy machine may need more, but no sweep (5 s)
+        async with asyncio.timeout(WAIT_S):
             while await signed() != {rotated["key_id"]}:  # each round sends requests to the routers
                 pass
 

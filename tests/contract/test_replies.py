@@ -7,7 +7,7 @@ import pytest
 
 from penstock import audit
 from penstock.bus.streams import AUDIT, stream_name
-from running_penstock import RunningPenstock
+from running_penstock import WAIT_S, RunningPenstock
 
 FORGED = [
     "{root}.audit.default.execution.created.x",
@@ -76,5 +76,5 @@ async def test_a_setting_narrows_replies_to_inboxes(nats_url: str, valkey_url: s
         for subject in ("else.1", "mine.1"):
             await penstock.nats.subscribe(subject, cb=hear)
             await penstock.nats.publish(f"{penstock.root}.v1.lane.list", b"{}", reply=subject)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WAIT_S):
             assert await heard == "mine.1"

@@ -15,7 +15,7 @@ from penstock.machine import Machine
 from penstock.machine.ops.common import Due
 from penstock.machine.ops.scheduler import ScheduleFire
 from penstock.runtime import start
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -147,7 +147,7 @@ class TestEvery:
             lambda: get(penstock, made["schedule_id"]), lambda s: s["next_at"] == next_at, "the next time"
         )
         assert await ticks(penstock) == []
-        event = msgspec.json.decode((await audit.next_msg(timeout=20)).data)
+        event = msgspec.json.decode((await audit.next_msg(timeout=WAIT_S)).data)
         assert event["id"] == made["schedule_id"] and event["data"]["skipped"] == 10
         penstock.move_clock(HOUR - 2 * MINUTE)
         [tick] = await until_ticks(penstock, 1)
@@ -340,7 +340,7 @@ async def test_events(penstock: RunningPenstock) -> None:
     penstock.move_clock(HOUR)
     await until_ticks(penstock, 1)
     await penstock.request("schedule.delete", body)
-    events = [msgspec.json.decode((await audit.next_msg(timeout=20)).data) for _ in range(6)]
+    events = [msgspec.json.decode((await audit.next_msg(timeout=WAIT_S)).data) for _ in range(6)]
     assert [event["event"] for event in events] == [
         "created",
         "paused",

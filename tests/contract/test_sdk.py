@@ -24,12 +24,6 @@ class Receipt(msgspec.Struct):
 
 
 @pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
-        yield client
-
-
-@pytest.fixture
 def worker(penstock: RunningPenstock) -> Worker:
     return Worker(penstock.settings.nats_url, root=penstock.root, concurrency=8, grace=5.0)
 

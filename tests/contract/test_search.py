@@ -1,6 +1,5 @@
 """execution.search: every filter, alone and together; cursors; how far a search has looked."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,12 +7,6 @@ import pytest
 from penstock import Client
 from penstock.messages.search import ExecutionFilter
 from running_penstock import NOWHERE, RunningPenstock, fence
-
-
-@pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.url, root=penstock.root) as client:
-        yield client
 
 
 async def found(penstock: RunningPenstock, limit: int = 100, **wanted: Any) -> list[str]:

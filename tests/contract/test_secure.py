@@ -261,7 +261,11 @@ async def test_the_commands_find_the_login_of_an_operator(secured: Secured) -> N
     """In the directory of the secured `penstock up`; doctor looks at Valkey too."""
     doctor = await commands.penstock("doctor", "--json", cwd=secured.folder.path.parent)
     assert doctor.code == 0, doctor.out
-    assert {"Valkey", "Lua library", "PENSTOCK_AUDIT"} <= {check["name"] for check in doctor.json["checks"]}
+    checks = {check["name"]: check for check in doctor.json["checks"]}
+    assert {"Valkey", "Lua library", "PENSTOCK_AUDIT"} <= checks.keys()
+    assert "ermission" not in doctor.err  # what an operator may not ask is said in words, and not tried
+    assert "role operator may not ask" in checks["streams store messages"]["advice"]
+    assert checks["state rewound"]["found"] == "not looked at"
 
 
 async def test_a_worker_that_is_none_ends(secured: Secured) -> None:

@@ -14,7 +14,7 @@ async def test_revoke(penstock: RunningPenstock) -> None:
     told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
     body = {"execution_id": execution_id, "reason": "stuck"}
     assert await penstock.request("lease.revoke", body) == {"state": "ready"}
-    assert (await told.next_msg(5)).data
+    assert (await told.next_msg(timeout=WAIT_S)).data
     for verb in ("renew", "complete"):
         assert (await penstock.refused(f"lease.{verb}", fence(task))).code == "lease_revoked"
     record = await penstock.get(execution_id)

@@ -11,7 +11,7 @@ import pytest
 
 from commands import clean_environment
 from penstock import ExecutionCanceled, Task, Worker
-from running_penstock import RunningPenstock
+from running_penstock import WAIT_S, RunningPenstock
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = timedelta(days=3)
@@ -58,7 +58,7 @@ async def test_a_worker_made_for_elsewhere(penstock: RunningPenstock) -> None:
     client = await penstock.client()
     guest = await penstock.run_worker(elsewhere)
     assert guest is not elsewhere and guest.root == penstock.root
-    assert await (await client.submit("who", lane="quick")).result(timeout=20) == "quick"
+    assert await (await client.submit("who", lane="quick")).result(timeout=WAIT_S) == "quick"
     assert elsewhere.url == "nats://192.0.2.1:4222" and not elsewhere.ready.is_set()
     again = await penstock.run_worker(elsewhere)
     assert again.worker_id != guest.worker_id
@@ -76,9 +76,9 @@ async def test_handlers_that_hang_do_not_keep_the_test(nats_url: str, valkey_url
     async with RunningPenstock.open(nats_url, valkey_url) as penstock:
         await penstock.run_worker(worker)
         await (await penstock.client()).submit("hang")
-        await asyncio.wait_for(began.wait(), 20)
+        await asyncio.wait_for(began.wait(), WAIT_S)
         ending = time.monotonic()
-    assert time.monotonic() - ending < 30
+    assert time.monotonic() - ending < 600  # the handler would hang for an hour
 
 
 async def test_time_moves(penstock: RunningPenstock) -> None:
@@ -98,10 +98,10 @@ async def test_time_moves(penstock: RunningPenstock) -> None:
     soon = await client.submit("job", run_at=now + 3_600_000)
     later = await client.submit("job", run_at=now + 7_200_000)
     assert await penstock.clock.skip_to_next_due() <= timedelta(hours=1, seconds=1)
-    assert await soon.result(timeout=20) == "done"
+    assert await soon.result(timeout=WAIT_S) == "done"
     assert await later.status() == "scheduled"
     penstock.clock.move(timedelta(hours=1))
-    assert await later.result(timeout=20) == "done"
+    assert await later.result(timeout=WAIT_S) == "done"
     assert penstock.skew_ms >= 7_200_000 - 60_000
 
 
@@ -112,7 +112,7 @@ async def test_time_limits_pass(penstock: RunningPenstock) -> None:
         await asyncio.wait_for(run.wait(0.05), 20)
     penstock.clock.move(DAYS)
     with pytest.raises(ExecutionCanceled):
-        await run.result(timeout=20)
+        await run.result(timeout=WAIT_S)
 
 
 async def test_no_server_outlives_the_session(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from lifecycles import HOUR_MS, now, outcome, running
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 
 async def test_an_attempt_that_takes_too_long(penstock: RunningPenstock) -> None:
     task = await running(penstock, max_attempts=2, attempt_timeout_ms=5000, backoff={"delay_ms": 0})
     told = await penstock.nats.subscribe(f"{penstock.root}.worker.w1", max_msgs=1)
     penstock.move_clock(5001)
-    assert (await told.next_msg(5)).data
+    assert (await told.next_msg(timeout=WAIT_S)).data
     assert (await penstock.refused("lease.complete", fence(task))).code == "lease_revoked"
     again = await penstock.begin()
     assert again["attempt_index"] == 2

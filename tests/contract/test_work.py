@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flow_bodies import Graph
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 MINUTE = 60_000
 
@@ -252,7 +252,7 @@ class TestOneBatch:
             for _ in range(40):
                 await penstock.create(fairness_key=tenant)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.gather(*map(source, ("a", "b", "c")), *map(worker, ("v", "w", "x", "y")))
         assert len(set(done)) == 120
 

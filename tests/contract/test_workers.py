@@ -12,7 +12,7 @@ import pytest
 
 from penstock import Client, ExecutionFailed, Task, Worker
 from penstock.worker._loop import LoopWatch
-from running_penstock import RunningPenstock, fence
+from running_penstock import WAIT_S, RunningPenstock, fence
 
 
 async def workers(penstock: RunningPenstock, **filters: Any) -> dict[str, dict[str, Any]]:
@@ -26,7 +26,7 @@ async def workers(penstock: RunningPenstock, **filters: Any) -> dict[str, dict[s
 
 
 async def audit(penstock: RunningPenstock, count: int, heard: Any) -> list[tuple[str, str]]:
-    events = [msgspec.json.decode((await heard.next_msg(timeout=20)).data) for _ in range(count)]
+    events = [msgspec.json.decode((await heard.next_msg(timeout=WAIT_S)).data) for _ in range(count)]
     return [(event["event"], event["data"]["worker_id"]) for event in events]
 
 
@@ -162,7 +162,7 @@ class TestVerbs:
         pushed = await penstock.nats.subscribe(f"{penstock.root}.worker.w1")
         await penstock.request("worker.register", {"worker_id": "w1"})
         assert (await penstock.request("worker.drain", {"worker_id": "w1"}))["status"] == "draining"
-        assert msgspec.json.decode((await pushed.next_msg(timeout=20)).data) == {"type": "drain"}
+        assert msgspec.json.decode((await pushed.next_msg(timeout=WAIT_S)).data) == {"type": "drain"}
         # If the push is lost, the next heartbeat tells the worker.
         assert (await penstock.request("worker.heartbeat", {"worker_id": "w1"}))["status"] == "draining"
         assert (await penstock.request("worker.register", {"worker_id": "w1"}))["status"] == "active"
@@ -187,12 +187,6 @@ class TestVerbs:
 
 
 @pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.settings.nats_url, root=penstock.root) as client:
-        yield client
-
-
-@pytest.fixture
 def worker(penstock: RunningPenstock) -> Worker:
     return Worker(
         penstock.settings.nats_url, root=penstock.root, concurrency=4, grace=20.0,
@@ -205,7 +199,7 @@ async def working(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
     running = asyncio.create_task(worker.run(handle_signals=False))
     yield running
     worker.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, WAIT_S)
 
 
 class TestSdk:
@@ -235,8 +229,8 @@ class TestSdk:
             # A draining worker finishes its tasks and takes no more.
             left = await client.submit("slow")
             go_on.set()
-            assert await run.result(timeout=20) == "done"
-            await asyncio.wait_for(running, 20)
+            assert await run.result(timeout=WAIT_S) == "done"
+            await asyncio.wait_for(running, WAIT_S)
             assert worker.health().status == "stopped"
             assert (await left.get()).state == "ready"
             assert await workers(penstock) == {}
@@ -273,12 +267,12 @@ class TestSdk:
         async def typed(n: int) -> None: ...
 
         async with working(worker):
-            assert await (await client.submit("plain", {"n": 1})).result(timeout=20) == {"wrapped": 1}
+            assert await (await client.submit("plain", {"n": 1})).result(timeout=WAIT_S) == {"wrapped": 1}
             assert order == ["outer plain", "inner"]
-            assert await (await client.submit("threaded", {"n": 2})).result(timeout=20) == {"wrapped": 2}
-            assert await (await client.submit("broken")).result(timeout=20) == "mended"
+            assert await (await client.submit("threaded", {"n": 2})).result(timeout=WAIT_S) == {"wrapped": 2}
+            assert await (await client.submit("broken")).result(timeout=WAIT_S) == "mended"
             with pytest.raises(ExecutionFailed, match="invalid_input"):
-                await (await client.submit("typed", {"n": "x"})).result(timeout=20)
+                await (await client.submit("typed", {"n": "x"})).result(timeout=WAIT_S)
 
     async def test_what_is_set_up_is_torn_down(self, client: Client, worker: Worker) -> None:
         order: list[str] = []
@@ -304,7 +298,7 @@ class TestSdk:
             return task.context["connections"]
 
         async with working(worker):
-            assert await (await client.submit("use")).result(timeout=20) == 3
+            assert await (await client.submit("use")).result(timeout=WAIT_S) == 3
         assert order == ["startup", "enter", "task", "exit", "shutdown"]
         with pytest.raises(ValueError, match="lifespan"):
             worker.lifespan(pool)

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from penstock import __version__, versions
 from penstock.audit import room
-from penstock.bus.connection import connect
+from penstock.bus.connection import connect, identity_of
 from penstock.bus.discovery import MISSING
 from penstock.bus.streams import AUDIT, DEAD, EVENTS_IN, OBSERVATIONS, SIGNALS, stream_name, write_error
 from penstock.cli.audit_rewound import last_rewind
@@ -24,6 +24,7 @@ from penstock.cli.shell import Shell, ShellArgument
 from penstock.cli.valkey import PasswordFile, ValkeyUrl, login
 from penstock.client import AuditEvent
 from penstock.errors import PenstockError
+from penstock.secure.roles import PERMISSIONS, ROLES
 from penstock.urls import redact
 from penstock.verbs import SERVICES
 
@@ -120,14 +121,18 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
     streams = {
         stream: stream_name(root, stream) for stream in (SIGNALS, OBSERVATIONS, EVENTS_IN, AUDIT, DEAD)
     }
-    # At the same time: who may not ask this gets no answer, and each waits its whole time.
-    refusing = dict(
-        zip(
-            streams,
-            await asyncio.gather(*(write_error(nats, name) for name in streams.values())),
-            strict=True,
+    refusing: dict[str, str | None] = dict.fromkeys(streams)
+    identity = identity_of(nats)
+    if identity is not None and identity.role in ROLES:
+        yield Check(
+            "streams store messages",
+            None,
+            "not looked at",
+            f"a user of the role {identity.role} may not ask; services whose stream stores nothing are not ready",
         )
-    )
+    else:  # at the same time, for each waits its whole time where nobody answers
+        errors = await asyncio.gather(*(write_error(nats, name) for name in streams.values()))
+        refusing = dict(zip(streams, errors, strict=True))
     for stream, name in streams.items():
         try:
             state = (await js.stream_info(name)).state
@@ -148,12 +153,16 @@ async def on_streams(nats: Nats, root: str) -> AsyncIterator[Check]:
 
 async def on_rewinds(nats: Nats, root: str) -> Check:
     """Check whether Valkey has fallen behind the audit trail: acknowledged changes are then lost."""
+    not_looked = Check("state rewound", None, "not looked at", "ask as an auditor")
+    identity = identity_of(nats)
+    if identity is not None and identity.role in ROLES and AUDIT not in PERMISSIONS[identity.role].read:
+        return not_looked
     try:
         told = msgspec.json.decode((await last_rewind(nats, root)).data, type=AuditEvent)
     except NotFoundError:
         return Check("state rewound", True, "never")
-    except (NatsError, TimeoutError):  # an operator's identity may not read the trail
-        return Check("state rewound", None, "not looked at", "ask as an auditor")
+    except (NatsError, TimeoutError):
+        return not_looked
     recent = time.time() * 1000 - told.at < REWOUND_RECENT_MS
     return Check(
         "state rewound",
