@@ -38,8 +38,11 @@ export default function Chart(): ReactNode {
   useEffect(() => {
     const host = box.current;
     if (!host) return;
-    const style = getComputedStyle(document.documentElement);
-    const color = (name: string): string => style.getPropertyValue(name).trim();
+    // A canvas knows no variables: the browser says what each is in this theme.
+    const color = (name: string): string => {
+      host.style.color = `var(${name})`;
+      return getComputedStyle(host).color;
+    };
     const axis = { stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const line = (label: string, stroke: string): uPlot.Series => ({ label, stroke: color(stroke), width: 1.5, points: { show: false } });
     const plot = new uPlot(
