@@ -4,8 +4,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from msgspec import Meta
 
 from browser import Browser
 from commands import Up
@@ -82,6 +86,12 @@ class Console(NamedTuple):
         )
 
 
+@dataclass
+class Address:
+    city: str
+    zip: Annotated[str, Meta(pattern="^[0-9]{5}$")] = "00000"
+
+
 async def double(task: Task, number: int) -> int:
     await task.append_frame("log", {"doubling": number})
     return 2 * number
@@ -91,7 +101,23 @@ async def two_steps(task: Task, n: int) -> list[int]:
     async def given() -> int:
         return n
 
+    task.state["stage"] = "halfway"
     return [await task.step("first", given), await task.step("second", given)]
+
+
+async def order(
+    customer: str,
+    lines: int,
+    price: float = 1.5,
+    gift: bool = False,
+    size: Literal["small", "large"] = "small",
+    when: datetime | None = None,
+    address: Address | None = None,
+    notes: list[str] | None = None,
+) -> str:
+    return (
+        f"{lines} {size} for {customer} in {address.city if address else 'nowhere'}, {gift}, {price}, {notes}"
+    )
 
 
 async def ask(task: Task) -> list[str]:
@@ -115,6 +141,7 @@ async def hold(task: Task) -> None:
 HANDLERS = {
     "double": double,
     "two.steps": two_steps,
+    "order": order,
     "ask": ask,
     "decline": decline,
     "retry": retry,

@@ -22,6 +22,7 @@ from penstock.cli import (
     backup,
     bulk,
     changes,
+    dead,
     doctor,
     executions,
     flows,
@@ -174,6 +175,7 @@ for group in (
     limits.budget,
     limits.quota,
     audit.app,
+    dead.app,
 ):
     app.command(group)
 audit.app.command(audit_export.export)

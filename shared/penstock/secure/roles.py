@@ -91,6 +91,7 @@ PERMISSIONS: Final[dict[Role, Permission]] = {
     "operator": Permission(
         "sees everything but the audit stream, and changes everything but what workers hold",
         frozenset(VERBS) - _WORKERS_OWN,
+        publish=("signal.>", "observation.>", "event.>"),  # dead letters, again
         subscribe=("audit.>", "frame.*"),
         info=STREAMS,
         read=(DEAD,),

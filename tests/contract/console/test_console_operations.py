@@ -18,7 +18,15 @@ async def test_now_has_what_was_before_the_page(console: Console) -> None:
     await console.reaches(run.execution_id, "completed")
     await console.goto("/now")
     await console.page.run(
-        "await page.locator('[data-span=\"24 hours\"]').getByText(/[1-9]/).nth(1).waitFor()"
+        """
+        await page.locator('[data-span="24 hours"]').getByText(/[1-9]/).nth(1).waitFor();
+        await page.getByText("Audit lag").locator("..").getByText(/^\\d+(\\.\\d+)? m?s$/).waitFor();
+        await page.getByText("Cancel backlog").locator("..").getByText("none is overdue").waitFor();
+        const scheduler = page.getByRole("listitem").filter({ hasText: "scheduler" });
+        await scheduler.getByText(/\\d+ requests, .* each/).waitFor();
+        await page.getByRole("group", { name: "Span" }).getByRole("button", { name: "24 hours" }).click();
+        await page.locator(".u-legend").waitFor();
+        """
     )
 
 
@@ -161,6 +169,11 @@ async def test_schedules(console: Console) -> None:
         await page.getByRole("dialog").locator("[name=cron]").fill("30 4 * * *");
         await page.getByRole("dialog").getByRole("button", { name: "Edit schedule" }).click();
         await row.getByText("30 4 * * *").waitFor();
+        await row.click();
+        await page.waitForURL(/schedule=/);
+        const times = page.getByRole("list", { name: "Next times" }).getByRole("listitem");
+        await times.nth(19).getByText(/04:30/).waitFor();
+        await page.getByText("No due time was left out").waitFor();
         await row.getByRole("button", { name: /^Actions/ }).click();
         await page.locator('[role=menuitem][data-verb="schedule.trigger"]').click();
         await page.getByRole("dialog").getByRole("button", { name: "Trigger now" }).click();
@@ -250,8 +263,29 @@ async def test_dead_letters(console: Console) -> None:
         await row.click();
         await page.getByRole("group", { name: "Body" }).getByText("payload").waitFor();
         await page.getByRole("button", { name: /copy as nats pub/ }).waitFor();
+        await page.getByRole("button", { name: "Publish again" }).click();
+        await page.getByRole("dialog").getByText("The same on the command line").click();
+        await page.getByRole("dialog").getByText("penstock dead publish 1").waitFor();
+        await page.getByRole("dialog").getByRole("button", { name: "Publish again" }).click();
+        await page.getByRole("dialog").waitFor({ state: "hidden" });
+        await page.getByRole("button", { name: "Look again" }).click();
+        for (let turn = 0; turn < 100 && (await row.count()) < 2; turn += 1) {
+          await page.getByRole("button", { name: "Look again" }).click();
+          await page.waitForTimeout(200);
+        }
+        await row.nth(1).waitFor();
         """
     )
+    listed = await commands.penstock("dead", "list", "--json", cwd=console.up.folder)
+    newest, oldest = listed.json["items"]
+    assert newest["subject"] == oldest["subject"] == "penstock.signal.0-nothing.go"
+    assert newest["body"] == {"payload": 1} and newest["why"] == oldest["why"]
+    published = await commands.penstock("dead", "publish", "1", "--json", cwd=console.up.folder)
+    # The console has just done it: JetStream knows the message.
+    assert published.json["duplicate"] is True
+    shown = await commands.penstock("dead", "get", "2", cwd=console.up.folder)
+    assert shown.code == 0 and "signal.0-nothing.go" in shown.out
+    assert (await commands.penstock("dead", "get", "99", cwd=console.up.folder)).code == 2
 
 
 async def test_mirror_rules(console: Console) -> None:
