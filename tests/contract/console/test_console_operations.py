@@ -169,6 +169,7 @@ async def test_schedules(console: Console) -> None:
         await page.getByRole("dialog").locator("[name=cron]").fill("30 4 * * *");
         await page.getByRole("dialog").getByRole("button", { name: "Edit schedule" }).click();
         await row.getByText("30 4 * * *").waitFor();
+        await page.getByRole("dialog").waitFor({ state: "hidden" });
         await row.click();
         await page.waitForURL(/schedule=/);
         const times = page.getByRole("list", { name: "Next times" }).getByRole("listitem");

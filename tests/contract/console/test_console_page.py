@@ -120,7 +120,10 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
     asked = await console.client.submit("ask", None)
     done = await console.client.submit("double", {"number": 21}, tags={"shop": "eu"})
     await console.client.submit("decline", None)
-    await console.client.call("schedule.create", {"execution": {"kind": "by.axe"}, "every_ms": 3_600_000})
+    schedule = await console.client.call(
+        "schedule.create", {"execution": {"kind": "by.axe"}, "every_ms": 3_600_000}
+    )
+    await console.client.call("execution.create", {"kind": "by.axe", "parent_id": asked.execution_id})
     flow = await console.client.call(
         "flow.create",
         {
@@ -138,12 +141,12 @@ async def test_axe_finds_nothing_on_any_screen(console: Console) -> None:
         "/now": ".u-legend",
         "/executions": "[role=row][data-id]",
         f"/executions/{done.execution_id}": "table.plain",
-        f"/executions/{asked.execution_id}": ".plain-list",
+        f"/executions/{asked.execution_id}": "[data-child]",
         "/flows": "[role=row][data-id]",
         f"/flows/{flow.flow_id}": ".box",
         "/lanes": "[role=row][data-id]",
         "/workers": "[role=row][data-id]",
-        "/schedules": "[role=row][data-id]",
+        f"/schedules?schedule={schedule.schedule_id}": ".times",
         "/waits": "[role=row][data-id]",
         "/limits": "h1",
         "/failures": "h1",
