@@ -61,6 +61,7 @@ Records.define('x', function(x)
     placement[Keys.tag(name .. '=' .. value)] = 0
   end
   if x.failure then placement[Keys.failures(x.failure.category)] = 0 end
+  if x.parent_id then placement[Keys.parent(x.parent_id)] = 0 end
   if Executions.TERMINAL[x.state] then
     -- Members of a flow have no retention of their own: they retire with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end

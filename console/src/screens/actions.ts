@@ -3,7 +3,8 @@
 import type { Entry, ExecutionRecord, Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
 import { TERMINAL } from "../contract.gen";
 import { type Field, act } from "../ui/Act";
-import { example, kindNames, kinds, loadKinds, takes } from "./kinds";
+import { kindNames, kinds, loadKinds, takes } from "../bus/kinds";
+import { example } from "../lib/schema";
 
 const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
 export const REASON: Field = { name: "reason", label: "Reason", kind: "text", value: "", optional: true, hint: "It stands in the audit event." };
@@ -39,7 +40,7 @@ export function submit(then: (id: string) => void, like?: ExecutionRecord): void
     fields: [
       { name: "kind", label: "Kind", kind: "text", value: like?.kind ?? "", options: kindNames, fill: like ? undefined : filled, about: takes },
       { name: "lane", label: "Lane", kind: "text", value: like?.lane ?? "default" },
-      { name: "input", label: "Input", kind: "json", value: like ? pretty(like.input) : "{}" },
+      { name: "input", label: "Input", kind: "json", value: like ? pretty(like.input) : "{}", inputOf: (values) => values["kind"] ?? "" },
       { name: "max_attempts", label: "Attempts", kind: "number", value: String(like?.max_attempts ?? 1) },
     ],
     cli: (r) => `submit ${shell(r["kind"])} ${shell(JSON.stringify(r["input"]))}${option("lane", r["lane"])}${option("max-attempts", r["max_attempts"])}`,
@@ -58,16 +59,18 @@ export function executionOffers(x: ExecutionRecord, open: (id: string) => void):
       verb: "execution.replay",
       name: "Replay",
       off: alive,
-      go: () =>
+      go: () => {
+        void loadKinds();
         act({
           verb: "execution.replay",
           title: "Replay",
           says: "A new execution with the same spec. The input may be another.",
           request: id,
-          fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input) }],
+          fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input), inputOf: () => x.kind }],
           cli: (r) => `replay ${execution_id} ${shell(JSON.stringify(r["input"]))}`,
           then: (reply) => open(reply.execution_id),
-        }),
+        });
+      },
     },
     { verb: "execution.create", name: "Submit again", off: null, go: () => submit(open, x) },
     {
@@ -162,12 +165,13 @@ export function executionOffers(x: ExecutionRecord, open: (id: string) => void):
 
 /** Begin a durable function again with what it had done before this step, or up to and with it. */
 export function fork(x: ExecutionRecord, entry: Pick<Entry, "key">, open: (id: string) => void): void {
+  void loadKinds();
   act({
     verb: "execution.fork",
     title: "Fork",
     says: `A new execution that has done what this one did before ${entry.key}, and does that and the rest itself. The old one stays as it is.`,
     request: { execution_id: x.execution_id, before_key: entry.key, idempotency_key: crypto.randomUUID() },
-    fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input) }],
+    fields: [{ name: "input", label: "Input", kind: "json", value: pretty(x.input), inputOf: () => x.kind }],
     cli: (r) => `fork ${x.execution_id} ${shell(JSON.stringify(r["input"]))}${option("before", entry.key)}`,
     then: (reply) => open(reply.execution_id),
   });
@@ -273,15 +277,16 @@ function updateSchedule(s: Schedule): void {
 }
 
 export function createSchedule(): void {
+  void loadKinds();
   act({
     verb: "schedule.create",
     title: "Create schedule",
     says: "It creates an execution at each of its times.",
     request: {},
     fields: [
-      { name: "kind", label: "Kind", kind: "text", value: "" },
+      { name: "kind", label: "Kind", kind: "text", value: "", options: kindNames, fill: filled, about: takes },
       { name: "lane", label: "Lane", kind: "text", value: "default" },
-      { name: "input", label: "Input", kind: "json", value: "null" },
+      { name: "input", label: "Input", kind: "json", value: "null", inputOf: (values) => values["kind"] ?? "" },
       { name: "cron", label: "Cron", kind: "text", value: "", optional: true, hint: "Five fields, or six with seconds in front; or leave it empty and give an interval." },
       { name: "timezone", label: "Time zone of the cron", kind: "text", value: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC", optional: true },
       { name: "every_ms", label: "Every, in milliseconds", kind: "number", value: "", optional: true },

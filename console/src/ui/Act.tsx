@@ -3,9 +3,12 @@
 import * as Dialog from "@radix-ui/react-dialog";
 import { type ReactNode, useRef, useState } from "react";
 import { AskError } from "../bus/errors";
+import { kinds, schemaOf } from "../bus/kinds";
 import { type VerbName, ask, natsWs, root, subjectOf } from "../bus/link";
 import type { Verbs } from "../contract.gen";
+import { type Schema, type Wrong, wrongs } from "../lib/schema";
 import { Store, useStore } from "../lib/store";
+import { SchemaForm, hasFields } from "./SchemaForm";
 import { Copy, Failure } from "./parts";
 
 export interface Field {
@@ -23,6 +26,8 @@ export interface Field {
   about?: (value: string) => string | null;
   /** Left out of the request where it is empty. */
   optional?: boolean;
+  /** The kind whose input this is, so that there is one input for each of its fields if a worker has told of them. */
+  inputOf?: (values: Record<string, string>) => string;
 }
 
 export interface Action<V extends VerbName = VerbName> {
@@ -41,13 +46,25 @@ export interface Action<V extends VerbName = VerbName> {
   then?: (reply: Verbs[V]["reply"]) => void;
 }
 
+/** What is done without a verb: it asks first all the same, and says what the same is on the command line. */
+interface Step {
+  title: string;
+  says: string;
+  line: string;
+  cli: string;
+  go: () => Promise<void>;
+}
+
 const current = new Store<Action | null>(null);
+const step = new Store<Step | null>(null);
+
+export const confirm = (of: Step): void => step.set(of);
 
 export function act<V extends VerbName>(action: Action<V>): void {
   current.set(action as unknown as Action);
 }
 
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+export const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 export function ActDialog(): ReactNode {
   const action = useStore(current);
@@ -60,6 +77,69 @@ export function ActDialog(): ReactNode {
         </Dialog.Content>
       </Dialog.Portal>
     </Dialog.Root>
+  );
+}
+
+export function ConfirmDialog(): ReactNode {
+  const asked = useStore(step);
+  return (
+    <Dialog.Root open={asked !== null} onOpenChange={(open) => !open && step.set(null)}>
+      <Dialog.Portal>
+        <Dialog.Overlay className="overlay" />
+        <Dialog.Content className="dialog" aria-describedby="confirm-says">
+          {asked ? <Confirm of={asked} /> : null}
+        </Dialog.Content>
+      </Dialog.Portal>
+    </Dialog.Root>
+  );
+}
+
+function Confirm({ of }: { of: Step }): ReactNode {
+  const [error, setError] = useState<AskError | null>(null);
+  const [busy, setBusy] = useState(false);
+  const go = async (): Promise<void> => {
+    setBusy(true);
+    setError(null);
+    try {
+      await of.go();
+      step.set(null);
+    } catch (problem) {
+      setError(problem instanceof AskError ? problem : new AskError("internal", String(problem)));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        void go();
+      }}
+    >
+      <Dialog.Title>{of.title}</Dialog.Title>
+      <Dialog.Description id="confirm-says">{of.says}</Dialog.Description>
+      {error ? <Failure error={error} /> : null}
+      <Lines nats={of.line} cli={of.cli} />
+      <footer>
+        <Dialog.Close asChild>
+          <button type="button">Cancel</button>
+        </Dialog.Close>
+        <button type="submit" className="primary" disabled={busy}>
+          {of.title}
+        </button>
+      </footer>
+    </form>
+  );
+}
+
+function Lines({ nats, cli }: { nats: string | null; cli: string | null | undefined }): ReactNode {
+  return (
+    <details className="lines">
+      <summary>The same on the command line</summary>
+      {nats ? <Line label="nats" text={nats} /> : null}
+      {cli ? <Line label="penstock" text={`penstock ${root() === "penstock" ? "" : `--root ${root()} `}${cli}`} /> : null}
+      <p className="faint">against the NATS that speaks WebSocket at {natsWs()}</p>
+    </details>
   );
 }
 
@@ -76,12 +156,26 @@ function Form({ action }: { action: Action }): ReactNode {
   };
   const [error, setError] = useState<AskError | null>(null);
   const [busy, setBusy] = useState(false);
+  const known = useStore(kinds);
+  const [asJson, setAsJson] = useState(false);
+  const shapes = new Map<string, Schema>();
+  for (const each of fields) {
+    const schema = each.inputOf && schemaOf(each.inputOf(values), known);
+    if (schema && !asJson && hasFields(schema)) shapes.set(each.name, schema);
+  }
+  const wrongOf = (field: Field): Wrong[] => {
+    const schema = shapes.get(field.name);
+    return schema ? wrongs(parsed(values[field.name] ?? ""), schema) : [];
+  };
 
   let request: Record<string, unknown> | null = null;
   let wrong: string | null = null;
   try {
     request = requestOf(action, fields, values);
+    const unfit = fields.flatMap(wrongOf)[0];
+    if (unfit) throw new Error(unfit.at ? `${unfit.at} ${unfit.says}` : `the input ${unfit.says}`);
   } catch (problem) {
+    request = null;
     wrong = problem instanceof Error ? problem.message : String(problem);
   }
   const nats = request && `nats req ${subjectOf(action.verb)} ${quoted(JSON.stringify(request))}`;
@@ -112,16 +206,16 @@ function Form({ action }: { action: Action }): ReactNode {
       <Dialog.Title>{action.title}</Dialog.Title>
       <Dialog.Description id="act-says">{action.says}</Dialog.Description>
       {fields.map((each) => (
-        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} />
+        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} schema={shapes.get(each.name)} wrong={wrongOf(each)} />
       ))}
+      {shapes.size || asJson ? (
+        <button type="button" className="quiet as-json" aria-pressed={asJson} onClick={() => setAsJson(!asJson)}>
+          the input as JSON
+        </button>
+      ) : null}
       {wrong ? <p className="field-wrong" role="alert">{wrong}</p> : null}
       {error ? <Failure error={error} /> : null}
-      <details className="lines">
-        <summary>The same on the command line</summary>
-        {nats ? <Line label="nats" text={nats} /> : null}
-        {cli ? <Line label="penstock" text={`penstock ${root() === "penstock" ? "" : `--root ${root()} `}${cli}`} /> : null}
-        <p className="faint">against the NATS that speaks WebSocket at {natsWs()}</p>
-      </details>
+      <Lines nats={nats} cli={cli} />
       <footer>
         <Dialog.Close asChild>
           <button type="button">Cancel</button>
@@ -156,8 +250,20 @@ function requestOf(action: Action, fields: Field[], values: Record<string, strin
   return action.make ? action.make(read) : read;
 }
 
-function FieldInput({ field, value, onChange }: { field: Field; value: string; onChange: (value: string) => void }): ReactNode {
+/** What a text is as JSON; undefined if it is none. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+function FieldInput({ field, value, onChange, schema, wrong }: { field: Field; value: string; onChange: (value: string) => void; schema: Schema | undefined; wrong: Wrong[] }): ReactNode {
   const id = `field-${field.name}`;
+  if (schema) {
+    return <SchemaForm key={JSON.stringify(schema)} schema={schema} label={field.label} value={parsed(value)} wrong={wrong} onChange={(next) => onChange(JSON.stringify(next, null, 2))} />;
+  }
   const common = { id, name: field.name, value, onChange: (e: { target: { value: string } }) => onChange(e.target.value) };
   return (
     <div className="field">

@@ -23,6 +23,7 @@ from penstock.cli import (
     backup,
     bulk,
     changes,
+    dead,
     doctor,
     executions,
     flows,
@@ -177,6 +178,7 @@ for group in (
     limits.budget,
     limits.quota,
     audit.app,
+    dead.app,
 ):
     app.command(group)
 audit.app.command(audit_export.export)
