@@ -81,7 +81,9 @@ async def publish(letter: int, /, *, shell: ShellArgument) -> None:
         headers = {name: value for name, value in found.headers.items() if not name.startswith(_ADDED)}
         headers["Nats-Msg-Id"] = f"dead-{letter}"
         try:
-            stored = await client.nats.jetstream().publish(subject, found.body, headers=headers)
+            stored = await client.nats.jetstream().publish(  # pyright: ignore[reportUnknownMemberType]
+                subject, found.body, headers=headers
+            )
         except (APIError, NoStreamResponseError) as error:
             raise Problem(f"{subject} was not stored: {error}") from None
     told = {
