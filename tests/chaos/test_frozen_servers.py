@@ -61,6 +61,9 @@ async def test_valkey_hangs(penstock: RunningPenstock, valkey: ServerProcess) ->
     async def ready() -> bool:
         return all(service.health.ready for service in penstock.running.values())
 
+    async def known() -> bool:
+        return all("valkey" in service.health.missing() for service in penstock.running.values())
+
     valkey.freeze()
     began = time.monotonic()
     asked = [penstock.refused("execution.create", job(n)) for n in range(JOBS)]
@@ -70,7 +73,9 @@ async def test_valkey_hangs(penstock: RunningPenstock, valkey: ServerProcess) ->
     assert {error.code for error in errors} == {"valkey_unavailable"}
     assert all(error.retryable and error.retry_after_ms for error in errors)
     assert time.monotonic() - began < VALKEY_S + SLACK_S
-    assert all("valkey" in service.health.missing() for service in penstock.running.values())
+    for name in ("scheduler", "lease-keeper"):
+        assert "valkey" in penstock.running[name].health.missing()
+    await penstock.until(known, bool, "those that nobody asks to know it too")
     valkey.thaw()
     await penstock.until(ready, bool, "readiness")
     await penstock.request("lease.complete", {**fence(held), "result": 1})
