@@ -120,14 +120,16 @@ Call.on_begin(function() later = {} end)
 -- each other in a call can become one.
 function Executions.tell_later(x, f) Undo.set(later, x, f) end
 
--- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell.
-function Executions.note(x, name, actor, from, to, reason, data)
+-- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell. brief: a
+-- function that packs it as the history keeps it, where that is shorter (execution/history.lua).
+function Executions.note(x, name, actor, from, to, reason, data, brief)
   local before = later[x]
   if before then
     Undo.set(later, x, nil)
     before()
   end
   local log, event = x.log, Events.tell('execution', x, name, actor, from, to, reason, data)
+  if brief then event = brief(x) end
   x.log = log and log .. event or event
 end
 
