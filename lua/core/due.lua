@@ -6,6 +6,9 @@
 
 -- A record whose handler failed is due again after this time, so that it does not block the head of the set.
 local POSTPONE_MS = 60000
+-- When more is due than a call handles, it also handles so many of those that became due last. So a hundred thousand
+-- that are due at one instant do not keep all others waiting that become due while they are handled.
+local FRESH = 10
 
 -- Service name in Lua -> name of the service in `due` hints.
 local NAMES = {
@@ -60,14 +63,26 @@ end
 
 local function handle(run, kind, id) return run(Records.edit(kind, id)) end
 
--- Handle at most `limit` due records per kind. Return {handled, more, now, next_at, errors, outside}.
+-- Return the ids that a call handles of those that are due, and whether there may be more: the first, and some of the last.
+local function due_now(key, limit)
+  local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
+  if #ids < limit then return ids, false end
+  local known = {}
+  for _, id in ipairs(ids) do known[id] = true end
+  for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', key, Call.now, '-inf', 'LIMIT', 0, FRESH)) do
+    if not known[id] then ids[#ids + 1] = id end
+  end
+  return ids, true
+end
+
+-- Handle at most `limit` due records per kind, and FRESH more. Return {handled, more, now, next_at, errors, outside}.
 function Due.run(service, limit)
   local handled, more, errors = 0, false, {}
   for kind, run in pairs(handlers[service]) do
     Records.settle()
     local key = Due.key(service, kind)
-    local ids = redis.call('ZRANGEBYSCORE', key, '-inf', Call.now, 'LIMIT', 0, limit)
-    if #ids == limit then more = true end
+    local ids, full = due_now(key, limit)
+    if full then more = true end
     for _, id in ipairs(ids) do
       if Records.read(kind, id) then
         local _, failure = Records.attempt(handle, run, kind, id)

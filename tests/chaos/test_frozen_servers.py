@@ -14,7 +14,6 @@ from running_penstock import RunningPenstock, fence
 
 SLACK_S = 40.0
 """For a slow machine. Without its timeout a service would not answer before Valkey goes on."""
-"""For a busy machine. Callers give up later still (running_penstock.WAIT_S)."""
 JOBS = 50
 
 
