@@ -300,6 +300,8 @@ async def test_a_restore_is_refused_where_something_is_and_for_a_damaged_backup(
         with pytest.raises(BackupError, match="is damaged"):
             await bring_back(folder, old)
         (folder / "valkey.keys").write_bytes(keys)
+        said = await commands.penstock("restore", str(folder), "--nodes", "3")
+        assert (said.code, "--data" in said.err) == (2, True)
         with pytest.raises(BackupError, match="is of the root"):
             await restore(folder, nats, old.valkey.url, lambda _: None, "other")
 
