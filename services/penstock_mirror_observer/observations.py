@@ -7,7 +7,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from penstock.bus.codec import decode
-from penstock.bus.consumer import ACK, Outcome
+from penstock.bus.outcomes import ACK, Outcome
 from penstock.bus.published import outcome, read
 from penstock.errors import PenstockError, invalid
 from penstock.machine import Machine, Op

@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from penstock.bus.consumer import Outcome
 from penstock.bus.endpoints import Call
+from penstock.bus.outcomes import Outcome
 from penstock.bus.published import Published, outcome, read
 from penstock.errors import PenstockError, invalid
 from penstock.machine import Machine

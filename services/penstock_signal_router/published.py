@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 from nats.aio.msg import Msg
 
-from penstock.bus.consumer import Outcome
+from penstock.bus.outcomes import Outcome
 from penstock.bus.payloads import plan_of
 from penstock.bus.published import outcome, read
 from penstock.errors import PenstockError, make

@@ -7,7 +7,8 @@ from nats.aio.client import Client
 
 from penstock import errors
 from penstock.bus import connection, streams
-from penstock.bus.consumer import ACK, Ack, Consumer, Dead
+from penstock.bus.consumer import Consumer
+from penstock.bus.outcomes import ACK, Ack, Dead
 from served import DEADLINE_S, Collector, consuming, is_left, until
 
 

@@ -11,8 +11,9 @@ from redis.asyncio.connection import parse_url
 
 from penstock.bus.request_id import handled
 from penstock.runtime import Settings, SettingsError
+from penstock.runtime.addresses import login_of
 from penstock.runtime.logging import configure, logger
-from penstock.runtime.settings import FIELDS, help_text, login_of, markdown_table, unknown
+from penstock.runtime.settings import FIELDS, help_text, markdown_table, unknown
 from penstock.urls import redact
 
 

@@ -15,8 +15,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from penstock.bus.consumer import ACK, Consumer, Outcome, Retry
+from penstock.bus.consumer import Consumer
 from penstock.bus.endpoints import unsubscribe
+from penstock.bus.outcomes import ACK, Outcome, Retry
 from penstock.bus.published import read as read_published
 from penstock.errors import PenstockError
 from penstock.ids import uuid7

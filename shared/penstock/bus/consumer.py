@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -26,35 +25,16 @@ from nats.js.errors import NotFoundError
 
 from penstock.backoff import Backoff
 from penstock.bus import streams
+from penstock.bus.dead_letters import REASON, dead_letter
 from penstock.bus.endpoints import unsubscribe
+from penstock.bus.outcomes import Ack, Dead, Outcome, Retry
 from penstock.errors import PenstockError
 from penstock.throttle import Throttle
 
 log: Final = logging.getLogger("penstock.bus")
 
 
-class Ack(Struct, frozen=True):
-    """The message was applied: it leaves the stream."""
-
-
-class Retry(Struct, frozen=True):
-    """The message cannot be applied now: it is redelivered after `delay` seconds."""
-
-    delay: float = 1.0
-
-
-class Dead(Struct, frozen=True):
-    """The message can never be applied: it goes to the dead letters with this reason, which must hold no secret."""
-
-    reason: str
-
-
-ACK: Final = Ack()
-Outcome = Ack | Retry | Dead
 MessageHandler = Callable[[list[Msg]], Awaitable[Sequence[Outcome]]]
-
-# A published signal's token must never be kept anywhere but in the message that carries it.
-_SECRET_HEADERS: Final = frozenset({"penstock-token"})
 
 _ACKS: Final = "$JS.ACK."
 _EXPIRES_S: Final = 30.0
@@ -68,7 +48,6 @@ _MAX_BACKOFF_S: Final = 60.0
 _MAX_ACK_PENDING: Final = 10_000
 # A message is dead after this many deliveries if its handler still fails with an untyped exception.
 _MAX_FAILURES: Final = 10
-_HEADER_ROOM: Final = 4096
 
 
 class Consumer:
@@ -367,25 +346,9 @@ class Consumer:
 
     async def _dead_letter(self, msg: Msg, reason: str) -> None:
         """Publish to the dead letters, and terminate the message only once the DEAD stream has stored the copy."""
-        metadata = msg.metadata
-        headers = {
-            name: value
-            for name, value in (msg.headers or {}).items()
-            if name.lower() not in _SECRET_HEADERS and not name.lower().startswith("nats-")
-        }
-        headers["Penstock-Dead-Reason"] = " ".join(reason.split())[:1024]
-        headers["Nats-Msg-Id"] = (
-            f"{self._name}-{metadata.sequence.stream}-{int(metadata.timestamp.timestamp())}"
-        )
-        if original := (msg.headers or {}).get("Nats-Msg-Id"):
-            headers["Penstock-Message-Id"] = original
-        data = msg.data
-        if len(data) + sum(map(len, headers.values())) + _HEADER_ROOM > self._nats.max_payload:
-            headers["Penstock-Dead-Size"] = str(len(data))
-            data = b""
-        subject = f"{self._root}.dead.{msg.subject.removeprefix(self._root + '.')}"
+        letter = dead_letter(msg, reason, self._name, self._root, self._nats.max_payload)
         try:
-            await self._js.publish(subject, data, timeout=_PUBLISH_S, headers=headers)
+            await self._js.publish(letter.subject, letter.body, timeout=_PUBLISH_S, headers=letter.headers)
         except (NatsError, TimeoutError) as error:
             log.warning("%s: a dead letter could not be kept yet: %s", self._name, error)
             await self._nak(msg, 5.0)
@@ -396,7 +359,7 @@ class Consumer:
                 self._name,
                 msg.subject,
                 self._letters.held,
-                headers["Penstock-Dead-Reason"],
+                letter.headers[REASON],
             )
             self._letters.held = 0
         await self._send(msg.reply, b"+TERM")

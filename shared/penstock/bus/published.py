@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
-from penstock.bus.consumer import ACK, Dead, Outcome, Retry
+from penstock.bus.outcomes import ACK, Dead, Outcome, Retry
 from penstock.errors import PenstockError
 
 RETRY_S = 1.0

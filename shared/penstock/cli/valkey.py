@@ -20,7 +20,7 @@ def login(shell: Shell, named: str | None, password_file: str | None) -> str | N
     """
     # These know services and their store. Most commands do not, and start in half the time without them.
     from penstock.local.secure import operators_valkey
-    from penstock.runtime.settings import SettingsError, login_of
+    from penstock.runtime.addresses import SettingsError, login_of
 
     running = data_dir.DataDir(data_dir.DEFAULT).running()
     if named is None and running and shell.nats_url() == running["nats_url"]:

@@ -13,7 +13,7 @@ from penstock.local.problems import Problem, Status
 from penstock.local.secure import Security
 from penstock.local.servers import Answer, Durability, Server
 from penstock.local.supervise import Child
-from penstock.runtime.settings import login_of
+from penstock.runtime.addresses import login_of
 from penstock.urls import redact
 
 PATIENCE_S: Final = 20.0

@@ -17,7 +17,7 @@ from penstock.bus.hints import Hints
 from penstock.bus.seal import Seal
 from penstock.machine import Machine
 from penstock.metrics_port import MetricsPort
-from penstock.runtime import logging
+from penstock.runtime import gauges, logging
 from penstock.runtime.due import DueLoop
 from penstock.runtime.health import Health
 from penstock.runtime.logging import Log
@@ -208,7 +208,7 @@ class Running:
             reply_prefixes=[each for each in settings.reply_prefixes.split(",") if each],
             missing=self.health.missing,
         )
-        self._watch(endpoints, service)
+        gauges.watch(context, service, endpoints)
         await context.wakes.start(due=service.due)
 
         async def stop_wakes() -> None:
@@ -326,49 +326,6 @@ class Running:
                 self.log.exception(f"{what} failed")
 
         self._steps.push_async_callback(undo)
-
-    def _watch(self, endpoints: Endpoints, service: Service) -> None:
-        context, metrics, health = self.context, self.metrics, self.health
-        due, nats = context.due, context.nats
-        if service.due:
-            metrics.counter("penstock_due_items", "Due items handled", lambda: due.handled)
-            metrics.counter("penstock_due_slices", "Calls of the due command", lambda: due.slices)
-            metrics.counter("penstock_due_errors", "Due items or calls that failed", lambda: due.errors)
-            metrics.gauge("penstock_due_lag_seconds", "How late the earliest due work is now", due.lag_s)
-            metrics.histogram("penstock_due_delay_seconds", "How late due work was handled", due.delays)
-        metrics.gauge("penstock_nats_connected", "1 when connected", lambda: nats.is_connected)
-        metrics.gauge("penstock_valkey_connected", "1 when it answers", lambda: health.holds("valkey"))
-        metrics.gauge("penstock_ready", "1 when ready", lambda: health.ready)
-        metrics.counter("penstock_nats_reconnects", "Reconnects to NATS", lambda: nats.stats["reconnects"])
-        metrics.gauge("penstock_calls_in_flight", "Handler calls that run now", lambda: endpoints.in_flight)
-        metrics.counter(
-            "penstock_refused_replies",
-            "Requests dropped because their reply would go to Penstock's own subjects",
-            lambda: endpoints.replies.refused,
-        )
-        refused = context.hints.refused
-        metrics.watch(
-            "penstock_refused_hints",
-            "counter",
-            "Hints dropped because no service of this deployment has just signed them, by reason",
-            lambda: [((why,), refused[why]) for why in ("unsigned", "forged", "stale")],
-            "reason",
-        )
-        membership = context.membership
-        metrics.gauge("penstock_members", "Live instances of the service", lambda: len(membership.members))
-        metrics.gauge("penstock_owned_partitions", "Partitions looked after", lambda: len(membership.owned()))
-        metrics.watch(
-            "penstock_stream_messages",
-            "counter",
-            "Messages taken from streams, by what became of them: ack, retry or dead",
-            lambda: [
-                ((each.stream, outcome), count)
-                for each in service.consumers
-                for outcome, count in (("ack", each.acked), ("retry", each.retried), ("dead", each.dead))
-            ],
-            "stream",
-            "outcome",
-        )
 
 
 async def start(

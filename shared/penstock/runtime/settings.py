@@ -9,9 +9,7 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
-from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,7 +17,7 @@ from msgspec import Meta, Struct
 from penstock.bus.streams import Bounds
 from penstock.environment import GATEWAY, set_by_kubernetes
 from penstock.ids import TOKEN_PATTERN
-from penstock.store.places import UrlError, parse
+from penstock.runtime.addresses import SettingsError, login_of, secret_in, wrong_urls
 from penstock.urls import redact
 
 PREFIX: Final = "PENSTOCK_"
@@ -39,10 +37,6 @@ def instance_name() -> str:
     """Make a unique name for this process from the host name, the pid and random digits."""
     host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0])[:64] or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-class SettingsError(Exception):
-    """A setting is wrong; the message names the variable."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -193,7 +187,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             except msgspec.ValidationError as error:
                 got = "" if field.secret else f" (it is {text.strip()!r})"
                 wrong.append(f"{field.variable}: {str(error).removesuffix(', got `str`')}{got}")
-        wrong += _wrong_urls(values)
+        wrong += wrong_urls(values)
         if wrong:
             raise SettingsError("\n".join(wrong))
         return cls(**values)
@@ -245,7 +239,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             if key is not None:
                 raise SettingsError("set PENSTOCK_TOKEN_KEY or PENSTOCK_TOKEN_KEY_FILE, not both")
             variable = "PENSTOCK_TOKEN_KEY_FILE"
-            key = _secret_in(self.token_key_file, variable)
+            key = secret_in(self.token_key_file, variable)
         if key is None:
             if self.dev:
                 return None
@@ -258,30 +252,6 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"{variable}: the key has {len(key)} characters; at least {KEY_CHARS} are needed"
             )
         return key.encode()
-
-
-def login_of(url: str, password_file: str | None) -> str:
-    """Return Valkey's URL with the password of the file in it. Raise SettingsError, without the secret in it."""
-    if password_file is None:
-        return url
-    password = _secret_in(password_file, "PENSTOCK_VALKEY_PASSWORD_FILE")
-    scheme, _, place = url.partition("://")
-    user, at, host = place.rpartition("@")
-    if ":" in user:
-        raise SettingsError(
-            "set PENSTOCK_VALKEY_PASSWORD_FILE or a password in PENSTOCK_VALKEY_URL, not both"
-        )
-    return f"{scheme}://{user}:{quote(password, safe='')}@{host if at else place}"
-
-
-def _secret_in(path: str, variable: str) -> str:
-    try:
-        secret = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{variable}: cannot be read: {error}") from None
-    if not secret:
-        raise SettingsError(f"{variable}: the file {path} is empty")
-    return secret
 
 
 def _shown(field: "Field", value: Any) -> Any:
@@ -352,39 +322,6 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
         advice = f"did you mean {close[0]}?" if close else "unset it; --help of a service names all settings"
         found.append(f"{name} is no setting: {advice}")
     return found
-
-
-def _wrong_urls(values: Mapping[str, Any]) -> list[str]:
-    """Return a line for each variable whose URL cannot be taken apart. The line shows no part of it: a password with
-    an unquoted `/`, `@` or `#` in it may be anywhere."""
-    wrong: list[str] = []
-    quoting = "in a user or password write / as %2F, @ as %40, # as %23"
-    servers = [each.strip() for each in values.get("nats_url", "").split(",")]
-    if not all(_is_address(each if "://" in each else f"nats://{each}", _NATS) for each in servers if each):
-        wrong.append(f"PENSTOCK_NATS_URL: must read nats://[user:password@]host:port[,…]; {quoting}")
-    valkey: str = values.get("valkey_url", "redis://localhost")
-    try:
-        one = parse(valkey).kind == "server" and not valkey.startswith("unix://")
-    except UrlError as error:
-        wrong.append(f"PENSTOCK_VALKEY_URL: {error}; {quoting}")
-    else:
-        if one and not (_is_address(valkey, _VALKEY) and re.search(r"://[^/?]+(/\d*)?(\?|$)", valkey)):
-            wrong.append(
-                f"PENSTOCK_VALKEY_URL: must read redis://[[user]:password@]host:port/number; {quoting}"
-            )
-    return wrong
-
-
-_NATS: Final = ("nats", "tls", "ws", "wss")
-_VALKEY: Final = ("redis", "rediss", "valkey", "valkeys")
-
-
-def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number, or the host is no host
-        return False
 
 
 def help_text() -> str:
