@@ -7,8 +7,9 @@ import { type Stored, page, streamState } from "../bus/trail";
 import { useLoad } from "../bus/useAsk";
 import { count, instant, preview } from "../lib/format";
 import { Json } from "../ui/Json";
-import { confirm, quoted } from "../ui/Act";
+import { confirm } from "../ui/Confirm";
 import { Listed } from "../ui/Listed";
+import { quoted } from "../ui/Lines";
 import type { Column } from "../ui/Table";
 import { Ago, Copy, Empty, Facts, Page, Panel, PublishButton } from "../ui/parts";
 

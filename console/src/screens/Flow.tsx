@@ -13,7 +13,7 @@ import { Offers } from "../ui/Offers";
 import { type Column, Table } from "../ui/Table";
 import { Ago, Copy, Empty, Facts, Failure, Page, Panel, State, Waiting } from "../ui/parts";
 import { Counts } from "./Flows";
-import { flowOffers } from "./actions";
+import { flowOffers } from "./operating";
 import { type Graph, type Live, mermaid, readGraph } from "./graph";
 
 const Drawn = lazy(() => import("./Drawn"));

@@ -8,7 +8,7 @@ import { count, duration } from "../lib/format";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Empty, Page, State, VerbButton } from "../ui/parts";
-import { laneOffers } from "./actions";
+import { laneOffers } from "./operating";
 
 const LIVE = ["ready", "running", "retry_wait", "scheduled", "suspended"] as const;
 

@@ -9,7 +9,7 @@ import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
 import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
-import { createSchedule, scheduleOffers } from "./actions";
+import { createSchedule, scheduleOffers } from "./operating";
 
 function timing(x: Schedule): string {
   if (x.cron) return `${x.cron} ${x.timezone}`;

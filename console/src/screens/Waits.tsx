@@ -8,7 +8,7 @@ import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
-import { waitpointOffers } from "./actions";
+import { waitpointOffers } from "./operating";
 
 const received = (w: Waitpoint): string =>
   Object.entries(w.received)
@@ -25,13 +25,13 @@ function wakers(condition: unknown): string[] {
 
 const COLUMNS: Column<Waitpoint>[] = [
   { name: "Status", wide: true, width: "6.5rem", cell: (x) => <State of={x.status} /> },
-  { name: "Missing", width: "minmax(9rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
+  { name: "Missing", width: "minmax(8rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
   { name: "Received", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => received(x) || <span className="faint">–</span> },
-  { name: "Signals that count", width: "minmax(6rem, 10rem)", wide: true, cell: (x) => <span className="mono">{wakers(x.condition).join(", ") || "any"}</span> },
+  { name: "Signals that count", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => <span className="mono">{wakers(x.condition).join(", ") || "any"}</span> },
   { name: "Execution", width: "8.6rem", wide: true, cell: (x) => <ExecutionLink id={x.execution_id} /> },
   { name: "Key", width: "6.5rem", wide: true, cell: (x) => <span className="mono">{x.waitpoint_key}</span> },
   { name: "Since", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
-  { name: "Until", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
+  { name: "Until", width: "5.2rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
   { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={waitpointOffers(x)} label="Actions for this waitpoint" /> },
 ];
 

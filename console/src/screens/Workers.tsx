@@ -8,7 +8,7 @@ import { duration } from "../lib/format";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
-import { workerOffers } from "./actions";
+import { workerOffers } from "./operating";
 
 /** An event loop that does not turn for so long keeps leases from being renewed. */
 const LONG_MS = 1000;

@@ -4,12 +4,13 @@ import * as Dialog from "@radix-ui/react-dialog";
 import { type ReactNode, useRef, useState } from "react";
 import { AskError } from "../bus/errors";
 import { kinds, schemaOf } from "../bus/kinds";
-import { type VerbName, ask, natsWs, root, subjectOf } from "../bus/link";
+import { type VerbName, ask, subjectOf } from "../bus/link";
 import type { Verbs } from "../contract.gen";
 import { type Schema, type Wrong, wrongs } from "../lib/schema";
 import { Store, useStore } from "../lib/store";
 import { SchemaForm, hasFields } from "./SchemaForm";
-import { Copy, Failure } from "./parts";
+import { Lines, quoted } from "./Lines";
+import { Failure } from "./parts";
 
 export interface Field {
   name: string;
@@ -46,25 +47,11 @@ export interface Action<V extends VerbName = VerbName> {
   then?: (reply: Verbs[V]["reply"]) => void;
 }
 
-/** What is done without a verb: it asks first all the same, and says what the same is on the command line. */
-interface Step {
-  title: string;
-  says: string;
-  line: string;
-  cli: string;
-  go: () => Promise<void>;
-}
-
 const current = new Store<Action | null>(null);
-const step = new Store<Step | null>(null);
-
-export const confirm = (of: Step): void => step.set(of);
 
 export function act<V extends VerbName>(action: Action<V>): void {
   current.set(action as unknown as Action);
 }
-
-export const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 export function ActDialog(): ReactNode {
   const action = useStore(current);
@@ -77,69 +64,6 @@ export function ActDialog(): ReactNode {
         </Dialog.Content>
       </Dialog.Portal>
     </Dialog.Root>
-  );
-}
-
-export function ConfirmDialog(): ReactNode {
-  const asked = useStore(step);
-  return (
-    <Dialog.Root open={asked !== null} onOpenChange={(open) => !open && step.set(null)}>
-      <Dialog.Portal>
-        <Dialog.Overlay className="overlay" />
-        <Dialog.Content className="dialog" aria-describedby="confirm-says">
-          {asked ? <Confirm of={asked} /> : null}
-        </Dialog.Content>
-      </Dialog.Portal>
-    </Dialog.Root>
-  );
-}
-
-function Confirm({ of }: { of: Step }): ReactNode {
-  const [error, setError] = useState<AskError | null>(null);
-  const [busy, setBusy] = useState(false);
-  const go = async (): Promise<void> => {
-    setBusy(true);
-    setError(null);
-    try {
-      await of.go();
-      step.set(null);
-    } catch (problem) {
-      setError(problem instanceof AskError ? problem : new AskError("internal", String(problem)));
-    } finally {
-      setBusy(false);
-    }
-  };
-  return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        void go();
-      }}
-    >
-      <Dialog.Title>{of.title}</Dialog.Title>
-      <Dialog.Description id="confirm-says">{of.says}</Dialog.Description>
-      {error ? <Failure error={error} /> : null}
-      <Lines nats={of.line} cli={of.cli} />
-      <footer>
-        <Dialog.Close asChild>
-          <button type="button">Cancel</button>
-        </Dialog.Close>
-        <button type="submit" className="primary" disabled={busy}>
-          {of.title}
-        </button>
-      </footer>
-    </form>
-  );
-}
-
-function Lines({ nats, cli }: { nats: string | null; cli: string | null | undefined }): ReactNode {
-  return (
-    <details className="lines">
-      <summary>The same on the command line</summary>
-      {nats ? <Line label="nats" text={nats} /> : null}
-      {cli ? <Line label="penstock" text={`penstock ${root() === "penstock" ? "" : `--root ${root()} `}${cli}`} /> : null}
-      <p className="faint">against the NATS that speaks WebSocket at {natsWs()}</p>
-    </details>
   );
 }
 
@@ -298,16 +222,5 @@ function Options({ id, of }: { id: string; of: Store<readonly string[]> }): Reac
         <option key={each} value={each} />
       ))}
     </datalist>
-  );
-}
-
-function Line({ label, text }: { label: string; text: string }): ReactNode {
-  return (
-    <div className="line">
-      <code tabIndex={0} aria-label={`${label} line`}>
-        {text}
-      </code>
-      <Copy text={text}>copy</Copy>
-    </div>
   );
 }

@@ -108,7 +108,9 @@ export function Table<T>(props: TableProps<T>): ReactNode {
                   className={`tr${item.index === at ? " at" : ""}${props.onOpen ? " opens" : ""}`}
                   style={{ gridTemplateColumns: tracks, transform: `translateY(${item.start}px)` }}
                   onClick={(event) => {
-                    if ((event.target as HTMLElement).closest("a, button, input")) return;
+                    const target = event.target as HTMLElement;
+                    // React hands on what is clicked in a menu of the row, too, which the page has elsewhere.
+                    if (!event.currentTarget.contains(target) || target.closest("a, button, input")) return;
                     setAt(item.index);
                     props.onOpen?.(row);
                   }}
