@@ -88,8 +88,9 @@ function Keys.budget(part, id) return Call.root .. ':budget-' .. part .. ':' .. 
 function Keys.waitpoints(namespace, status) return Call.root .. ':ws:' .. namespace .. '|' .. status end
 function Keys.waitpoints_of(execution_id) return Call.root .. ':wx:' .. execution_id end
 
--- Per topic and correlation id: the flows that wait for an event, and the events that came.
+-- Per topic and correlation id: the flows that wait for an event, the waitpoints that do, and the events that came.
 function Keys.event_waiters(topic, correlation_id) return Call.root .. ':ew:' .. topic .. '|' .. correlation_id end
+function Keys.event_waitpoints(topic, correlation_id) return Call.root .. ':ewp:' .. topic .. '|' .. correlation_id end
 function Keys.events(topic, correlation_id) return Call.root .. ':ev:' .. topic .. '|' .. correlation_id end
 
 function Keys.flows(status) return Call.root .. ':fs:' .. status end

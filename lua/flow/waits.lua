@@ -32,14 +32,16 @@ local function contains(list, value)
   return false
 end
 
--- Return the oldest kept event that the flow awaits and that has not yet woken it, or nil.
-local function came_before(f)
-  local found = redis.call('LRANGE', Keys.events(f.awaits.topic, f.awaits.correlation_id), 0, -1)
+-- Return the oldest kept event of awaits {topic, correlation_id} whose id is not in `woken`, {event_id, body}, or nil.
+function FlowWaits.kept_event(awaits, woken)
+  local found = redis.call('LRANGE', Keys.events(awaits.topic, awaits.correlation_id), 0, -1)
   for i = #found, 1, -1 do
     local e = unpack_msg(found[i])
-    if e[2] > Call.now - ttl_ms() and not contains(f.woken, e[1]) then return { event_id = e[1], body = e[3] } end
+    if e[2] > Call.now - ttl_ms() and not contains(woken, e[1]) then return { event_id = e[1], body = e[3] } end
   end
 end
+
+local function came_before(f) return FlowWaits.kept_event(f.awaits, f.woken) end
 
 -- Return the reason for a wait that ends by itself.
 local function over(f) return f.wait.kind == 'timer' and 'timer' or 'timeout' end

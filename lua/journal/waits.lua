@@ -5,9 +5,11 @@
 -- x.park {id, n, any, times}: the execution is suspended until waits have ended. Their entries have e.park = id, which is
 -- the epoch of the lease that parked. n: how many have not ended (nil: one); any: the first one is enough; times: the
 -- places of those that end at a time, soonest first (x.wake_at is the first one's). x.hold {code, key, message}: what an
--- operator has to decide. x.parent_entry: the key of the entry in the parent's journal that waits for this child.
+-- operator has to decide. x.woken: ids of published events that have ended a wait. x.parent_entry: the key of the entry in the parent's journal that waits for this child.
 --
--- Needs: Call, Conditions, Errors, Executions, Journal, Payloads, Records, States, Waitpoints.
+-- Needs: Call, Conditions, Errors, Executions, FlowWaits, Journal, Payloads, Records, States, Waitpoints.
+
+local REMEMBERED = 64     -- ids kept in x.woken
 
 -- A signal's result in a journal: [signal_id, name, source, at, payload].
 local function kept(signals)
@@ -67,7 +69,26 @@ function Waits.signaled(x, w, names, actor)
   return ended(x, e, 'signal', actor)
 end
 
--- Make an entry wait for signals. spec: {id (of a new waitpoint), key, condition}. A pending waitpoint of the key is taken
+-- A published event has come for a waitpoint that awaits it: it is a signal, named as its topic. Each event is taken by
+-- one wait of an execution, so that the next wait for the same topic and id needs another event.
+function Waits.event_came(w, topic, event_id, body)
+  local x = Records.edit('x', w.execution_id)
+  x.woken = x.woken or {}
+  for _, id in ipairs(x.woken) do
+    if id == event_id then return end
+  end
+  table.insert(x.woken, event_id)
+  if #x.woken > REMEMBERED then table.remove(x.woken, 1) end
+  local signal = { signal_id = event_id, name = topic, source = 'event', payload = body }
+  w = Records.edit('w', w.id)
+  Waitpoints.keep(w, signal)
+  Waitpoints.tell_signal(w, 'signal_recorded', signal)
+  local names = Conditions.met(w.condition, w.tally)
+  if names then Waits.signaled(x, w, names, 'signal-router') end
+end
+
+-- Make an entry wait for signals. spec: {id (of a new waitpoint), key, condition, event {topic, correlation_id} (that may
+-- have come before, and counts as a signal)}. A pending waitpoint of the key is taken
 -- over with the signals that it has buffered, which may end the wait at once. The entry is stored.
 -- Errors: invalid_request (too many waitpoints, or another entry waits at this key).
 function Waits.listen(x, e, spec, actor)
@@ -86,9 +107,14 @@ function Waits.listen(x, e, spec, actor)
   end
   e.waitpoint_id = w.id
   Journal.put(x, e)
-  Waitpoints.listen(w, spec.condition, e.key, actor)
+  Waitpoints.listen(w, spec.condition, e.key, spec.event, actor)
   local names = Conditions.met(w.condition, w.tally)
-  if names then Waits.signaled(x, w, names, actor) end
+  if names then
+    Waits.signaled(x, w, names, actor)
+  elseif spec.event then
+    local event = FlowWaits.kept_event(spec.event, x.woken)
+    if event then Waits.event_came(w, spec.event.topic, event.event_id, event.body) end
+  end
 end
 
 -- An execution that an entry of its parent waits for has ended: end that wait.

@@ -5,7 +5,8 @@
 -- Fields: execution_id, attempt (that created it), key, state, created_at, expires_at (pending), condition (open),
 -- tally, n and bytes (of its signals), matched (signal names that satisfied it), dead (an operator closed it), lease_id
 -- (of the worker that kept its lease, since buffered signals satisfied its suspend at once), entry (key of the journal
--- entry that waits for its signals: journal/waits.lua), retire_at (ended), rejects
+-- entry that waits for its signals: journal/waits.lua), awaits {topic, correlation_id} (a published event that is taken as
+-- a signal, while it is open), retire_at (ended), rejects
 -- (refused signals in this window), namespace, seq. Its signals are in the hash sg:<id>, {signal_id: [name, source, at,
 -- n, payload]}.
 --
@@ -41,6 +42,9 @@ Records.define('w', function(w)
   if w.execution_id then
     if ENDED[w.state] then placement[Keys.waitpoints_of(w.execution_id)] = 0 end   -- the others are in x.waitpoints
     placement[Keys.waitpoints(w.namespace or 'default', STATUS[w.state])] = 0
+  end
+  if w.awaits and w.state == 'open' then
+    placement[Keys.event_waitpoints(w.awaits.topic, w.awaits.correlation_id)] = 0
   end
   return placement
 end)
@@ -92,9 +96,10 @@ function Waitpoints.open(x, w, condition, actor)
   move(w, 'open', { event = 'opened', actor = actor })
 end
 
--- An entry of the execution's journal waits for this waitpoint: open it, for as long as the entry waits.
-function Waitpoints.listen(w, condition, key, actor)
-  w.condition, w.expires_at, w.entry = condition, nil, key
+-- An entry of the execution's journal waits for this waitpoint: open it, for as long as the entry waits. event: the
+-- {topic, correlation_id} of an event that is to be taken as a signal, or nil.
+function Waitpoints.listen(w, condition, key, event, actor)
+  w.condition, w.expires_at, w.entry, w.awaits = condition, nil, key, event
   move(w, 'open', { event = 'opened', actor = actor })
 end
 

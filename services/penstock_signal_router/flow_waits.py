@@ -100,7 +100,16 @@ class FlowWaits:
             topic=topic, correlation_id=correlation_id, event_id=event.event_id, body=event.body
         )
         found = await self._machine.everywhere(come)
-        await asyncio.gather(*(self._wake_all(p, seen, come, event) for p, seen in enumerate(found)))
+        await asyncio.gather(
+            *(self._wake_all(p, seen, come, event) for p, seen in enumerate(found)),
+            *(self._signal_all(p, come) for p, seen in enumerate(found) if seen.waitpoints),
+        )
+
+    async def _signal_all(self, partition: int, come: ops.EventCome) -> None:
+        """End all waits of durable functions for the event in one partition, slice by slice."""
+        signal = ops.EventSignal(**msgspec.structs.asdict(come))
+        while (after := (await self._machine.run(signal, at=partition)).after) is not None:
+            signal = msgspec.structs.replace(signal, after=after)
 
     async def _wake_all(
         self, partition: int, seen: ops.EventSeen, come: ops.EventCome, event: ops.EventKept

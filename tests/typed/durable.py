@@ -34,6 +34,8 @@ async def handler(task: Task) -> None:
     assert_type(await task.sleep("cool-off", timedelta(days=1)), None)
     assert_type(await task.wait_signal("approved"), Signal)
     assert_type(await task.wait_signal("approved", timeout=5, default=None), Signal | None)
+    assert_type(await task.wait_event("paid", "o1"), Signal)
+    assert_type(await task.wait_event("paid", "o1", timeout=5, default=None), Signal | None)
     assert_type(await task.wait_signals("votes", {"count": 2, "of": [{"name": "vote"}]}), list[Signal])
 
     assert_type(await task.child("invoice", "invoice.make", type=Receipt), Receipt)
@@ -60,4 +62,5 @@ async def handler(task: Task) -> None:
 def sync_handler(task: SyncTask) -> None:
     assert_type(task.step("count", count, Receipt()), int)
     assert_type(task.wait_signal("approved", default=None), Signal | None)
+    assert_type(task.wait_event("paid", "o1"), Signal)
     assert_type(task.parallel(task.aio.step("load", load, "o1")), tuple[Receipt, ...])

@@ -1,9 +1,9 @@
 -- The signal-router's ops for waiting flows. The rules are in flow/waits.lua.
 --
--- Needs: FlowWaits, Flows, Keys, Payloads, Records.
+-- Needs: FlowWaits, Flows, Keys, Payloads, Records, Waits.
 local ops = Ops.signal_router
 
-local WAITERS = 20   -- flows per call of event_come
+local WAITERS = 20   -- flows per call of event_come, waitpoints per call of event_signal
 
 -- flow_state: return a flow's state, so that Python can merge a JSON patch into it. args: flow_id.
 -- reply: {state, revision, now}. errors: flow_not_found, already_terminal, cancel_pending.
@@ -36,7 +36,8 @@ end
 
 -- event_come: keep an event for its retention time, and return a slice of the flows that wait for it. args: topic,
 -- correlation_id, event_id, body, after (id of the last flow of the previous slice; nil: the first slice).
--- reply: {waiters [{flow_id, wait_id, state, revision}], after (nil: this was the last slice)}. errors, events: none.
+-- reply: {waiters [{flow_id, wait_id, state, revision}], after (nil: this was the last slice), waitpoints (whether some
+-- await it)}. errors, events: none.
 function ops.event_come(a)
   if not a.after then FlowWaits.keep_event(a.topic, a.correlation_id, a.event_id, a.body) end
   Records.settle()
@@ -51,7 +52,22 @@ function ops.event_come(a)
       }
     end
   end
-  return { waiters = waiters, after = #ids == WAITERS and ids[#ids] or nil }
+  local waitpoints = redis.call('EXISTS', Keys.event_waitpoints(a.topic, a.correlation_id)) == 1 or nil
+  return { waiters = waiters, after = #ids == WAITERS and ids[#ids] or nil, waitpoints = waitpoints }
+end
+
+-- event_signal: deliver an event to a slice of the waitpoints that await it. args: topic, correlation_id, event_id, body,
+-- after (id of the last waitpoint of the previous slice; nil: the first slice). reply: {after (nil: the last slice)}.
+-- errors: none. events: waitpoint signal_recorded, satisfied; resumed.
+function ops.event_signal(a)
+  Records.settle()
+  local key, from = Keys.event_waitpoints(a.topic, a.correlation_id), a.after and '(' .. a.after or '-'
+  local ids = redis.call('ZRANGE', key, from, '+', 'BYLEX', 'LIMIT', 0, WAITERS)
+  for _, id in ipairs(ids) do
+    local w = Records.read('w', id)
+    if w then Waits.event_came(w, a.topic, a.event_id, a.body) end
+  end
+  return { after = #ids == WAITERS and ids[#ids] or nil }
 end
 
 -- flow_wake: resume a flow by an event that it waits for. args: flow_id, wait_id, event_id, topic, body (for the audit

@@ -24,11 +24,15 @@ class NewChild(NewExecution, kw_only=True):
 
 
 class Listening(Struct, omit_defaults=True):
-    """A wait for signals. id: of the waitpoint, if a new one is made; condition: compiled."""
+    """A wait for signals. id: of the waitpoint, if a new one is made; condition: compiled.
+
+    event: {topic, correlation_id} of a published event that counts as a signal.
+    """
 
     id: str
     key: str
     condition: dict[str, Any] | None = None
+    event: dict[str, str] | None = None
 
 
 class EntryToStore(Struct, omit_defaults=True, kw_only=True):
@@ -122,7 +126,13 @@ def stored_form(entry: NewEntry, path: str, new_id: str, namespace: str, partiti
         child = NewChild(**msgspec.structs.asdict(made), parent_close=close)
     signal = None
     if entry.signal is not None:
-        signal = Listening(new_id, entry.signal.waitpoint_key, compiled(entry.signal.condition))
+        awaited = entry.signal.event
+        signal = Listening(
+            new_id,
+            entry.signal.waitpoint_key,
+            compiled(entry.signal.condition),
+            None if awaited is None else msgspec.structs.asdict(awaited),
+        )
     error = None
     if entry.error is not None:
         error = [entry.error.category, entry.error.reason, entry.error.type or ""]

@@ -49,14 +49,23 @@ class EntryError(Request, kw_only=True):
     type: EntryName | None = None
 
 
+class AwaitedEvent(Request, kw_only=True):
+    """An event that is published on `<root>.event.<topic>` with this correlation id."""
+
+    topic: Kind
+    correlation_id: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
 class SignalWait(Request, kw_only=True):
     """A wait for signals: on the pending waitpoint of this key, if there is one, else on a new one.
 
-    condition: as in `lease.suspend`; None stands for any signal.
+    condition: as in `lease.suspend`; None stands for any signal. event: one that is published, also before, counts as a
+    signal with its topic as name and its body as payload.
     """
 
     waitpoint_key: Token = "default"
     condition: Condition | None = None
+    event: AwaitedEvent | None = None
 
 
 class ChildSpec(ExecutionSpec, kw_only=True):

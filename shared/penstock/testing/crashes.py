@@ -50,8 +50,8 @@ async def crash_everywhere(
     then goes on. Each step must have run as often as without a crash; once more only if it was under way in the crash.
 
     The clock moves on when the execution waits for a time. `signals` are sent when it waits for them, by the names of
-    the waits. `outcome` makes of a record what is compared: by default state, result and failure. `options` are
-    fields of `execution.create`.
+    the waits: an event's is its topic. `outcome` makes of a record what is compared: by default state, result and
+    failure. `options` are fields of `execution.create`.
 
     Raises `AssertionError`, which lists all places whose run ended otherwise, or did a step too often; `TimeoutError`
     if a run does not end.
@@ -231,17 +231,20 @@ class Scene:
                 return
             waiting = [each for each in entries if each.status in ("waiting", "retry")]
             for each in waiting:
-                if each.kind == "signal" and each.waitpoint_id and each.name in self._signals:
+                if each.kind in ("signal", "event") and each.waitpoint_id and each.name in self._signals:
                     if each.waitpoint_id not in self._sent:
                         self._sent.add(each.waitpoint_id)
                         request = WaitpointGet(waitpoint_id=each.waitpoint_id)
-                        waitpoint = await self._requester.call(verbs.WAITPOINT_GET, request)
-                        await client.send_signal(
-                            record.execution_id,
-                            each.name,
-                            self._signals[each.name],
-                            waitpoint_key=waitpoint.waitpoint_key,
-                        )
+                        with contextlib.suppress(
+                            errors.WaitpointNotFound
+                        ):  # its branch has lost a race meanwhile
+                            waitpoint = await self._requester.call(verbs.WAITPOINT_GET, request)
+                            await client.send_signal(
+                                record.execution_id,
+                                each.name,
+                                self._signals[each.name],
+                                waitpoint_key=waitpoint.waitpoint_key,
+                            )
                     return
             if record.state == "retry_wait" and record.ready_at:
                 times.append(record.ready_at)

@@ -253,6 +253,7 @@ class Worker:
             if nats is not None:
                 self._nats, self._stopped = nats, False
                 self._belong_to(nats.identity)
+                self._threads.open()
                 try:
                     async with self._hooks.open() as context:
                         self._session = Session(nats, self._config(), self._stop, context)

@@ -234,15 +234,36 @@ class Waiter(Struct, kw_only=True):
 
 
 class EventSeen(Struct):
-    """Flows that wait for an event. after: the flow after which the next slice begins, or None at the end."""
+    """Flows that wait for an event. after: the flow after which the next slice begins, or None at the end.
+
+    waitpoints: whether some await it too; EventSignal delivers it to them.
+    """
 
     waiters: list[Waiter]
     after: str | None = None
+    waitpoints: bool = False
 
 
 @op("signal_router", weight=24)
 class EventCome(Op[EventSeen], kw_only=True):
     """Keep an event for a while, and return flows that wait for it. Run it in each partition; a repeat is harmless."""
+
+    topic: str
+    correlation_id: str
+    event_id: str
+    body: str
+    after: str | None = None
+
+
+class EventSignaled(Struct):
+    """after: the waitpoint after which the next slice begins, or None at the end."""
+
+    after: str | None = None
+
+
+@op("signal_router", weight=60)
+class EventSignal(Op[EventSignaled], kw_only=True):
+    """Deliver an event to waitpoints that await it, as a signal. Run it in each partition; a repeat is harmless."""
 
     topic: str
     correlation_id: str

@@ -245,6 +245,45 @@ class DurableCalls:
             made, lambda: timing.wait_signals(run, made, new, default), named=key is None, bare=True
         )
 
+    @overload
+    def wait_event(
+        self, topic: str, correlation_id: str, /, *, key: object = None, timeout: Duration | None = None
+    ) -> Operation[Signal]: ...
+
+    @overload
+    def wait_event(
+        self,
+        topic: str,
+        correlation_id: str,
+        /,
+        *,
+        default: D,
+        key: object = None,
+        timeout: Duration | None = None,
+    ) -> Operation[Signal | D]: ...
+
+    def wait_event(
+        self,
+        topic: str,
+        correlation_id: str,
+        /,
+        *,
+        default: Any = MISSING,
+        key: object = None,
+        timeout: Duration | None = None,
+    ) -> Operation[Any]:
+        """Wait for an event that is published on `penstock.event.<topic>` with this correlation id, and return it.
+
+        Its body is the `payload`, and its topic the `name`. One that came before counts too, as long as it is kept
+        (`PENSTOCK_EVENT_TTL_MS`, an hour). Each event ends one wait of an execution. The rest is as in `wait_signal`.
+        """
+        run = self._durable_run()
+        made = run.key(f"wait_event({topic!r})", "event", topic, key)
+        new = timing.event_entry(made, topic, correlation_id, key, timeout)
+        return Operation(
+            made, lambda: timing.wait_signal(run, made, new, default), named=key is None, bare=True
+        )
+
     def _signal_wait(
         self,
         call: str,

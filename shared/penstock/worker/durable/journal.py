@@ -58,6 +58,11 @@ class LocalJournal:
         """Whether the handler has come to where no earlier run has been: all that they journaled was asked for."""
         return not self._unasked and not self.closed
 
+    def pass_over(self, keys: Iterable[str]) -> None:
+        """Note that these entries are no orphans: they are of branches that lost a race, and nobody asks for them."""
+        for key in keys:
+            self._unasked.pop(key, None)
+
     def orphans(self) -> list[str]:
         """Return the first hundred keys that the handler did not ask for."""
         return list(self._unasked)[:MOST_NOTES]

@@ -27,12 +27,16 @@ KEEP_WARM_S: Final = 2.0
 
 
 class StepThreads:
-    """The threads of sync steps. Never those of sync handlers: these wait for their steps, and would block them."""
+    """The threads of sync steps. Never those of sync handlers: these wait for their steps, and would block them.
+
+    Copies of a worker (`Worker.at`) share them, so they stay until the last of these has stopped.
+    """
 
     def __init__(self, most: int) -> None:
         self.busy: set[object] = set()
         """One item for each step that runs in a thread now, and so cannot be interrupted."""
         self._most = most
+        self._users = 0
         self._pool: ThreadPoolExecutor | None = None
 
     async def run(self, call: Callable[[], Any]) -> Any:
@@ -44,8 +48,15 @@ class StepThreads:
             self._pool, lambda: context.run(self._run, call)
         )
 
+    def open(self) -> None:
+        """Note that a worker begins to use the threads."""
+        self._users += 1
+
     def close(self) -> None:
-        """Let idle threads end. The next `run` starts new ones."""
+        """Note that a worker has stopped. After the last one idle threads end, and what has not begun never does."""
+        self._users -= 1
+        if self._users > 0:
+            return
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -120,6 +120,26 @@ class SyncTask:
     def wait_signal(self, name: str, /, **options: Any) -> Any:
         return self.run(self.aio.wait_signal(name, **options))
 
+    @overload
+    def wait_event(
+        self, topic: str, correlation_id: str, /, *, key: object = None, timeout: Duration | None = None
+    ) -> Signal: ...
+
+    @overload
+    def wait_event(
+        self,
+        topic: str,
+        correlation_id: str,
+        /,
+        *,
+        default: D,
+        key: object = None,
+        timeout: Duration | None = None,
+    ) -> Signal | D: ...
+
+    def wait_event(self, topic: str, correlation_id: str, /, **options: Any) -> Any:
+        return self.run(self.aio.wait_event(topic, correlation_id, **options))
+
     def wait_signals(self, name: str, condition: ConditionLike, /, **options: Any) -> Any:
         return self.run(self.aio.wait_signals(name, condition, **options))
 

@@ -5,7 +5,8 @@ import re
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from penstock.messages.journal import Entry, NewEntry, SignalWait
+from penstock.ids import KIND_PATTERN
+from penstock.messages.journal import AwaitedEvent, Entry, NewEntry, SignalWait
 from penstock.worker._errors import ConditionLike, Duration, milliseconds
 from penstock.worker._signals import Signal, condition_of
 from penstock.worker.durable.errors import SignalTimeout, StepCanceled, name_in
@@ -18,6 +19,7 @@ class Missing:
 
 
 MISSING: Final = Missing()
+_TOPIC: Final = re.compile(KIND_PATTERN)
 _NO_TOKEN: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -73,6 +75,23 @@ def signal_entry(
     delay_ms = None if timeout is None else max(0, milliseconds(timeout))
     return NewEntry(
         key=made, kind="signal", name=name_in(made), status="waiting", signal=wait, delay_ms=delay_ms
+    )
+
+
+def event_entry(
+    made: str, topic: str, correlation_id: str, key: object, timeout: Duration | None
+) -> NewEntry:
+    """Return the entry that waits for a published event. Raise `ValueError` for a topic or id that none can have."""
+    if not _TOPIC.fullmatch(topic) or len(topic) > 128:
+        raise ValueError(f"{made}: a topic is tokens of A-Z a-z 0-9 _ - joined by dots, not {topic!r}")
+    if not 1 <= len(correlation_id) <= 256:
+        raise ValueError(f"{made}: a correlation id has 1 to 256 characters, not {len(correlation_id)}")
+    own = _NO_TOKEN.sub("-", f"event-{topic}" if key is None else f"event-{topic}-{key}")[:128]
+    awaited = AwaitedEvent(topic=topic, correlation_id=correlation_id)
+    wait = SignalWait(waitpoint_key=own, event=awaited)
+    delay_ms = None if timeout is None else max(0, milliseconds(timeout))
+    return NewEntry(
+        key=made, kind="event", name=name_in(made), status="waiting", signal=wait, delay_ms=delay_ms
     )
 
 

@@ -67,7 +67,7 @@ async def parallel(
         await _until(tasks, asyncio.FIRST_EXCEPTION if failures == "cancel" else asyncio.ALL_COMPLETED)
         losers = [task for task in tasks if not task.done()]
         if not _suspended(tasks):
-            await _give_up(run, branches, tasks)
+            await _give_up(run, _unended(branches, tasks))
             await _stop(losers)
         elif losers:
             await asyncio.wait(losers)
@@ -90,8 +90,11 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
             await asyncio.wait(tasks)
         _raise_suspended(tasks)
         place = next(index for index, task in enumerate(tasks) if task.done())
-        left = [each for branch in made[:place] + made[place + 1 :] for each in branch.keys]
+        lost = _unended(works, tasks)
         with run.running():
+            # Losers stop first: else they might make further calls while the winner is being stored.
+            await _stop([task for task in tasks if not task.done()])
+            left = _left(run, works[:place] + works[place + 1 :], made[:place] + made[place + 1 :])
             won = NewEntry(
                 key=key,
                 kind="first",
@@ -99,8 +102,8 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
                 status="done",
                 raw_result=_Winner(names[place], left[:MOST_LEFT]).raw(),
             )
-            await asyncio.gather(run.append(won), _give_up(run, works, tasks))
-        await _stop([task for task in tasks if not task.done()])
+            await asyncio.gather(run.append(won), _give_up(run, lost))
+        run.journal.pass_over(left)
     finally:
         join.release()
     return Won(names[place], tasks[place].result())
@@ -124,6 +127,15 @@ class _Winner(NamedTuple):
         return cls(stored["branch"], stored["left"]) if isinstance(stored, dict) else cls(str(stored))
 
 
+def _left(run: DurableRun, losers: Sequence[Awaitable[Any]], branches: list[Branch]) -> list[str]:
+    """Return the keys of calls inside the losers: in this run, and in earlier ones, of which this run has not asked for
+    all when the winner is known.
+    """
+    if all(isinstance(each, Operation) for each in losers):
+        return []
+    return [*(each for branch in branches for each in branch.keys), *run.journal.orphans()]
+
+
 async def _won_before(
     run: DurableRun, won: _Winner, branches: Mapping[str, Awaitable[Any]], key: str
 ) -> Won[Any]:
@@ -131,9 +143,7 @@ async def _won_before(
     winner = won.branch
     losers = [each for name, each in branches.items() if name != winner]
     discard(losers)
-    # These are no orphans.
-    for each in (*won.left, *(each.key for each in losers if isinstance(each, Operation))):
-        run.journal.ask(each)
+    run.journal.pass_over([*won.left, *(each.key for each in losers if isinstance(each, Operation))])
     if winner not in branches:
         raise StepFailed(key, "journal_mismatch", f"the branch {winner!r} won, and this code has none")
     _, (task,), join = _start(run, (branches[winner],), "first")
@@ -221,6 +231,7 @@ async def _stop(tasks: "list[asyncio.Task[Any]]") -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+    _suspended(tasks)  # their errors are heard: they are nobody's any more
 
 
 def _suspended(tasks: "list[asyncio.Task[Any]]") -> TaskSuspended | None:
@@ -236,19 +247,21 @@ def _raise_suspended(tasks: "list[asyncio.Task[Any]]") -> None:
         raise TaskSuspended(str(error))
 
 
-async def _give_up(
-    run: DurableRun, branches: tuple[Awaitable[Any], ...], tasks: "list[asyncio.Task[Any]]"
-) -> None:
-    """Journal calls that have not ended as canceled, so that no later run waits for them."""
-    lost = [
+def _unended(branches: Sequence[Awaitable[Any]], tasks: "list[asyncio.Task[Any]]") -> list[str]:
+    """Return the keys of branches that are one call each, and have not ended."""
+    return [
         each.key
         for each, task in zip(branches, tasks, strict=True)
         if isinstance(each, Operation) and not task.done()
     ]
+
+
+async def _give_up(run: DurableRun, keys: Iterable[str]) -> None:
+    """Journal calls that have not ended as canceled, so that no later run waits for them."""
     await asyncio.gather(
         *(
             run.append(NewEntry(key=key, kind=key.partition(":")[0], name=name_in(key), status="canceled"))
-            for key in lost
+            for key in keys
         )
     )
 

@@ -22,7 +22,7 @@ from penstock.worker.durable.journal import ENDED, LocalJournal
 INFINITY: Final = float("inf")
 LOOK_S: Final = 2.0
 """How often signals and children are looked at while a step runs beside the wait for them."""
-_ENDED_BY_OTHERS: Final = frozenset({"signal", "child"})
+_ENDED_BY_OTHERS: Final = frozenset({"signal", "event", "child"})
 
 
 class Wait:
