@@ -27,6 +27,12 @@ const parent = (): typeof root => root;
 
 const one = <T extends string>(of: readonly T[], value: unknown): T | undefined => of.find((each) => each === value);
 
+/** The one of a list that is shown below it. */
+const naming =
+  <N extends string>(name: N) =>
+  (s: Record<string, unknown>): { [name in N]?: string } =>
+    (s[name] ? { [name]: String(s[name]) } : {}) as { [name in N]?: string };
+
 const routes = [
   createRoute({
     getParentRoute: parent,
@@ -49,8 +55,8 @@ const routes = [
   }),
   createRoute({ getParentRoute: parent, path: "/flows/$id", component: Flow }),
   createRoute({ getParentRoute: parent, path: "/lanes", component: Lanes }),
-  createRoute({ getParentRoute: parent, path: "/workers", component: Workers }),
-  createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules }),
+  createRoute({ getParentRoute: parent, path: "/workers", component: Workers, validateSearch: naming("worker") }),
+  createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules, validateSearch: naming("schedule") }),
   createRoute({
     getParentRoute: parent,
     path: "/waits",
@@ -62,7 +68,7 @@ const routes = [
   }),
   createRoute({ getParentRoute: parent, path: "/failures", component: Failures }),
   createRoute({ getParentRoute: parent, path: "/limits", component: Limits }),
-  createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters }),
+  createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters, validateSearch: naming("letter") }),
   createRoute({ getParentRoute: parent, path: "/mirror", component: MirrorRules }),
   createRoute({
     getParentRoute: parent,

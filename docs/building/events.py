@@ -13,8 +13,8 @@ ABOUT = """\
 Every change of state leaves one event, in the same atomic step: live on
 `<root>.audit.<namespace>.<entity>.<event>.<id>`, and for good in the audit trail. [The
 contract](../contract.md#flows-and-the-audit-trail) says what all events have in common; this page has what each kind
-says, and its `data`. Data with which an event would be larger than a message may be is replaced by `{"omitted": "too
-large for a message", "bytes": …}`.
+says, and its `data`. Data without any field is null. Data with which an event would be larger than a message may be
+is replaced by `{"omitted": "too large for a message", "bytes": …}`.
 
 `penstock audit tail` follows the trail, and so do `client.events()` and `GET /v1/events` of the
 [gateway](../gateway.md).

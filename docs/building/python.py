@@ -7,6 +7,7 @@ from nats.aio.client import Client as Nats
 
 from penstock.client import Client
 
+FIRST = ("Client", "Run", "FlowRun", "Worker", "Task", "SyncTask", "Penstock", "Clock", "PayloadCodec")
 DURABLE = "penstock.worker.durable."
 PARTS = tuple(
     f"{type(part).__module__}.{type(part).__qualname__}"
@@ -66,8 +67,8 @@ def pages() -> dict[str, str]:
 
 def _page(topic: Topic) -> str:
     package = import_module(topic.package)
-    names = []
-    for name in package.__all__:
+    names: list[str] = []
+    for name in sorted(package.__all__, key=lambda name: (name not in FIRST, name.islower(), name)):
         module = getattr(getattr(package, name), "__module__", "")
         if module.startswith(topic.within) and not module.startswith(topic.without):
             names.append(f"{topic.package}.{name}")

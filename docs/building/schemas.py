@@ -1,6 +1,7 @@
 """JSON Schemas in words, for tables of fields."""
 
 import json
+import re
 from typing import Any
 
 Schema = dict[str, Any]
@@ -57,29 +58,32 @@ def example(of: Schema, components: dict[str, Schema], name: str = "") -> Any:
     """Return a small value that the schema takes: of an object, the required fields."""
     if "$ref" in of:
         return example(components[of["$ref"].rsplit("/", 1)[1]], components, name)
-    if name in TYPICAL:
+    if "const" in of or "enum" in of:
+        return of.get("const", of.get("enum", [None])[0])
+    if name in TYPICAL and re.search(of.get("pattern", ""), TYPICAL[name]):
         return TYPICAL[name]
-    if "enum" in of:
-        return of["enum"][0]
-    if "const" in of:
-        return of["const"]
     if parts := of.get("anyOf") or of.get("oneOf"):
         return example(parts[0], components, name)
     kind = of.get("type")
     if kind == "object":
         known = of.get("properties", {})
-        return {each: example(known[each], components, each) for each in of.get("required", ())}
+        made = {each: example(known[each], components, each) for each in of.get("required", ())}
+        return (
+            made or {"usd_cents": example(of["additionalProperties"], components)}
+            if of.get("minProperties")
+            else made
+        )
     if kind == "array":
         return [example(of.get("items", {}), components, name)] if of.get("minItems") else []
     if kind == "integer":
         return max(1, of.get("minimum", 1))
-    if kind == "string" and str(of.get("pattern", "")).startswith("^[0-9]+-"):
+    if kind == "string" and str(of.get("pattern", "")).startswith("^[0-9]{1,5}-"):
         return ID
     return {"string": name or "a", "boolean": True, "number": 1.0}.get(str(kind), {})
 
 
 ID = "0-0198c5d2-6d8e-7c1a-9f3b-2f4f5a6b7c8d"
-TYPICAL: dict[str, Any] = {
+TYPICAL = {
     "kind": "mail.send",
     "worker_id": "worker-1",
     "lease_id": "worker-1_k2v0",

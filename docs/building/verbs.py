@@ -60,11 +60,16 @@ def _fields(type_: Any) -> str:
 
 
 def _types() -> list[str]:
-    """Return a section for each named type that is not itself what a verb takes."""
+    """Return a section for each named type but those that are nothing else than what a verb takes."""
+    inside = json.dumps(SCHEMAS.components)
     asked = {SCHEMAS.of(verb.request).get("$ref", "").rsplit("/", 1)[-1] for verb in VERBS.values()}
     parts: list[str] = []
     for name, schema in sorted(SCHEMAS.components.items()):
-        if name in asked or name.startswith("Page") or not name.isidentifier():
+        if (
+            (name in asked and f'/{name}"' not in inside)
+            or name.startswith("Page")
+            or not name.isidentifier()
+        ):
             continue
         text = schema.get("description", "")
         parts += [f"### {name}", *([_plain(text)] if text else []), fields(schema)]

@@ -3,10 +3,14 @@
 -- Needs: Call, Undo.
 
 local changes   -- key -> field -> text
+local lives     -- key -> milliseconds that it lives from now on, or false: for good
 
-Call.on_begin(function() changes = {} end)
+Call.on_begin(function() changes, lives = {}, {} end)
 
 function Hashes.set(key, field, text) Undo.set(table_at(changes, key), field, text) end
+
+-- Let a hash live for so many milliseconds from now on (by Valkey's own clock), or for good (nil).
+function Hashes.lives(key, ms) Undo.set(lives, key, ms or false) end
 
 -- Return the text of a field, or nil.
 function Hashes.get(key, field)
@@ -39,4 +43,7 @@ end
 
 Call.on_write(function()
   for key, of in pairs(changes) do flush(key, of) end
+  for key, ms in pairs(lives) do
+    if ms then redis.call('PEXPIRE', key, ms) else redis.call('PERSIST', key) end
+  end
 end)

@@ -31,7 +31,8 @@ function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' ..
 -- The due set of a service and kind: record ids by due time.
 function Keys.due(service, kind) return Call.root .. ':due:' .. service .. ':' .. kind end
 
--- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`), by the last failure's category.
+-- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`), by the last failure's category,
+-- by parent.
 function Keys.executions()
   if not all then all = Call.root .. ':all' end
   return all
@@ -47,6 +48,7 @@ function Keys.state(lane, state)
 end
 function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
 function Keys.failures(category) return Call.root .. ':failures:' .. category end
+function Keys.parent(parent_id) return Call.root .. ':parent:' .. parent_id end
 -- The children that are stopped when their parent fails or is canceled; the id of the execution that has a unique key.
 function Keys.children(parent_id) return Call.root .. ':ch:' .. parent_id end
 function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace .. ':' .. name end

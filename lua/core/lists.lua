@@ -33,8 +33,8 @@ end
 
 -- Page through several sorted sets of records of one kind, newest first: at most `limit` ids for which `keep(id)`
 -- holds, out of at most `budget` records. Return the ids and the cursor (nil at the end). oldest: the id at which the list
--- ends; nil: it has no such end.
-function Lists.merge(kind, keys, cursor, limit, budget, keep, oldest)
+-- ends; nil: it has no such end. others: ids that are in no set.
+function Lists.merge(kind, keys, cursor, limit, budget, keep, oldest, others)
   local ids = {}
   local complete_from   -- all sets have been read down to this id; some may have older ids that were not read
   for _, key in ipairs(keys) do
@@ -44,6 +44,9 @@ function Lists.merge(kind, keys, cursor, limit, budget, keep, oldest)
       local last = found[#found]
       if not complete_from or last > complete_from then complete_from = last end
     end
+  end
+  for _, id in ipairs(others or {}) do
+    if not cursor or id < cursor then ids[#ids + 1] = id end
   end
   table.sort(ids, function(a, b) return a > b end)
   local looked = {}

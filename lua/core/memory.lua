@@ -6,8 +6,8 @@
 local GROWS = {
   create = true, create_mirrored = true, replay = true, remember = true, schedule_create = true, schedule_fire = true,
   flow_create = true, flow_add = true, quota_create = true, budget_create = true, frame = true, observe = true,
-  apply = true, rule_put = true, rule_flow = true, event_come = true, journal_append = true, fork = true,
-  schedule_trigger = true, bulk_create = true, kinds_tell = true, statistics_write = true,
+  apply = true, rule_put = true, rule_flow = true, event_come = true, journal_append = true, copy_journal = true,
+  fork = true, schedule_trigger = true, bulk_create = true, kinds_tell = true, statistics_write = true,
 }
 -- Asking Valkey costs about 20 µs, so its answer is used for this long.
 local LOOK_MS = 100

@@ -10,7 +10,7 @@
 -- `record.log` (an execution's packed events, its history) follows the record in the same string. When the log is
 -- longer than LOG_LIMIT, it is moved to the key `h:<id>`.
 --
--- Needs: Call, Keys, Undo, Zsets.
+-- Needs: Call, Keys, Undo, Words, Zsets.
 
 local LOG_LIMIT = 2048   -- bytes
 
@@ -18,6 +18,7 @@ local kinds = {}    -- kind -> placement function
 local plains = {}   -- kind -> function that returns a plain record's places: the index of all, the other index, the queue
                     -- or due set and the score in it; nil for a record that is not plain
 local forms = {}    -- kind -> {open, close}: see Records.form
+local shorts = {}   -- kind -> function that says of a record whether it is stored shortened (core/words.lua)
 local cached        -- kind -> id -> record, or false when there is none
 local books         -- edited record -> its book: {kind, places, noted, early, all, index, zset, score}. places: its placement
                     -- as it is in Valkey; for a plain record PLAIN, and all, index, zset, score tell it; nil when there is
@@ -37,6 +38,9 @@ function Records.define(kind, placement, plain) kinds[kind], plains[kind] = plac
 -- log behind it, are still read.
 function Records.form(kind, open, close) forms[kind] = { open = open, close = close } end
 
+-- Store the records of a kind shortened (core/words.lua) for which short(record) holds.
+function Records.shorten(kind, short) shorts[kind] = short end
+
 -- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
 -- records, but must not write sorted sets.
 function Records.watch(key, f) watched[key] = f end
@@ -47,6 +51,7 @@ end)
 
 local function opened(kind, id, packed)
   if not packed then return false end
+  if Words.is_short(packed) then packed = Words.whole(packed) end
   local form, record = forms[kind], nil
   if form and string.byte(packed) < 128 then
     record = form.open(packed)
@@ -282,8 +287,10 @@ Call.on_write(function()
       end
       record.id, record.log = nil, nil
       writes[n + 1] = Keys.of(book.kind, id)
-      local form = forms[book.kind]
-      writes[n + 2] = form and form.close(record, log) or log and pack(record) .. log or pack(record)
+      local form, short = forms[book.kind], shorts[book.kind]
+      if short then short = short(record) end   -- before a form empties the record
+      local packed = form and form.close(record, log) or log and pack(record) .. log or pack(record)
+      writes[n + 2] = short and Words.short(packed) or packed
     end
   end
   Call.bulk('UNLINK', gone)

@@ -41,3 +41,5 @@ local function close(x, log)
 end
 
 Records.form('x', open, close)
+-- What is suspended may stay so for weeks, and is rarely read.
+Records.shorten('x', function(x) return x.state == 'suspended' end)

@@ -108,6 +108,12 @@ function Journal.put(x, e)
   end
 end
 
+-- Let what was put for an execution that is still to be created live for so long (ms), or for good (nil).
+function Journal.lives(x, ms) Hashes.lives(key_of(x), ms) end
+
+-- Return how many entries a journal has that was put so.
+function Journal.prepared(x) return redis.call('HLEN', key_of(x)) / 2 end
+
 local function max_entries() return Call.limits.journal_max_entries or 10000 end
 local function max_bytes() return Call.limits.journal_max_bytes or 67108864 end
 

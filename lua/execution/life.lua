@@ -52,7 +52,9 @@ function Executions.create(id, spec, extra)
   local parent = x.parent_id and Records.edit('x', x.parent_id)
   if parent then parent.children_open = (parent.children_open or 0) + 1 end
   Payloads.hold(x, 'input', spec.input)
-  Executions.note(x, 'created', extra.actor, nil, x.state, x.reason, created_data(x, extra))
+  local data = created_data(x, extra)
+  local brief = data == told and x.state == 'ready' and not extra.actor and not Call.user and Executions.brief_created
+  Executions.note(x, 'created', extra.actor, nil, x.state, x.reason, data, brief or nil)
   Lanes.used(x.lane)
   return x
 end

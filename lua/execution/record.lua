@@ -61,6 +61,7 @@ Records.define('x', function(x)
     placement[Keys.tag(name .. '=' .. value)] = 0
   end
   if x.failure then placement[Keys.failures(x.failure.category)] = 0 end
+  if x.parent_id then placement[Keys.parent(x.parent_id)] = 0 end
   if Executions.TERMINAL[x.state] then
     -- Members of a flow have no retention of their own: they retire with their flow.
     if not x.flow_id then placement[Due.key('scheduler', 'x')] = x.finished_at + (x.retention_ms or Call.retention_ms()) end
@@ -119,14 +120,16 @@ Call.on_begin(function() later = {} end)
 -- each other in a call can become one.
 function Executions.tell_later(x, f) Undo.set(later, x, f) end
 
--- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell.
-function Executions.note(x, name, actor, from, to, reason, data)
+-- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell. brief: a
+-- function that packs it as the history keeps it, where that is shorter (execution/history.lua).
+function Executions.note(x, name, actor, from, to, reason, data, brief)
   local before = later[x]
   if before then
     Undo.set(later, x, nil)
     before()
   end
   local log, event = x.log, Events.tell('execution', x, name, actor, from, to, reason, data)
+  if brief then event = brief(x) end
   x.log = log and log .. event or event
 end
 

@@ -29,7 +29,7 @@ function States.check(x, to)
 end
 
 -- Move an execution: change its fields, emit its event, run the reactions. about: {reason (of the state), event
--- (default: the state's name), why (the event's reason), data, actor, outcome}. The placement updates the indexes.
+-- (default: the state's name), why (the event's reason), data, brief (see Executions.note), actor, outcome}. The placement updates the indexes.
 function States.transition(x, to, about)
   local from, now = x.state, Call.now
   if not MOVES[from][to] then States.check(x, to) end
@@ -51,7 +51,7 @@ function States.transition(x, to, about)
       x.waited = nil
     end
   end
-  Executions.note(x, about.event or to, about.actor, from, to, about.why or about.reason, about.data)
+  Executions.note(x, about.event or to, about.actor, from, to, about.why or about.reason, about.data, about.brief)
   react(x, from, to)
 end
 

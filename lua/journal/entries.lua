@@ -113,34 +113,35 @@ function Entries.state(x, names)
   return found
 end
 
--- Copy the journal of an execution into a new one: the entries in order up to and with `after_key`, or those before
--- `before_key`, or all. Entries that have not ended, and state, are left out. edits: [{key, result}]: these entries are
--- done with another result. Return how many were copied.
--- Errors: journal_entry_not_found {key}.
-function Entries.copy(from, to, after_key, before_key, edits)
-  local last, edited = from.journal and from.journal.n or 0, {}
+-- A fork copies at most so many entries in one call, and begins none beyond so many bytes.
+local COPIED, COPIED_BYTES = 100, 256 * 1024
+
+-- Copy a part of an execution's journal for a fork `to` {id, journal {n, bytes}}: of the entries after place `from`, up to
+-- and with `after_key`, or those before `before_key`, or all. Entries that have not ended, and state, are left out.
+-- edits: [{key, result}]: these entries are done with another result. Return the place that was reached, whether there is
+-- more to copy, and the keys that were edited. Errors: journal_entry_not_found {key}.
+function Entries.copy(old, to, from, after_key, before_key, edits)
+  local last, edit_of, edited = old.journal and old.journal.n or 0, {}, {}
   local stop = after_key or before_key
   if stop then
-    local e = Journal.get(from, stop)
+    local e = Journal.get(old, stop)
     if not e then Errors.raise('journal_entry_not_found', { key = stop }) end
     last = after_key and e.n or e.n - 1
   end
-  for _, edit in ipairs(edits) do edited[edit.key] = edit end
-  local copied = 0
-  for n = 1, last do
-    local e = Journal.at(from, n)
-    local edit = edited[e.key]
+  for _, edit in ipairs(edits) do edit_of[edit.key] = edit end
+  local n, bytes = from, to.journal.bytes
+  while n < last and n - from < COPIED and to.journal.bytes - bytes < COPIED_BYTES do
+    n = n + 1
+    local e = Journal.at(old, n)
+    local edit = edit_of[e.key]
     if (Journal.ENDED[e.status] or edit) and e.kind ~= 'state' then
       if edit then
         e.status, e.result, e.error, e.signals = 'done', edit.result, nil, nil
-        edited[e.key] = nil
+        edited[#edited + 1] = e.key
       end
       e.n, e.size, e.park, e.child_id, e.waitpoint_id = nil, nil, nil, nil, nil
       Journal.put(to, e)
-      copied = copied + 1
     end
   end
-  local unknown = next(edited)
-  if unknown then Errors.raise('journal_entry_not_found', { key = unknown }, 'an edit names an entry that is not copied') end
-  return copied
+  return n, n < last, edited
 end

@@ -2,6 +2,13 @@
 --
 -- Needs: Call, Errors, Executions, States.
 
+-- x.last says which verb consumed the last lease: [lease_id, verb, reply], or a map of them where an earlier release wrote
+-- it. Return the three.
+local function consumed(x)
+  local last = x.last or {}
+  return last[1] or last.lease_id, last[2] or last.verb, last[3] or last.reply
+end
+
 -- Raise the most precise error for a fence that does not name the current lease.
 -- Errors: execution_not_active, lease_expired, lease_revoked, stale_lease, no_active_lease.
 local function refuse(x, a)
@@ -13,7 +20,7 @@ local function refuse(x, a)
   if x.lost and x.lost.lease_id == a.lease_id then
     Errors.raise(x.lost.why == 'revoked' and 'lease_revoked' or 'lease_expired', { lease_epoch = x.lease_epoch })
   end
-  if x.lease_id or (x.last and x.last.lease_id == a.lease_id) then
+  if x.lease_id or consumed(x) == a.lease_id then
     Errors.raise('stale_lease', { lease_epoch = x.lease_epoch })
   end
   Errors.raise('no_active_lease', { state = x.state })
@@ -28,13 +35,13 @@ function Fences.hold(a, verb)
     if x.lease_expires_at <= Call.now then Errors.raise('lease_expired', { expires_at = x.lease_expires_at }) end
     return x
   end
-  local last = x.last
-  if verb and last and last.lease_id == a.lease_id and last.verb == verb then return nil, last.reply end
+  local lease_id, by, reply = consumed(x)
+  if verb and lease_id == a.lease_id and by == verb then return nil, reply end
   refuse(x, a)
 end
 
 -- Keep the reply of the verb that consumed this lease, for repeats. Return the reply.
 function Fences.consume(x, a, verb, reply)
-  x.last = { lease_id = a.lease_id, verb = verb, reply = reply }
+  x.last = { a.lease_id, verb, reply }
   return reply
 end

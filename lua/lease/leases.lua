@@ -65,7 +65,9 @@ function Leases.take(x, worker_id, ttl_ms, start)
   local actor = 'worker:' .. worker_id
   if start then
     begin_attempt(x)
-    States.transition(x, 'running', { event = 'started', actor = actor, data = started_data(x) })
+    States.transition(x, 'running', {
+      event = 'started', actor = actor, data = started_data(x), brief = Executions.brief_started,
+    })
   else
     States.transition(x, 'leased', { actor = actor, data = {
       worker_id = worker_id, lease_epoch = x.lease_epoch, lease_expires_at = x.lease_expires_at,

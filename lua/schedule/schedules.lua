@@ -4,7 +4,7 @@
 --
 -- A record: at | every_ms (count) | cron, timezone; misfire, status (active | paused | finished), next_at, look_at (not
 -- due before this time, because the schedule was just handed out), fired (executions so far), last_due_at,
--- last_execution_id, spec (of the executions; its input is a payload under the schedule's id), limit (its tokens,
+-- last_execution_id, missed (due times that were left out), missed_at (when that was last), spec (of the executions; its input is a payload under the schedule's id), limit (its tokens,
 -- limit/limits.lua).
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Lists, Payloads, Records.
@@ -79,7 +79,7 @@ function Schedules.view(s)
     schedule_id = s.id, namespace = s.namespace or 'default', status = s.status, at = s.at, every_ms = s.every_ms,
     count = s.count, cron = s.cron, timezone = s.timezone, misfire = s.misfire, execution = execution,
     next_at = s.next_at, fired = s.fired, last_due_at = s.last_due_at,
-    last_execution_id = s.last_execution_id, created_at = s.created_at, updated_at = s.updated_at,
+    last_execution_id = s.last_execution_id, missed = s.missed, missed_at = s.missed_at, created_at = s.created_at, updated_at = s.updated_at,
   }
 end
 
@@ -140,6 +140,7 @@ function Schedules.fire(s, fires, skipped, next_at)
   if #fires > 0 then Lanes.admit(s.spec.lane or 'default') end
   local actor = 'schedule:' .. s.id
   if skipped > 0 then
+    s.missed, s.missed_at = (s.missed or 0) + skipped, Call.now
     tell(s, 'misfired', { actor = 'scheduler', data = { skipped = skipped, from_at = s.next_at, next_at = next_at } })
   end
   s.spec.limit, s.spec.input = s.limit, Payloads.get('input', s.id)

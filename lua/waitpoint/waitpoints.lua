@@ -39,7 +39,7 @@ Records.define('w', function(w)
   if w.state == 'pending' then at = w.expires_at elseif ENDED[w.state] then at = w.retire_at end
   local placement = at and { [Due.key('signal_router', 'w')] = at } or {}
   if w.execution_id then
-    placement[Keys.waitpoints_of(w.execution_id)] = 0
+    if ENDED[w.state] then placement[Keys.waitpoints_of(w.execution_id)] = 0 end   -- the others are in x.waitpoints
     placement[Keys.waitpoints(w.namespace or 'default', STATUS[w.state])] = 0
   end
   return placement

@@ -107,15 +107,26 @@ class Outbox:
         return set(self._resting)
 
     async def wait(self, timeout: float) -> None:
-        """Wait for an announcement. After `timeout` seconds announce all partitions, since a hint may be lost."""
+        """Wait for an announcement. After `timeout` seconds ask all partitions, since a hint may be lost."""
         if self._resting:
             timeout = max(0.0, min(timeout, min(self._resting.values()) - time.monotonic()))
         try:
             async with asyncio.timeout(timeout):
                 await self._woken.wait()
         except TimeoutError:
-            self._announced.update(self._all)
+            await self._sweep()
         self._woken.clear()
+
+    async def _sweep(self) -> None:
+        """Announce the partitions that have entries, or that are out of reach."""
+        questions = [ops.Take(after=self.position(each), limit=0, bytes=0) for each in self._all]
+        for partition, reply in enumerate(await self._machine.look(questions, self._all)):
+            if isinstance(reply, PenstockError):
+                self._announced.add(partition)
+                continue
+            self._look(partition, reply)
+            if reply.waiting or reply.behind is not None:
+                self._announced.add(partition)
 
     async def exchange(self) -> None:
         """Trim confirmed entries and take new ones, in one round trip for all partitions."""

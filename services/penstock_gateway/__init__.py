@@ -4,12 +4,6 @@ It is a NATS client like any other, and never reads the store: what it may do is
 and no service of NATS: nothing else in Penstock depends on it (docs/gateway.md).
 """
 
-from importlib.util import find_spec
 from typing import Final
 
 INSTALL: Final = "the gateway needs the extra `gateway`: pip install 'penstock[gateway]'"
-
-
-def installed() -> bool:
-    """Return whether the packages that the gateway stands on are there."""
-    return all(find_spec(name) for name in ("starlette", "uvicorn", "prometheus_client"))

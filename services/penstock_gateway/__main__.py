@@ -5,8 +5,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from penstock import __version__
-from penstock_gateway import INSTALL, installed
+from penstock import __version__, web
+from penstock_gateway import INSTALL
 from penstock_gateway.settings import Settings, SettingsError, help_text
 from penstock_gateway.tokens import USEFUL, TokensError, add
 
@@ -32,7 +32,7 @@ def main() -> None:
             return
     except (SettingsError, TokensError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    if not installed():
+    if not web.installed("prometheus_client"):
         parser.exit(2, f"{parser.prog}: {INSTALL}\n")
     if given.command == "openapi":
         from penstock_gateway.openapi import document

@@ -22,7 +22,8 @@ def build(context: Context) -> Service:
     subjects = Subjects(context.js, context.settings.root)
     rules = Rules(context.machine, subjects)
     triggers = Triggers(context.machine, subjects)
-    following = Following(context.machine, context.nats, context.settings.root, context.log)
+    settings = context.settings
+    following = Following(context.machine, context.nats, settings.root, settings.sweep_ms / 1000, context.log)
     context.listen("rules", following.changed)
     return Service(
         name=verbs.MIRROR_OBSERVER,

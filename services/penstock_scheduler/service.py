@@ -105,6 +105,7 @@ def build(context: Context) -> Service:
             verbs.SCHEDULE_CREATE: schedules.create,
             verbs.SCHEDULE_GET: schedules.get,
             verbs.SCHEDULE_LIST: schedules.list,
+            verbs.SCHEDULE_TIMES: schedules.times,
             verbs.SCHEDULE_DELETE: schedules.delete,
             verbs.SCHEDULE_PAUSE: schedules.pause,
             verbs.SCHEDULE_RESUME: schedules.resume,

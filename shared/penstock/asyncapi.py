@@ -214,8 +214,10 @@ class _Document:
             self._operations[name]["tags"] = [{"name": service}]
 
     def _event(self, kind: EventKind) -> Part:
-        given = {"type": "null"} if kind.data is None else self._schemas.of(kind.data)
-        data = {"anyOf": [given, {"$ref": REF + "Omitted"}]}
+        forms: list[Schema] = (
+            [] if kind.data is None else [self._schemas.of(kind.data), {"$ref": REF + "Omitted"}]
+        )
+        data = {"anyOf": [*forms, *([{"type": "null"}] if kind.nullable else [])]}
         named: Schema = {"entity": {"const": kind.entity}, "event": {"const": kind.event}, "data": data}
         return {
             "title": f"{kind.entity} {kind.event}",

@@ -16,6 +16,23 @@ KINDS_PATTERN: Final = KIND_PATTERN.replace("(?!", r"(\.\*|@[A-Za-z0-9_.-]+)?(?!
 """A kind, a prefix of kinds (`mail.*`), or a kind whose executions are pinned to a version (`order@2`)."""
 TRACEPARENT_PATTERN: Final = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?!\n)$"
 """The header `traceparent` of W3C Trace Context."""
+IN_WORDS: Final = {
+    TOKEN_PATTERN: "a name of A-Z a-z 0-9 _ - with up to 128 characters",
+    KIND_PATTERN: "names of A-Z a-z 0-9 _ - joined by dots",
+    KINDS_PATTERN: "a kind, or a prefix such as mail.*",
+    ID_PATTERN: "an id such as 0-01976d02-5f35-7000-8000-000000000000",
+    UUID_PATTERN: "a cursor, as the last page gave it",
+    TRACEPARENT_PATTERN: "a traceparent (W3C Trace Context)",
+}
+"""What each pattern stands for, for people."""
+
+
+def in_words(message: str) -> str:
+    """Return a validation error's message with patterns replaced by what they stand for."""
+    if "matching regex" in message:
+        for pattern, words in IN_WORDS.items():
+            message = message.replace(f"`str` matching regex {pattern!r}", words)
+    return message
 
 
 class Uuid7:

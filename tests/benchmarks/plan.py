@@ -103,5 +103,7 @@ TARGETS: Final = (
     Target("observations applied, published", "observations", "/s", 5000, 15_000, True),
     Target("claim with very many queued, against 1,000", "depth_ratio", "times", 1.3, 1.1),
     Target("Valkey CPU of one execution: its calls", "valkey_calls", "µs", 130, 70),
+    Target("append-only file, a no-op in calls of 64", "aof_64", "bytes", 1905, 1360),
+    Target("append-only file, a no-op alone", "aof_1", "bytes", 2727, 1948),
     Target("Valkey memory of one queued execution, 100-byte input", "memory", "KiB", 1.5, 0.8),
 )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from nats.js.errors import NotFoundError
@@ -21,6 +21,7 @@ from penstock.worker import Worker
 from running_penstock import RunningPenstock, fence
 from servers import NatsServer, ValkeyServer
 from trail import emptied
+from valkey_cluster import Place, ValkeyCluster
 
 WAITPOINTS = 4
 VOTES = 1000
@@ -35,28 +36,37 @@ async def job() -> int:
     return 1
 
 
-class Servers:
-    """A NATS and a Valkey in one folder."""
+class Servers(NamedTuple):
+    """A NATS, and a Valkey that is one server or a cluster."""
 
-    def __init__(self, folder: Path) -> None:
-        for name in ("nats", "valkey"):
-            (folder / name).mkdir(parents=True)
-        self.nats, self.valkey = NatsServer(folder / "nats"), ValkeyServer(folder / "valkey")
-        self.nats.start()
-        self.valkey.start()
-
-    def kill(self) -> None:
-        self.nats.kill()
-        self.valkey.kill()
+    nats: NatsServer
+    valkey: ValkeyServer | ValkeyCluster
 
 
 @asynccontextmanager
-async def servers(folder: Path) -> AsyncIterator[Servers]:
-    both = Servers(folder)
+async def servers(folder: Path, primaries: int = 1) -> AsyncIterator[Servers]:
+    """primaries: of a Valkey Cluster, each with a replica; 1: one Valkey that is no cluster."""
+    for name in ("nats", "valkey"):
+        (folder / name).mkdir(parents=True)
+    nats = NatsServer(folder / "nats")
     try:
-        yield both
+        nats.start()
+        if primaries > 1:
+            valkey = ValkeyCluster(folder / "valkey", (Place(),) * (2 * primaries))
+            try:
+                await valkey.start()
+                yield Servers(nats, valkey)
+            finally:
+                valkey.kill()
+        else:
+            valkey = ValkeyServer(folder / "valkey")
+            try:
+                valkey.start()
+                yield Servers(nats, valkey)
+            finally:
+                valkey.kill()
     finally:
-        both.kill()
+        nats.kill()
 
 
 async def copy(penstock: RunningPenstock, folder: Path) -> Any:
@@ -177,9 +187,13 @@ async def votes_count_once(
         assert events[id, "signal_recorded"] == await received(penstock, waitpoint)
 
 
-async def test_a_penstock_at_work_is_backed_up_and_goes_on_elsewhere(tmp_path: Path):
-    folder, partitions = tmp_path / "backup", 3
-    async with servers(tmp_path / "old") as old:  # noqa: SIM117 - the servers outlive the services
+@pytest.mark.parametrize("primaries", [(1, 1), (3, 2)], ids=["one-server", "cluster"])
+async def test_a_penstock_at_work_is_backed_up_and_goes_on_elsewhere(
+    tmp_path: Path, primaries: tuple[int, int]
+):
+    """primaries: of the old Valkey, and of the new one."""
+    folder, partitions = tmp_path / "backup", 3 if primaries == (1, 1) else 12
+    async with servers(tmp_path / "old", primaries[0]) as old:  # noqa: SIM117 - the servers outlive the services
         async with RunningPenstock.open(old.nats.url, old.valkey.url, partitions=partitions) as penstock:
             root = penstock.root
             waitpoints = await waiting_for_votes(penstock)
@@ -193,7 +207,7 @@ async def test_a_penstock_at_work_is_backed_up_and_goes_on_elsewhere(tmp_path: P
             assert taken.keys > 0 and taken.stood_still_ms < 10_000
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
-    async with servers(tmp_path / "new") as new:
+    async with servers(tmp_path / "new", primaries[1]) as new:
         await bring_back(folder, new)
         settings = {"partitions": partitions, "root": root}
         async with RunningPenstock.open(new.nats.url, new.valkey.url, **settings) as penstock:
@@ -286,6 +300,8 @@ async def test_a_restore_is_refused_where_something_is_and_for_a_damaged_backup(
         with pytest.raises(BackupError, match="is damaged"):
             await bring_back(folder, old)
         (folder / "valkey.keys").write_bytes(keys)
+        said = await commands.penstock("restore", str(folder), "--nodes", "3")
+        assert (said.code, "--data" in said.err) == (2, True)
         with pytest.raises(BackupError, match="is of the root"):
             await restore(folder, nats, old.valkey.url, lambda _: None, "other")
 
@@ -302,3 +318,23 @@ async def test_a_restore_is_refused_where_something_is_and_for_a_damaged_backup(
         assert await client.exists("another:{0}:x") == 0
         await nats.close()
         await client.aclose()
+
+
+async def test_a_slot_that_moves_while_a_cluster_is_copied_fails_the_backup(tmp_path: Path):
+    folder = tmp_path / "backup"
+    async with servers(tmp_path / "old", 3) as old:
+        nodes = old.valkey
+        assert isinstance(nodes, ValkeyCluster)
+        async with RunningPenstock.open(old.nats.url, nodes.url, partitions=12) as penstock:
+            await penstock.create()
+            source = await nodes.home(5)
+            target = next(each for each in nodes.members[:3] if each is not source)
+            await nodes.begin_move(5, source, target)
+            with pytest.raises(BackupError, match="changed during the backup"):
+                await copy(penstock, folder)
+            assert list(folder.iterdir()) == []
+            await penstock.create()  # and writes go on
+            await nodes.move_keys(5, source, target)
+            await nodes.end_move(5, source, target)
+            await nodes.until_home_is(5, target)
+            await copy(penstock, folder)

@@ -14,7 +14,6 @@ from running_penstock import RunningPenstock, fence
 
 SLACK_S = 40.0
 """For a slow machine. Without its timeout a service would not answer before Valkey goes on."""
-"""For a busy machine. Callers give up later still (running_penstock.WAIT_S)."""
 JOBS = 50
 
 
@@ -62,6 +61,9 @@ async def test_valkey_hangs(penstock: RunningPenstock, valkey: ServerProcess) ->
     async def ready() -> bool:
         return all(service.health.ready for service in penstock.running.values())
 
+    async def known() -> bool:
+        return all("valkey" in service.health.missing() for service in penstock.running.values())
+
     valkey.freeze()
     began = time.monotonic()
     asked = [penstock.refused("execution.create", job(n)) for n in range(JOBS)]
@@ -71,11 +73,7 @@ async def test_valkey_hangs(penstock: RunningPenstock, valkey: ServerProcess) ->
     assert {error.code for error in errors} == {"valkey_unavailable"}
     assert all(error.retryable and error.retry_after_ms for error in errors)
     assert time.monotonic() - began < VALKEY_S + SLACK_S
-
-    async def away() -> bool:
-        return all("valkey" in service.health.missing() for service in penstock.running.values())
-
-    await penstock.until(away, bool, "the loss")
+    await penstock.until(known, bool, "all services to know it, also those that nobody asks")
     valkey.thaw()
     await penstock.until(ready, bool, "readiness")
     await penstock.request("lease.complete", {**fence(held), "result": 1})

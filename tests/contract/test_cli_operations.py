@@ -155,6 +155,8 @@ async def test_schedules(penstock: RunningPenstock, cli: Cli) -> None:
     shown = await cli("schedule", "get", ids[1])
     assert "every 0:01:30, 2 times" in shown.out and "paused" in shown.out
     assert (await cli("schedule", "resume", ids[1])).code == 0
+    times = await cli("schedule", "times", ids[1], "--json")
+    assert len(times.json["times"]) == 2 and times.json["times"][1] - times.json["times"][0] == 90_000
     triggered = await penstock.get((await cli("schedule", "trigger", ids[0])).out.strip())
     assert (triggered["kind"], triggered["input"]) == ("a.job", [1])
     changed = await cli("schedule", "update", ids[0], "[2]", "--every", "60s", "--priority", "5", "--json")

@@ -1,6 +1,9 @@
-"""A full Valkey refuses operations that add data but runs those that end or free, so it recovers by itself."""
+"""A full Valkey refuses operations that add data but runs those that end or free, so it recovers by itself. And what a
+suspended durable function takes of it."""
 
+import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -70,3 +73,35 @@ async def test_what_ends_and_frees_runs_when_memory_is_full(small: RunningPensto
             return False
 
     await small.until(create, bool, "room for another execution")
+
+
+MILLION_IN_BYTES = 1.2 * 2**30
+FUNCTIONS = 480  # the tables of Valkey's sorted sets are nearly full then, as with a million
+SLEEP = {"key": "sleep:nap", "kind": "sleep", "name": "nap", "status": "waiting", "delay_ms": 21 * DAY_MS}
+SIGNAL = {
+    "key": "signal:approved",
+    "kind": "signal",
+    "name": "approved",
+    "status": "waiting",
+    "signal": {"waitpoint_key": "approved", "condition": {"name": "approved"}},
+}
+
+
+@pytest.mark.parametrize("wait", [SLEEP, SIGNAL, SIGNAL | {"delay_ms": DAY_MS}])
+async def test_a_million_suspended_functions_fit(small: RunningPenstock, wait: dict[str, Any]) -> None:
+    """Measured in what Valkey has allocated for all keys, which depends on nothing but what is stored."""
+    store = small.running["scheduler"].context.machine.store
+    order = {"kind": "order", "input": {"order_id": "o-1234567"}}
+    await small.request("execution.create", [order] * FUNCTIONS)
+    parked = 0
+    while parked < FUNCTIONS:
+        tasks = await small.take(FUNCTIONS, start=True)
+        await small.request(
+            "lease.park", [fence(task) | {"entries": [wait], "mode": "any"} for task in tasks]
+        )
+        parked += len(tasks)
+    own = re.compile(r":(x|w|j|wx|all|s|ws|due|input)(:|$)")
+    keys = [key for key in await small.keys() if own.search(key.partition("}")[2])]
+    sizes = [int(await store.execute("MEMORY", "USAGE", key, "SAMPLES", 0)) for key in keys]
+    place = 8  # bytes of a key in Valkey's table of all keys
+    assert (sum(sizes) + place * len(keys)) / FUNCTIONS * 1_000_000 <= MILLION_IN_BYTES

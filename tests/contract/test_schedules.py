@@ -149,9 +149,28 @@ class TestEvery:
         assert await ticks(penstock) == []
         event = msgspec.json.decode((await audit.next_msg(timeout=WAIT_S)).data)
         assert event["id"] == made["schedule_id"] and event["data"]["skipped"] == 10
+        told = await get(penstock, made["schedule_id"])
+        assert told["missed"] == 10 and told["missed_at"] >= made["created_at"] + 10 * HOUR
         penstock.move_clock(HOUR - 2 * MINUTE)
         [tick] = await until_ticks(penstock, 1)
         assert await due_times(penstock, [tick]) == [next_at]
+
+    async def test_the_next_times(self, penstock: RunningPenstock) -> None:
+        async def times(made: dict[str, Any], **request: int) -> list[int]:
+            body = {"schedule_id": made["schedule_id"], **request}
+            return (await penstock.request("schedule.times", body)).get("times", [])
+
+        made = await schedule(penstock, every_ms=HOUR, count=25)
+        assert await times(made) == [made["created_at"] + HOUR * n for n in range(1, 21)]
+        assert len(await times(made, limit=100)) == 25
+        penstock.move_clock(HOUR)
+        await until_ticks(penstock, 1)
+        assert len(await times(made, limit=100)) == 24
+        await penstock.request("schedule.pause", {"schedule_id": made["schedule_id"]})
+        assert await times(made) == []
+        by_cron = await schedule(penstock, cron="0 3 * * *")
+        first, second = await times(by_cron, limit=2)
+        assert (first, second) == (by_cron["next_at"], first + 24 * HOUR)
 
     async def test_short_ones_in_real_time(self, penstock: RunningPenstock) -> None:
         made = await schedule(penstock, every_ms=20, count=20)

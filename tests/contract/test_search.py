@@ -118,6 +118,17 @@ async def test_a_flow_and_its_members(penstock: RunningPenstock) -> None:
     assert await found(penstock, flow_id=NOWHERE) == []
 
 
+async def test_the_children_of_a_parent_whatever_became_of_them(penstock: RunningPenstock) -> None:
+    parent = await penstock.create(lane="parents")
+    ids = [await penstock.create(parent_id=parent) for _ in range(2)]
+    ids = [await penstock.create(parent_id=parent, parent_close="let_run"), *ids[::-1]]
+    await penstock.request("execution.cancel", {"execution_id": ids[2]})
+    assert await found(penstock, parent_id=parent) == ids
+    assert await found(penstock, limit=1, parent_id=parent) == ids
+    assert await found(penstock, parent_id=parent, states=["canceled"]) == ids[2:]
+    assert await found(penstock, parent_id=ids[0]) == []
+
+
 async def test_a_rare_one_among_many_takes_bounded_looks(penstock: RunningPenstock, client: Client) -> None:
     rare = await penstock.create(tags={"needle": "x"})
     for _ in range(penstock.settings.partitions):  # one page looks at 1,000 in each partition at most

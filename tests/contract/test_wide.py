@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from journals import append, step
 from running_penstock import RunningPenstock, fence
 from servers import valkey_server
 
@@ -20,6 +21,7 @@ LIMITS = 4000
 EVENTS = 20_000
 SETS = 3000
 KINDS = 3000
+ENTRIES = 9000
 MEMBERS = 10_000
 
 numbers = itertools.count()
@@ -277,3 +279,31 @@ async def test_thousands_of_kinds_that_a_worker_does_not_take(penstock: RunningP
         assert taken == KINDS + 100 - 1
 
     await stays_quick(penstock, work)
+
+
+async def test_forks_of_a_long_journal(penstock: RunningPenstock) -> None:
+    """Each call copies a part; the fork is there when it has all of it."""
+    x = await penstock.create()
+    task = await penstock.begin(lease_ttl_ms=600_000)
+    for start in range(0, ENTRIES, 100):
+        await append(penstock, task, *(step(f"s{n}", n) for n in range(start, start + 100)))
+    body = {
+        "execution_id": x,
+        "before_key": "step:s8990",
+        "edits": [{"key": "step:s5000", "result": "edited"}],
+    }
+
+    async def fork() -> None:
+        made = await penstock.request("execution.fork", body)
+        assert made["entries"] == ENTRIES - 10
+        cursor, results = None, []
+        while not results or cursor:
+            asked = {"execution_id": made["execution_id"], "cursor": cursor, "limit": 100}
+            page = await penstock.request("journal.read", asked)
+            results += [entry["result"] for entry in page["items"]]
+            cursor = page["cursor"]
+        assert results == [*range(5000), "edited", *range(5001, ENTRIES - 10)]
+
+    await stays_quick(penstock, fork)
+    wrong = body | {"edits": [{"key": "step:s8995", "result": 1}]}
+    assert (await penstock.refused("execution.fork", wrong)).code == "journal_entry_not_found"

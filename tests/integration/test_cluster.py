@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.machine import Machine
-from penstock.machine.ops.common import Ping
+from penstock.machine.ops.common import NextDue, Ping
 from penstock.machine.ops.scheduler import Create, Get
 from penstock.machine.replies import inside
 from penstock.store import UrlError, caller
@@ -107,6 +107,16 @@ async def test_each_primary_runs_the_calls_of_its_partitions(nodes: ValkeyCluste
     for port in homes:
         keys = await nodes.on(port).run("KEYS", f"{machine.store.root}:*:all")
         assert keys, "this primary got no calls"
+
+
+async def test_a_look_is_one_call_to_each_primary(machine: Machine) -> None:
+    async def calls() -> list[int]:
+        stats = map(str, await machine.store.execute_everywhere("INFO", "commandstats"))
+        return [int(text.partition("cmdstat_fcall:calls=")[2].partition(",")[0] or 0) for text in stats]
+
+    before = await calls()
+    assert [each.next_at for each in await machine.glance(NextDue())] == [None] * PARTITIONS
+    assert [after - count for after, count in zip(await calls(), before, strict=True)] == [1] * len(before)
 
 
 async def test_plain_commands_go_where_their_key_is(machine: Machine) -> None:

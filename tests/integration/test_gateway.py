@@ -385,6 +385,12 @@ async def test_the_description_is_valid_and_true(gateway: Gateway) -> None:
         assert not wrong, (verb, answer.text, wrong)
 
 
+async def test_the_subjects_are_described_under_the_root(penstock: RunningPenstock, gateway: Gateway) -> None:
+    described = (await gateway.http.get("/v1/asyncapi.json")).json()
+    address = described["channels"]["execution_create"]["address"]
+    assert (described["asyncapi"], address) == ("3.0.0", f"{penstock.root}.v1.execution.create")
+
+
 async def _begun(penstock: RunningPenstock) -> dict[str, object]:
     await penstock.create()
     return await penstock.begin()

@@ -157,6 +157,28 @@ async def test_a_cancel_request_cancels_the_handler(services: Services, how: str
     assert failed.category == "canceled" and not failed.retryable
 
 
+async def test_a_canceled_task_whose_lease_is_gone_is_no_warning(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    services.scripts["lease.fail"] = lambda _: errors.make("execution_not_active")
+    running = Running(services)
+    began = asyncio.Event()
+
+    @running.worker.handler("long")
+    async def long(task: Task) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with running as worker:
+        await services.give("long")
+        await asyncio.wait_for(began.wait(), DEADLINE_S)
+        await services.push(worker, {"type": "cancel", "execution_id": "x", "lease_id": "lease1"})
+        await services.until(lambda: "the outcome was refused" in caplog.text)
+    [said] = [each for each in caplog.records if "the outcome was refused" in each.message]
+    assert said.levelname == "INFO"
+
+
 @pytest.mark.parametrize("when", ["meanwhile", "after"])
 @pytest.mark.parametrize("answer", ["already_satisfied", "refused"])
 async def test_a_handler_that_keeps_its_lease_can_still_be_cancelled(

@@ -1,7 +1,9 @@
 """Read all that Valkey holds under one root, without the Lua library: records, indexes, outbox, histories."""
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +12,15 @@ from redis import Redis
 from penstock.states import FLOW_MOVES, MOVES, TERMINAL
 
 TIME_SPAN = 2**42
+_SHORT = 2
+_LUA = (Path(__file__).parents[2] / "lua" / "core" / "words.lua").read_text()
+_WORDS = {0: b"\xc1", 255: b"\xcf\0\0\1"} | {
+    place: bytes([0xA0 + len(word)]) + word.encode()
+    for place, word in enumerate(
+        re.findall(r"'(\w+)'", _LUA[_LUA.index("WORDS = {") : _LUA.index("}")]), start=1
+    )
+}
+"""What stands for two bytes in a shortened record (lua/core/words.lua)."""
 _unpack = msgspec.msgpack.Decoder(strict=False).decode
 Sets = dict[str, dict[str, float]]
 
@@ -57,7 +68,8 @@ class StateDump:
         for records in kinds.values():
             records.clear()
         for (records, entity_id), packed in zip(wanted, found, strict=True):
-            records[entity_id], self._logs[entity_id] = _record(packed)
+            kind = "w" if records is self.waitpoints else "x"
+            records[entity_id], self._logs[entity_id] = _record(kind, packed)
         for entry_id, fields in self._redis.xrange(f"{self._root}outbox", self._after, "+"):
             self._after = f"({entry_id.decode()}"
             packed = _unpack(fields[b"e"])
@@ -95,8 +107,14 @@ class StateDump:
             if at is not None:
                 expected["due:signal_router:w"][waitpoint_id] = at
             if "execution_id" in w:
+                live = w["state"] in ("pending", "open")
+                x = self.executions.get(w["execution_id"], {})
+                assert live == (waitpoint_id in x.get("waitpoints", ())), (
+                    "live waitpoints are in their execution"
+                )
                 status = {"pending": "pending", "open": "active"}.get(w["state"], "closed")
-                expected[f"wx:{w['execution_id']}"][waitpoint_id] = 0.0
+                if not live:
+                    expected[f"wx:{w['execution_id']}"][waitpoint_id] = 0.0
                 expected[f"ws:{w.get('namespace', 'default')}|{status}"][waitpoint_id] = 0.0
         if self.executions:
             expected["all"] = dict.fromkeys(self.executions, 0.0)
@@ -201,13 +219,14 @@ class StateDump:
                     assert record["state" if entity == "execution" else "status"] == last
         if not self.executions:
             return
-        kept = self._redis.mget([f"{self._root}h:{execution_id}" for execution_id in self.executions])
-        for (execution_id, x), begun in zip(self.executions.items(), kept, strict=True):
+        begun_logs = self._redis.mget([f"{self._root}h:{execution_id}" for execution_id in self.executions])
+        for (execution_id, x), begun in zip(self.executions.items(), begun_logs, strict=True):
             assert ("execution", execution_id) in self.events
             log = (begun or b"") + self._logs[execution_id]
             history = _unpack(b"\xdc" + x["seq"].to_bytes(2, "big") + log)
             told = self.events["execution", execution_id]
-            assert [(event[0], event[1]) for event in history] == [(event.seq, event.name) for event in told]
+            kept = [(event[0], _BRIEFLY.get(event[1], event[1])) for event in history]
+            assert kept == [(event.seq, event.name) for event in told]
 
     def _check_record(self, execution_id: str, x: dict[str, Any]) -> None:
         held = x["state"] in ("leased", "running")
@@ -232,17 +251,24 @@ _FIXED = {
 }  # fmt: skip
 
 
-_BY_PLACE = (
-    "kind", "lane", "state", "seq", "created_at", "updated_at", "ready_at", "input", "fresh", "attempt_index",
-    "attempt_id", "started_at", "lease_epoch", "worker_id", "lease_id", "lease_ttl_ms", "lease_expires_at",
-    "finished_at", "outcome", "result", "last",
-)  # fmt: skip
-"""The fields that an execution is stored with by position, behind the number of its form (lua/execution/form.lua)."""
+_BRIEFLY = {1: "created", 2: "started", 3: "completed"}
+"""The events that a history keeps briefly, by code (lua/execution/history.lua)."""
+_BY_PLACE = {
+    "x": (
+        "kind", "lane", "state", "seq", "created_at", "updated_at", "ready_at", "input", "fresh", "attempt_index",
+        "attempt_id", "started_at", "lease_epoch", "worker_id", "lease_id", "lease_ttl_ms", "lease_expires_at",
+        "finished_at", "outcome", "result", "last",
+    ),
+    "w": ("execution_id", "attempt", "key", "state", "created_at", "seq", "condition", "entry"),
+}  # fmt: skip
+"""The fields stored by position, behind the number of their form (lua/execution/form.lua, waitpoint/form.lua)."""
 _SINCE_CREATED = ("updated_at", "ready_at", "started_at", "lease_expires_at", "finished_at")
 
 
-def _record(packed: bytes) -> tuple[dict[str, Any], bytes]:
+def _record(kind: str, packed: bytes) -> tuple[dict[str, Any], bytes]:
     """Return a record, and its history: a map with the history behind it, or values by position."""
+    if packed[0] == _SHORT:
+        packed = re.sub(rb"\xc1(.)", lambda found: _WORDS[found[1][0]], packed[1:], flags=re.DOTALL)
     end = _end_of(packed, 0)
     if end > 1:
         return _unpack(packed[:end]), packed[end:]
@@ -250,13 +276,23 @@ def _record(packed: bytes) -> tuple[dict[str, Any], bytes]:
     while end < len(packed):
         begin, end = end, _end_of(packed, end)
         values.append(packed[begin:end])
-    *fields, rest, log = values
-    placed = zip(_BY_PLACE, map(_unpack, fields), strict=True)
-    x = {name: value for name, value in placed if value is not None} | (_unpack(rest) or {})
+    names = _BY_PLACE[kind]
+    placed = zip(names, map(_unpack, values), strict=False)
+    x = {name: value for name, value in placed if value is not None} | (_unpack(values[len(names)]) or {})
+    if kind == "w":
+        return _waitpoint(x), b""
     for name in _SINCE_CREATED:
         if name in x:
             x[name] += x["created_at"]
-    return x, _content(log)
+    return x, _content(values[-1])
+
+
+def _waitpoint(w: dict[str, Any]) -> dict[str, Any]:
+    if w.get("key") is True:
+        w["key"] = w["entry"].removeprefix("signal:")
+    if w.get("condition") is True:
+        w["condition"] = {"name": w["key"]}
+    return {"tally": {}, "n": 0, "bytes": 0} | w if "execution_id" in w else w
 
 
 def _content(packed: bytes) -> bytes:

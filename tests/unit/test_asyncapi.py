@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import commands
 from node import node_folder
 from penstock import subjects
 from penstock.asyncapi import TOPICS, document
@@ -32,6 +33,11 @@ async def test_the_parser_of_asyncapi_takes_it() -> None:
     out, _ = await node.communicate(document("penstock"))
     parsed = json.loads(out)
     assert parsed["wrong"] == [] and parsed["operations"] > len(VERBS)
+
+
+async def test_the_command_prints_it_without_a_server() -> None:
+    said = await commands.penstock("asyncapi", "--root", "mine")
+    assert said.out.strip().encode() == document("mine")
 
 
 def test_every_verb_is_an_operation_with_a_reply(described: dict[str, Any]) -> None:

@@ -49,6 +49,22 @@ def test_an_empty_body_is_an_empty_object():
 
 
 @pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"kind":"a b"}', "Expected names of A-Z a-z 0-9 _ - joined by dots - at `$.kind`"),
+        (
+            b'{"kind":"a","concurrency_key":"a.b"}',
+            "Expected a name of A-Z a-z 0-9 _ - with up to 128 characters - at `$.concurrency_key`",
+        ),
+        (b'{"kind":"a","parent_id":"7"}', "Expected an id such as"),
+        (b'{"kind":"a","traceparent":"7"}', "Expected a traceparent"),
+    ],
+)
+def test_a_refusal_says_in_words_what_is_expected(body: bytes, words: str):
+    assert refused(body).message.startswith(words)
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         (b'{"kind":"a","foo":1}', "foo"),

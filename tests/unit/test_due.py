@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from penstock import errors
 from penstock.clock import ValkeyClock
-from penstock.machine.ops.common import Due, DueDone
+from penstock.machine.ops.common import Due, DueDone, NextDue, NextDueAt
 from penstock.runtime.due import DueLoop
 from penstock.runtime.logging import logger
 
@@ -31,6 +31,9 @@ class Agenda:
 
     def now(self) -> int:
         return int(time.time() * 1000) + self.ahead_ms
+
+    async def look(self, ops: Sequence[NextDue], at: Sequence[int]) -> list[NextDueAt]:
+        return [NextDueAt(self.now(), min(self.items[partition], default=None)) for partition in at]
 
     async def run(self, op: Due, at: int) -> DueDone:
         partition = at

@@ -14,7 +14,7 @@ from penstock.store.caller import MOST
 
 LUA = Path(__file__).parents[2] / "lua"
 FENCE = {"execution_id", "attempt_index", "lease_id", "lease_epoch"}
-COMMON = {"ping", "deployment", "hint_key"}
+COMMON = {"ping", "deployment", "hint_key", "next_due"}
 
 
 # Whole-line comments right above a function, which ends on its first line or with an `end` at the margin.

@@ -51,7 +51,7 @@ def test_every_verb_is_somebodys() -> None:
 def test_changing_verbs_are_no_viewers() -> None:
     seen = PERMISSIONS["viewer"].verbs
     answers = {"get", "list", "history", "wait", "explain", "graph", "steps", "read", "backlog"}
-    answers |= {"search", "stats", "groups", "blocked", "query", "versions"}
+    answers |= {"search", "stats", "groups", "blocked", "query", "versions", "times"}
     assert {name.split(".")[1] for name in seen} == answers
     assert seen <= PERMISSIONS["operator"].verbs
 

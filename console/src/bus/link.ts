@@ -2,6 +2,7 @@
 
 import {
   type Msg,
+  headers as newHeaders,
   type NatsConnection,
   NoRespondersError,
   PermissionViolationError,
@@ -203,6 +204,25 @@ export async function askMany<V extends VerbName>(
       ? { error: new AskError(each.error.code, each.error.message, each.error.detail) }
       : { ok: each.ok as Verbs[V]["reply"] },
   );
+}
+
+/** Publish a message into the stream that holds its subject; returns when it is stored. Throws AskError. */
+export async function publishStored(subject: string, headers: readonly [string, string][], body: Uint8Array): Promise<void> {
+  const all = newHeaders();
+  for (const [name, value] of headers) all.append(name, value);
+  let stored: { error?: { description: string } };
+  try {
+    stored = (await open().request(subject, body, { timeout: TIMEOUT_MS, headers: all })).json();
+  } catch (error) {
+    const cause = error instanceof RequestError && error.cause ? error.cause : error;
+    if (cause instanceof PermissionViolationError) {
+      deny(subject, cause);
+      throw new AskError("not_permitted", `NATS permission: you may not publish to ${subject}`);
+    }
+    if (cause instanceof NoRespondersError) throw new AskError("unavailable", `no stream takes ${subject}`);
+    throw new AskError("unavailable", `${subject} was not stored: ${String(cause)}`);
+  }
+  if (stored.error) throw new AskError("unavailable", `${subject} was not stored: ${stored.error.description}`);
 }
 
 /** Hear a subject until the returned function is called. Survives reconnects. */

@@ -35,6 +35,47 @@ export function useAsk<V extends VerbName>(
   );
 }
 
+/** The verbs whose reply is a page of a list. */
+type ListVerb = { [V in VerbName]: Verbs[V]["reply"] extends { items: unknown[]; cursor: string | null } ? V : never }[VerbName];
+type Item<V extends ListVerb> = Verbs[V]["reply"] extends { items: (infer T)[] } ? T : never;
+
+export interface List<T> {
+  items: T[];
+  /** Not null: there are more. */
+  cursor: string | null;
+}
+
+const PAGE = 1000;
+
+/** As `useAsk`, for a verb that lists: the first page, and one page more at each `more`. */
+export function useList<V extends ListVerb>(
+  verb: V,
+  request: Verbs[V]["request"],
+  matters: (event: AuditEvent) => boolean,
+  after: number = QUIET_MS,
+): Answer<List<Item<V>>> & { more: () => void } {
+  const key = JSON.stringify(request);
+  const most = useRef(PAGE);
+  const load = useCallback(async (): Promise<List<Item<V>>> => {
+    const list: List<Item<V>> = { items: [], cursor: null };
+    do {
+      const asked = { ...(JSON.parse(key) as object), limit: PAGE, ...(list.cursor && { cursor: list.cursor }) };
+      const page = (await ask(verb, asked as Verbs[V]["request"])) as List<Item<V>>;
+      list.items.push(...page.items);
+      list.cursor = page.cursor;
+    } while (list.cursor && list.items.length < most.current);
+    return list;
+  }, [verb, key]);
+  const answer = useLoad(load, matters, after);
+  const { data, reload } = answer;
+  const more = useCallback(() => {
+    if (!data?.cursor || most.current > data.items.length) return;
+    most.current = data.items.length + PAGE;
+    reload();
+  }, [data, reload]);
+  return { ...answer, more };
+}
+
 /** As `useAsk`, for whatever a function loads. The function must be stable: what it depends on makes a new one. */
 export function useLoad<T>(load: () => Promise<T> | null, matters: (event: AuditEvent) => boolean, after: number = QUIET_MS): Answer<T> {
   const { status, epoch } = useStore(link);

@@ -1,13 +1,17 @@
 /** Dead letters: published messages that could not be applied, why not, and how to publish them again. */
 
-import { type ReactNode, useCallback, useState } from "react";
-import { root } from "../bus/link";
+import { useNavigate, useSearch } from "@tanstack/react-router";
+import { type ReactNode } from "react";
+import { publishStored, root } from "../bus/link";
 import { type Stored, page, streamState } from "../bus/trail";
 import { useLoad } from "../bus/useAsk";
 import { count, instant, preview } from "../lib/format";
 import { Json } from "../ui/Json";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Copy, Empty, Facts, Failure, Page, Panel, Waiting } from "../ui/parts";
+import { confirm } from "../ui/Confirm";
+import { Listed } from "../ui/Listed";
+import { quoted } from "../ui/Lines";
+import type { Column } from "../ui/Table";
+import { Ago, Copy, Empty, Facts, Page, Panel, PublishButton } from "../ui/parts";
 
 const MOST = 1000;
 const decoder = new TextDecoder();
@@ -28,11 +32,11 @@ function body(letter: Stored): unknown {
   }
 }
 
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+const own = (letter: Stored): [string, string][] => letter.headers.filter(([name]) => !ADDED.test(name));
 
 function publish(letter: Stored): string {
-  const own = letter.headers.filter(([name]) => !ADDED.test(name)).map(([name, value]) => ` -H ${quoted(`${name}:${value}`)}`);
-  return `nats pub ${quoted(subject(letter))}${own.join("")} ${quoted(decoder.decode(letter.body))}`;
+  const headers = own(letter).map(([name, value]) => ` -H ${quoted(`${name}:${value}`)}`);
+  return `nats pub ${quoted(subject(letter))}${headers.join("")} ${quoted(decoder.decode(letter.body))}`;
 }
 
 const COLUMNS: Column<Stored>[] = [
@@ -42,34 +46,71 @@ const COLUMNS: Column<Stored>[] = [
   { name: "Body", width: "minmax(8rem, 1fr)", wide: true, cell: (x) => <span className="mono faint">{preview(decoder.decode(x.body))}</span> },
 ];
 
+/** Why a letter cannot be published again, or null. */
+function off(letter: Stored): string | null {
+  if (subject(letter) === `${root()}.audit`) return "it is an event that could not be written down, and no message that somebody published";
+  if (header(letter, "Penstock-Dead-Size")) return "it was too large to be kept whole";
+  return null;
+}
+
+function again(letter: Stored): void {
+  confirm({
+    title: "Publish again",
+    says: `The same message, on ${subject(letter)}. The letter stays here; a second time within two minutes is one and the same message.`,
+    line: publish(letter),
+    cli: `dead publish ${letter.seq}`,
+    go: () => publishStored(subject(letter), [...own(letter), ["Nats-Msg-Id", `dead-${letter.seq}`]], letter.body),
+  });
+}
+
+interface Letters {
+  items: Stored[];
+  cursor: null;
+  all: number;
+}
+
+async function load(): Promise<Letters> {
+  const state = await streamState("DEAD");
+  const items = state.messages ? await page("DEAD", { seq: Math.max(state.first_seq, state.last_seq - MOST + 1) }, MOST) : [];
+  return { items: items.reverse(), cursor: null, all: state.messages };
+}
+
 export function DeadLetters(): ReactNode {
-  const load = useCallback(async (): Promise<{ letters: Stored[]; all: number }> => {
-    const state = await streamState("DEAD");
-    if (state.messages === 0) return { letters: [], all: 0 };
-    const letters = await page("DEAD", { seq: Math.max(state.first_seq, state.last_seq - MOST + 1) }, MOST);
-    return { letters: letters.reverse(), all: state.messages };
-  }, []);
+  const { letter } = useSearch({ from: "/dead" });
+  const navigate = useNavigate();
   const dead = useLoad(load, (event) => /_(rejected|dropped)$/.test(event.event));
-  const [chosen, setChosen] = useState<Stored | null>(null);
+  const chosen = dead.data?.items.find((each) => String(each.seq) === letter);
   return (
-    <Page title="Dead letters" lead="Signals, observations and events that were published and could not be applied.">
-      {dead.error ? <Failure error={dead.error} retry={dead.reload} /> : null}
-      {dead.data ? (
-        <Table
-          tall
-          label="Dead letters"
-          columns={COLUMNS}
-          rows={dead.data.letters}
-          idOf={(x) => String(x.seq)}
-          onOpen={setChosen}
-          empty={<Empty title="No dead letters">Everything that was published has been applied.</Empty>}
-        />
-      ) : dead.error ? null : (
-        <Waiting />
-      )}
-      {dead.data && dead.data.all > dead.data.letters.length ? <p className="faint">The newest {count(dead.data.letters.length)} of {count(dead.data.all)}.</p> : null}
+    <Page
+      title="Dead letters"
+      lead="Signals, observations and events that were published and could not be applied."
+      extra={
+        <button type="button" onClick={dead.reload}>
+          Look again
+        </button>
+      }
+    >
+      <Listed
+        answer={dead}
+        label="Dead letters"
+        columns={COLUMNS}
+        idOf={(x) => String(x.seq)}
+        onOpen={(x) => void navigate({ to: "/dead", search: letter === String(x.seq) ? {} : { letter: String(x.seq) } })}
+        empty={<Empty title="No dead letters">Everything that was published has been applied.</Empty>}
+      />
+      {dead.data && dead.data.all > dead.data.items.length ? <p className="faint">The newest {count(dead.data.items.length)} of {count(dead.data.all)}.</p> : null}
       {chosen ? (
-        <Panel title={`Letter ${chosen.seq}`} extra={<Copy text={publish(chosen)}>copy as nats pub, to publish it again</Copy>}>
+        <Panel
+          title={`Letter ${chosen.seq}`}
+          extra={
+            <span className="buttons">
+              <Copy text={publish(chosen)}>copy as nats pub</Copy>
+              <PublishButton subject={subject(chosen)} off={off(chosen)} onClick={() => again(chosen)}>
+                Publish again
+              </PublishButton>
+            </span>
+          }
+        >
           <Facts of={[["Subject", <span key="s" className="mono">{subject(chosen)}</span>], ["Why", reason(chosen)], ["When", instant(chosen.at)], ["Message id", header(chosen, "Penstock-Message-Id")]]} />
           <Json value={body(chosen)} label="Body" />
         </Panel>

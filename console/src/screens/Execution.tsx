@@ -13,6 +13,8 @@ import { Json } from "../ui/Json";
 import { Offers } from "../ui/Offers";
 import { Ago, Copy, Empty, ExecutionLink, Facts, Failure, Page, Panel, State, VerbButton, Waiting } from "../ui/parts";
 import { executionOffers } from "./actions";
+import { Children } from "./Children";
+import { Durable } from "./Durable";
 import { Journal } from "./Journal";
 import { Timeline } from "./Timeline";
 import { Waitpoints } from "./Waits";
@@ -95,6 +97,7 @@ function One({ id }: { id: string }): ReactNode {
             </Panel>
           ) : null}
           <Frames id={id} />
+          <Children of={id} />
           <Panel title="Waitpoints and signals">
             <Waitpoints execution={id} />
           </Panel>
@@ -103,6 +106,7 @@ function One({ id }: { id: string }): ReactNode {
           <Panel title="Facts">
             <Details of={x} />
           </Panel>
+          <Durable of={x} />
         </div>
       </div>
       {history.data ? <Trail of={x} history={history.data.items} /> : null}
@@ -158,6 +162,10 @@ function Details({ of: x }: { of: ExecutionRecord }): ReactNode {
           ) : null,
         ],
         ["Parent", x.parent_id ? <ExecutionLink id={x.parent_id} /> : null],
+        ["Continues", x.continues ? <ExecutionLink id={x.continues} /> : null],
+        ["Goes on in", x.continued_by ? <ExecutionLink id={x.continued_by} /> : null],
+        ["Forked from", x.forked_from ? <ExecutionLink id={x.forked_from} /> : null],
+        ["Version", x.version ? <span className="mono">{x.version}</span> : null],
         ["Replay of", x.replay_of ? <ExecutionLink id={x.replay_of} /> : null],
         [
           "Tags",

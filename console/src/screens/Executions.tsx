@@ -7,16 +7,20 @@ import { useEvents } from "../bus/events";
 import { ask, link } from "../bus/link";
 import { getExecutions } from "../bus/useAsk";
 import { type ExecutionFilter, type ExecutionRow, STATES } from "../contract.gen";
-import { count, duration, instant, preview } from "../lib/format";
+import { count, instant } from "../lib/format";
 import { SortedRows } from "../lib/sorted";
 import { useStore } from "../lib/store";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, ExecutionLink, Failure, Page, State, VerbButton, Waiting, useNow } from "../ui/parts";
+import { Table } from "../ui/Table";
+import { Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
 import { BulkMenu, Bulks } from "./Bulk";
+import { Views } from "./Views";
 import { submit } from "./actions";
+import { Columns, columnsOf } from "./columns";
 import { type Filters, canCome, filterOf, matches, rowOf, surelyOut } from "./filters";
 
 const PAGE = 200;
+/** So many more at a time as one scrolls on. */
+const MORE = 500;
 /** So many rows fill any screen. */
 const FULL = 60;
 /** So many new executions are fetched for one batch of events; of more, the newest. */
@@ -53,7 +57,7 @@ function useExecutions(filter: ExecutionFilter): Loaded & { more: () => void } {
         const page = await ask("execution.search", {
           filter: JSON.parse(key) as ExecutionFilter,
           ...(cursor && { cursor }),
-          limit: PAGE,
+          limit: cursor ? MORE : PAGE,
         });
         if (mine !== generation.current) return;
         if (!cursor) rows.current.clear();
@@ -130,39 +134,6 @@ function useExecutions(filter: ExecutionFilter): Loaded & { more: () => void } {
   return { ...state, more };
 }
 
-function Took({ of }: { of: ExecutionRow }): ReactNode {
-  const now = useNow();
-  if (!of.started_at) return <span className="faint">–</span>;
-  return <>{duration((of.finished_at ?? Math.max(now, of.started_at)) - of.started_at)}</>;
-}
-
-const COLUMNS: Column<ExecutionRow>[] = [
-  { name: "State", width: "minmax(8.2rem, 9.5rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
-  { name: "Kind", width: "minmax(5.5rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
-  { name: "Id", width: "8.6rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
-  { name: "Lane", width: "minmax(4rem, 5.5rem)", cell: (x) => x.lane, wide: true },
-  {
-    name: "Attempt",
-    width: "4.2rem",
-    numeric: true,
-    wide: true,
-    cell: (x) => (x.attempt_index ? `${x.attempt_index} / ${x.max_attempts}` : <span className="faint">–</span>),
-  },
-  { name: "Took", width: "4.6rem", numeric: true, wide: true, cell: (x) => <Took of={x} /> },
-  { name: "Created", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
-  {
-    name: "Why it failed, or its tags",
-    width: "minmax(8rem, 1fr)",
-    wide: true,
-    cell: (x) =>
-      x.failure && x.state !== "completed" ? (
-        <span className="bad-text">{preview(x.failure["reason"] ?? x.failure)}</span>
-      ) : (
-        <span className="mono faint">{Object.entries(x.tags).map(([name, value]) => `${name}=${value}`).join(" ")}</span>
-      ),
-  },
-];
-
 export function Executions(): ReactNode {
   const filters = useSearch({ from: "/executions" });
   const navigate = useNavigate();
@@ -174,13 +145,20 @@ export function Executions(): ReactNode {
       replace: true,
       search: Object.fromEntries(Object.entries({ ...filters, ...change }).filter(([, value]) => value)),
     });
-  const any = Object.keys(filters).length > 0;
-  const columns = useMemo(() => COLUMNS, []);
+  const { columns: chosen, ...narrowing } = filters;
+  const any = Object.keys(narrowing).length > 0;
+  const [further, setFurther] = useState(false);
+  const columns = useMemo(() => columnsOf(chosen), [chosen]);
+  const states = filters.state?.split(",") ?? [];
+  const flip = (state: string): void =>
+    set({ state: STATES.filter((each) => (each === state ? !states.includes(each) : states.includes(each))).join() || undefined });
   return (
     <Page
       title="Executions"
       extra={
         <>
+          <Views filters={filters} open={(view) => void navigate({ to: "/executions", search: view })} />
+          <Columns chosen={chosen} set={(names) => set({ columns: names })} />
           <BulkMenu filter={filter} />
           <VerbButton verb="execution.create" kind="primary" onClick={() => submit((id) => void navigate({ to: "/executions/$id", params: { id } }))}>
             Submit
@@ -194,7 +172,7 @@ export function Executions(): ReactNode {
             all
           </button>
           {STATES.map((each) => (
-            <button key={each} type="button" aria-pressed={filters.state === each} onClick={() => set({ state: filters.state === each ? undefined : each })}>
+            <button key={each} type="button" aria-pressed={states.includes(each)} onClick={() => flip(each)}>
               <State of={each} />
             </button>
           ))}
@@ -204,17 +182,16 @@ export function Executions(): ReactNode {
           <Filter name="kind" label="Kind" hint="mail.send or mail.*" value={filters.kind} set={set} />
           <Filter name="lane" label="Lane" value={filters.lane} set={set} />
           <Filter name="tag" label="Tag" hint="name or name=value" value={filters.tag} set={set} />
-          <Filter name="category" label="Failure category" value={filters.category} set={set} />
-          <Filter name="attempts" label="Attempts, at least" value={filters.attempts} set={set} type="number" />
           <Filter name="from" label="Created from" value={filters.from} set={set} type="datetime-local" />
           <Filter name="until" label="Created until" value={filters.until} set={set} type="datetime-local" />
-          {(["namespace", "flow", "worker", "group"] as const).map((name) =>
-            name === "namespace" || filters[name] ? (
-              <Filter key={name} name={name} label={NAMED[name]} value={filters[name]} set={set} />
-            ) : null,
+          {Object.entries(FURTHER).map(([name, of]) =>
+            further || filters[name as keyof Filters] ? <Filter key={name} name={name as keyof Filters} value={filters[name as keyof Filters]} set={set} {...of} /> : null,
           )}
+          <button type="button" className="quiet" aria-expanded={further} onClick={() => setFurther(!further)}>
+            {further ? "fewer filters" : "more filters"}
+          </button>
           {any ? (
-            <button type="button" className="quiet" onClick={() => void navigate({ to: "/executions", search: {} })}>
+            <button type="button" className="quiet" onClick={() => void navigate({ to: "/executions", search: chosen ? { columns: chosen } : {} })}>
               clear
             </button>
           ) : null}
@@ -227,6 +204,7 @@ export function Executions(): ReactNode {
       ) : (
         <Table
           tall
+          broad={chosen !== undefined}
           label="Executions"
           columns={columns}
           rows={rows}
@@ -253,7 +231,19 @@ export function Executions(): ReactNode {
   );
 }
 
-const NAMED = { namespace: "Namespace", flow: "Flow", worker: "Held by worker", group: "Failure group" } as const;
+/** Filters that are shown where one asks for them, or where they have a value. */
+const FURTHER: { [name in keyof Filters]: { label: string; type?: "number" | "datetime-local" } } = {
+  category: { label: "Failure category" },
+  namespace: { label: "Namespace" },
+  attempts: { label: "Attempts, at least", type: "number" },
+  most: { label: "Attempts, at most", type: "number" },
+  ended: { label: "Ended from", type: "datetime-local" },
+  ended_until: { label: "Ended until", type: "datetime-local" },
+  flow: { label: "Flow" },
+  parent: { label: "Parent" },
+  worker: { label: "Held by worker" },
+  group: { label: "Failure group" },
+};
 
 function Filter(props: {
   name: keyof Filters;

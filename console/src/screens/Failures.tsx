@@ -2,12 +2,13 @@
 
 import { useNavigate } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useAsk } from "../bus/useAsk";
+import { useList } from "../bus/useAsk";
 import type { FailureGroup } from "../contract.gen";
 import { count } from "../lib/format";
 import { Offers } from "../ui/Offers";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, ExecutionLink, Failure, Page, Waiting } from "../ui/parts";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
+import { Ago, Empty, ExecutionLink, Page } from "../ui/parts";
 import { Bulks, bulkOffers } from "./Bulk";
 
 const COLUMNS: Column<FailureGroup>[] = [
@@ -31,24 +32,18 @@ const WRITTEN_MS = 3000;
 
 export function Failures(): ReactNode {
   const navigate = useNavigate();
-  const groups = useAsk("failure.groups", { limit: 1000 }, (event) => event.to === "failed" || event.to === "retry_wait", WRITTEN_MS);
+  const groups = useList("failure.groups", {}, (event) => event.to === "failed" || event.to === "retry_wait", WRITTEN_MS);
   return (
     <Page title="Failures" lead="Alike but for numbers, ids and quoted texts is one group. The 1,000 that failed last are kept, for a week.">
       <Bulks />
-      {groups.error ? <Failure error={groups.error} retry={groups.reload} /> : null}
-      {groups.data ? (
-        <Table
-          tall
-          label="Failures"
-          columns={COLUMNS}
-          rows={groups.data.items}
-          idOf={(x) => x.group}
-          onOpen={(x) => void navigate({ to: "/executions", search: { group: x.group } })}
-          empty={<Empty title="Nothing has failed">A failure is counted here some seconds after it happened.</Empty>}
-        />
-      ) : groups.error ? null : (
-        <Waiting />
-      )}
+      <Listed
+        answer={groups}
+        label="Failures"
+        columns={COLUMNS}
+        idOf={(x) => x.group}
+        onOpen={(x) => void navigate({ to: "/executions", search: { group: x.group } })}
+        empty={<Empty title="Nothing has failed">A failure is counted here some seconds after it happened.</Empty>}
+      />
     </Page>
   );
 }

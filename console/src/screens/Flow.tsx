@@ -1,17 +1,20 @@
 /** One flow: its graph as it is now, its state, and what it waits for. */
 
 import { useNavigate, useParams } from "@tanstack/react-router";
-import { type ReactNode, Suspense, lazy, useMemo } from "react";
-import { useAsk } from "../bus/useAsk";
-import type { Flow as FlowRecord, Step } from "../contract.gen";
+import { type ReactNode, Suspense, lazy, useEffect, useMemo, useState } from "react";
+import { useEvents } from "../bus/events";
+import { link } from "../bus/link";
+import { type Answer, useAsk } from "../bus/useAsk";
+import type { Flow as FlowRecord, Graph as GraphReply, Step } from "../contract.gen";
 import { instant, preview } from "../lib/format";
+import { useStore } from "../lib/store";
 import { Json } from "../ui/Json";
 import { Offers } from "../ui/Offers";
 import { type Column, Table } from "../ui/Table";
 import { Ago, Copy, Empty, Facts, Failure, Page, Panel, State, Waiting } from "../ui/parts";
 import { Counts } from "./Flows";
-import { flowOffers } from "./actions";
-import { type Graph, mermaid, readGraph } from "./graph";
+import { flowOffers } from "./operating";
+import { type Graph, type Live, mermaid, readGraph } from "./graph";
 
 const Drawn = lazy(() => import("./Drawn"));
 
@@ -21,8 +24,12 @@ export function Flow(): ReactNode {
 }
 
 function One({ id }: { id: string }): ReactNode {
-  const flow = useAsk("flow.get", { flow_id: id }, (event) => event.id === id || event.entity === "execution");
+  const flow: Answer<FlowRecord> = useAsk("flow.get", { flow_id: id }, (event) => event.id === id || members.has(event.id));
   const x = flow.data;
+  // Its members' states come with their events: so the graph, which may be large, is asked for again only when it changes.
+  const asked = useAsk("flow.graph", x && x.kind !== "mirrored" ? { flow_id: id } : null, (event) => event.id === id && event.data?.["graph_revision"] !== undefined);
+  const graph = useMemo<Graph | null>(() => (asked.data ? readGraph(asked.data) : null), [asked.data]);
+  const members: ReadonlySet<string> = useMemo(() => new Set(graph?.members.map((each) => each.execution_id)), [graph]);
   if (flow.error) {
     return (
       <Page title="Flow" lead={<span className="mono">{id}</span>}>
@@ -50,7 +57,7 @@ function One({ id }: { id: string }): ReactNode {
           <strong>It waits:</strong> <span className="mono">{preview(x.wait, 200)}</span>
         </p>
       ) : null}
-      {x.kind === "mirrored" ? <Steps id={id} /> : <Members id={id} />}
+      {x.kind === "mirrored" ? <Steps id={id} /> : <Members asked={asked} graph={graph} members={members} />}
       <div className="columns">
         <Panel title="State">
           <Json value={x.state} label="State" />
@@ -81,24 +88,35 @@ function Details({ of: x }: { of: FlowRecord }): ReactNode {
   );
 }
 
-function Members({ id }: { id: string }): ReactNode {
-  const answer = useAsk("flow.graph", { flow_id: id }, (event) => event.entity === "execution" || event.id === id);
-  const graph = useMemo<Graph | null>(() => (answer.data ? readGraph(answer.data) : null), [answer.data]);
+function Members({ asked, graph, members }: { asked: Answer<GraphReply>; graph: Graph | null; members: ReadonlySet<string> }): ReactNode {
+  const live = useLive(members);
   return (
-    <Panel title="Graph" extra={graph ? <Copy text={mermaid(graph)}>copy as Mermaid</Copy> : null}>
-      {answer.error ? (
-        <Failure error={answer.error} />
+    <Panel title="Graph" extra={graph ? <Copy text={() => mermaid(graph, live)}>copy as Mermaid</Copy> : null}>
+      {asked.error ? (
+        <Failure error={asked.error} />
       ) : !graph ? (
         <Waiting />
       ) : graph.members.length === 0 ? (
         <Empty title="It has no members yet" />
       ) : (
         <Suspense fallback={<Waiting />}>
-          <Drawn graph={graph} />
+          <Drawn graph={graph} live={live} />
         </Suspense>
       )}
     </Panel>
   );
+}
+
+function useLive(members: ReadonlySet<string>): Live {
+  const { epoch } = useStore(link);
+  const [since, setSince] = useState<ReadonlyMap<string, ReturnType<Live>>>(new Map());
+  // Events that were not heard while the connection was away are in the graph, which is asked for again.
+  useEffect(() => setSince(new Map()), [epoch]);
+  useEvents((events) => {
+    const moved = events.filter((each) => each.to !== null && members.has(each.id));
+    if (moved.length) setSince((old) => new Map([...old, ...moved.map(({ id, to, reason }) => [id, { state: to ?? "", reason }] as const)]));
+  });
+  return useMemo(() => (member) => since.get(member.execution_id) ?? member, [since]);
 }
 
 const STEPS: Column<Step>[] = [

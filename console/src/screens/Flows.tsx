@@ -2,11 +2,12 @@
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useAsk } from "../bus/useAsk";
+import { useList } from "../bus/useAsk";
 import type { Flow } from "../contract.gen";
 import { count } from "../lib/format";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, Failure, Page, State, Waiting } from "../ui/parts";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
+import { Ago, Empty, Page, State } from "../ui/parts";
 
 export const FLOW_STATUSES = ["created", "running", "waiting", "finished", "failed", "cancelled"] as const;
 
@@ -41,7 +42,7 @@ const COLUMNS: Column<Flow>[] = [
 export function Flows(): ReactNode {
   const { status } = useSearch({ from: "/flows" });
   const navigate = useNavigate();
-  const flows = useAsk("flow.list", { ...(status && { status }), limit: 1000 }, (event) => event.entity === "flow" || event.entity === "execution");
+  const flows = useList("flow.list", { ...(status && { status }) }, (event) => event.entity === "flow" || event.entity === "execution");
   return (
     <Page title="Flows">
       <div className="filters">
@@ -56,24 +57,18 @@ export function Flows(): ReactNode {
           ))}
         </div>
       </div>
-      {flows.error ? <Failure error={flows.error} retry={flows.reload} /> : null}
-      {flows.data ? (
-        <Table
-          tall
-          label="Flows"
-          columns={COLUMNS}
-          rows={flows.data.items}
-          idOf={(x) => x.flow_id}
-          onOpen={(x) => void navigate({ to: "/flows/$id", params: { id: x.flow_id } })}
-          empty={
-            <Empty title={status ? `No flow is ${status}` : "No flows yet"}>
-              <code>penstock flow create FILE</code> makes one.
-            </Empty>
-          }
-        />
-      ) : flows.error ? null : (
-        <Waiting />
-      )}
+      <Listed
+        answer={flows}
+        label="Flows"
+        columns={COLUMNS}
+        idOf={(x) => x.flow_id}
+        onOpen={(x) => void navigate({ to: "/flows/$id", params: { id: x.flow_id } })}
+        empty={
+          <Empty title={status ? `No flow is ${status}` : "No flows yet"}>
+            <code>penstock flow create FILE</code> makes one.
+          </Empty>
+        }
+      />
     </Page>
   );
 }

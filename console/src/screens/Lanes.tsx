@@ -2,12 +2,13 @@
 
 import { Link } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useAsk } from "../bus/useAsk";
+import { useList } from "../bus/useAsk";
 import type { Lane } from "../contract.gen";
 import { count, duration } from "../lib/format";
-import { type Column, Table } from "../ui/Table";
-import { Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
-import { laneOffers } from "./actions";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
+import { Empty, Page, State, VerbButton } from "../ui/parts";
+import { laneOffers } from "./operating";
 
 const LIVE = ["ready", "running", "retry_wait", "scheduled", "suspended"] as const;
 
@@ -60,22 +61,16 @@ const COLUMNS: Column<Lane>[] = [
 ];
 
 export function Lanes(): ReactNode {
-  const lanes = useAsk("lane.list", { limit: 1000 }, (event) => event.entity === "execution" || event.entity === "lane");
+  const lanes = useList("lane.list", {}, (event) => event.entity === "execution" || event.entity === "lane");
   return (
     <Page title="Lanes" lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in.">
-      {lanes.error ? <Failure error={lanes.error} retry={lanes.reload} /> : null}
-      {lanes.data ? (
-        <Table
-          tall
-          label="Lanes"
-          columns={COLUMNS}
-          rows={lanes.data.items}
-          idOf={(x) => x.lane}
-          empty={<Empty title="No lanes yet">A lane exists once an execution was created in it.</Empty>}
-        />
-      ) : lanes.error ? null : (
-        <Waiting />
-      )}
+      <Listed
+        answer={lanes}
+        label="Lanes"
+        columns={COLUMNS}
+        idOf={(x) => x.lane}
+        empty={<Empty title="No lanes yet">A lane exists once an execution was created in it.</Empty>}
+      />
     </Page>
   );
 }

@@ -3,14 +3,15 @@
 import { type ReactNode, useState } from "react";
 import { AskError } from "../bus/errors";
 import { ask } from "../bus/link";
-import { useAsk } from "../bus/useAsk";
+import { useList } from "../bus/useAsk";
 import type { MirrorRule, MirrorRulePut, MirrorRuleTested } from "../contract.gen";
 import { count, preview } from "../lib/format";
 import { act } from "../ui/Act";
 import { Json } from "../ui/Json";
 import { Offers } from "../ui/Offers";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, Failure, Page, Panel, VerbButton, Waiting } from "../ui/parts";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
+import { Ago, Empty, Failure, Page, Panel, VerbButton } from "../ui/parts";
 
 const EXAMPLE = {
   name: "builds",
@@ -70,7 +71,7 @@ const columns = (test: (rule: MirrorRule) => void): Column<MirrorRule>[] => [
 ];
 
 export function MirrorRules(): ReactNode {
-  const rules = useAsk("mirror_rule.list", { limit: 1000 }, (event) => event.entity === "mirror_rule" || event.event.startsWith("observation") || event.event === "observed");
+  const rules = useList("mirror_rule.list", {}, (event) => event.entity === "mirror_rule" || event.event.startsWith("observation") || event.event === "observed");
   const [tested, setTested] = useState<object | null>(null);
   return (
     <Page
@@ -87,19 +88,13 @@ export function MirrorRules(): ReactNode {
         </>
       }
     >
-      {rules.error ? <Failure error={rules.error} retry={rules.reload} /> : null}
-      {rules.data ? (
-        <Table
-          tall
-          label="Mirror rules"
-          columns={columns((rule) => setTested(asPut(rule)))}
-          rows={rules.data.items}
-          idOf={(x) => x.name}
-          empty={<Empty title="No mirror rules">A rule follows a subject, and makes a flow of what it says.</Empty>}
-        />
-      ) : rules.error ? null : (
-        <Waiting />
-      )}
+      <Listed
+        answer={rules}
+        label="Mirror rules"
+        columns={columns((rule) => setTested(asPut(rule)))}
+        idOf={(x) => x.name}
+        empty={<Empty title="No mirror rules">A rule follows a subject, and makes a flow of what it says.</Empty>}
+      />
       {tested ? <Test key={JSON.stringify(tested)} rule={tested} /> : null}
     </Page>
   );

@@ -4,7 +4,7 @@ import { Link } from "@tanstack/react-router";
 import { type ReactNode, Suspense, lazy, useCallback, useState } from "react";
 import { type Second, recent, seconds, useEvents } from "../bus/events";
 import { open } from "../bus/link";
-import { streamState } from "../bus/trail";
+import { page, streamState } from "../bus/trail";
 import { useAsk, useLoad } from "../bus/useAsk";
 import type { Counts, Latency } from "../contract.gen";
 import { clock, count, duration, many } from "../lib/format";
@@ -35,11 +35,27 @@ function Big({ name, value, note, bad }: { name: string; value: ReactNode; note?
   );
 }
 
+/** The lag of the audit trail is looked at so long after an event. */
+const LAG_MS = 2000;
+/** What is to be stopped is done within a second where all is well. */
+const OVERDUE_MS = 10_000;
+
+/** How many milliseconds after its change the newest event was stored: what the stream's clock says against Valkey's. */
+async function auditLag(): Promise<number | null> {
+  const { last_seq, messages } = await streamState("AUDIT");
+  const last = messages ? (await page("AUDIT", { seq: last_seq }, 1))[0] : undefined;
+  if (!last) return null;
+  const event = JSON.parse(new TextDecoder().decode(last.body)) as { at?: number };
+  return event.at === undefined ? null : Math.max(0, last.at - event.at);
+}
+
 export function Now(): ReactNode {
   const now = useNow();
   useStore(recent);
   const lanes = useAsk("lane.list", { limit: 1000 }, (event) => event.entity === "execution" || event.entity === "lane");
   const backlog = useAsk("cancel.backlog", { limit: 1000 }, (event) => event.event.startsWith("cancel"));
+  const lag = useLoad(auditLag, (event) => event.entity === "execution", LAG_MS);
+  const overdue = Math.max(0, ...(backlog.data?.items ?? []).map((each) => now - each.next_at));
   const span = lately(now);
   const sum = (of: (second: Second) => number): number => span.reduce((total, each) => total + of(each), 0);
   const took = span.flatMap((each) => each.took).sort((a, b) => a - b);
@@ -57,7 +73,9 @@ export function Now(): ReactNode {
         <Big name="Failed" value={ended ? `${((failed / ended) * 100).toFixed(1)} %` : "–"} note={failed ? many(failed, "execution") : "none"} bad={failed > 0} />
         <Big name="Took, median" value={duration(percentile(took, 0.5))} note={p95 === null ? undefined : `95 %: ${duration(p95)}`} />
         <Big name="Ready" value={lanes.data ? count(depth("ready")) : "–"} note={oldest ? `the oldest for ${duration(oldest)}` : "nothing waits"} />
-        <Big name="Running" value={lanes.data ? count(depth("running") + depth("leased")) : "–"} note={backlog.data?.items.length ? `${count(backlog.data.items.length)} being cancelled` : undefined} />
+        <Big name="Running" value={lanes.data ? count(depth("running") + depth("leased")) : "–"} />
+        <Big name="Audit lag" value={lag.data === null ? "–" : duration(lag.data)} note={lag.error ? lag.error.message : "from a change to its event in the stream"} />
+        <Big name="Cancel backlog" value={backlog.data ? count(backlog.data.items.length) : "–"} note={overdue > 0 ? `the first is ${duration(overdue)} overdue` : "none is overdue"} bad={overdue > OVERDUE_MS} />
       </dl>
       <Panel title="Throughput">
         <Suspense fallback={<Waiting />}>
@@ -129,22 +147,52 @@ interface Service {
   id: string;
   version: string;
   missing: string | null;
+  requests: number;
+  errors: number;
+  /** Milliseconds from a request to its answer, on average; null before the first. */
+  took: number | null;
 }
+
+interface Endpoint {
+  num_requests: number;
+  num_errors: number;
+  processing_time: number;
+}
+
+async function gather<T>(subject: string): Promise<T[]> {
+  const found: T[] = [];
+  for await (const answer of await open().requestMany(subject, "", { strategy: "stall", stall: GATHER_MS, maxWait: 3000 })) found.push(answer.json<T>());
+  return found;
+}
+
+const sumOf = (endpoints: readonly Endpoint[], of: (each: Endpoint) => number): number => endpoints.reduce((sum, each) => sum + of(each), 0);
 
 /** How long the answers of services to a ping are gathered. */
 const GATHER_MS = 700;
 
 function Services(): ReactNode {
   const load = useCallback(async (): Promise<Service[]> => {
-    const found: Service[] = [];
-    const answers = await open().requestMany("$SRV.PING", "", { strategy: "stall", stall: GATHER_MS, maxWait: 3000 });
-    for await (const answer of answers) {
-      const pong = answer.json<{ name: string; id: string; version: string; metadata?: Record<string, string> }>();
-      if (pong.name.startsWith("penstock-")) {
-        found.push({ name: pong.name.replace("penstock-", ""), id: pong.id, version: pong.version, missing: pong.metadata?.["penstock-missing"] ?? null });
-      }
-    }
-    return found.sort((a, b) => a.name.localeCompare(b.name));
+    const [pongs, stats] = await Promise.all([
+      gather<{ name: string; id: string; version: string; metadata?: Record<string, string> }>("$SRV.PING"),
+      gather<{ id: string; endpoints?: Endpoint[] }>("$SRV.STATS"),
+    ]);
+    const endpoints = new Map(stats.map((each) => [each.id, each.endpoints ?? []]));
+    return pongs
+      .filter((each) => each.name.startsWith("penstock-"))
+      .map(({ name, id, version, metadata }): Service => {
+        const of = endpoints.get(id) ?? [];
+        const requests = sumOf(of, (each) => each.num_requests);
+        return {
+          name: name.replace("penstock-", ""),
+          id,
+          version,
+          missing: metadata?.["penstock-missing"] ?? null,
+          requests,
+          errors: sumOf(of, (each) => each.num_errors),
+          took: requests ? sumOf(of, (each) => each.processing_time) / requests / 1e6 : null,
+        };
+      })
+      .sort((a, b) => a.name.localeCompare(b.name));
   }, []);
   const services = useLoad(load, () => false);
   const trail = useLoad(
@@ -164,7 +212,12 @@ function Services(): ReactNode {
           {services.data.map((each) => (
             <li key={each.id}>
               <State of={each.missing ? "lost" : "active"} /> <strong>{each.name}</strong> <span className="faint">{each.version}</span>
-              {each.missing ? <span className="bad-text"> without {each.missing}</span> : null}
+              {each.missing ? <span className="bad-text"> without {each.missing}</span> : null}{" "}
+              <span className="num faint">
+                {many(each.requests, "request")}
+                {each.took === null ? "" : `, ${duration(Math.round(each.took))} each`}
+                {each.errors ? `, ${many(each.errors, "error")}` : ""}
+              </span>
             </li>
           ))}
         </ul>

@@ -2,26 +2,36 @@
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useAsk } from "../bus/useAsk";
+import { useAsk, useList } from "../bus/useAsk";
 import type { Waitpoint } from "../contract.gen";
-import { type Column, Table } from "../ui/Table";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
-import { waitpointOffers } from "./actions";
+import { waitpointOffers } from "./operating";
 
 const received = (w: Waitpoint): string =>
   Object.entries(w.received)
     .map(([name, n]) => (n > 1 ? `${name} ×${n}` : name))
     .join(", ");
 
+/** The names of the signals that its condition speaks of. */
+function wakers(condition: unknown): string[] {
+  if (typeof condition !== "object" || condition === null) return [];
+  const here = condition as Record<string, unknown>;
+  const inner = ["any_of", "all_of", "of"].flatMap((name) => (Array.isArray(here[name]) ? (here[name] as unknown[]).flatMap(wakers) : []));
+  return [...new Set([...(typeof here["name"] === "string" ? [here["name"]] : []), ...inner])];
+}
+
 const COLUMNS: Column<Waitpoint>[] = [
   { name: "Status", wide: true, width: "6.5rem", cell: (x) => <State of={x.status} /> },
-  { name: "Missing", width: "minmax(9rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
-  { name: "Received", width: "minmax(7rem, 12rem)", wide: true, cell: (x) => received(x) || <span className="faint">–</span> },
+  { name: "Missing", width: "minmax(8rem, 1fr)", cell: (x) => x.missing.join("; ") || <span className="faint">nothing</span> },
+  { name: "Received", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => received(x) || <span className="faint">–</span> },
+  { name: "Signals that count", width: "minmax(5rem, 10rem)", wide: true, cell: (x) => <span className="mono">{wakers(x.condition).join(", ") || "any"}</span> },
   { name: "Execution", width: "8.6rem", wide: true, cell: (x) => <ExecutionLink id={x.execution_id} /> },
-  { name: "Key", width: "8rem", wide: true, cell: (x) => <span className="mono">{x.waitpoint_key}</span> },
+  { name: "Key", width: "6.5rem", wide: true, cell: (x) => <span className="mono">{x.waitpoint_key}</span> },
   { name: "Since", width: "5.2rem", numeric: true, cell: (x) => <Ago at={x.created_at} /> },
-  { name: "Until", width: "6rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
+  { name: "Until", width: "5.2rem", numeric: true, wide: true, cell: (x) => <Ago at={x.expires_at} /> },
   { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={waitpointOffers(x)} label="Actions for this waitpoint" /> },
 ];
 
@@ -30,9 +40,9 @@ export const WAIT_STATUSES = ["active", "pending", "closed"] as const;
 export function Waits(): ReactNode {
   const { status = "active" } = useSearch({ from: "/waits" });
   const navigate = useNavigate();
-  const waits = useAsk("waitpoint.list", { status, limit: 1000 }, (event) => event.entity === "waitpoint");
+  const waits = useList("waitpoint.list", { status }, (event) => event.entity === "waitpoint");
   return (
-    <Page title="Waits" lead="Active: an execution is suspended on it. Pending: nobody waits yet, and signals are kept.">
+    <Page title="Waits" lead="Active: an execution is suspended on it. Pending: nobody waits yet, and signals are kept. Whoever has the token of a waitpoint can send it signals; an operator can without.">
       <div className="filters">
         <div className="chips" role="group" aria-label="Status">
           {WAIT_STATUSES.map((each) => (
@@ -42,20 +52,14 @@ export function Waits(): ReactNode {
           ))}
         </div>
       </div>
-      {waits.error ? <Failure error={waits.error} retry={waits.reload} /> : null}
-      {waits.data ? (
-        <Table
-          tall
-          label="Waitpoints"
-          columns={COLUMNS}
-          rows={waits.data.items}
-          idOf={(x) => x.waitpoint_id}
-          onOpen={(x) => void navigate({ to: "/executions/$id", params: { id: x.execution_id } })}
-          empty={<Empty title={`No ${status} waitpoints`}>An execution that suspends itself for a signal appears here.</Empty>}
-        />
-      ) : waits.error ? null : (
-        <Waiting />
-      )}
+      <Listed
+        answer={waits}
+        label="Waitpoints"
+        columns={COLUMNS}
+        idOf={(x) => x.waitpoint_id}
+        onOpen={(x) => void navigate({ to: "/executions/$id", params: { id: x.execution_id } })}
+        empty={<Empty title={`No ${status} waitpoints`}>An execution that suspends itself for a signal appears here.</Empty>}
+      />
     </Page>
   );
 }

@@ -1,13 +1,14 @@
 /** Workers: who is there, what each takes, and when it was last heard. */
 
-import { Link } from "@tanstack/react-router";
-import { type ReactNode, useState } from "react";
-import { useAsk } from "../bus/useAsk";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
+import { type ReactNode } from "react";
+import { useAsk, useList } from "../bus/useAsk";
 import type { WorkerInfo } from "../contract.gen";
 import { duration } from "../lib/format";
-import { type Column, Table } from "../ui/Table";
-import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton, Waiting } from "../ui/parts";
-import { workerOffers } from "./actions";
+import { Listed } from "../ui/Listed";
+import type { Column } from "../ui/Table";
+import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
+import { workerOffers } from "./operating";
 
 /** An event loop that does not turn for so long keeps leases from being renewed. */
 const LONG_MS = 1000;
@@ -65,33 +66,28 @@ function Holds({ of: x }: { of: WorkerInfo }): ReactNode {
 }
 
 export function Workers(): ReactNode {
-  const [chosen, setChosen] = useState<string | null>(null);
-  const workers = useAsk(
+  const { worker } = useSearch({ from: "/workers" });
+  const navigate = useNavigate();
+  const workers = useList(
     "worker.list",
-    { limit: 1000 },
+    {},
     (event) => event.entity === "worker" || (event.entity === "execution" && event.to !== null),
   );
   return (
     <Page title="Workers" lead="A worker that is silent for three heartbeats is lost; ten minutes later it is forgotten.">
-      {workers.error ? <Failure error={workers.error} retry={workers.reload} /> : null}
-      {workers.data ? (
-        <Table
-          tall
-          label="Workers"
-          columns={COLUMNS}
-          rows={workers.data.items}
-          idOf={(x) => x.worker_id}
-          onOpen={(x) => setChosen(x.worker_id)}
-          empty={
-            <Empty title="No workers">
-              Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
-            </Empty>
-          }
-        />
-      ) : workers.error ? null : (
-        <Waiting />
-      )}
-      {workers.data?.items.filter((each) => each.worker_id === chosen).map((each) => <Holds key={each.worker_id} of={each} />)}
+      <Listed
+        answer={workers}
+        label="Workers"
+        columns={COLUMNS}
+        idOf={(x) => x.worker_id}
+        onOpen={(x) => void navigate({ to: "/workers", search: worker === x.worker_id ? {} : { worker: x.worker_id } })}
+        empty={
+          <Empty title="No workers">
+            Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
+          </Empty>
+        }
+      />
+      {workers.data?.items.filter((each) => each.worker_id === worker).map((each) => <Holds key={each.worker_id} of={each} />)}
     </Page>
   );
 }

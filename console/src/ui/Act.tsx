@@ -3,10 +3,14 @@
 import * as Dialog from "@radix-ui/react-dialog";
 import { type ReactNode, useRef, useState } from "react";
 import { AskError } from "../bus/errors";
-import { type VerbName, ask, natsWs, root, subjectOf } from "../bus/link";
+import { kinds, schemaOf } from "../bus/kinds";
+import { type VerbName, ask, subjectOf } from "../bus/link";
 import type { Verbs } from "../contract.gen";
+import { type Schema, type Wrong, wrongs } from "../lib/schema";
 import { Store, useStore } from "../lib/store";
-import { Copy, Failure } from "./parts";
+import { SchemaForm, hasFields } from "./SchemaForm";
+import { Lines, quoted } from "./Lines";
+import { Failure } from "./parts";
 
 export interface Field {
   name: string;
@@ -23,6 +27,8 @@ export interface Field {
   about?: (value: string) => string | null;
   /** Left out of the request where it is empty. */
   optional?: boolean;
+  /** The kind whose input this is, so that there is one input for each of its fields if a worker has told of them. */
+  inputOf?: (values: Record<string, string>) => string;
 }
 
 export interface Action<V extends VerbName = VerbName> {
@@ -46,8 +52,6 @@ const current = new Store<Action | null>(null);
 export function act<V extends VerbName>(action: Action<V>): void {
   current.set(action as unknown as Action);
 }
-
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 export function ActDialog(): ReactNode {
   const action = useStore(current);
@@ -76,12 +80,26 @@ function Form({ action }: { action: Action }): ReactNode {
   };
   const [error, setError] = useState<AskError | null>(null);
   const [busy, setBusy] = useState(false);
+  const known = useStore(kinds);
+  const [asJson, setAsJson] = useState(false);
+  const shapes = new Map<string, Schema>();
+  for (const each of fields) {
+    const schema = each.inputOf && schemaOf(each.inputOf(values), known);
+    if (schema && !asJson && hasFields(schema)) shapes.set(each.name, schema);
+  }
+  const wrongOf = (field: Field): Wrong[] => {
+    const schema = shapes.get(field.name);
+    return schema ? wrongs(parsed(values[field.name] ?? ""), schema) : [];
+  };
 
   let request: Record<string, unknown> | null = null;
   let wrong: string | null = null;
   try {
     request = requestOf(action, fields, values);
+    const unfit = fields.flatMap(wrongOf)[0];
+    if (unfit) throw new Error(unfit.at ? `${unfit.at} ${unfit.says}` : `the input ${unfit.says}`);
   } catch (problem) {
+    request = null;
     wrong = problem instanceof Error ? problem.message : String(problem);
   }
   const nats = request && `nats req ${subjectOf(action.verb)} ${quoted(JSON.stringify(request))}`;
@@ -112,16 +130,16 @@ function Form({ action }: { action: Action }): ReactNode {
       <Dialog.Title>{action.title}</Dialog.Title>
       <Dialog.Description id="act-says">{action.says}</Dialog.Description>
       {fields.map((each) => (
-        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} />
+        <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} schema={shapes.get(each.name)} wrong={wrongOf(each)} />
       ))}
+      {shapes.size || asJson ? (
+        <button type="button" className="quiet as-json" aria-pressed={asJson} onClick={() => setAsJson(!asJson)}>
+          the input as JSON
+        </button>
+      ) : null}
       {wrong ? <p className="field-wrong" role="alert">{wrong}</p> : null}
       {error ? <Failure error={error} /> : null}
-      <details className="lines">
-        <summary>The same on the command line</summary>
-        {nats ? <Line label="nats" text={nats} /> : null}
-        {cli ? <Line label="penstock" text={`penstock ${root() === "penstock" ? "" : `--root ${root()} `}${cli}`} /> : null}
-        <p className="faint">against the NATS that speaks WebSocket at {natsWs()}</p>
-      </details>
+      <Lines nats={nats} cli={cli} />
       <footer>
         <Dialog.Close asChild>
           <button type="button">Cancel</button>
@@ -156,8 +174,20 @@ function requestOf(action: Action, fields: Field[], values: Record<string, strin
   return action.make ? action.make(read) : read;
 }
 
-function FieldInput({ field, value, onChange }: { field: Field; value: string; onChange: (value: string) => void }): ReactNode {
+/** What a text is as JSON; undefined if it is none. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+function FieldInput({ field, value, onChange, schema, wrong }: { field: Field; value: string; onChange: (value: string) => void; schema: Schema | undefined; wrong: Wrong[] }): ReactNode {
   const id = `field-${field.name}`;
+  if (schema) {
+    return <SchemaForm key={JSON.stringify(schema)} schema={schema} label={field.label} value={parsed(value)} wrong={wrong} onChange={(next) => onChange(JSON.stringify(next, null, 2))} />;
+  }
   const common = { id, name: field.name, value, onChange: (e: { target: { value: string } }) => onChange(e.target.value) };
   return (
     <div className="field">
@@ -192,16 +222,5 @@ function Options({ id, of }: { id: string; of: Store<readonly string[]> }): Reac
         <option key={each} value={each} />
       ))}
     </datalist>
-  );
-}
-
-function Line({ label, text }: { label: string; text: string }): ReactNode {
-  return (
-    <div className="line">
-      <code tabIndex={0} aria-label={`${label} line`}>
-        {text}
-      </code>
-      <Copy text={text}>copy</Copy>
-    </div>
   );
 }

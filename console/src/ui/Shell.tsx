@@ -7,6 +7,7 @@ import { link, login, logout, root } from "../bus/link";
 import { useStore } from "../lib/store";
 import { SCREENS } from "../screens/list";
 import { ActDialog } from "./Act";
+import { ConfirmDialog } from "./Confirm";
 import { Palette, openPalette } from "./Palette";
 import { Empty, Page } from "./parts";
 import { flipTheme } from "./theme";
@@ -29,7 +30,7 @@ export function Shell(): ReactNode {
         <Links />
         <Foot />
       </nav>
-      <div className="top">
+      <div className="topbar">
         <MobileMenu />
         <Brand />
         <button type="button" className="quiet" onClick={openPalette} aria-label="Search and commands">
@@ -49,6 +50,7 @@ export function Shell(): ReactNode {
         )}
       </main>
       <ActDialog />
+      <ConfirmDialog />
       <Palette />
     </div>
   );

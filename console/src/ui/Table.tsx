@@ -16,7 +16,7 @@ export interface Column<T> {
 const ROW_PX = 34;
 const AHEAD_PX = 1500;
 
-export function Table<T>(props: {
+export interface TableProps<T> {
   label: string;
   columns: Column<T>[];
   rows: readonly T[];
@@ -26,13 +26,21 @@ export function Table<T>(props: {
   empty: ReactNode;
   /** Whether the table fills the page and scrolls by itself; else it is as tall as its rows. */
   tall?: boolean;
-}): ReactNode {
+  /** Whether it is as wide as its columns need, and is moved sideways where the page has less room. */
+  broad?: boolean;
+}
+
+/** The least width of a column. */
+const least = ({ width }: Column<never>): string => /^minmax\(([^,]+),/.exec(width)?.[1] ?? width;
+
+export function Table<T>(props: TableProps<T>): ReactNode {
   const { rows, columns, onEnd } = props;
   const scroller = useRef<HTMLDivElement>(null);
   const [at, setAt] = useState(-1);
   const narrow = useNarrow();
   const shown = narrow ? columns.filter((each) => !each.wide) : columns;
   const tracks = shown.map((each) => each.width).join(" ");
+  const minWidth = props.broad ? `calc(${shown.map(least).join(" + ")} + ${shown.length * 12 + 40}px)` : undefined;
   const virtual = useVirtualizer({
     count: rows.length,
     getScrollElement: () => scroller.current,
@@ -72,8 +80,8 @@ export function Table<T>(props: {
   };
 
   return (
-    <div className={`table${props.tall ? " tall" : ""}`} role="table" aria-label={props.label} aria-rowcount={rows.length}>
-      <div className="thead" role="rowgroup">
+    <div className={`table${props.tall ? " tall" : ""}${props.broad ? " broad" : ""}`} role="table" aria-label={props.label} aria-rowcount={rows.length}>
+      <div className="thead" role="rowgroup" style={{ minWidth }}>
         <div className="tr" role="row" style={{ gridTemplateColumns: tracks }}>
           {shown.map((each) => (
             <div key={each.name} role="columnheader" className={each.numeric ? "right" : undefined}>
@@ -82,7 +90,7 @@ export function Table<T>(props: {
           ))}
         </div>
       </div>
-      <div className="tbody" role="rowgroup" ref={scroller} onScroll={onScroll} tabIndex={rows.length ? 0 : -1}>
+      <div className="tbody" role="rowgroup" ref={scroller} onScroll={onScroll} tabIndex={rows.length ? 0 : -1} style={{ minWidth }}>
         {rows.length === 0 ? (
           <div role="row">
             <div role="cell">{props.empty}</div>
@@ -100,7 +108,9 @@ export function Table<T>(props: {
                   className={`tr${item.index === at ? " at" : ""}${props.onOpen ? " opens" : ""}`}
                   style={{ gridTemplateColumns: tracks, transform: `translateY(${item.start}px)` }}
                   onClick={(event) => {
-                    if ((event.target as HTMLElement).closest("a, button, input")) return;
+                    const target = event.target as HTMLElement;
+                    // React hands on what is clicked in a menu of the row, too, which the page has elsewhere.
+                    if (!event.currentTarget.contains(target) || target.closest("a, button, input")) return;
                     setAt(item.index);
                     props.onOpen?.(row);
                   }}

@@ -122,17 +122,28 @@ export function Facts({ of }: { of: [string, ReactNode][] }): ReactNode {
   );
 }
 
-/** A button for what a verb does, greyed out with the reason where this user's NATS permissions do not reach. */
-export function VerbButton(props: {
-  verb: string;
+interface ButtonProps {
   onClick: () => void;
   children: ReactNode;
   kind?: "danger" | "primary";
   off?: string | null;
-}): ReactNode {
+}
+
+/** A button for what a verb does, greyed out with the reason where this user's NATS permissions do not reach. */
+export function VerbButton({ verb, ...props }: ButtonProps & { verb: string }): ReactNode {
   useStore(denied);
   useStore(link);
-  const why = refusal(props.verb) ?? props.off ?? null;
+  return <Greyable {...props} verb={verb} off={refusal(verb) ?? props.off} />;
+}
+
+/** The same for what publishes to a subject: nats-server says at the first try whether the user may. */
+export function PublishButton({ subject, ...props }: ButtonProps & { subject: string }): ReactNode {
+  const why = useStore(denied).get(subject);
+  return <Greyable {...props} off={why ?? props.off} />;
+}
+
+function Greyable(props: ButtonProps & { verb?: string }): ReactNode {
+  const why = props.off ?? null;
   return (
     <button
       type="button"
@@ -148,14 +159,14 @@ export function VerbButton(props: {
   );
 }
 
-export function Copy({ text, children }: { text: string; children?: ReactNode }): ReactNode {
+export function Copy({ text, children }: { text: string | (() => string); children?: ReactNode }): ReactNode {
   const [done, setDone] = useState(false);
   return (
     <button
       type="button"
       className="quiet"
       onClick={() => {
-        void navigator.clipboard.writeText(text);
+        void navigator.clipboard.writeText(typeof text === "string" ? text : text());
         setDone(true);
         setTimeout(() => setDone(false), 1200);
       }}

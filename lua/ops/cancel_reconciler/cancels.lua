@@ -317,18 +317,23 @@ local function due_execution(x)
   end
 end
 
+local room   -- how many members the running due call may still stop
+
+local function due_flow(f)
+  if not f.cancel_at or f.cancel_at > Call.now then return end
+  -- The retention of a flow that was cancelled alone is over: stop its members that have not begun.
+  if not f.stop_next then Flows.stop_members(f, Call.now) end
+  f.cancel_at = Call.now
+  if room > 0 then room = room - walk(f, room) end
+end
+
+Due.serve('cancel_reconciler', { f = due_flow, x = due_execution })
+
 -- due: check executions whose workers were asked to stop, stop children of ended parents, walk cancelled flows whose
 -- handler has died. args: limit. See Due.run.
 function ops.due(a)
-  local room = SLICE
-  local function due_flow(f)
-    if not f.cancel_at or f.cancel_at > Call.now then return end
-    -- The retention of a flow that was cancelled alone is over: stop its members that have not begun.
-    if not f.stop_next then Flows.stop_members(f, Call.now) end
-    f.cancel_at = Call.now
-    if room > 0 then room = room - walk(f, room) end
-  end
-  return Due.run('cancel_reconciler', { f = due_flow, x = due_execution }, a.limit)
+  room = SLICE
+  return Due.run('cancel_reconciler', a.limit)
 end
 
 Dispatch.serve('cancel_reconciler')

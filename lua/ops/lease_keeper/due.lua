@@ -23,10 +23,10 @@ local function due_execution(x)
   end
 end
 
+Due.serve('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due, kind = Kinds.due })
+
 -- due: expire leases, end backoffs and delays, time out attempts, send held-back progress events, do the budgets' due
 -- work, mark silent workers lost, forget kinds. args: limit. See Due.run.
-function ops.due(a)
-  return Due.run('lease_keeper', { x = due_execution, budget = Budgets.due, worker = Workers.due, kind = Kinds.due }, a.limit)
-end
+function ops.due(a) return Due.run('lease_keeper', a.limit) end
 
 Dispatch.serve('lease_keeper')

@@ -39,11 +39,12 @@ function ops.complete(a)
   if not Executions.cancel_if_asked(x, actor) then
     Payloads.hold(x, 'result', a.result)
     if a.next then continue(x, a.next, actor) end
-    local data = Executions.attempt_data(x)
+    local data, brief = Executions.attempt_data(x), Executions.brief_completed
     if x.continued_by or a.orphans or a.drift then
+      brief = nil
       data = { attempt_index = x.attempt_index, continued_by = x.continued_by, orphans = a.orphans, drift = a.drift }
     end
-    States.transition(x, 'completed', { actor = actor, data = data })
+    States.transition(x, 'completed', { actor = actor, data = data, brief = brief })
     reply.continued_by = x.continued_by
     if specs then reply.children = Children.create(x, specs, actor) end
   end

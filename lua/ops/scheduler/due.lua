@@ -45,14 +45,15 @@ end
 -- A limit may have room again: put its blocked queues back.
 local function due_block(block) Blocks.open(block.id) end
 
+Due.serve('scheduler', {
+  x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due, bulk = Bulks.due,
+})
+
 -- due: handle reached run_at times, schedules, bulk changes, expired grants, deadlines, blocked limits, unfinished graph work of
 -- flows (wide fan-outs), and retention. args: limit. See Due.run.
 function ops.due(a)
   retiring = RETIRED
-  return Due.run('scheduler', {
-    x = due_execution, f = due_flow, block = due_block, wake = Limits.wake, schedule = Schedules.due,
-    bulk = Bulks.due,
-  }, a.limit)
+  return Due.run('scheduler', a.limit)
 end
 
 Dispatch.serve('scheduler')

@@ -57,7 +57,7 @@ local HISTORY_CHUNK = 32768
 
 -- history: return an execution's next events. args: execution_id, seq (number of the last event already read, 0 at the
 -- start), offset (bytes: where that event ended), limit.
--- reply: packed [offset after the last event, whether there are more, events (as stored)…].
+-- reply: packed [offset after the last event, whether there are more, events…].
 -- errors: execution_not_found, invalid_request (event seq + 1 does not begin at that offset).
 function ops.history(a)
   local x = Executions.read(a.execution_id)
@@ -66,16 +66,21 @@ function ops.history(a)
   local chunk = a.offset < kept and redis.call('GETRANGE', key, a.offset, a.offset + HISTORY_CHUNK - 1) or ''
   -- The latest events of a history are in the execution's record.
   if a.offset + #chunk >= kept then chunk = chunk .. string.sub(log, math.max(a.offset - kept, 0) + 1) end
-  local at, n = 0, 0
+  local at, n, events = 0, 0, {}
   while n < a.limit and at < #chunk do
     local whole, behind, event = pcall(cmsgpack.unpack_one, chunk, at)
     if not whole then break end
     if type(event) ~= 'table' or event[1] ~= a.seq + n + 1 then break end
+    local after = behind >= 0 and behind or #chunk
+    local stored = type(event[2]) == 'string'
+    local full = not stored and Executions.written_out(x, event)
+    if not stored and not full then break end
     n = n + 1
-    at = behind >= 0 and behind or #chunk
+    events[n] = full and pack(full) or string.sub(chunk, at + 1, after)
+    at = after
   end
   if n == 0 and a.seq < x.seq then Errors.invalid('cursor', 'it is not of this history') end
-  return Events.array_header(n + 2) .. pack(a.offset + at) .. pack(a.seq + n < x.seq) .. string.sub(chunk, 1, at)
+  return Events.array_header(n + 2) .. pack(a.offset + at) .. pack(a.seq + n < x.seq) .. table.concat(events)
 end
 
 -- list: list this partition's executions, newest first.

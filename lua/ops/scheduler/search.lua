@@ -35,6 +35,7 @@ local function matches(x, a, states)
     and (not a.kind_prefix or string.sub(x.kind, 1, #a.kind_prefix) == a.kind_prefix)
     and (not states or states[x.state] ~= nil)
     and (not a.flow_id or x.flow_id == a.flow_id)
+    and (not a.parent_id or x.parent_id == a.parent_id)
     and (not a.tag or tagged(x, a.tag))
     and (not a.worker_id or (x.lease_id ~= nil and x.worker_id == a.worker_id))
     and (not a.category or (x.failure ~= nil and x.failure.category == a.category))
@@ -57,6 +58,7 @@ end
 
 -- Return the sorted sets that together have every execution for which the filter may hold: the narrowest that there are.
 local function indexes(a, states)
+  if a.parent_id then return { Keys.parent(a.parent_id) } end
   if a.tag then return { Keys.tag(a.tag) } end
   if a.category then return { Keys.failures(a.category) } end
   local keys
@@ -69,7 +71,7 @@ local function indexes(a, states)
 end
 
 -- search: find this partition's executions, newest first.
--- args: namespace, lane, kind, kind_prefix, states, flow_id, tag, worker_id, text (lower case), category, min_attempts,
+-- args: namespace, lane, kind, kind_prefix, states, flow_id, parent_id, tag, worker_id, text (lower case), category, min_attempts,
 -- max_attempts, created_from, created_until, finished_from, finished_until (all optional), only (an id: look at this
 -- one only), cursor (an id), oldest (a uuid: the list ends there), limit, budget.
 -- reply: {items (rows), cursor, looked}. At most `budget` executions are read. errors, events: none.
@@ -91,7 +93,7 @@ function ops.search(a)
   local ids, cursor
   if a.only then
     ids = keep(a.only) and { a.only } or {}
-  elseif a.flow_id and not a.tag then
+  elseif a.flow_id and not a.tag and not a.parent_id then
     ids, cursor = Lists.backwards(Keys.of('fl', a.flow_id), a.cursor, a.limit, a.budget, keep)
   else
     ids, cursor = Lists.merge('x', indexes(a, states), a.cursor, a.limit, a.budget, keep, oldest)

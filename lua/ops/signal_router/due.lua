@@ -35,8 +35,10 @@ local function due_waitpoint(w)
   end
 end
 
+Due.serve('signal_router', { x = due_execution, w = due_waitpoint, f = FlowWaits.due })
+
 -- due: time out suspensions, expire pending waitpoints, retire ended ones, end waits of flows.
 -- args: limit. See Due.run.
-function ops.due(a) return Due.run('signal_router', { x = due_execution, w = due_waitpoint, f = FlowWaits.due }, a.limit) end
+function ops.due(a) return Due.run('signal_router', a.limit) end
 
 Dispatch.serve('signal_router')

@@ -26,9 +26,11 @@ function ops.waitpoint_get(a) return view(read(a.waitpoint_id)) end
 -- status, cursor (an id), limit, budget (records to look at). reply: {items, cursor}.
 function ops.waitpoint_list(a)
   Records.settle()
-  local keys = {}
+  local keys, live = {}, {}
   if a.execution_id then
     keys[1] = Keys.waitpoints_of(a.execution_id)
+    local x = Records.read('x', a.execution_id)
+    for id in pairs(x and x.waitpoints or {}) do live[#live + 1] = id end
   else
     for _, status in ipairs(a.status and { a.status } or Waitpoints.STATUSES) do
       keys[#keys + 1] = Keys.waitpoints(a.namespace, status)
@@ -37,7 +39,7 @@ function ops.waitpoint_list(a)
   local ids, cursor = Lists.merge('w', keys, a.cursor, a.limit, a.budget, function(id)
     local w = Records.read('w', id)
     return w and (not a.status or Waitpoints.status(w) == a.status)
-  end)
+  end, nil, live)
   return Lists.page(ids, cursor, function(id) return view(Records.read('w', id)) end)
 end
 

@@ -24,19 +24,18 @@ from penstock_mirror_observer.rules.stored import RULES_AT
 from penstock_mirror_observer.rules.trigger import Trigger
 from penstock_mirror_observer.rules.triggering import Triggering
 
-EVERY_S: Final = 0.8
-"""Seconds between looks at the stored rules, in case the hint about a change got lost."""
 PAGE: Final = 100
 
 
 class Following:
     """Starts and stops followers as rules and triggers are created, changed and deleted."""
 
-    def __init__(self, machine: Machine, nats: Client, root: str, log: Log) -> None:
+    def __init__(self, machine: Machine, nats: Client, root: str, sweep_s: float, log: Log) -> None:
         self._machine = machine
         self._nats = nats
         self._js: JetStreamContext = nats.jetstream()  # pyright: ignore[reportUnknownMemberType]
         self._root = root
+        self._sweep_s = sweep_s
         self._log = log
         self._version = -1
         self._followers: dict[tuple[str, str], Follower] = {}
@@ -56,7 +55,7 @@ class Following:
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow the stored rules until cancelled. Look again at every hint, and at least every EVERY_S seconds."""
+        """Follow the stored rules until cancelled. Look again at every hint, and at least every sweep."""
         try:
             while True:
                 self._changed.clear()
@@ -67,7 +66,7 @@ class Following:
                     if not error.retryable:
                         raise
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY_S):
+                    async with asyncio.timeout(self._sweep_s):
                         await self._changed.wait()
         finally:
             followers = list(self._followers.values())

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from penstock import errors
 from penstock.bus.endpoints import Call
 from penstock.errors import invalid
 from penstock.ids import partition_of
@@ -29,18 +30,17 @@ class Durable:
             raise invalid("before_key", "a fork has after_key or before_key, not both")
 
         async def make(execution_id: str, again: bool = False) -> Forked:
-            # The request decoder made the payloads JSON text, or None for null.
-            edits: list[Any] = [(edit.key, edit.raw_result) for edit in item.edits]
+            copied = await self._copy(item, execution_id)
+            # The request decoder made the payload JSON text, or None for null.
             given: Any = None if item.input is UNSET else item.input
             fork = ops.Fork(
                 id=execution_id,
                 again=again,
                 execution_id=item.execution_id,
-                after_key=item.after_key,
-                before_key=item.before_key,
                 override=item.input is not UNSET,
                 input=given,
-                edits=[ops.NewResult(key, result) for key, result in edits],
+                n=copied.n,
+                bytes=copied.bytes,
                 traceparent=item.traceparent,
             )
             return await self._machine.run(fork)
@@ -50,6 +50,29 @@ class Durable:
             return await make(self._machine.new_id(partition))
         # The old execution's namespace is unknown here. Keys of forks are kept apart by their verb.
         return await once(self._machine, "fork", "default", item, partition, make, Forked)
+
+    async def _copy(self, item: ExecutionFork, execution_id: str) -> ops.Copied:
+        """Copy the journal, a part in each call: nobody sees the fork before it has all of it."""
+        edits: list[Any] = [(edit.key, edit.raw_result) for edit in item.edits]
+        unknown = {edit.key for edit in item.edits}
+        copied = ops.Copied()
+        while copied.more:
+            part = ops.CopyJournal(
+                id=execution_id,
+                execution_id=item.execution_id,
+                after_key=item.after_key,
+                before_key=item.before_key,
+                edits=[ops.NewResult(key, result) for key, result in edits],
+                place=copied.place,
+                n=copied.n,
+                bytes=copied.bytes,
+            )
+            copied = await self._machine.run(part)
+            unknown -= set(copied.edited)
+        if unknown and not copied.there:
+            why = "an edit names an entry that is not copied"
+            raise errors.make("journal_entry_not_found", why, detail={"key": min(unknown)})
+        return copied
 
     async def query(self, call: Call[ExecutionQuery]) -> Sequence[Any]:
         return await self._machine.run_many([ops.Query.of(item) for item in call.items])

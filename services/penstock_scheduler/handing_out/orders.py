@@ -61,9 +61,9 @@ class HandOut:
         several: list[tuple[Ask, Answer]] = []
         for ask, answer in zip(asks, answers, strict=True):
             if len(ask.partitions) == 1:
-                op = ops.HandOut(takers=_described(ask.takers), **ask.profile.search(ask.wanted))
+                op = ops.HandOut(takers=_described(ask.takers), **ask.search.asked_for(ask.wanted))
                 takers = list(range(len(ask.takers)))
-                orders.append(_Order(answer, ask.partitions[0], takers, ask.profile.lanes, op))
+                orders.append(_Order(answer, ask.partitions[0], takers, ask.search.lanes, op))
             else:
                 several.append((ask, answer))
         if several:
@@ -81,7 +81,7 @@ class HandOut:
 
     async def _chosen(self, several: Sequence[tuple[Ask, Answer]]) -> list[_Order]:
         """Return orders for the best executions of several partitions."""
-        searches = [(ask.profile, ask.partitions, ask.wanted) for ask, _ in several]
+        searches = [(ask.search, ask.partitions, ask.wanted) for ask, _ in several]
         orders: list[_Order] = []
         for (ask, answer), found in zip(several, await self._best(searches), strict=True):
             chosen, answer.exhausted, answer.error = found
@@ -110,7 +110,7 @@ class HandOut:
         """Return for each search the best executions, the (partition, lane) pairs without work, and an error if any."""
         each = [heads_of_each(min(most, MAX_TASKS), len(partitions)) for _, partitions, most in searches]
         questions = [
-            (partition, ops.Heads(**profile.search(shown)))
+            (partition, ops.Heads(**profile.asked_for(shown)))
             for (profile, partitions, _), shown in zip(searches, each, strict=True)
             for partition in partitions
         ]
@@ -143,7 +143,7 @@ class HandOut:
         if len(partitions) == 1:
             [partition] = partitions
             reply = await self._machine.run(
-                ops.Grant(worker_id=worker_id, **profile.search(most)), at=partition
+                ops.Grant(worker_id=worker_id, **profile.asked_for(most)), at=partition
             )
             return [(partition, each) for each in reply.grants], [partition] if reply.more else []
         [(chosen, exhausted, error)] = await self._best([(profile, partitions, most)])

@@ -28,7 +28,7 @@ class Profile(NamedTuple):
         """Return whether the worker takes work of a kind."""
         return takes(self.kinds, kind)
 
-    def search(self, most: int) -> dict[str, Any]:
+    def asked_for(self, most: int) -> dict[str, Any]:
         """Return the search arguments for the state machine's ops."""
         return {**self._asdict(), "max": min(most, MAX_TASKS)}
 
@@ -59,6 +59,8 @@ class Ask(NamedTuple):
     """A question on behalf of workers of one profile, to the partitions that may have work for them."""
 
     profile: Profile
+    search: Profile
+    """The profile with only those of its lanes that may have work: each lane costs Valkey about 10 µs."""
     partitions: list[int]
     takers: list[Parked]
 

@@ -198,11 +198,11 @@ class Work:
             if not line:
                 del self._lines[profile]
                 continue
-            partitions = [
-                p
-                for p in range(self._machine.partitions)
-                if line[0].unasked or self._may_have_work(p, profile)
-            ]
+            partitions = list(range(self._machine.partitions))
+            search = profile
+            if not line[0].unasked:
+                partitions = [p for p in partitions if self._may_have_work(p, profile)]
+                search = profile._replace(lanes=self._lanes_of(partitions, profile))
             if not partitions:
                 continue
             takers: list[Parked] = []
@@ -214,11 +214,16 @@ class Work:
                     parked.asked += 1
                     takers.append(parked)
             if takers:
-                asks.append(Ask(profile, partitions, takers))
+                asks.append(Ask(profile, search, partitions, takers))
         return asks
 
     def _may_have_work(self, partition: int, profile: Profile) -> bool:
         return any(self._news.may_have_work((partition, lane), profile) for lane in profile.lanes)
+
+    def _lanes_of(self, partitions: Sequence[int], profile: Profile) -> tuple[str, ...]:
+        """Return the profile's lanes that may have work in one of these partitions."""
+        may = self._news.may_have_work
+        return tuple(lane for lane in profile.lanes if any(may((p, lane), profile) for p in partitions))
 
     async def _play(self, asks: list[Ask]) -> bool:
         """Run one round: hand out, reply, put the rest back in line. Return whether any worker got a task."""

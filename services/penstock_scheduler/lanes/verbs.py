@@ -1,6 +1,6 @@
 """lane.list: the depth of each lane. lane.pause, .resume and .drain: change a lane's status."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from penstock.bus.endpoints import Call
@@ -14,6 +14,8 @@ DECIDES: Final = 0
 """The partition that decides on a lane's status; the other partitions follow it."""
 SLICE: Final = 20
 """So many lanes are counted in one call of the state machine, where nobody asked for more: about a millisecond."""
+Ask = Callable[[ops.Lanes], Awaitable[Sequence[ops.LanesHere]]]
+"""How all partitions are asked."""
 
 
 class Lanes:
@@ -23,19 +25,19 @@ class Lanes:
         self._machine = machine
 
     async def list(self, call: Call[LaneList]) -> Sequence[Any]:
-        items, cursor = await self._page(call.items[0].cursor, call.items[0].limit)
+        items, cursor = await self._page(self._machine.everywhere, call.items[0].cursor, call.items[0].limit)
         return [{"items": items, "cursor": cursor}]
 
     async def first(self, limit: int) -> Sequence[Lane]:
         """Return the first lanes by name, at most `limit`. Raise PenstockError if a partition is out of reach."""
-        lanes, cursor = await self._page(None, min(limit, SLICE))
+        lanes, cursor = await self._page(self._machine.glance, None, min(limit, SLICE))
         while cursor is not None and len(lanes) < limit:
-            more, cursor = await self._page(cursor, min(limit - len(lanes), SLICE))
+            more, cursor = await self._page(self._machine.glance, cursor, min(limit - len(lanes), SLICE))
             lanes = [*lanes, *more]
         return lanes
 
-    async def _page(self, cursor: str | None, limit: int) -> tuple[Sequence[Lane], str | None]:
-        found = await self._machine.everywhere(ops.Lanes(cursor=cursor, limit=limit))
+    async def _page(self, ask: Ask, cursor: str | None, limit: int) -> tuple[Sequence[Lane], str | None]:
+        found = await ask(ops.Lanes(cursor=cursor, limit=limit))
         # Each partition returned its first lanes by name, so the sums of the first `limit` lanes are complete.
         lanes = _summed(found)
         page = sorted(lanes)[:limit]

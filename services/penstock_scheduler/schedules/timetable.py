@@ -55,6 +55,16 @@ def following(rule: Rule, after: int) -> int | None:
     return None if rule.cron is None else _cron(rule.cron, zone(rule.timezone), after)
 
 
+def coming(rule: Rule, next_at: int, most: int) -> list[int]:
+    """Return the due times from `next_at` on, at most `most` of them."""
+    times: list[int] = []
+    at: int | None = next_at
+    while at is not None and len(times) < most:
+        times.append(at)
+        at = following(rule, at)
+    return times
+
+
 def resumed(rule: Rule, next_at: int, now: int) -> int:
     """Return the next due time of a resumed schedule. Times during the pause are dropped, except a single due time."""
     if next_at > now:

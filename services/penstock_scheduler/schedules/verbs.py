@@ -20,11 +20,13 @@ from penstock.machine.references import References
 from penstock.machine.specs import normalize
 from penstock.machine.tokens import limit_of
 from penstock.messages.schedules import (
+    DueTimes,
     Schedule,
     ScheduleCreate,
     ScheduledExecution,
     ScheduleGet,
     ScheduleList,
+    ScheduleTimes,
     ScheduleTrigger,
     ScheduleTriggered,
     ScheduleUpdate,
@@ -77,6 +79,14 @@ class Schedules:
 
     async def list(self, call: Call[ScheduleList]) -> Sequence[Any]:
         return [await pages.newest(self._machine, ops.ScheduleList, call.items[0], "schedule_id")]
+
+    async def times(self, call: Call[ScheduleTimes]) -> Sequence[Any]:
+        item = call.items[0]
+        schedule = await self._machine.run(ops.ScheduleGet(schedule_id=item.schedule_id))
+        if schedule.status != "active" or schedule.next_at is None:
+            return [DueTimes()]
+        left = item.limit if schedule.count is None else min(item.limit, schedule.count - schedule.fired)
+        return [DueTimes(times=timetable.coming(_rule(schedule), schedule.next_at, left))]
 
     async def delete(self, call: Call[ScheduleGet]) -> Sequence[Any]:
         return [await self._machine.run(ops.ScheduleDelete.of(call.items[0]))]

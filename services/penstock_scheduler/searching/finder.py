@@ -46,8 +46,9 @@ class Finder:
             return found
         if search.states == []:  # no state is both asked for and possible
             return found
-        if wanted.flow_id is not None:
-            home = partition_of(wanted.flow_id)
+        # Members live in the partition of their flow, and children in that of their parent.
+        if (kin := wanted.flow_id or wanted.parent_id) is not None:
+            home = partition_of(kin)
             page = await pages.one(self._machine, ops.Search, search, "execution_id", home, sift)
         else:
             page = await pages.newest(self._machine, ops.Search, search, "execution_id", sift)

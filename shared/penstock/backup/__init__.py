@@ -1,7 +1,7 @@
 """A copy of a running Penstock at one point in time, and its return into empty servers. docs/backup.md explains both.
 
-`taking` and `restoring` say in which order; `keys` is the Valkey side, `jetstream` the NATS side; `folder` the
-files, with a manifest that has their checksums.
+`taking` and `restoring` say in which order; `valkey` and `keys` (of one server) are the Valkey side, `jetstream` the
+NATS side; `folder` the files, with a manifest that has their checksums.
 """
 
 from penstock.backup.folder import BackupError, Manifest

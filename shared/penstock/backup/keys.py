@@ -1,4 +1,4 @@
-"""The Valkey side: all keys of one Penstock, copied while they change, until a short pause in which nothing changes.
+"""The keys on one server, copied while they change, until a short pause in which nothing changes (valkey.py).
 
 Valkey's client tracking in broadcast mode tells which keys under the prefix change. So all keys are dumped once
 while the services go on, then those that have changed meanwhile, again and again, until few are left. Only for these
@@ -10,7 +10,6 @@ key is gone], msgpack with its length (4 bytes, big-endian) in front. The last r
 """
 
 import asyncio
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,8 +38,8 @@ _decode: Final = msgspec.msgpack.Decoder(Record).decode
 _length: Final = struct.Struct(">I")
 
 
-class Valkey:
-    """One connection to Valkey (RESP3), for pipelines of plain commands."""
+class Primary:
+    """One connection to a server that takes writes (RESP3), for pipelines of plain commands."""
 
     def __init__(self, connection: Any, url: str) -> None:
         self.dirty: set[bytes] = set()
@@ -52,11 +51,7 @@ class Valkey:
     @classmethod
     async def connect(cls, url: str) -> Self:
         """Connect. Raise BackupError."""
-        if re.match(r"^\w+\+", url):
-            raise BackupError(
-                f"{redact(url)}: only a single Valkey can be copied so far, not a cluster; name a primary"
-            )
-        options = cast("dict[str, Any]", parse_url(re.sub(r"^valkey(s?)://", r"redis\1://", url)))
+        options = cast("dict[str, Any]", parse_url(url))
         kind = options.pop("connection_class", Connection)
         connection = kind(**options, protocol=3, socket_connect_timeout=CONNECT_S)
         valkey = cls(connection, url)
@@ -163,19 +158,6 @@ class Valkey:
             if keys or cursor == b"0":
                 return bool(keys)
 
-    async def load(self, path: Path) -> None:
-        """Restore all records of a file. A key whose time has passed meanwhile is left out. Raise BackupError."""
-        commands: list[tuple[Any, ...]] = []
-        for key, expires, dumped in _records(path):
-            if dumped is None:
-                commands.append(("UNLINK", key))
-            else:
-                commands.append(("RESTORE", key, max(expires, 0), dumped, "REPLACE", "ABSTTL"))
-            if len(commands) >= TOGETHER:
-                await self._run(commands)
-                commands = []
-        await self._run(commands)
-
     async def remove(self, prefix: str) -> None:
         """Remove all keys that begin like this."""
         while True:
@@ -184,14 +166,14 @@ class Valkey:
             while True:
                 cursor, keys = await self.ask("SCAN", cursor, "MATCH", prefix + "*", "COUNT", 1000)
                 found = found or bool(keys)
-                if keys:
-                    await self.ask("UNLINK", *keys)
+                await self.run([("UNLINK", key) for key in keys])  # in a cluster, each has a slot of its own
                 if cursor == b"0":
                     break
             if not found:
                 return
 
-    async def _run(self, commands: list[tuple[Any, ...]]) -> None:
+    async def run(self, commands: list[tuple[Any, ...]]) -> None:
+        """Run commands that restore or remove. Raise BackupError if one fails."""
         if not commands:
             return
         for reply in await self.many(commands):
@@ -202,7 +184,8 @@ class Valkey:
                 raise self._problem(ResponseError(f"{reply}{hint}"), "RESTORE")
 
 
-def _records(path: Path) -> Iterator[Record]:
+def records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file."""
     with path.open("rb") as file:
         while head := file.read(_length.size):
             yield _decode(file.read(_length.unpack(head)[0]))

@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from penstock.backup import jetstream
 from penstock.backup.folder import BackupError, Manifest, opened
-from penstock.backup.keys import Valkey
+from penstock.backup.valkey import Valkey
 from penstock.store import LIBRARY_VERSION
 from penstock.verbs import SERVICES
 
@@ -37,8 +37,7 @@ async def restore(
         raise BackupError(
             f"Penstock {manifest.penstock} made this backup: restore it with that version or a newer one"
         )
-    valkey = await Valkey.connect(valkey_url)
-    try:
+    async with Valkey.open(valkey_url) as valkey:
         prefix = manifest.root + ":{"
         await _check_empty(nats, valkey, manifest, prefix)
         try:
@@ -46,12 +45,10 @@ async def restore(
                 tell(f"restoring {name}")
                 await jetstream.restore(nats, name, stream, path)
             tell("restoring keys")
-            await valkey.load(path / manifest.keys)
+            await valkey.load(path / manifest.keys, prefix)
         except BaseException:
             await _undo(nats, valkey, manifest, prefix)
             raise
-    finally:
-        await valkey.close()
     return manifest
 
 

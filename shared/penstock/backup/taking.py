@@ -14,7 +14,7 @@ from penstock import __version__
 from penstock.backup import jetstream
 from penstock.backup.folder import BackupError, Folder, Manifest, Sink, Stream
 from penstock.backup.jetstream import LIMITS, WORK_QUEUES
-from penstock.backup.keys import Valkey
+from penstock.backup.valkey import Valkey
 from penstock.bus.streams import stream_name
 from penstock.store import LIBRARY_VERSION
 
@@ -60,8 +60,7 @@ async def back_up(
     folder.make()
     try:
         async with AsyncExitStack() as stack:
-            valkey = await Valkey.connect(valkey_url)
-            stack.push_async_callback(valkey.close)
+            valkey = await stack.enter_async_context(Valkey.open(valkey_url))
             prefix = root + ":{"
             if not await valkey.any_key(prefix):
                 raise BackupError(f"there is no Penstock under the root {root!r} in this Valkey")
@@ -86,7 +85,7 @@ async def back_up(
             manifest = Manifest(
                 penstock=__version__,
                 library=LIBRARY_VERSION,
-                valkey=await _version(valkey),
+                valkey=await valkey.version(),
                 nats=".".join(map(str, (found.major, found.minor, found.patch))),
                 root=root,
                 began_at=int(began_at * 1000),
@@ -128,23 +127,15 @@ async def _stand_still(
 ) -> tuple[int, int]:
     """Stop writes, copy what is left, let writes go on. Return the time by Valkey's clock, and for how long (ms)."""
     began = time.monotonic()
-    await valkey.ask("CLIENT", "PAUSE", pause_ms, "WRITE")
-    try:
-        await valkey.drain()
-        await valkey.dump(list(valkey.dirty), sink)
+    async with valkey.standing_still(pause_ms, sink) as point_at:
         await _finish(nats, copies)
-        seconds, micros = await valkey.ask("TIME")
-        await valkey.drain()
-        changed = bool(valkey.dirty)
-    finally:
-        await valkey.ask("CLIENT", "UNPAUSE")
     stood_still = (time.monotonic() - began) * 1000
-    if changed or stood_still >= pause_ms:
+    if stood_still >= pause_ms:  # then Valkey itself has let writes go on
         raise BackupError(
             f"writes stood still for {pause_ms} ms, which was not enough: allow more (--pause), or try when less is"
             " done"
         )
-    return int(seconds) * 1000 + int(micros) // 1000, round(stood_still)
+    return point_at, round(stood_still)
 
 
 async def _finish(nats: Client, copies: list[_Copy]) -> None:
@@ -170,9 +161,3 @@ def _stream(copy: _Copy) -> Stream:
         first_seq=copy.first_seq,
         deleted=copy.deleted,
     )
-
-
-async def _version(valkey: Valkey) -> str:
-    info = (await valkey.ask("INFO", "server")).decode()
-    lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    return lines.get("valkey_version") or f"{lines['redis_version']} (Redis)"

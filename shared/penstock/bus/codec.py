@@ -12,6 +12,7 @@ from msgspec import Raw, ValidationError
 from penstock import errors
 from penstock.bus.payloads import plan_of
 from penstock.errors import PenstockError
+from penstock.ids import in_words
 from penstock.verbs import MAX_BATCH, Reply, Req, Verb
 
 Rep = TypeVar("Rep", bound=Reply)
@@ -205,7 +206,7 @@ def _refusal(error: Exception) -> PenstockError:
         return errors.make("invalid_request", "the request is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
         return errors.make("invalid_request", "the request is not valid UTF-8")
-    message = str(error)
+    message = in_words(str(error))
     if not isinstance(error, ValidationError):
         return errors.make("invalid_request", message[:_MESSAGE_CHARS])
     field = _FIELD.search(message)

@@ -23,6 +23,7 @@ from penstock.cli import (
     backup,
     bulk,
     changes,
+    dead,
     doctor,
     executions,
     flows,
@@ -30,6 +31,7 @@ from penstock.cli import (
     lanes,
     limits,
     mirror,
+    replays,
     schedules,
     search,
     secure,
@@ -160,6 +162,7 @@ executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
 journals.add_to(app)
+app.command(replays.replay_check)
 search.add_to(app)
 app.command(watch.watch)
 app.command(workers.worker)
@@ -175,6 +178,7 @@ for group in (
     limits.budget,
     limits.quota,
     audit.app,
+    dead.app,
 ):
     app.command(group)
 audit.app.command(audit_export.export)

@@ -68,6 +68,7 @@ async def restore(
     valkey: ValkeyUrl = None,
     valkey_password_file: PasswordFile = None,
     data: Path | None = None,
+    nodes: Annotated[int | None, Parameter(validator=Number(gte=1, lte=9))] = None,
     shell: ShellArgument,
 ) -> None:
     """Restore a backup into an empty NATS and an empty Valkey on which no service of Penstock runs.
@@ -84,7 +85,11 @@ async def restore(
         A file with Valkey's password.
     data
         Instead of --nats and --valkey: a new data directory, with which `penstock up --data` goes on.
+    nodes
+        With --data: how many NATS servers and Valkey primaries, as of `penstock up --nodes` [1].
     """
+    if nodes is not None and data is None:
+        raise UsageProblem("--nodes goes with --data: elsewhere the servers are there already")
     with Status(shell.errors) as status:
         if data is None:
             manifest = await _restore(folder, shell, _login(shell, valkey, valkey_password_file), status)
@@ -93,7 +98,7 @@ async def restore(
             from penstock.local.options import Options
 
             # Nothing is acknowledged to anybody before they stop, and stopping writes everything to disk.
-            options = Options(data=data, durability="process")
+            options = Options(data=data, durability="process", nodes=nodes)
             async with Deployment(options, status).servers_only() as (nats_url, valkey_url):
                 manifest = await _restore(folder, replace(shell, nats=nats_url), valkey_url, status)
     going_on = "start the services"

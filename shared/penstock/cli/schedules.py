@@ -13,7 +13,7 @@ from penstock.cli.problems import UsageProblem
 from penstock.cli.shell import Shell, ShellArgument, json_argument
 from penstock.cli.spec import NOTHING_SAID, Spec
 from penstock.messages.common import Page
-from penstock.messages.schedules import Schedule, ScheduleStatus, ScheduleTriggered
+from penstock.messages.schedules import DueTimes, Schedule, ScheduleStatus, ScheduleTriggered
 
 app = App(name="schedule", help="Create and show schedules: executions that are created at their time.")
 
@@ -128,6 +128,22 @@ async def list_(
     )
     shell.show(page, listing(("schedule", "status", "next", "fired", "when", "kind"), rows))
     shell.more(page)
+
+
+@app.command
+async def times(schedule_id: str, /, *, limit: int = 20, shell: ShellArgument) -> None:
+    """Show the next due times of a schedule, as they are if nothing changes.
+
+    Parameters
+    ----------
+    schedule_id
+        The schedule's id.
+    limit
+        How many at most, up to 100.
+    """
+    request = {"schedule_id": schedule_id, "limit": limit}
+    found = cast(DueTimes, await shell.ask("schedule.times", request))
+    shell.show(found, listing(("due",), ((clock(at),) for at in found.times)))
 
 
 @app.command
@@ -246,6 +262,7 @@ async def _ask(shell: Shell, verb: str, schedule_id: str, request: dict[str, Any
         "misfire": found.misfire,
         "next": clock(found.next_at),
         "fired": str(found.fired),
+        "missed": f"{found.missed}, last {clock(found.missed_at)}" if found.missed else "",
         "last": f"{clock(found.last_due_at)} {found.last_execution_id or ''}" if found.last_due_at else "",
         "kind": escape(found.execution.kind),
         "lane": escape(found.execution.lane),

@@ -34,6 +34,8 @@ class Wanted:
         The worker that holds it now.
     flow
         The id of its flow.
+    parent
+        The id of the execution that made it.
     namespace
         The namespace that it belongs to.
     min_attempts
@@ -61,6 +63,7 @@ class Wanted:
     group: str | None = None
     worker: str | None = None
     flow: str | None = None
+    parent: str | None = None
     namespace: str | None = None
     min_attempts: int | None = None
     max_attempts: int | None = None
@@ -81,6 +84,7 @@ class Wanted:
             "failure_group": self.group,
             "worker_id": self.worker,
             "flow_id": self.flow,
+            "parent_id": self.parent,
             "namespace": self.namespace,
             "min_attempts": self.min_attempts,
             "max_attempts": self.max_attempts,

@@ -8,6 +8,7 @@ import msgspec
 from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import encode
+from penstock.ids import in_words
 from penstock.messages.executions import Backoff, ExecutionCreate
 from penstock.verbs import VERBS, Verb
 
@@ -67,7 +68,7 @@ def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:
     try:
         return msgspec.json.decode(encode(fields), type=verb.request)
     except (msgspec.MsgspecError, TypeError) as error:
-        raise errors.make("invalid_request", f"{verb.name}: {error}") from None
+        raise errors.make("invalid_request", f"{verb.name}: {in_words(str(error))}") from None
 
 
 def verb_named(name: str) -> Verb[Any, Any]:

@@ -16,6 +16,7 @@ from penstock.messages.schedules import (
     ScheduleGet,
     ScheduleList,
     ScheduleStatus,
+    ScheduleTimes,
     ScheduleTrigger,
     ScheduleTriggered,
     ScheduleUpdate,
@@ -63,6 +64,11 @@ class Schedules:
     async def get(self, schedule_id: str) -> Schedule:
         """Return a schedule."""
         return await self._requester.call(verbs.SCHEDULE_GET, ScheduleGet(schedule_id=schedule_id))
+
+    async def times(self, schedule_id: str, limit: int = 20) -> "list[int]":
+        """Return the next due times in ms since the Unix epoch, as they are if nothing changes; at most 100."""
+        request = ScheduleTimes(schedule_id=schedule_id, limit=limit)
+        return (await self._requester.call(verbs.SCHEDULE_TIMES, request)).times
 
     async def pause(self, schedule_id: str) -> Schedule:
         """Pause a schedule: due times have no effect until it is resumed."""

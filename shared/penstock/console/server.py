@@ -3,12 +3,12 @@
 import contextlib
 import socket
 from collections.abc import Generator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from penstock import web
 from penstock.local.problems import Problem
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def missing() -> str | None:
     """Return why the console cannot be served, with what to do; None if it can."""
-    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+    if not web.installed():
         return NOT_INSTALLED
     return None if (STATIC / "index.html").exists() else NOT_BUILT
 

@@ -6,13 +6,14 @@ import signal
 import sys
 from typing import Any, Final
 
+from penstock import web
 from penstock.files import write_whole
 from penstock.local import servers
 from penstock.local.data_dir import DataDir, read_json
 from penstock.local.options import Options
 from penstock.local.problems import Problem, Status
 from penstock.local.supervise import Child, in_words
-from penstock_gateway import INSTALL, installed
+from penstock_gateway import INSTALL
 from penstock_gateway.tokens import TokensError, add
 
 NAME: Final = "gateway"
@@ -51,7 +52,7 @@ class LocalGateway:
         if self._options.secure:
             self._status.say("  HTTP: with --secure the gateway needs a user of its own (docs/gateway.md)")
             return
-        if not installed():
+        if not web.installed("prometheus_client"):
             self._status.say(f"  HTTP: {INSTALL}")
             return
         self._make_token()

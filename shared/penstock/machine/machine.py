@@ -117,13 +117,31 @@ class Machine:
         """Run the operation in every partition. Return the replies by partition. Raise the first PenstockError."""
         return await self.all_of([op] * self.partitions, range(self.partitions))
 
+    async def glance(self, op: Op[R]) -> list[R]:
+        """As `everywhere`, for an operation that only reads, with one call to each server (`look`)."""
+        return raised(await self.look([op] * self.partitions, range(self.partitions)))
+
+    async def look(self, ops: Sequence[Op[R]], at: Sequence[int]) -> list[R | PenstockError]:
+        """As `run_many` for operations that only read, at most one in each partition: one call to each server.
+
+        What a look does not answer is asked once more, the ordinary way.
+        """
+        answers: dict[int, R | PenstockError] = {}
+        left = list(range(len(ops)))
+        while left:
+            found = await self.store.look({at[i]: ops[i].packed() for i in left})
+            packed = {i: reply for i in left if (reply := found.get(at[i])) and not reply.startswith(_ERROR)}
+            if not packed:
+                asked = await self.run_many([ops[i] for i in left], [at[i] for i in left])
+                answers.update(zip(left, asked, strict=True))
+                break
+            answers.update((i, ops[i].meta.decode(reply)) for i, reply in packed.items())
+            left = [i for i in left if i not in answers]
+        return [answers[i] for i in range(len(ops))]
+
     async def all_of(self, ops: Sequence[Op[R]], at: Sequence[int] | None = None) -> list[R]:
         """As `run_many`, but raise the first PenstockError instead of returning errors."""
-        replies = await self.run_many(ops, at)
-        for reply in replies:
-            if isinstance(reply, PenstockError):
-                raise reply
-        return cast("list[R]", replies)
+        return raised(await self.run_many(ops, at))
 
     def _submit(self, op: Op[Any], at: int | None) -> "asyncio.Future[bytes]":
         return self.store.submit(op.home() if at is None else at, op.packed(asking.get()), op.cost())
@@ -140,6 +158,14 @@ class Machine:
                 continue
             answers.append(error_of(reply) if reply.startswith(_ERROR) else op.meta.decode(reply))
         return answers
+
+
+def raised(replies: list[R | PenstockError]) -> list[R]:
+    """Return the replies. Raise the first PenstockError among them."""
+    for reply in replies:
+        if isinstance(reply, PenstockError):
+            raise reply
+    return cast("list[R]", replies)
 
 
 def error_of(reply: bytes) -> PenstockError:

@@ -11,12 +11,19 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class EventKind(NamedTuple):
-    """One kind of event. `data` is the type of its data; without one, its data is null."""
+    """One kind of event. `data` is the type of its data; without one, its data is null.
+
+    Data of which no field is there is null too, as `nullable` says.
+    """
 
     entity: str
     event: str
     meaning: str
     data: type[Struct] | None
+
+    @property
+    def nullable(self) -> bool:
+        return self.data is None or all(field.default is UNSET for field in msgspec.structs.fields(self.data))
 
 
 class Data(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -126,7 +133,7 @@ _EVENTS: Final[dict[str, dict[str, tuple[str, dict[str, Any]]]]] = {
         "tags_changed": ("it has other tags", {"tags?": dict[str, str]}),
         "version_recorded": (
             "the first version of code that a worker gave was recorded",
-            {"version": str, "pinned?": bool},
+            {"version": str, "pinned?": str},
         ),
         "journal_appended": ("entries were stored in its journal", {"n": int, "keys": _Texts}),
         "journal_filling": (

@@ -50,6 +50,13 @@ class ScheduleGet(Request, kw_only=True):
     schedule_id: Id
 
 
+class ScheduleTimes(Request, kw_only=True):
+    """Ask for a schedule's next due times, as they are if nothing changes."""
+
+    schedule_id: Id
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
 class ScheduleList(Request, kw_only=True):
     """List schedules, newest first. All given filters must match."""
 
@@ -70,6 +77,12 @@ class ScheduleTriggered(ExecutionCreated, kw_only=True):
     schedule_id: str = ""
 
 
+class DueTimes(Reply, kw_only=True):
+    """Due times, the next one first. None for a schedule that is paused or has finished."""
+
+    times: list[int] = []
+
+
 class ScheduleUpdate(Request, kw_only=True):
     """Change a schedule that has not finished; what is left out stays as it is.
 
@@ -88,7 +101,11 @@ class ScheduleUpdate(Request, kw_only=True):
 
 
 class Schedule(Reply, kw_only=True):
-    """A schedule. fired: how many executions it has created, the last of them for the due time `last_due_at`."""
+    """A schedule.
+
+    fired: how many executions it has created, the last of them for the due time `last_due_at`. missed: how many due
+    times had passed when a scheduler came to them and were left out (misfire `skip`), last at `missed_at`.
+    """
 
     schedule_id: str
     namespace: str
@@ -104,6 +121,8 @@ class Schedule(Reply, kw_only=True):
     fired: int = 0
     last_due_at: int | None = None
     last_execution_id: str | None = None
+    missed: int = 0
+    missed_at: int | None = None
     created_at: int
     updated_at: int
     duplicate: bool = False

@@ -42,6 +42,7 @@ class ExecutionFilter(Request, kw_only=True):
     kind: KindsItem | None = None
     states: Annotated[list[ExecutionState], Meta(min_length=1, max_length=9)] | None = None
     flow_id: Id | None = None
+    parent_id: Id | None = None
     tag: TagFilter | None = None
     worker_id: Token | None = None
     text: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

@@ -8,13 +8,13 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from penstock.backoff import Backoff
 from penstock.clock import ValkeyClock
 from penstock.errors import PenstockError
-from penstock.machine.ops.common import Due, DueDone
+from penstock.machine.ops.common import Due, DueDone, NextDue, NextDueAt
 from penstock.metrics import Histogram
 from penstock.runtime.logging import Log
 from penstock.throttle import Throttle
@@ -31,6 +31,10 @@ class DueMachine(Protocol):
     """The part of `penstock.machine.Machine` that the due loop uses."""
 
     async def run(self, op: Due, at: int) -> DueDone: ...
+
+    async def look(
+        self, ops: Sequence[NextDue], at: Sequence[int]
+    ) -> Sequence[NextDueAt | PenstockError]: ...
 
 
 class _Partition:
@@ -80,6 +84,7 @@ class DueLoop:
         self._timer: asyncio.Handle | None = None
         self._armed_for = math.inf  # time.monotonic(); not every loop's timer handle has its time
         self._sweep_at = 0.0
+        self._sweeping: asyncio.Task[None] | None = None
         self._running = False
         self._complaints = Throttle()
 
@@ -94,7 +99,8 @@ class DueLoop:
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [partition.task for partition in self._partitions if partition.task is not None]
+        running = [self._sweeping, *(partition.task for partition in self._partitions)]
+        tasks = [task for task in running if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self, partition: int, at_ms: float) -> None:
@@ -140,12 +146,13 @@ class DueLoop:
         self._timer = loop.call_at(loop.time() + max(0.0, when - time.monotonic()), self._fire)
 
     def _fire(self) -> None:
-        """Start a slice in each owned partition with due items (at a sweep: in all), and arm the timer for the next."""
+        """Start a slice in each owned partition with due items, and the sweep if it is time. Arm the timer again."""
         self._timer, self._armed_for = None, math.inf
         now = time.monotonic() + EARLY_S
-        sweep = now >= self._sweep_at
-        if sweep:
+        if now >= self._sweep_at:
             self._sweep_at = now + self._sweep
+            if self._sweeping is None:
+                self._sweeping = asyncio.get_running_loop().create_task(self._look())
         owned = self._owned()
         earliest = self._sweep_at
         for number, state in enumerate(self._partitions):
@@ -155,11 +162,30 @@ class DueLoop:
                 state.next_at = math.inf  # the owner tracks its due times; a new owner calls rebalance()
                 continue
             when = max(self.clock.local(state.next_at + 1) if state.next_at else 0.0, state.not_before)
-            if when <= now or (sweep and state.not_before <= now):
+            if when <= now:
                 state.task = asyncio.get_running_loop().create_task(self._slices(number, state))
             else:
                 earliest = min(earliest, when)
         self._arm(earliest)
+
+    async def _look(self) -> None:
+        """Ask all owned partitions at once what is due there next, in case a hint was lost."""
+        try:
+            owned = sorted(self._owned())
+            sent = time.monotonic()
+            replies = await self._machine.look([NextDue()] * len(owned), owned)
+            received = time.monotonic()
+            for number, reply in zip(owned, replies, strict=True):
+                if isinstance(reply, PenstockError):
+                    self.wake(number, 0)  # the slice will fail, and be repeated until it does not
+                    continue
+                self.clock.learn(reply.now, sent, received)
+                if reply.next_at is not None:
+                    self.wake(number, reply.next_at)
+        except Exception:
+            self._log.exception("the look for due work failed")
+        finally:
+            self._sweeping = None
 
     async def _slices(self, number: int, state: _Partition) -> None:
         try:

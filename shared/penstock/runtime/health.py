@@ -1,6 +1,8 @@
 """Readiness of a service: a few named conditions that are checked, and logged when they change."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,6 +12,10 @@ from penstock.runtime.logging import Log
 
 CHECK_EVERY_S: Final = 1.0
 CHECK_TIMEOUT_S: Final = 2.0
+QUIET_S: Final = 6.0
+"""While Valkey has answered within this time, it is not asked. A little more than a sweep, which asks it."""
+ASK_S: Final = 30.0
+"""Seconds after which Valkey is asked at all events, which also corrects the estimate of its clock."""
 
 
 class Health:
@@ -61,14 +67,21 @@ class Health:
         missing = [name for name, holds in self._conditions.items() if not holds]
         return [*missing, "draining"] if self._draining else missing
 
-    async def watch(self, nats: Client, ping: Callable[[], Awaitable[object]]) -> None:
-        """Check NATS and Valkey every second, forever."""
+    async def watch(
+        self, nats: Client, ping: Callable[[], Awaitable[object]], heard_s: Callable[[], float]
+    ) -> None:
+        """Check NATS and Valkey every second, forever. heard_s: see `Store.heard_s`."""
+        asked_at = -math.inf
         while True:
             self.set("nats", nats.is_connected)
-            try:
-                async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    await ping()
+            if heard_s() < QUIET_S and time.monotonic() - asked_at < ASK_S:
                 self.set("valkey", True)
-            except Exception:  # for any reason; the calls that fail report details
-                self.set("valkey", False)
+            else:
+                try:
+                    async with asyncio.timeout(CHECK_TIMEOUT_S):
+                        await ping()
+                    asked_at = time.monotonic()
+                    self.set("valkey", True)
+                except Exception:  # for any reason; the calls that fail report details
+                    self.set("valkey", False)
             await asyncio.sleep(CHECK_EVERY_S)

@@ -191,7 +191,7 @@ class Running:
         if service.close is not None:
             self._undo("closing the service", service.close, patient=True)
         await self._serve(service)
-        tasks.spawn(health.watch(nats, machine.ping))
+        tasks.spawn(health.watch(nats, machine.ping, machine.store.heard_s))
         tasks.spawn(self._keep(lambda: self._renew(seal)))
 
     async def _serve(self, service: Service) -> None:

@@ -38,7 +38,7 @@ _READ: Final = frozenset(
         "execution.search", "lane.stats", "failure.groups", "limits.blocked", "kind.list",
         "bulk.get", "bulk.list",
         "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
-        "quota.get", "budget.get", "schedule.get", "schedule.list", "waitpoint.get", "waitpoint.list",
+        "quota.get", "budget.get", "schedule.get", "schedule.list", "schedule.times", "waitpoint.get", "waitpoint.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
     }
 )  # fmt: skip
@@ -51,7 +51,7 @@ _SUBMIT: Final = frozenset(
         "flow.create", "flow.create_mirrored", "flow.start", "flow.get", "flow.graph", "flow.steps",
         "flow.update_state", "flow.finish", "flow.fail", "flow.add_execution", "flow.add_dependency",
         "flow.set_join", "flow.set_waiting", "flow.resume", "flow.request_cancel", "flow.cancel",
-        "schedule.create", "schedule.get", "schedule.pause", "schedule.resume", "schedule.delete",
+        "schedule.create", "schedule.get", "schedule.times", "schedule.pause", "schedule.resume", "schedule.delete",
         "schedule.trigger", "schedule.update", "kind.list",
     }
 )  # fmt: skip
@@ -91,6 +91,7 @@ PERMISSIONS: Final[dict[Role, Permission]] = {
     "operator": Permission(
         "sees everything but the audit stream, and changes everything but what workers hold",
         frozenset(VERBS) - _WORKERS_OWN,
+        publish=("signal.>", "observation.>", "event.>"),  # dead letters, again
         subscribe=("audit.>", "frame.*"),
         info=STREAMS,
         read=(DEAD,),

@@ -8,6 +8,7 @@ topology is known anew. A call whose outcome is unknown is never sent again: its
 import asyncio
 import itertools
 import logging
+import math
 import os
 import random
 import re
@@ -21,7 +22,7 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.store import library
 from penstock.store.acknowledged import Acknowledged
-from penstock.store.link import Explained, is_elsewhere, unavailable
+from penstock.store.link import LATE_S, Explained, is_elsewhere, unavailable
 from penstock.store.node import MOST, Batch, Command, Node, Unsafe
 from penstock.store.places import UrlError, parse
 from penstock.store.topology import topology_of
@@ -37,8 +38,6 @@ Observer = Callable[[int, int, float], None]
 
 HOLD_S: Final = 2.0
 """For this long the commands of a partition that no server runs are parked. After that they are refused at once."""
-LATE_S: Final = 1.0
-"""A call that takes longer may be to a server that has died: the topology is looked at, if it can change."""
 _PAUSE_S: Final = 0.05
 _PARTITION: Final = re.compile(r"\{(\d+)\}")
 _encode = msgspec.msgpack.Encoder().encode
@@ -141,8 +140,39 @@ class Store:
             node.add(partition, Command(command, weight, answer))
         return answer
 
-    def frame(self, partition: int, commands: list[Command]) -> tuple[Any, ...]:
-        """Return the FCALL of these commands (for `Node`)."""
+    async def look(self, commands: dict[int, bytes]) -> dict[int, bytes]:
+        """Run packed commands that only read, in one FCALL on each server. Return the packed replies by partition.
+
+        A partition is missing if its server is not known, cannot be reached, or had enough to do with the others.
+        """
+        servers: dict[Node, list[int]] = {}
+        for partition in commands:
+            if (node := self._routes.get(partition) or self._route(partition)) is not None:
+                servers.setdefault(node, []).append(partition)
+        found: dict[int, bytes] = {}
+        for node, partitions in servers.items():
+            asked = [each for p in partitions for each in (self._key(p), commands[p])]
+            try:
+                replies = await self._ask(node, "FCALL", self._function, 0, self._header(), *asked)
+            except PenstockError:
+                continue
+            if self._acknowledged.wait is None:
+                node.link.answered()
+            found |= zip(partitions, replies, strict=False)
+        return found
+
+    def heard_s(self) -> float:
+        """Return for how many seconds nothing has shown that the server of partition 0 acknowledges calls.
+
+        Infinite without a connection, if a call has failed since, and if one has waited for longer than LATE_S.
+        """
+        node = self._routes.get(0)
+        return math.inf if node is None else node.heard_s()
+
+    def _key(self, partition: int) -> str:
+        return f"{self.root}:{{{partition}}}"
+
+    def _header(self) -> bytes:
         header: dict[str, Any] = {
             "skew": self._skew(),
             "nonce": f"{self._nonce}{next(self._calls):x}",
@@ -152,9 +182,12 @@ class Store:
         }
         if self._acknowledged.wait is not None:
             header["mark"] = True
-        root = f"{self.root}:{{{partition}}}"
+        return _encode(header)
+
+    def frame(self, partition: int, commands: list[Command]) -> tuple[Any, ...]:
+        """Return the FCALL of these commands (for `Node`)."""
         packed = (command.packed for command in commands)
-        return ("FCALL", self._function, 1, root, _encode(header), *packed)
+        return ("FCALL", self._function, 1, self._key(partition), self._header(), *packed)
 
     def settle(self, node: Node, batch: Batch, reply: Any) -> None:
         """Answer the commands of a batch, or see to it that they are run after all (for `Node`)."""
@@ -208,8 +241,8 @@ class Store:
 
     def _refuse(self, node: Node | None, commands: list[Command], error: Any) -> None:
         """Fail the commands of a call that failed as a whole: connection lost, or server full, loading or a replica."""
-        if node is not None and isinstance(error, ReplyError):
-            node.link.refused(error)
+        if node is not None:
+            node.link.failed(error)
         failure = unavailable(error)
         for command in commands:
             if not command.answer.done():

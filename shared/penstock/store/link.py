@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from typing import Final
+import math
+from typing import Any, Final
 
 from penstock.errors import PenstockError, make
 from penstock.store.wire import ReplyError, Wire
@@ -14,6 +15,8 @@ RETRY_AFTER_MS: Final = 1000
 """The retry_after_ms in errors to callers while Valkey is unavailable or full."""
 AGAIN_S: Final = 0.1
 """For this long after Valkey was found away, calls fail at once, without an attempt to connect."""
+LATE_S: Final = 1.0
+"""A call that takes longer may be to a server that has died: it is pinged, and the topology is looked at."""
 _AWAY: Final = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "ERR max number of clients")
 """Replies of a server that still loads its data, is a replica, has lost its cluster or has too many clients. Connecting
 again may help: the server recovers, or its name now leads to another server."""
@@ -31,6 +34,8 @@ class Link:
     def __init__(self, url: str) -> None:
         self.wire: Wire | None = None
         """The open connection, or None."""
+        self.answered_at = -math.inf
+        """When a call was last answered, by the loop's clock; minus infinity if one has failed since."""
         self._url = url
         self._connecting: asyncio.Task[Wire] | None = None
         self._refuse_until = 0.0
@@ -62,8 +67,11 @@ class Link:
         finally:
             self._connecting = None
 
-    def refused(self, error: ReplyError) -> None:
-        """Log a refused call, at most once per throttle period. If the server is away, log it once and disconnect."""
+    def failed(self, error: Any) -> None:
+        """Note that a call failed. Log refusals at a limited rate; if the server is away, log that and disconnect."""
+        self.answered_at = -math.inf
+        if not isinstance(error, ReplyError):
+            return
         if not _is_away(error):
             if self._refusals.passes():
                 log.error(
@@ -79,6 +87,7 @@ class Link:
 
     def answered(self) -> None:
         """Note that Valkey answered a call, so that the next outage is logged again."""
+        self.answered_at = asyncio.get_running_loop().time()
         self._told = False
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ While UNDER_WAY pipelines are unanswered, further commands gather, so batches gr
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, cast
@@ -12,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 import msgspec
 
 from penstock.store.acknowledged import Acknowledged
-from penstock.store.link import Explained, Link
+from penstock.store.link import LATE_S, Explained, Link
 from penstock.store.wire import ReplyError, Wire
 
 UNDER_WAY: Final = 2
@@ -88,6 +89,8 @@ class Node:
         self._pending: dict[int, list[Command]] = {}
         self._scheduled = False
         self._under_way = 0
+        self._asked_at = 0.0
+        """When the first of the pipelines under way was sent, by the loop's clock."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._left = False
         self._loop = asyncio.get_running_loop()
@@ -96,6 +99,12 @@ class Node:
     def busy(self) -> bool:
         """Whether commands wait to be sent or answered."""
         return bool(self._under_way or self._pending or self._connecting)
+
+    def heard_s(self) -> float:
+        """See `Store.heard_s`."""
+        now, answered_at = self._loop.time(), self.link.answered_at
+        late = self._under_way and now - max(answered_at, self._asked_at) > LATE_S
+        return math.inf if late or self.link.wire is None else now - answered_at
 
     def add(self, partition: int, command: Command) -> None:
         """Queue a command, to be sent with the others of this tick."""
@@ -154,6 +163,8 @@ class Node:
         wait = self._acknowledged.wait
         timer = self._loop.call_later(self._late_s, lambda: self._late(pipeline, wire, self._late_s))
         pipeline = _Pipeline(len(batches) + (wait is not None), timer, [])
+        if not self._under_way:
+            self._asked_at = self._loop.time()
         self._under_way += 1
         receiver = self._receiver if wait is None else self._holding_receiver
         calls = [

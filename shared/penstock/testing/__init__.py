@@ -23,17 +23,21 @@ from penstock.testing.clock import Clock
 from penstock.testing.crashes import Crash, crash_everywhere
 from penstock.testing.fixtures import penstock, penstock_servers
 from penstock.testing.inside import Penstock
+from penstock.testing.replays import replay_check
 from penstock.testing.servers import NatsServer, Urls, ValkeyServer, servers
+from penstock.worker.durable.replay import Replay
 
 __all__ = [
     "Clock",
     "Crash",
     "NatsServer",
     "Penstock",
+    "Replay",
     "Urls",
     "ValkeyServer",
     "crash_everywhere",
     "penstock",
     "penstock_servers",
+    "replay_check",
     "servers",
 ]

@@ -58,26 +58,27 @@ async def crash_everywhere(
     """
     look = outcome or _outcome
     dead: set[str] = set()
-    plain = _Scene(penstock, worker, signals or {}, dead, None)
+    plain = Scene(penstock, worker, signals or {}, dead, {})
     expected = look(await plain.play(kind, input, options))
     tried: list[Crash] = []
     wrong: list[str] = []
     for place in range(len(plain.seen)):
         for moment in ("before", "after"):
-            scene = _Scene(penstock, worker, signals or {}, dead, (place, moment))
+            scene = Scene(penstock, worker, signals or {}, dead, {place: moment})
             ended = look(await scene.play(kind, input, options))
-            if scene.crash is None:
+            if not scene.crashes:
                 continue  # what was sent together in the first run went in fewer requests
-            tried.append(scene.crash)
+            [crash] = scene.crashes
+            tried.append(crash)
             if ended != expected:
-                wrong.append(f"crash {scene.crash}: ended as {ended!r}, not {expected!r}")
+                wrong.append(f"crash {crash}: ended as {ended!r}, not {expected!r}")
             for key, times in scene.ran.items():
                 if key not in plain.ran:
-                    wrong.append(f"crash {scene.crash}: {key} ran, and it did not in the run without a crash")
+                    wrong.append(f"crash {crash}: {key} ran, and it did not in the run without a crash")
                     continue
-                allowed = plain.ran[key] + (key in scene.under_way)
+                allowed = plain.ran[key] + scene.lost[key]
                 if times > allowed:
-                    wrong.append(f"crash {scene.crash}: {key} ran {times} times, not {allowed}")
+                    wrong.append(f"crash {crash}: {key} ran {times} times, not {allowed}")
     if wrong:
         raise AssertionError("\n".join(wrong))
     return tried
@@ -87,8 +88,12 @@ def _outcome(record: Record) -> Any:
     return record.state, record.result, record.failure
 
 
-class _Scene:
-    """One execution, and the workers that run it."""
+class Scene:
+    """One execution, and the workers that run it. They die at places given by number, of all requests that store.
+
+    ran: how often each step's function has begun. lost: how many of these were under way in a crash, so that the
+    journal does not count them. journal: at the end.
+    """
 
     def __init__(
         self,
@@ -96,12 +101,13 @@ class _Scene:
         worker: Worker,
         signals: Mapping[str, Any],
         dead: set[str],
-        dies_at: tuple[int, Moment] | None,
+        dies_at: Mapping[int, Moment],
     ) -> None:
         self.seen: list[Crash] = []
-        self.crash: Crash | None = None
+        self.crashes: list[Crash] = []
         self.ran: Counter[str] = Counter()
-        self.under_way: set[str] = set()
+        self.lost: Counter[str] = Counter()
+        self.journal: list[Entry] = []
         self._penstock, self._worker = penstock, worker
         self._signals, self._sent = signals, set[str]()
         # Ids of workers that run no more. A request for work that they have left behind may still get them some.
@@ -121,15 +127,17 @@ class _Scene:
                 while True:
                     if self._died.is_set():
                         self._died.clear()
-                        await self._note_under_way(client)
+                        await self._note_lost(client)
                         guest = await self._start()
                     record = await client.get(self._execution_id)
                     if record.state in TERMINAL:
+                        self.journal = await _journal(client, self._execution_id)
                         return record
                     await self._move_on(client)
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            where = f"after a crash {self.crash}" if self.crash else "without a crash"
+            crashes = ", ".join(map(str, self.crashes))
+            where = f"after a crash {crashes}" if crashes else "without a crash"
             record = await client.get(self._execution_id)
             raise TimeoutError(f"{kind} {where} does not end: it is {record.state} {record.reason}") from None
         finally:
@@ -156,9 +164,10 @@ class _Scene:
             place = len(self.seen)
             keys = tuple(each.key for each in getattr(request, "entries", ()))
             self.seen.append(Crash("before", verb.name, keys))
-            if self.crash is not None or self._dies_at is None or place != self._dies_at[0]:
+            moment = self._dies_at.get(place)
+            if moment is None:
                 return send(verb, request, timeout=timeout)
-            self.crash = Crash(self._dies_at[1], verb.name, keys)
+            self.crashes.append(Crash(moment, verb.name, keys))
 
             def die(_: object = None) -> None:
                 nonlocal dead
@@ -170,7 +179,7 @@ class _Scene:
                 self._stop(guest)
                 self._died.set()
 
-            if self._dies_at[1] == "before":
+            if moment == "before":
                 die()
                 return _unanswered()
             reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -204,10 +213,10 @@ class _Scene:
         guest.stop()
         guest.stop()
 
-    async def _note_under_way(self, client: Client) -> None:
+    async def _note_lost(self, client: Client) -> None:
         """Note which steps were under way in the crash: their functions had begun, and nothing was stored of that."""
         tries = {each.key: each.attempt for each in await _journal(client, self._execution_id)}
-        self.under_way = {key for key, times in self.ran.items() if times > tries.get(key, 0)}
+        self.lost = Counter({key: times - tries.get(key, 0) for key, times in self.ran.items()})
 
     async def _move_on(self, client: Client) -> None:
         """Send a signal that is waited for, or move the clock if nothing but a time is."""

@@ -31,7 +31,7 @@ from penstock.worker._errors import (
 )
 from penstock.worker._hooks import Hooks
 from penstock.worker._invoke import Handler, InvalidInput
-from penstock.worker._leases import Lease, LeaseRenewer
+from penstock.worker._leases import LOST, Lease, LeaseRenewer
 from penstock.worker._task import Task
 from penstock.worker.durable.errors import TaskSuspended
 
@@ -371,7 +371,12 @@ class Runner:
             log.error("%s %s: %s", task.kind, task.execution_id, error)
         except Exception as error:
             known = isinstance(error, errors.PenstockError)
-            log.warning(
+            # Of a task whose cancellation was requested, the lease may be gone by now: that is as it should be.
+            canceled = (
+                task.cancel_requested and isinstance(error, errors.PenstockError) and error.code in LOST
+            )
+            log.log(
+                logging.INFO if canceled else logging.WARNING,
                 "%s %s: the outcome was refused: %s",
                 task.kind,
                 task.execution_id,

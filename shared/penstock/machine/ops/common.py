@@ -65,6 +65,15 @@ class HintKey(Op[HintKeyKept], kw_only=True):
     key: str
 
 
+class NextDueAt(Now):
+    next_at: int | None = None
+
+
+@op("scheduler", "lease_keeper", "signal_router", "cancel_reconciler")
+class NextDue(Op[NextDueAt], kw_only=True):
+    """Return when work of the service is due next; None: nothing is."""
+
+
 class DueDone(Now):
     """The result of one round of due work.
 

@@ -18,7 +18,7 @@ _inside: Final[ContextVar[str | None]] = ContextVar("penstock_step", default=Non
 class Branch:
     """One branch of a handler."""
 
-    __slots__ = ("bare", "group", "joining", "parent", "raced", "running", "task", "waiting")
+    __slots__ = ("bare", "group", "joining", "keys", "parent", "raced", "running", "task", "waiting")
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Branch:
         self.bare = bare
         # It may lose a race. Later runs leave losers out, and with them the names that these have used.
         self.raced = raced
+        # Keys of the calls that it, and its own branches, have made: of a branch in a race only.
+        self.keys: list[str] = []
         self.task: asyncio.Task[Any] | None = None
         self.running = self.waiting = self.joining = 0
 
@@ -42,6 +44,14 @@ class Branch:
     def may_be_left_out(self) -> bool:
         """Whether it runs in a race, at any depth."""
         return self.raced or (self.parent is not None and self.parent.may_be_left_out)
+
+    def note(self, key: str) -> None:
+        """Note a call for each race in which it is made."""
+        branch: Branch | None = self
+        while branch is not None:
+            if branch.raced:
+                branch.keys.append(key)
+            branch = branch.parent
 
     @property
     def idle(self) -> bool:

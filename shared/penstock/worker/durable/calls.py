@@ -131,9 +131,16 @@ class DurableCalls:
         """Register `function(*args)` to undo what was done, if the execution fails for good or is canceled.
 
         All that were registered run in reverse, each as a step. A worker that dies meanwhile does not matter. Register
-        *before* the step that has the effect, if undoing what never happened does no harm.
+        *before* the step that has the effect, if undoing what never happened does no harm; and before `task.first`, not
+        inside a branch of it: later runs leave out the branches that have lost.
         """
         run = self._durable_run()
+        if run.branches.current().may_be_left_out:
+            raise StepKeyNeeded(
+                f"{KIND}:{name}",
+                "is registered in a branch of task.first, which later runs leave out if another one wins: "
+                "register it before task.first",
+            )
         made = run.key(f"compensate({name!r})", KIND, name, key)
         undo = "undo" + made.removeprefix(KIND)
         step = Step(undo, function, args, retry or FIVE_TRIES, digests=run.options.digests)

@@ -22,6 +22,8 @@ class LocalJournal:
         """The version of the code that began the execution: this one's own, if nothing is journaled yet."""
         self.drift: list[str] = []
         """Keys of steps whose function or arguments are not those that were journaled."""
+        self.closed = False
+        """Whether the execution has ended, so that nothing is at its frontier: of a replay of a stored journal only."""
         self._entries: dict[str, Entry] = {}
         self._unasked: dict[str, None] = {}
         if opened is not None:
@@ -54,7 +56,7 @@ class LocalJournal:
     @property
     def at_frontier(self) -> bool:
         """Whether the handler has come to where no earlier run has been: all that they journaled was asked for."""
-        return not self._unasked
+        return not self._unasked and not self.closed
 
     def orphans(self) -> list[str]:
         """Return the first hundred keys that the handler did not ask for."""

@@ -96,6 +96,8 @@ class DurableOptions:
 class DurableRun:
     """One run of a handler over its journal."""
 
+    waits_type: type[Waits] = Waits
+
     def __init__(
         self,
         requester: Requester,
@@ -113,7 +115,7 @@ class DurableRun:
         self.branches = Branches()
         self.names = Names()
         self.state = State(self.appender, self.journal)
-        self.waits = Waits(
+        self.waits = self.waits_type(
             calls,
             leases,
             lease,
@@ -147,7 +149,10 @@ class DurableRun:
     def key(self, call: str, kind: str, name: str, key: object = None) -> str:
         """Return the journal key of a call that is made now. Refuse what cannot work, before anything runs."""
         self.check(call)
-        return self.names.take(kind, name, key, self.branches.caller())
+        caller = self.branches.caller()
+        made = self.names.take(kind, name, key, caller)
+        caller.branch.note(made)
+        return made
 
     def check(self, call: str) -> None:
         """Raise `NestedStep` if a durable call is made inside a step."""

@@ -2,11 +2,13 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
+
+from msgspec import Raw
 
 from penstock.bus.payloads import raw_of
-from penstock.messages.journal import NewEntry
+from penstock.messages.journal import Entry, NewEntry
 from penstock.worker.durable.branches import Branch
 from penstock.worker.durable.errors import (
     StepCanceled,
@@ -21,6 +23,8 @@ from penstock.worker.durable.run import DurableRun
 T = TypeVar("T")
 
 Failures = Literal["wait", "cancel"]
+MOST_LEFT: Final = 1000
+"""At most so many calls of losing branches are kept with the winner."""
 
 
 class Won(NamedTuple, Generic[T]):
@@ -58,7 +62,7 @@ async def parallel(
     """Run all, and return their results in order. Raise the first error, by position, when the rest has ended."""
     if not branches:
         return ()
-    tasks, join = _start(run, branches, failures)
+    _, tasks, join = _start(run, branches, failures)
     try:
         await _until(tasks, asyncio.FIRST_EXCEPTION if failures == "cancel" else asyncio.ALL_COMPLETED)
         losers = [task for task in tasks if not task.done()]
@@ -77,41 +81,62 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
     """Run all until one has ended. The journal keeps which one, so that it is the same one in every later run."""
     entry = await run.ask(key)
     if entry is not None:
-        return await _won_before(run, str(entry.result), branches, key)
+        return await _won_before(run, _Winner.of(entry), branches, key)
     names, works = list(branches), tuple(branches.values())
-    tasks, join = _start(run, works, "first")
+    made, tasks, join = _start(run, works, "first")
     try:
         await _until(tasks, asyncio.FIRST_COMPLETED)
         if _suspended(tasks):
             await asyncio.wait(tasks)
         _raise_suspended(tasks)
         place = next(index for index, task in enumerate(tasks) if task.done())
+        left = [each for branch in made[:place] + made[place + 1 :] for each in branch.keys]
         with run.running():
             won = NewEntry(
-                key=key, kind="first", name=name_in(key), status="done", raw_result=raw_of(names[place])
+                key=key,
+                kind="first",
+                name=name_in(key),
+                status="done",
+                raw_result=_Winner(names[place], left[:MOST_LEFT]).raw(),
             )
             await asyncio.gather(run.append(won), _give_up(run, works, tasks))
         await _stop([task for task in tasks if not task.done()])
     finally:
         join.release()
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # it was heard: a loser's error is nobody's
     return Won(names[place], tasks[place].result())
 
 
+class _Winner(NamedTuple):
+    """What the journal keeps of a race: which branch won, and the calls that the others had made inside.
+
+    Later runs leave the others out. Without `left`, the entries of their calls would count as orphans.
+    """
+
+    branch: str
+    left: Sequence[str] = ()
+
+    def raw(self) -> Raw:
+        return raw_of({"branch": self.branch, "left": self.left} if self.left else self.branch)
+
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        stored: Any = entry.result
+        return cls(stored["branch"], stored["left"]) if isinstance(stored, dict) else cls(str(stored))
+
+
 async def _won_before(
-    run: DurableRun, winner: str, branches: Mapping[str, Awaitable[Any]], key: str
+    run: DurableRun, won: _Winner, branches: Mapping[str, Awaitable[Any]], key: str
 ) -> Won[Any]:
     """Run only the branch that has won in an earlier run."""
+    winner = won.branch
     losers = [each for name, each in branches.items() if name != winner]
     discard(losers)
-    for each in losers:
-        if isinstance(each, Operation):
-            run.journal.ask(each.key)  # it is no orphan
+    # These are no orphans.
+    for each in (*won.left, *(each.key for each in losers if isinstance(each, Operation))):
+        run.journal.ask(each)
     if winner not in branches:
         raise StepFailed(key, "journal_mismatch", f"the branch {winner!r} won, and this code has none")
-    (task,), join = _start(run, (branches[winner],), "first")
+    _, (task,), join = _start(run, (branches[winner],), "first")
     try:
         await _until([task], asyncio.ALL_COMPLETED)
     finally:
@@ -121,19 +146,27 @@ async def _won_before(
 
 def _start(
     run: DurableRun, branches: tuple[Awaitable[Any], ...], until: Failures | Literal["first"]
-) -> "tuple[list[asyncio.Task[Any]], _Join]":
+) -> "tuple[list[Branch], list[asyncio.Task[Any]], _Join]":
     parent, loop = run.branches.current(), asyncio.get_running_loop()
     join = _Join(run, len(branches), until)
     group = object() if until == "wait" else None
+    made: list[Branch] = []
     tasks: list[asyncio.Task[Any]] = []
     for each in branches:
         bare = isinstance(each, Operation) and each.bare
         branch = Branch(parent, group=group, bare=bare, raced=until == "first")
+        made.append(branch)
         run.branches.live.add(branch)
         task = loop.create_task(_within(run, branch, each, join))
-        task.add_done_callback(lambda _, branch=branch: run.branches.live.discard(branch))
+        task.add_done_callback(lambda task, branch=branch: _ended(run, branch, task))
         tasks.append(task)
-    return tasks, join
+    return made, tasks, join
+
+
+def _ended(run: DurableRun, branch: Branch, task: "asyncio.Task[Any]") -> None:
+    run.branches.live.discard(branch)
+    if not task.cancelled():
+        task.exception()  # of many branches one error is raised; asyncio is not to log the others as never retrieved
 
 
 async def _within(run: DurableRun, branch: Branch, work: Awaitable[Any], join: "_Join") -> Any:
@@ -192,11 +225,9 @@ async def _stop(tasks: "list[asyncio.Task[Any]]") -> None:
 
 def _suspended(tasks: "list[asyncio.Task[Any]]") -> TaskSuspended | None:
     """Return what has stopped the handler, if one of these has found that."""
-    for task in tasks:
-        error = task.exception() if task.done() and not task.cancelled() else None
-        if isinstance(error, TaskSuspended):
-            return error
-    return None
+    # All are asked: asyncio would warn of an error that nobody has asked for.
+    found = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    return next((error for error in found if isinstance(error, TaskSuspended)), None)
 
 
 def _raise_suspended(tasks: "list[asyncio.Task[Any]]") -> None:

@@ -73,7 +73,7 @@ from penstock.machine.ops.scheduler.hand_out import (
     Ungrant,
     WaitRoom,
 )
-from penstock.machine.ops.scheduler.journal import Fork, NewResult, Query, Versions
+from penstock.machine.ops.scheduler.journal import Copied, CopyJournal, Fork, NewResult, Query, Versions
 from penstock.machine.ops.scheduler.lanes import LaneChange, LaneFollow, LaneKnown, Lanes, LanesHere
 from penstock.machine.ops.scheduler.quotas import QuotaCreate, QuotaDelete
 from penstock.machine.ops.scheduler.schedules import (
@@ -113,6 +113,8 @@ __all__ = [
     "ChangePriority",
     "Claim",
     "Clock",
+    "Copied",
+    "CopyJournal",
     "Create",
     "Due",
     "DueDone",

@@ -78,6 +78,7 @@ class Search(Op[FoundHere], kw_only=True):
     kind_prefix: str | None = None
     states: list[str] | None = None
     flow_id: str | None = None
+    parent_id: str | None = None
     tag: str | None = None
     worker_id: str | None = None
     text: str | None = None

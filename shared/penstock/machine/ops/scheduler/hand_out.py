@@ -13,9 +13,10 @@ _OF_EXECUTIONS = MOST * 5 // 8
 """The most weight of a hand-out: less than an FCALL's, because creates of the same work often share the FCALL."""
 
 
-def _cost(max_: int | None, ids: Sequence[str] | None) -> int:
-    """Return the cost of a hand-out: the number of executions named or asked for, at most _OF_EXECUTIONS."""
-    return min(_OF_EXECUTIONS, max(1, max_ or 0 if ids is None else len(ids)))
+def _cost(max_: int | None, ids: Sequence[str] | None, lanes: Sequence[str] | None) -> int:
+    """Return the cost of a hand-out: the number of executions named or asked for, at most _OF_EXECUTIONS. Of the lanes
+    that are searched, each costs half as much, even without work."""
+    return min(_OF_EXECUTIONS, max(1, max_ or 0 if ids is None else len(ids))) + len(lanes or ()) // 2
 
 
 class Head(Struct, array_like=True):
@@ -44,7 +45,7 @@ class Heads(Op[HeadsHere], kw_only=True):
     max: int
 
     def cost(self) -> int:
-        return _cost(self.max, None)
+        return _cost(self.max, None, self.lanes)
 
 
 class Granted(Struct, array_like=True):
@@ -83,7 +84,7 @@ class Grant(Op[GrantsHere], kw_only=True):
     turns: dict[str, list[tuple[str, int]]] | None = None
 
     def cost(self) -> int:
-        return _cost(self.max, self.ids)
+        return _cost(self.max, self.ids, self.lanes)
 
 
 class Taker(Struct):
@@ -120,7 +121,7 @@ class HandOut(Op[Given], kw_only=True):
     turns: dict[str, list[tuple[str, int]]] | None = None
 
     def cost(self) -> int:
-        return _cost(self.max, self.ids)
+        return _cost(self.max, self.ids, self.lanes)
 
 
 class Holding(Struct):
@@ -137,6 +138,9 @@ class Held(Op[Holding | None], kw_only=True):
     lanes: Sequence[str]
     capabilities: Sequence[str]
     kinds: Sequence[str] | None = None
+
+    def cost(self) -> int:
+        return 1 + len(self.lanes) // 4
 
 
 class Block(Struct):

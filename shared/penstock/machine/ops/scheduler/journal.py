@@ -14,18 +14,45 @@ class NewResult(Struct, omit_defaults=True):
     result: str | None = None
 
 
+class Copied(Struct):
+    """What has been copied so far: `n` entries, of those up to `place` in the old journal.
+
+    edited: keys of this part that got another result. there: the fork exists already.
+    """
+
+    place: int = 0
+    n: int = 0
+    bytes: int = 0
+    more: bool = True
+    edited: list[str] = []
+    there: bool = False
+
+
 @op("scheduler", by="execution_id", weight=MOST)
+class CopyJournal(Op[Copied], kw_only=True):
+    """Copy a part of a journal for a fork that is still to be created."""
+
+    id: str
+    execution_id: str
+    after_key: str | None = None
+    before_key: str | None = None
+    edits: list[NewResult]
+    place: int
+    n: int
+    bytes: int
+
+
+@op("scheduler", by="execution_id")
 class Fork(Op[Forked], kw_only=True):
-    """Create an execution with a copy of a journal. override: `input` replaces the old input (None is null)."""
+    """Create an execution with a copied journal. override: `input` replaces the old input (None is null)."""
 
     id: str
     again: bool = False
     execution_id: str
-    after_key: str | None = None
-    before_key: str | None = None
     override: bool = False
     input: str | None = None
-    edits: list[NewResult]
+    n: int
+    bytes: int
     traceparent: str | None = None
 
 
