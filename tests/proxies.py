@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 from urllib.parse import urlsplit
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _LIMIT = 2**20
 
 

@@ -16,7 +16,7 @@ from penstock.bus.endpoints import Call, Endpoints
 Script = Callable[[Any], Any]
 
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 roots = itertools.count()

@@ -14,7 +14,7 @@ from penstock.bus.consumer import Consumer
 from penstock.bus.endpoints import Call, Endpoints, Handler
 from penstock.bus.outcomes import ACK, Dead, Outcome, Retry
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 ID = "3-0192e4a0-0000-7000-8000-000000000000"
@@ -46,7 +46,7 @@ async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -
 
 async def ask(client: Client, root: str, verb: verbs.Verb, body: object) -> tuple[object, dict[str, str]]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    msg = await client.request(verb.subject(root), data, timeout=5)
+    msg = await client.request(verb.subject(root), data, timeout=DEADLINE_S)
     return json.loads(msg.data), msg.headers or {}
 
 

@@ -21,7 +21,7 @@ from penstock.testing.servers import TRIES, ServerProcess
 
 PRIMARIES = 3
 NODE_TIMEOUT_MS = 1000
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Member:

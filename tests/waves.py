@@ -77,7 +77,7 @@ async def audit_events(nats_url: str, ids: set[str]) -> dict[str, list[audit.Eve
         js = connection.jetstream()
         name = streams.stream_name("penstock", streams.AUDIT)
         by_id: defaultdict[str, list[audit.Event]] = defaultdict(list)
-        seen, deadline = 0, time.monotonic() + 30
+        seen, deadline = 0, time.monotonic() + 60
         while True:
             last = (await js.stream_info(name)).state.last_seq
             async for page in audit.pages(connection, name, seen + 1, last):

@@ -29,7 +29,7 @@ from penstock.runtime.service import Context, Service
 from penstock_audit_relay import service as relay_service
 from servers import NatsServer, ValkeyServer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 PARTITIONS = 3
 
 

@@ -13,7 +13,7 @@ from penstock.store.places import parse
 from penstock.store.topology import topology_of
 from running_penstock import RunningPenstock
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SECRET = "4111-1111"
 KEY = bytes(range(32))
 

@@ -27,7 +27,7 @@ from penstock.runtime.membership import owner
 from penstock.runtime.metrics import Metrics
 from penstock.testing.servers import ServerProcess, running
 from penstock_scheduler.service import build
-from running_penstock import NOWHERE, RunningPenstock, fence
+from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 CLASSES = {kind.error_class for kind in TABLE.values()}
 
@@ -94,7 +94,7 @@ async def scraped(house: RunningPenstock, gateway: Gateway | None = None) -> dic
     """Return what each process's /metrics has, as Prometheus reads it."""
 
     def read(url: str) -> str:
-        with urllib.request.urlopen(url, timeout=10) as page:
+        with urllib.request.urlopen(url, timeout=WAIT_S) as page:
             return page.read().decode()
 
     urls = {name: service.metrics_url for name, service in house.services.items()}

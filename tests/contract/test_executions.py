@@ -279,7 +279,7 @@ class TestWait:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
         waiting = [
-            asyncio.create_task(penstock.request("execution.wait", body, timeout=30)) for _ in range(10)
+            asyncio.create_task(penstock.request("execution.wait", body, timeout=WAIT_S)) for _ in range(10)
         ]
         task = await penstock.begin()
         assert not any(each.done() for each in waiting)
@@ -296,7 +296,7 @@ class TestWait:
     async def test_a_scheduler_that_drains_lets_them_go(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         body = {"execution_id": execution_id, "wait_ms": 60_000}
-        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=30))
+        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=WAIT_S))
         await penstock.get(execution_id)  # sent after the wait and answered, so the wait has arrived
         await penstock.running["scheduler"].stop()
         assert (await waiting)["state"] == "ready"  # long before the 60 s of the request have passed

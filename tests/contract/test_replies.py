@@ -54,7 +54,7 @@ async def test_a_reply_to_penstocks_own_subjects_is_refused(
 async def test_the_audit_trail_stays_whole_beside_a_strangers_message(penstock: RunningPenstock) -> None:
     await penstock.create()
     await penstock.nats.request(
-        f"{penstock.root}.audit.default.execution.created.x", b'{"error":{}}', timeout=5
+        f"{penstock.root}.audit.default.execution.created.x", b'{"error":{}}', timeout=WAIT_S
     )
     execution_id = await penstock.create()
     await penstock.request("execution.cancel", {"execution_id": execution_id})

@@ -13,7 +13,7 @@ import pytest
 from penstock import Client, ExecutionCanceled, ExecutionFailed, Fail, Retry, Suspend, Task, Worker, errors
 from running_penstock import RunningPenstock
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 Working = Callable[[Worker], AbstractAsyncContextManager[Worker]]
 

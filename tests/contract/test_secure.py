@@ -31,7 +31,7 @@ from penstock.secure.folder import Folder
 from penstock.secure.roles import ROLES
 from penstock.verbs import SERVICES, VERBS
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 ROOT = "penstock"
 OTHER_CA = certificates.authority("another").certificate
 asked: list[Any] = []

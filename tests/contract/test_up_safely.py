@@ -22,7 +22,7 @@ from penstock.local.supervise import Child
 from penstock.testing.servers import ValkeyServer, running
 from servers import free_port
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Quiet:

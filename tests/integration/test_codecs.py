@@ -11,7 +11,7 @@ from penstock.bus.connection import connect
 from penstock.codecs import AesGcm, CodecError, Codecs, ObjectMissing, Offload, PayloadCodec, UnknownKey
 from running_penstock import RunningPenstock
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 SECRET = "4111-1111"
 KEY, OLD = bytes(range(32)), bytes(range(1, 33))
 

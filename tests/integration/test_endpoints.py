@@ -138,7 +138,7 @@ async def test_a_handler_and_its_tasks_know_the_id_of_their_request(
 
     async with serving(client, root, {verbs.LEASE_START: handler}):
         subject, body = verbs.LEASE_START.subject(root), json.dumps(FENCE).encode()
-        reply = await client.request(subject, body, timeout=5, headers=headers)
+        reply = await client.request(subject, body, timeout=60, headers=headers)
     found = json.loads(reply.data)["state"]
     assert found.startswith(expected) if expected == "_INBOX." else found == expected
     assert request_id() is None
@@ -153,7 +153,7 @@ async def test_a_merged_call_names_its_first_requests(client: Client, root: str)
 
     async with serving(client, root, {verbs.LEASE_START: handler}):
         subject, body = verbs.LEASE_START.subject(root), json.dumps(FENCE).encode()
-        asking = [client.request(subject, body, timeout=5, headers={HEADER: f"r{n}"}) for n in range(50)]
+        asking = [client.request(subject, body, timeout=60, headers={HEADER: f"r{n}"}) for n in range(50)]
         await asyncio.gather(*asking)
     assert "r0,r1,r2,r3,r4,r5,r6,r7,and" in " ".join(map(str, found))
 

@@ -16,7 +16,7 @@ from penstock.store.link import AGAIN_S, Link
 from penstock.store.wire import Wire
 from servers import valkey_server
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @asynccontextmanager

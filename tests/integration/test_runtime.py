@@ -24,7 +24,7 @@ from penstock.runtime.membership import owner
 from penstock.verbs import EXECUTION_GET, Verb
 from servers import NatsServer, ValkeyServer, free_port, nats_server, valkey_server
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 ID = "0-0192e4a0-0000-7000-8000-000000000000"
 SERVICE = """
 from penstock.runtime import Service, run
@@ -87,7 +87,7 @@ def nothing(name: str) -> Callable[[Context], Service]:
 async def http(url: str) -> tuple[int, str]:
     def get() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(url, timeout=5) as reply:
+            with urllib.request.urlopen(url, timeout=DEADLINE_S) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -22,7 +22,7 @@ from penstock.secure.valkey_acl import ADMIN
 from penstock.secure.wishes import Deployment
 from penstock.testing.servers import ServerProcess, ValkeyServer, running
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 CONFIG = """\
 port {port}
 dir "{folder}"

@@ -23,7 +23,7 @@ from penstock.runtime.server_check import UnfitServerError, check_nats, check_va
 from penstock.store import LibraryError
 from penstock.testing.servers import NatsServer, ServerProcess, ValkeyServer, running
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class ConfiguredValkey(ValkeyServer):

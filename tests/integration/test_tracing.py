@@ -17,7 +17,7 @@ from penstock.sdk.requester import Extras
 from penstock.sdk.tracing import tracing
 from running_penstock import RunningPenstock
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

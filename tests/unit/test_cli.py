@@ -52,7 +52,7 @@ COMMANDS = [
 
 
 async def until(holds: object, what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"{what} did not come about"
         await asyncio.sleep(0.01)

@@ -130,7 +130,7 @@ class TestImage:
         with subprocess.Popen(
             [entrypoint, *arguments], env={"PATH": path}, stdout=subprocess.PIPE, text=True
         ) as process:
-            said, _ = process.communicate(timeout=10)
+            said, _ = process.communicate(timeout=60)
         # The same pid: a container's SIGTERM reaches the service itself.
         assert said.split() == [*expected.split(), str(process.pid)]
 

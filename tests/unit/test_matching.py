@@ -10,7 +10,7 @@ from penstock.machine.ops.scheduler import Given, Granted, HandOut, Task
 from penstock.messages.executions import WorkNext
 from penstock_scheduler.handing_out.work import Work
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 TASK = Task(
     execution_id="0-1",
     kind="t",
