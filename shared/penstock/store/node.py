@@ -69,6 +69,7 @@ class _Pipeline(msgspec.Struct, gc=False):
     """The FCALLs written together. The pipeline is over when each of them, and the wait, is answered (`left`)."""
 
     left: int
+    sent_at: float
     timer: asyncio.TimerHandle
     held: list[tuple[Batch, list[bytes]]]
     """Answered calls that are not acknowledged yet."""
@@ -89,6 +90,8 @@ class Node:
         self._pending: dict[int, list[Command]] = {}
         self._scheduled = False
         self._under_way = 0
+        self._heard_at = 0.0
+        """When anything was last answered, by the loop's clock."""
         self._asked_at = 0.0
         """When the first of the pipelines under way was sent, by the loop's clock."""
         self._connecting: set[asyncio.Task[None]] = set()
@@ -161,10 +164,11 @@ class Node:
             for batch in _batches(commands)
         ]
         wait = self._acknowledged.wait
-        timer = self._loop.call_later(self._late_s, lambda: self._late(pipeline, wire, self._late_s))
-        pipeline = _Pipeline(len(batches) + (wait is not None), timer, [])
+        timer = self._loop.call_later(self._late_s, lambda: self._late(pipeline, wire))
+        now = self._loop.time()
+        pipeline = _Pipeline(len(batches) + (wait is not None), now, timer, [])
         if not self._under_way:
-            self._asked_at = self._loop.time()
+            self._asked_at = now
         self._under_way += 1
         receiver = self._receiver if wait is None else self._holding_receiver
         calls = [
@@ -203,6 +207,7 @@ class Node:
 
     def _count(self, pipeline: _Pipeline) -> None:
         """Count one reply of a pipeline. After its last one, there is room for another pipeline."""
+        self._heard_at = self._loop.time()
         pipeline.left -= 1
         if not pipeline.left:
             pipeline.timer.cancel()
@@ -211,15 +216,17 @@ class Node:
                 self._scheduled = True
                 self._loop.call_soon(self._dispatch)
 
-    def _late(self, pipeline: _Pipeline, wire: Wire, waited: float) -> None:
-        """A dead peer is detected by its silence: closing the wire fails all calls that still wait for a reply."""
-        if waited >= self._timeout:
+    def _late(self, pipeline: _Pipeline, wire: Wire) -> None:
+        """A dead peer is detected by its silence: closing the wire fails all calls that still wait for a reply. A peer
+        that answers slowly is left alone, however long the whole pipeline takes."""
+        silent_s = self._loop.time() - max(self._heard_at, pipeline.sent_at)
+        if silent_s >= self._timeout:
             wire.close()
             return
-        pipeline.timer = self._loop.call_later(
-            self._late_s, lambda: self._late(pipeline, wire, waited + self._late_s)
-        )
-        self._owner.late(self)
+        again_s = max(0.01, min(self._late_s, self._timeout - silent_s))
+        pipeline.timer = self._loop.call_later(again_s, lambda: self._late(pipeline, wire))
+        if silent_s >= self._late_s:
+            self._owner.late(self)
 
 
 def _left() -> ConnectionError:
