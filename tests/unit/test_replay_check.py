@@ -189,6 +189,17 @@ async def test_what_a_lost_race_has_done_is_no_orphan() -> None:
     assert found.orphans == ["step:after"]
 
 
+async def test_compensations_are_refused_in_a_race() -> None:
+    async def handler(task: Task) -> Any:
+        async def branch() -> None:
+            task.compensate("undo", boom)
+
+        await task.first("race", one=branch(), other=task.step("a", boom))
+
+    found = await replay_check(handler, [step(1, "a")], COMPLETED)
+    assert "fails (step_key_needed): compensate:undo is registered in a branch" in (found.outcome or "")
+
+
 async def test_calls_that_only_a_service_can_answer_are_a_problem() -> None:
     async def handler(task: Task) -> Any:
         await task.progress(50)
