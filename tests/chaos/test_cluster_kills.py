@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import commands
-from commands import Up
+from commands import BARE, Up
 from penstock import Client
 from valkey_cluster import Member, Nodes
 from waves import all_completed, audit_events, ended, no_overlaps, start_worker, submit_wave
@@ -64,7 +64,7 @@ class Harm:
 async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     deadline = time.monotonic() + DEADLINE_S
     log = tmp_path / "handlers.log"
-    async with Up.open(tmp_path, "--nodes", "3", "--durability", "process") as up:
+    async with Up.open(tmp_path, *BARE, "--nodes", "3", "--durability", "process") as up:
         url, harm = up.facts["nats_url"], Harm(up)
         said = await commands.penstock("doctor", cwd=tmp_path)
         assert said.out.count("primary of slots") == 3, said.out

@@ -9,7 +9,7 @@ import nats
 import pytest
 
 import commands
-from commands import Up
+from commands import BARE, Up
 from penstock import Client, PenstockError, audit
 from penstock.local.refusals import unready
 from small_disk import small_disk
@@ -63,7 +63,7 @@ async def ended_in_the_trail(url: str, ids: set[str]) -> None:
 async def test_nats_disk_is_full_and_has_room_again(tmp_path: Path) -> None:
     """nats-server refuses messages from then on: that is noticed, and `penstock up` starts it again."""
     with small_disk(tmp_path / ".penstock" / "nats", 192) as disk:
-        async with Up.open(tmp_path, "--durability", "process") as up:
+        async with Up.open(tmp_path, *BARE, "--durability", "process") as up:
             url = up.facts["nats_url"]
             async with await Client.connect(url, timeout=2.0) as client:
                 before = await client.submit("nobody.works", lane="nowhere")
@@ -102,7 +102,7 @@ async def test_nats_disk_is_full_and_has_room_again(tmp_path: Path) -> None:
 
 async def test_valkeys_disk_is_full_and_has_room_again(tmp_path: Path) -> None:
     with small_disk(tmp_path / ".penstock" / "valkey", 32) as disk:
-        async with Up.open(tmp_path) as up, await Client.connect(up.facts["nats_url"]) as client:
+        async with Up.open(tmp_path, *BARE) as up, await Client.connect(up.facts["nats_url"]) as client:
             kept = {(await client.submit("nobody.works", n, lane="nowhere")).execution_id for n in range(20)}
             disk.fill()
             began = time.monotonic()

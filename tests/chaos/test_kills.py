@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import commands
-from commands import Up
+from commands import BARE, Up
 from penstock import Client
 from penstock.verbs import SERVICES
 from waves import PER_WAVE, all_completed, audit_events, ended, start_worker, submit_wave
@@ -19,7 +19,7 @@ DEADLINE_S = 90.0
 @pytest.mark.parametrize("victims", ["services", "servers"])
 async def test_everything_ends_exactly_once(tmp_path: Path, victims: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    async with Up.open(tmp_path) as up:
+    async with Up.open(tmp_path, *BARE) as up:
         url = up.facts["nats_url"]
         targets = (
             [("pids", name) for name in SERVICES]

@@ -142,7 +142,7 @@ class Load:
             )
             self.runs += zip(wave, runs, strict=True)
             n += len(runs)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)  # the replaced services need the processors, too
 
     async def check(self) -> None:
         """Assert that each execution has ended with its result."""

@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 import commands
-from commands import Up
+from commands import BARE, Up
 from penstock import Client, Task, Worker
 from penstock.bus.identity import Identity
 from penstock.secure.folder import Folder
@@ -102,7 +102,7 @@ async def test_a_secured_cluster(tmp_path: Path) -> None:
     users = ("--worker=worker", "--submitter=submitter")
     written = await commands.penstock("secure", "files", *users, cwd=tmp_path)
     assert written.code == 0, written.err
-    async with Up.open(tmp_path, "--secure", "files", "--nodes", "3", "--durability", "process") as up:
+    async with Up.open(tmp_path, *BARE, "--secure", "files", "--nodes", "3", "--durability", "process") as up:
         assert up.facts["valkey_url"].startswith("rediss+cluster://127.0.0.1:")
         assert up.facts["nats_url"].count("tls://127.0.0.1:") == 3
         secured = Secured(up)

@@ -47,9 +47,18 @@ async def test_an_installed_wheel_runs_outside_the_repository(
 ) -> None:
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         monkeypatch.delenv(name, raising=False)
-    await asyncio.to_thread(venv.create, tmp_path / "venv", with_pip=True)
+    await asyncio.to_thread(venv.create, tmp_path / "venv")
     bin = tmp_path / "venv" / "bin"
-    pip = [bin / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        bin / "python",
+        "--quiet",
+        "--disable-pip-version-check",
+        "install",
+    ]
     await asyncio.to_thread(run, *pip, f"penstock[embedded] @ {wheel.as_uri()}", cwd=tmp_path)
     imported = run(bin / "python", "-c", "import penstock; print(penstock.__file__)", cwd=tmp_path)
     assert imported.startswith(str(tmp_path))

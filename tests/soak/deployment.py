@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from commands import Up
+from commands import BARE, Up
 
 TESTS = Path(__file__).resolve().parents[1]
 SCALE = ("--scale", "scheduler=2", "--scale", "signal-router=2")
@@ -60,7 +60,7 @@ class Deployment:
     async def open(cls, folder: Path, workers: int = 3, nodes: int = 1) -> AsyncIterator[Self]:
         """Start everything, on so many nodes; the workers' journals are in `folder`."""
         shape = ("--partitions", "2") if nodes == 1 else ("--nodes", str(nodes))
-        async with Up.open(folder, *shape, *SCALE) as up:
+        async with Up.open(folder, *BARE, *shape, *SCALE) as up:
             crew = Workers(up.facts["nats_url"], folder, workers)
             try:
                 yield cls(up, crew)

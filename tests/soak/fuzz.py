@@ -17,7 +17,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 import fuzzing
-from commands import Up
+from commands import BARE, Up
 from penstock.bus import connection
 from penstock.errors import TABLE
 from penstock.verbs import VERBS
@@ -220,7 +220,7 @@ async def fuzz(
 ) -> Result:
     """Run one fuzz in an empty folder, which then has the logs."""
     result = Result(seed)
-    async with Up.open(folder, "--partitions", "2", env=SETTINGS) as up:
+    async with Up.open(folder, *BARE, "--partitions", "2", env=SETTINGS) as up:
         facts = up.facts
         before = {**facts["pids"], **facts["server_pids"]}
         password = await asyncio.to_thread(Path(facts["valkey_password_file"]).read_text)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from commands import Up
+from commands import BARE, Up
 from penstock import Client, PenstockError
 from soak.deployment import Workers
 from soak.load import LANES
@@ -113,7 +113,7 @@ async def reclaimed(client: Client, url: str, folder: Path) -> str:
 async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="penstock-outages-") as name:
         folder = Path(name)
-        async with Up.open(folder) as up, await Client.connect(up.facts["nats_url"]) as client:
+        async with Up.open(folder, *BARE) as up, await Client.connect(up.facts["nats_url"]) as client:
             print(await reclaimed(client, up.facts["nats_url"], folder), flush=True)
             for service, (verb, body) in ASKED.items():
                 print(await measure(client, up, service, verb, body, signal.SIGKILL), flush=True)
