@@ -13,14 +13,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import gate, install, machine, plan, plot, report
-from benchmarks.figures import depth, floor, flows, growth, latency, life, lua, observations, routing, signals
+from benchmarks.figures import (
+    depth,
+    durable,
+    floor,
+    flows,
+    growth,
+    latency,
+    life,
+    lua,
+    observations,
+    routing,
+    signals,
+)
 from benchmarks.install import say
 from benchmarks.systems import PEERS, PENSTOCK, System
 
-FIGURES = ("floor", "lua", "life", "latency", "routing", "signals", "flows", "observations", "depth")
-
-_OURS = {"routing": routing, "signals": signals, "flows": flows, "observations": observations}
+_OURS = {
+    "routing": routing,
+    "signals": signals,
+    "flows": flows,
+    "observations": observations,
+    "durable": durable,
+}
 """Figures that are measured of Penstock alone, by name."""
+FIGURES = ("floor", "lua", "life", "latency", *_OURS, "depth")
 
 
 def main() -> None:
