@@ -197,14 +197,9 @@ def _message(record: Record, entries: list[Entry]) -> TaskMessage:
             mode="replay" if entries else "new",
             version=record.version,
             count=len(entries),
-            items=[_copy(each) for each in entries],
+            items=[copy.copy(each) for each in entries],  # decoded values are kept in an entry
         ),
     )
-
-
-def _copy(entry: Entry) -> Entry:
-    """Return a copy, so that what one replay decodes another one does not share."""
-    return copy.copy(entry)
 
 
 def _for_replay(handler: Handler) -> Handler:
