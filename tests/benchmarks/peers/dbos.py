@@ -2,7 +2,7 @@
 
 python -m benchmarks.peers.dbos postgresql://… '{"count": 1000, "functions": 500, "concurrency": 64, "journal": 1000}'
 
-DBOS replays a workflow only after a crash, or when it is forked: timed is a fork at the end of the journal, to its result.
+DBOS replays a workflow after a crash, or when it is forked: timed is a fork at the end of the journal, to its result.
 """
 
 import asyncio
