@@ -15,7 +15,7 @@ from running_penstock import RunningPenstock
 WAIT_S = 60.0
 COMMAND = (sys.executable, "-m", "penstock.cli")
 BARE = ("--no-gateway", "--no-console")
-"""Arguments of a `penstock up` that starts nothing but servers and services: a third less to wait for."""
+"""Arguments of a `penstock up` that starts nothing but servers and services."""
 
 
 class Said(NamedTuple):
