@@ -178,6 +178,41 @@ async def test_what_cannot_be_journaled_fails_and_names_the_step(
     assert await run.result(timeout=WAIT_S) == ["step:make#object", "step:make#huge"]
 
 
+async def test_a_step_may_raise_what_has_no_text_and_no_name(
+    penstock: RunningPenstock, client: Client, worker: Worker
+) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("it has no text")
+
+        def __reduce__(self) -> str:
+            raise TypeError("it cannot be pickled")
+
+    strange = [
+        Mute(),
+        type("ß" * 300, (Exception,), {})(),
+        ExceptionGroup("two", [Mute(), OSError("\udcff")]),
+    ]
+
+    async def fail(which: int) -> None:
+        raise strange[which]
+
+    @worker.handler("order")
+    async def order(task: Task) -> list[str]:
+        told: list[str] = []
+        for which in range(len(strange)):
+            try:
+                await task.step("fail", fail, which, key=which, retry=Retries(1))
+            except StepFailed as error:
+                told.append(f"{error.key} {error.category}")
+        return told
+
+    await penstock.run_worker(worker)
+    run = await client.submit("order")
+    told = ["step:fail#0 mute", "step:fail#1 error", "step:fail#2 exception_group"]
+    assert await run.result(timeout=WAIT_S) == told
+
+
 async def test_what_cannot_work_is_refused_before_anything_runs(
     penstock: RunningPenstock, client: Client, worker: Worker
 ) -> None:
