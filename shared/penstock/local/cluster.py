@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from penstock.local.data_dir import DataDir
 from penstock.local.problems import Problem
@@ -26,7 +28,7 @@ from penstock.local.servers import (
 )
 
 SLOTS: Final = 16384
-FORM_S: Final = 30.0
+FORM_S: Final = 60.0
 """Seconds within which the started nodes must have become one cluster."""
 _LOOK_S: Final = 0.02
 
@@ -216,7 +218,9 @@ async def form(servers: Sequence[Server]) -> None:
 def _client(server: Server) -> Any:
     tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(server.authority)} if server.authority else {}
     login = {"username": server.user, "password": server.password}
-    return cast("Any", Redis)(host=server.host, port=server.port, protocol=2, **login, **tls)
+    # What forms a cluster can be said only once: nothing is repeated because an answer takes long.
+    patient: dict[str, Any] = {"socket_timeout": FORM_S, "retry": Retry(NoBackoff(), 0)}
+    return cast("Any", Redis)(host=server.host, port=server.port, protocol=2, **login, **tls, **patient)
 
 
 async def _knows_others(client: Any) -> bool:
