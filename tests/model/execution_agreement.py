@@ -29,6 +29,8 @@ class Agreement:
                 left.discard(f"wx:{job.execution_id}")  # waitpoints may stay longer than their execution
             if job.ends_with_it():
                 left.discard(f"ch:{job.execution_id}")  # and so may children that would have ended with it
+            if not all(child.gone for child in job.children):
+                left.discard(f"parent:{job.execution_id}")
             assert left == set(), "what retired leaves nothing"
             return
         assert x is not None, "a record is lost"

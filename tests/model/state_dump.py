@@ -118,7 +118,9 @@ class StateDump:
                 expected[f"ws:{w.get('namespace', 'default')}|{status}"][waitpoint_id] = 0.0
         if self.executions:
             expected["all"] = dict.fromkeys(self.executions, 0.0)
-        actual = self._sets("all", "s:", "q:", "due:", "fs:", "fb:", "ew:", "ws:", "wx:", "ch:", "failures:")
+        actual = self._sets(
+            "all", "s:", "q:", "due:", "fs:", "fb:", "ew:", "ws:", "wx:", "ch:", "failures:", "parent:"
+        )
         assert actual == dict(expected), "indexes disagree with records"
 
     def _sets(self, *prefixes: str) -> Sets:
@@ -138,6 +140,8 @@ class StateDump:
         placement = {f"s:{x['lane']}:{state}": 0.0}
         if "failure" in x:
             placement[f"failures:{x['failure']['category']}"] = 0.0
+        if "parent_id" in x:
+            placement[f"parent:{x['parent_id']}"] = 0.0
 
         def earliest(name: str, *times: float | None) -> None:
             known = [time for time in times if time is not None]

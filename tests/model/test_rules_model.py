@@ -102,7 +102,7 @@ class MirrorRules(Model):
         machine = self.machine.stores["mirror-observer"].machine
         nats: Any = NoNats()
         log: Any = None
-        return Following(machine, nats, self.machine.root, log)
+        return Following(machine, nats, self.machine.root, 5.0, log)
 
     @rule(then=st.lists(HAPPENING, min_size=3, max_size=12))
     def life(self, then: list[tuple[Any, ...]]) -> None:
