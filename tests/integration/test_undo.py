@@ -68,7 +68,8 @@ do
       everything({ execution_id = x.id, new_id = a.new_id })
       error('late')
     end
-    return Due.run('scheduler', { x = handler }, 10)
+    Due.serve('scheduler', { x = handler })
+    return Due.run('scheduler', 10)
   end
 end
 """

@@ -188,7 +188,7 @@ async def test_a_handler_that_keeps_its_lease_can_still_be_cancelled(
     kept = asyncio.Event()
 
     async def push() -> None:
-        await services.push(running.worker, {"type": "cancel", "lease_id": "lease1"})
+        await services.push(running.worker, {"type": "cancel", "execution_id": "x", "lease_id": "lease1"})
 
     async def suspend(_: Any) -> Any:
         if when == "meanwhile":
@@ -229,7 +229,7 @@ async def test_sync_handlers_poll_for_cancellation(services: Services) -> None:
     async with running as worker:
         await services.give("long")
         await asyncio.to_thread(began.wait, DEADLINE_S)
-        await services.push(worker, {"type": "cancel", "lease_id": "lease1"})
+        await services.push(worker, {"type": "cancel", "execution_id": "x", "lease_id": "lease1"})
         done = await services.outcome("lease.complete")
     assert done.result == '"stopped early"'
 

@@ -67,8 +67,7 @@ HAPPENING = st.one_of(
 class NoNats:
     """Stands in for NATS: whatever is followed, the test itself hands the messages out."""
 
-    is_connected = True
-    subject = ""
+    is_connected = False
 
     def jetstream(self) -> "NoNats":
         return self
@@ -79,7 +78,7 @@ class NoNats:
     async def subscribe(self, *_: Any, **__: Any) -> "NoNats":
         return self
 
-    async def drain(self) -> None:
+    async def unsubscribe(self) -> None:
         pass
 
 
