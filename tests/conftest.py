@@ -57,6 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests on a Valkey Cluster of three primaries with replicas",
     )
+    parser.addoption(
+        "--one-partition", action="store_true", help="run all contract tests with one partition too"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

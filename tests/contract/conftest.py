@@ -1,4 +1,6 @@
-"""Every contract test runs with one partition and with four, and its audit events have the form that is documented."""
+"""Every contract test runs with four partitions, where the partition of a thing can matter also with one, and its audit
+events have the form that is documented.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +16,26 @@ from penstock.bus.streams import AUDIT, stream_name
 from penstock.messages.events import EVENTS
 from running_penstock import RunningPenstock
 
+PARTITIONS = {"one partition": 1, "four partitions": 4}
+MATTERS = frozenset(
+    f"test_{name}"
+    for name in (
+        *("budgets", "cancel", "execution_lists", "executions", "flows", "joins", "kinds", "lanes"),
+        *("leases", "limits", "races", "search", "work"),
+    )
+)
+"""Modules whose tests run with one partition too. With `--one-partition` those of all others do."""
 
-@pytest.fixture(params=[1, 4], ids=["one partition", "four partitions"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "penstock" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in MATTERS
+        names = list(PARTITIONS)[0 if both or metafunc.config.getoption("--one-partition") else 1 :]
+        counts = [PARTITIONS[name] for name in names]
+        metafunc.parametrize("penstock", counts, indirect=True, ids=names)
+
+
+@pytest.fixture
 async def penstock(
     request: pytest.FixtureRequest, nats_url: str, valkey_url: str
 ) -> AsyncIterator[RunningPenstock]:

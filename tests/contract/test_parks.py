@@ -11,7 +11,6 @@ from penstock.errors import PenstockError
 from racing import ORDERS, race, rounds
 from running_penstock import RunningPenstock, fence
 
-pytestmark = pytest.mark.parametrize("penstock", [4], ids=["four partitions"], indirect=True)
 """A wait ends in its execution's partition, however many there are."""
 
 MINUTE_MS = 60_000

@@ -5,7 +5,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 PROFILE = settings(
-    max_examples=int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "50")),
+    max_examples=int(os.environ.get("PENSTOCK_MODEL_EXAMPLES", "30")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
