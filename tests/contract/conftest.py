@@ -29,7 +29,7 @@ MATTERS = frozenset(
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "penstock" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in MATTERS
+        both = metafunc.definition.path.stem in MATTERS
         names = list(PARTITIONS)[0 if both or metafunc.config.getoption("--one-partition") else 1 :]
         counts = [PARTITIONS[name] for name in names]
         metafunc.parametrize("penstock", counts, indirect=True, ids=names)
