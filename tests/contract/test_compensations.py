@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,12 +17,6 @@ HOUR_MS = 3_600_000
 REGISTERED = {"key": "compensate:refund", "kind": "compensate", "name": "refund", "status": "done"}
 MARKER = {"key": "compensating:", "kind": "compensating", "status": "started"}
 NAP = {"key": "sleep:nap", "kind": "sleep", "name": "nap", "status": "waiting", "delay_ms": HOUR_MS}
-
-
-@pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.url, root=penstock.root) as client:
-        yield client
 
 
 class Orders:
@@ -116,6 +109,19 @@ async def test_a_compensation_waits_for_its_next_try(
     penstock.move_clock(HOUR_MS)
     with pytest.raises(ExecutionCanceled):
         await run.result(timeout=WAIT_S)
+    assert orders.done == ["reserve", "charge", "refund", "release"]
+
+
+async def test_a_fork_undoes_what_it_was_forked_with(
+    penstock: RunningPenstock, client: Client, orders: Orders
+) -> None:
+    await penstock.run_worker(orders.worker)
+    run = await waiting(penstock, client)
+    fork = await client.journals.fork(run.execution_id, after_key="step:charge")
+    await penstock.wait_for(fork, "suspended")
+    await fork.cancel()
+    with pytest.raises(ExecutionCanceled):
+        await fork.result(timeout=WAIT_S)
     assert orders.done == ["reserve", "charge", "refund", "release"]
 
 

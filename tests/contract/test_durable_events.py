@@ -1,7 +1,6 @@
 """`task.wait_event`: durable functions wait for published events, which may come first, late, twice or for others."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -25,12 +24,6 @@ async def publish(
         msgspec.json.encode(body),
         headers={"Penstock-Correlation-Id": correlation_id, **headers},
     )
-
-
-@pytest.fixture
-async def client(penstock: RunningPenstock) -> AsyncIterator[Client]:
-    async with await Client.connect(penstock.url, root=penstock.root) as client:
-        yield client
 
 
 def told(event: Signal | None) -> Any:

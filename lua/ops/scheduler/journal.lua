@@ -9,21 +9,21 @@ local PREPARED_MS = 600000
 -- copy_journal: copy a part of a journal for a fork, in as many calls as it takes, before the fork is created: a journal
 -- may have 10,000 entries, and one call that copied all would keep Valkey from everything else. Repeatable.
 -- args: id (of the fork), execution_id, after_key, before_key (at most one of them), edits [{key, result}], place (in
--- the old journal, that was reached), n, bytes (copied so far). reply: {place, n, bytes, more, edited [keys], there}; there:
--- the fork exists already. errors: execution_not_found, journal_entry_not_found {key}. events: none.
+-- the old journal, that was reached), journal {n, bytes, undo} (copied so far). reply: {place, journal, more, edited [keys],
+-- there}; there: the fork exists already. errors: execution_not_found, journal_entry_not_found {key}. events: none.
 function ops.copy_journal(a)
   local old = Executions.read(a.execution_id)
-  if Records.read('x', a.id) then return { place = a.place, n = a.n, bytes = a.bytes, more = false, edited = {}, there = true } end
-  local to = { id = a.id, journal = { n = a.n, bytes = a.bytes } }
+  if Records.read('x', a.id) then return { place = a.place, journal = a.journal, more = false, edited = {}, there = true } end
+  local to = { id = a.id, journal = a.journal }
   local place, more, edited = Entries.copy(old, to, a.place, a.after_key, a.before_key, a.edits)
   if to.journal.n > 0 then Journal.lives(to, PREPARED_MS) end
-  return { place = place, n = to.journal.n, bytes = to.journal.bytes, more = more, edited = edited }
+  return { place = place, journal = to.journal, more = more, edited = edited }
 end
 
 -- fork: create an execution like another one, in the same partition, with the journal that copy_journal has made. The
 -- other one does not change. Times (run_at, deadline), flow, parent and version are not copied.
 -- args: id (of the new execution), again (as in create), execution_id, override (true: `input` replaces the old input; nil
--- is null), input, n, bytes (of the copied journal), traceparent. reply: {execution_id, state, duplicate, forked_from,
+-- is null), input, journal (as copied), traceparent. reply: {execution_id, state, duplicate, forked_from,
 -- entries}. errors: execution_not_found, execution_not_eligible {lane, lane_status} (the lane drains), timeout (what was
 -- copied is gone). events: created.
 function ops.fork(a)
@@ -37,9 +37,9 @@ function ops.fork(a)
     spec.input, spec.traceparent = a.input, a.traceparent
     if not a.override then spec.input = Payloads.of(old, 'input') end
     x = Executions.create(a.id, spec, { namespace = old.namespace, forked_from = old.id, actor = 'operator' })
-    if a.n > 0 then
-      if Journal.prepared(x) ~= a.n then Errors.raise('timeout', {}, 'copying the journal took too long: ask again') end
-      x.journal = { n = a.n, bytes = a.bytes }
+    if a.journal.n > 0 then
+      if Journal.prepared(x) ~= a.journal.n then Errors.raise('timeout', {}, 'copying the journal took too long: ask again') end
+      x.journal = a.journal
       Journal.lives(x, nil)
     end
   end

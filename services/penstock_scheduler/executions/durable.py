@@ -39,8 +39,7 @@ class Durable:
                 execution_id=item.execution_id,
                 override=item.input is not UNSET,
                 input=given,
-                n=copied.n,
-                bytes=copied.bytes,
+                journal=copied.journal,
                 traceparent=item.traceparent,
             )
             return await self._machine.run(fork)
@@ -64,8 +63,7 @@ class Durable:
                 before_key=item.before_key,
                 edits=[ops.NewResult(key, result) for key, result in edits],
                 place=copied.place,
-                n=copied.n,
-                bytes=copied.bytes,
+                journal=copied.journal,
             )
             copied = await self._machine.run(part)
             unknown -= set(copied.edited)

@@ -1,6 +1,6 @@
 """Operations on durable functions: fork one, read its state, count them by version."""
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from penstock.machine.op import Op, op
 from penstock.messages.journal import Forked, Queried, VersionCount
@@ -14,15 +14,22 @@ class NewResult(Struct, omit_defaults=True):
     result: str | None = None
 
 
+class CopiedJournal(Struct, omit_defaults=True):
+    """A journal without its entries. undo: it has compensations."""
+
+    n: int
+    bytes: int
+    undo: bool = False
+
+
 class Copied(Struct):
-    """What has been copied so far: `n` entries, of those up to `place` in the old journal.
+    """What has been copied so far, of the entries up to `place` in the old journal.
 
     edited: keys of this part that got another result. there: the fork exists already.
     """
 
     place: int = 0
-    n: int = 0
-    bytes: int = 0
+    journal: CopiedJournal = field(default_factory=lambda: CopiedJournal(0, 0))
     more: bool = True
     edited: list[str] = []
     there: bool = False
@@ -38,8 +45,7 @@ class CopyJournal(Op[Copied], kw_only=True):
     before_key: str | None = None
     edits: list[NewResult]
     place: int
-    n: int
-    bytes: int
+    journal: CopiedJournal
 
 
 @op("scheduler", by="execution_id")
@@ -51,8 +57,7 @@ class Fork(Op[Forked], kw_only=True):
     execution_id: str
     override: bool = False
     input: str | None = None
-    n: int
-    bytes: int
+    journal: CopiedJournal
     traceparent: str | None = None
 
 
