@@ -17,12 +17,15 @@ function Executions.undone(x) return not owes(x) or Executions.undoing(x) end
 
 local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
 
--- Give the execution to the next worker: at once, or after a pause that doubles with each of these `tries`.
+-- Return the pause after so many tries to end an execution, from 1 on: each is twice as long as the one before.
+function Executions.pause_ms(tries) return math.min(FIRST_PAUSE_MS * 2 ^ (tries - 1), LONGEST_PAUSE_MS) end
+
+-- Give the execution to the next worker: at once, or after the pause that so many tries have.
 local function hand_on(x, why, actor, tries)
   if x.state == 'suspended' then
     Executions.resume(x, why, actor)
   elseif x.state == 'running' and tries > 0 then
-    local ready_at = Call.now + math.min(FIRST_PAUSE_MS * 2 ^ (tries - 1), LONGEST_PAUSE_MS)
+    local ready_at = Call.now + Executions.pause_ms(tries)
     States.transition(x, 'retry_wait', { why = why, actor = actor, data = {
       category = 'compensations', reason = 'the compensations were interrupted', attempt_index = x.attempt_index, ready_at = ready_at,
     } })
@@ -46,11 +49,13 @@ local function undo_first(x, to, about)
   if not ending then
     Executions.tell(x, 'compensating', { reason = about.why, actor = about.actor, data = { to = to } })
     if to == 'canceled' then x.cancel_requested, x.cancel_reason = true, about.why end
+    ending = { to = to, about = about }
+    x.ending = ending
   end
-  x.ending = { to = ending and ending.to or to, about = ending and ending.about or about, tries = tries }
+  ending.tries = tries
   hand_on(x, about.why, about.actor, tries)
   x.stopping = { since = Call.now, until_at = Call.now, tries = tries }
-  x.cancel_at = Call.now + FIRST_PAUSE_MS
+  x.cancel_at = Call.now + Executions.pause_ms(1)
   return true
 end
 

@@ -1,9 +1,9 @@
 -- The journal of an execution: its entries by key, in the order in which they came. Rules of waits: journal/waits.lua.
 --
 -- x.journal holds n (entries), bytes (of all of them), e (the packed entries in order, while they are small together),
--- told (the last fullness that was told, in
--- percent), states (places of entries of kind `state`), undo (it has compensations) and undoing (a worker runs them). A larger journal is in the hash j:<id>: its fields are the keys
--- of entries, with an entry's place as value, and NUL with a place, with the packed entry.
+-- told (the last fullness that was told, in percent), states (places of entries of kind `state`), undo (it has
+-- compensations) and undoing (a worker runs them). A larger journal is in the hash j:<id>: its fields are the keys of
+-- entries, with an entry's place as value, and NUL with a place, with the packed entry.
 --
 -- A packed entry is two msgpack objects: an array of FIELDS, without the absent ones at its end ('' stands for an absent
 -- one in between); and the result, JSON text or ''. So a reply passes entries on without unpacking them.

@@ -29,7 +29,8 @@ function States.check(x, to)
 end
 
 -- Move an execution: change its fields, emit its event, run the reactions. about: {reason (of the state), event
--- (default: the state's name), why (the event's reason), data, brief (see Executions.note), actor, outcome}. The placement updates the indexes.
+-- (default: the state's name), why (the event's reason), data, brief (see Executions.note), actor, outcome}. The
+-- placement updates the indexes.
 function States.transition(x, to, about)
   local from, now = x.state, Call.now
   if not MOVES[from][to] then States.check(x, to) end

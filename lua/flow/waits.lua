@@ -10,7 +10,7 @@
 -- Needs: Call, Due, Flows, Graph, Keys.
 
 local KEPT = 32           -- events kept per topic and correlation id
-local REMEMBERED = 64     -- ids kept in f.woken
+local REMEMBERED = 64     -- ids kept in `woken`
 local AGAIN_MS = 2000     -- an event that was handed out without waking its flow is handed out again after this time
 local ACTOR = 'signal-router'
 
@@ -86,11 +86,18 @@ function FlowWaits.keep_event(topic, correlation_id, event_id, body)
   return true
 end
 
+-- Remember that an event has woken a flow, or ended a wait of an execution. Return false if it had before.
+function FlowWaits.remember(record, event_id)
+  local woken = table_at(record, 'woken')
+  if contains(woken, event_id) then return false end
+  table.insert(woken, event_id)
+  if #woken > REMEMBERED then table.remove(woken, 1) end
+  return true
+end
+
 -- Wake a flow by an event, and remember the event's id. body: for the audit event.
 function FlowWaits.wake(f, event_id, topic, body)
-  f.woken = f.woken or {}
-  table.insert(f.woken, event_id)
-  if #f.woken > REMEMBERED then table.remove(f.woken, 1) end
+  FlowWaits.remember(f, event_id)
   FlowWaits.resume(f, 'external_event', ACTOR, { event_id = event_id, topic = topic, body = body })
 end
 

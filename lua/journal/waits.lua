@@ -5,11 +5,10 @@
 -- x.park {id, n, any, times}: the execution is suspended until waits have ended. Their entries have e.park = id, which is
 -- the epoch of the lease that parked. n: how many have not ended (nil: one); any: the first one is enough; times: the
 -- places of those that end at a time, soonest first (x.wake_at is the first one's). x.hold {code, key, message}: what an
--- operator has to decide. x.woken: ids of published events that have ended a wait. x.parent_entry: the key of the entry in the parent's journal that waits for this child.
+-- operator has to decide. x.woken: ids of published events that have ended a wait. x.parent_entry: the key of the entry in
+-- the parent's journal that waits for this child.
 --
 -- Needs: Call, Conditions, Errors, Executions, FlowWaits, Journal, Payloads, Records, States, Waitpoints.
-
-local REMEMBERED = 64     -- ids kept in x.woken
 
 -- A signal's result in a journal: [signal_id, name, source, at, payload].
 local function kept(signals)
@@ -73,12 +72,7 @@ end
 -- one wait of an execution, so that the next wait for the same topic and id needs another event.
 function Waits.event_came(w, topic, event_id, body)
   local x = Records.edit('x', w.execution_id)
-  x.woken = x.woken or {}
-  for _, id in ipairs(x.woken) do
-    if id == event_id then return end
-  end
-  table.insert(x.woken, event_id)
-  if #x.woken > REMEMBERED then table.remove(x.woken, 1) end
+  if not FlowWaits.remember(x, event_id) then return end
   local signal = { signal_id = event_id, name = topic, source = 'event', payload = body }
   w = Records.edit('w', w.id)
   Waitpoints.keep(w, signal)
@@ -88,8 +82,8 @@ function Waits.event_came(w, topic, event_id, body)
 end
 
 -- Make an entry wait for signals. spec: {id (of a new waitpoint), key, condition, event {topic, correlation_id} (that may
--- have come before, and counts as a signal)}. A pending waitpoint of the key is taken
--- over with the signals that it has buffered, which may end the wait at once. The entry is stored.
+-- have come before, and counts as a signal)}. A pending waitpoint of the key is taken over with the signals that it has
+-- buffered, which may end the wait at once. The entry is stored.
 -- Errors: invalid_request (too many waitpoints, or another entry waits at this key).
 function Waits.listen(x, e, spec, actor)
   for id, key in pairs(x.waitpoints or {}) do

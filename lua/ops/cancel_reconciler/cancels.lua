@@ -13,7 +13,6 @@
 local ops = Ops.cancel_reconciler
 
 local ACTOR = 'cancel-reconciler'
-local FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1000, 60000
 -- The due loop takes over the walk of a flow when its handler has made no step for this long.
 local HANDOVER_MS = 1000
 -- Members that one step, or one due call, stops: 1 to 2 ms of Valkey's time. To list a member costs an eighth of that.
@@ -28,8 +27,7 @@ local function next_look(x, error)
   local s = x.stopping
   s.tries = s.tries + 1
   s.error = error
-  local pause = math.min(FIRST_PAUSE_MS * 2 ^ (s.tries - 1), LONGEST_PAUSE_MS)
-  x.cancel_at = Call.now + pause
+  x.cancel_at = Call.now + Executions.pause_ms(s.tries)
   if s.until_at > Call.now then x.cancel_at = math.min(x.cancel_at, s.until_at) end
 end
 
