@@ -7,4 +7,9 @@ export class AskError extends Error {
   ) {
     super(message);
   }
+
+  /** Whatever was thrown, as such an error. */
+  static of(problem: unknown): AskError {
+    return problem instanceof AskError ? problem : new AskError("internal", String(problem));
+  }
 }

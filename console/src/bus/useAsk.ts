@@ -102,7 +102,7 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
       .then(
         (data) => current && setState({ of: load, data, error: null }),
         (error: unknown) => {
-          const known = error instanceof AskError ? error : new AskError("internal", String(error));
+          const known = AskError.of(error);
           // What could not be asked for a moment leaves what is shown as it was; a typed answer replaces it.
           if (current)
             setState((old) =>

@@ -112,7 +112,7 @@ function Proving(): ReactNode {
       }
       setProof({ ...verifier.proof });
     } catch (problem) {
-      setError(problem instanceof AskError ? problem : new AskError("internal", String(problem)));
+      setError(AskError.of(problem));
     } finally {
       setProgress(null);
     }

@@ -65,7 +65,7 @@ function useExecutions(filter: ExecutionFilter): Loaded & { more: () => void } {
         setState({ of: key, rows: rows.current.snapshot(), cursor: page.cursor, lookedTo: page.looked_to, error: null, first: false });
       } catch (error) {
         if (mine !== generation.current) return;
-        const known = error instanceof AskError ? error : new AskError("internal", String(error));
+        const known = AskError.of(error);
         if (known.code !== "away") setState((old) => ({ ...old, of: key, error: known, first: false }));
       } finally {
         if (mine === generation.current) busy.current = false;

@@ -4,6 +4,7 @@ import * as Dialog from "@radix-ui/react-dialog";
 import * as Menu from "@radix-ui/react-dropdown-menu";
 import { type ReactNode, useState } from "react";
 import { Store, useStore } from "../lib/store";
+import { Modal } from "../ui/Question";
 import type { Filters } from "./filters";
 
 interface View {
@@ -61,19 +62,14 @@ export function Views({ filters, open }: { filters: Filters; open: (filters: Fil
           </Menu.Content>
         </Menu.Portal>
       </Menu.Root>
-      <Dialog.Root open={naming} onOpenChange={setNaming}>
-        <Dialog.Portal>
-          <Dialog.Overlay className="overlay" />
-          <Dialog.Content className="dialog" aria-describedby="view-says">
-            <Naming
-              save={(name) => {
-                keep([...own.filter((each) => each.name !== name), { name, filters }]);
-                setNaming(false);
-              }}
-            />
-          </Dialog.Content>
-        </Dialog.Portal>
-      </Dialog.Root>
+      <Modal open={naming} close={() => setNaming(false)} says="view-says">
+        <Naming
+          save={(name) => {
+            keep([...own.filter((each) => each.name !== name), { name, filters }]);
+            setNaming(false);
+          }}
+        />
+      </Modal>
     </>
   );
 }

@@ -1,16 +1,14 @@
 /** One action: its verb, its request, what it asks first, and the same as a line to copy. */
 
-import * as Dialog from "@radix-ui/react-dialog";
 import { type ReactNode, useRef, useState } from "react";
-import { AskError } from "../bus/errors";
 import { kinds, schemaOf } from "../bus/kinds";
 import { type VerbName, ask, subjectOf } from "../bus/link";
 import type { Verbs } from "../contract.gen";
 import { type Schema, type Wrong, wrongs } from "../lib/schema";
 import { Store, useStore } from "../lib/store";
 import { SchemaForm, hasFields } from "./SchemaForm";
-import { Lines, quoted } from "./Lines";
-import { Failure } from "./parts";
+import { quoted } from "./Lines";
+import { Modal, Question } from "./Question";
 
 export interface Field {
   name: string;
@@ -56,14 +54,9 @@ export function act<V extends VerbName>(action: Action<V>): void {
 export function ActDialog(): ReactNode {
   const action = useStore(current);
   return (
-    <Dialog.Root open={action !== null} onOpenChange={(open) => !open && current.set(null)}>
-      <Dialog.Portal>
-        <Dialog.Overlay className="overlay" />
-        <Dialog.Content className="dialog" aria-describedby="act-says">
-          {action ? <Form action={action} /> : null}
-        </Dialog.Content>
-      </Dialog.Portal>
-    </Dialog.Root>
+    <Modal open={action !== null} close={() => current.set(null)} says="act-says">
+      {action ? <Form action={action} /> : null}
+    </Modal>
   );
 }
 
@@ -78,8 +71,6 @@ function Form({ action }: { action: Action }): ReactNode {
     const more = Object.entries(field.fill?.(value) ?? {}).filter(([name]) => !written.current.has(name));
     setValues({ ...values, ...Object.fromEntries(more), [field.name]: value });
   };
-  const [error, setError] = useState<AskError | null>(null);
-  const [busy, setBusy] = useState(false);
   const known = useStore(kinds);
   const [asJson, setAsJson] = useState(false);
   const shapes = new Map<string, Schema>();
@@ -106,29 +97,13 @@ function Form({ action }: { action: Action }): ReactNode {
   const cli = request && action.cli?.(request);
 
   const go = async (): Promise<void> => {
-    if (!request) return;
-    setBusy(true);
-    setError(null);
-    try {
-      const reply = await ask(action.verb, request as never);
-      current.set(null);
-      action.then?.(reply);
-    } catch (problem) {
-      setError(problem instanceof AskError ? problem : new AskError("internal", String(problem)));
-    } finally {
-      setBusy(false);
-    }
+    const reply = await ask(action.verb, request as never);
+    current.set(null);
+    action.then?.(reply);
   };
 
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        void go();
-      }}
-    >
-      <Dialog.Title>{action.title}</Dialog.Title>
-      <Dialog.Description id="act-says">{action.says}</Dialog.Description>
+    <Question title={action.title} says={action.says} id="act-says" nats={nats} cli={cli} danger={action.danger} go={request && go}>
       {fields.map((each) => (
         <FieldInput key={each.name} field={each} value={values[each.name] ?? ""} onChange={(value) => change(each, value)} schema={shapes.get(each.name)} wrong={wrongOf(each)} />
       ))}
@@ -138,17 +113,7 @@ function Form({ action }: { action: Action }): ReactNode {
         </button>
       ) : null}
       {wrong ? <p className="field-wrong" role="alert">{wrong}</p> : null}
-      {error ? <Failure error={error} /> : null}
-      <Lines nats={nats} cli={cli} />
-      <footer>
-        <Dialog.Close asChild>
-          <button type="button">Cancel</button>
-        </Dialog.Close>
-        <button type="submit" className={action.danger ? "danger solid" : "primary"} disabled={busy || !request}>
-          {action.title}
-        </button>
-      </footer>
-    </form>
+    </Question>
   );
 }
 
