@@ -1,9 +1,9 @@
 """execution.wait: park until an execution ends.
 
-The state machine remembers the caller (lua/execution/waiting.lua). The service whose call ends the execution answers the
-caller (penstock.runtime.ends) and tells the schedulers so: the hint `answered`. What it cannot answer, calls for several
-executions and those for large ones, is answered here: the hint `done` tells to look again. Hints may be lost, so a parked
-call looks again every sweep.
+The state machine remembers the caller (lua/execution/waiting.lua). The service whose call ends the execution answers
+him (penstock.runtime.ends) and tells the schedulers so: the hint `answered`. What it cannot answer, calls for several
+executions and those for large ones, is answered here: the hint `done` tells to look again. Hints may be lost, so a
+parked call looks again every sweep.
 """
 
 import asyncio
