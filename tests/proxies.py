@@ -11,7 +11,9 @@ _LIMIT = 2**20
 
 
 class Proxy:
-    """A proxy that can be cut: open connections break, and new ones are refused."""
+    """A proxy that can be cut: open connections break, and new ones are refused. `url`: where it listens."""
+
+    url: str
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
