@@ -21,6 +21,7 @@ local KEEP_MS = 86400000
 local MAX_SIGNALS = 1000
 local MAX_BYTES = 4 * 1024 * 1024
 local MAX_LIVE = 64
+local PAGE_BYTES = 512 * 1024
 
 local MOVES = {
   pending = { open = true, satisfied = true, closed = true, expired = true },
@@ -184,27 +185,53 @@ function Waitpoints.tell_signal(w, event, s, by)
   tell(w, event, { actor = by and by.actor, reason = by and by.reason, data = { signal_id = s.signal_id, name = s.name, source = s.source } })
 end
 
--- Return the signals that satisfied the waitpoint, in the order of arrival: after the first `skip`, at most `limit`.
--- Return also whether there are more.
-function Waitpoints.items(w, skip, limit)
-  local names, items = {}, {}
-  for _, name in ipairs(w.matched or {}) do names[name] = true end
+-- Return the kept signals of a waitpoint for which `wanted(name)` holds, in the order of arrival.
+local function signals(w, wanted)
+  local items = {}
   local kept = Hashes.all(Keys.of('sg', w.id))
   for i = 1, #kept, 2 do
     local s = unpack_msg(kept[i + 1])
-    if names[s[1]] then
+    if wanted(s[1]) then
       items[#items + 1] = {
         signal_id = kept[i], name = s[1], source = s[2] or nil, at = s[3], n = s[4], payload = s[5] or nil,
       }
     end
   end
   table.sort(items, function(a, b) return a.n < b.n end)
+  for _, item in ipairs(items) do item.n = nil end
+  return items
+end
+
+-- Return the names of the signals that satisfied the waitpoint, as a set; empty as long as it is not satisfied.
+local function matched(w)
+  local names = {}
+  for _, name in ipairs(w.matched or {}) do names[name] = true end
+  return names
+end
+
+-- Return the signals that satisfied the waitpoint, in the order of arrival: after the first `skip`, at most `limit`.
+-- Return also whether there are more.
+function Waitpoints.items(w, skip, limit)
+  local names = matched(w)
+  local items = signals(w, function(name) return names[name] end)
   local page = {}
-  for i = skip + 1, math.min(skip + limit, #items) do
-    items[i].n = nil
-    page[#page + 1] = items[i]
-  end
+  for i = skip + 1, math.min(skip + limit, #items) do page[#page + 1] = items[i] end
   return page, #items > skip + limit
+end
+
+-- Return all signals that the waitpoint keeps, each with `satisfied` (whether it is among those that satisfied the
+-- waitpoint). Pages as in `items`, but a page also ends once it holds PAGE_BYTES of payloads.
+function Waitpoints.kept(w, skip, limit)
+  local names, page, bytes = matched(w), {}, 0
+  local items = signals(w, function() return true end)
+  for i = skip + 1, math.min(skip + limit, #items) do
+    local item = items[i]
+    item.satisfied = names[item.name] or false
+    page[#page + 1] = item
+    bytes = bytes + #(item.payload or '')
+    if bytes >= PAGE_BYTES then break end
+  end
+  return page, #items > skip + #page
 end
 
 -- Retention is over: delete the waitpoint and its signals. Keep them longer if the execution was resumed with them.

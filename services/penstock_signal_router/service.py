@@ -39,6 +39,7 @@ def build(context: Context) -> Service:
             verbs.SIGNAL_SEND: holds.send,
             verbs.WAITPOINT_GET: waitpoints.get,
             verbs.WAITPOINT_LIST: waitpoints.list,
+            verbs.SIGNAL_LIST: waitpoints.signals,
             verbs.WAITPOINT_CLOSE: waitpoints.close,
             verbs.WAITPOINT_ROTATE_SECRET: waitpoints.rotate_secret,
             verbs.EXECUTION_SUSPEND: holds.suspend,

@@ -1,4 +1,4 @@
-"""waitpoint.get, .list, .close and .rotate_secret: waitpoints as an operator sees them."""
+"""waitpoint.get, .list, .close and .rotate_secret, signal.list: waitpoints as an operator sees them."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -11,6 +11,7 @@ from penstock.machine.conditions import as_written, missing_signals
 from penstock.machine.ops import signal_router as ops
 from penstock.messages.signals import (
     SecretRotated,
+    SignalList,
     Waitpoint,
     WaitpointClose,
     WaitpointGet,
@@ -42,12 +43,27 @@ class Waitpoints:
             page = await pages.newest(self._machine, op, item, "waitpoint_id")
         return [{"items": [_shown(each) for each in page["items"]], "cursor": page["cursor"]}]
 
+    async def signals(self, call: Call[SignalList]) -> Sequence[Any]:
+        replies = await self._machine.run_many(
+            [ops.SignalList.of(item, skip=int(item.cursor or 0)) for item in call.items]
+        )
+        return [
+            reply if isinstance(reply, PenstockError) else signals_page(item.cursor, reply)
+            for item, reply in zip(call.items, replies, strict=True)
+        ]
+
     async def close(self, call: Call[WaitpointClose]) -> Sequence[Any]:
         return [_shown(await self._machine.run(ops.WaitpointClose.of(call.items[0])))]
 
     async def rotate_secret(self, call: Call[WaitpointRotateSecret]) -> Sequence[Any]:
         key_id, past, until = await self._tokens.rotate(call.items[0].grace_ms)
         return [SecretRotated(key_id=key_id, previous_key_id=past, previous_valid_until=until)]
+
+
+def signals_page(cursor: str | None, found: ops.SignalsRead | ops.SignalsKept) -> dict[str, Any]:
+    """Return a page of signals as a reply. Its cursor counts the signals up to its end."""
+    end = int(cursor or 0) + len(found.items)
+    return {"items": found.items, "cursor": str(end) if found.more else None}
 
 
 def _shown(kept: ops.WaitpointKept) -> Waitpoint:

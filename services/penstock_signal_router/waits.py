@@ -13,6 +13,7 @@ from penstock.machine.ops.signal_router import Facts
 from penstock.messages.common import Fence
 from penstock.messages.signals import LeaseSuspend, ResumedBy, Suspended, WaitpointCreate, WaitpointCreated
 from penstock_signal_router.tokens import Ring, Tokens
+from penstock_signal_router.waitpoints import signals_page
 
 DEFAULT_KEY = "default"
 
@@ -52,7 +53,7 @@ class Waits:
             [ops.ResumedBy.of(item, skip=int(item.cursor or 0)) for item in call.items]
         )
         return [
-            reply if isinstance(reply, PenstockError) else _page(item, reply)
+            reply if isinstance(reply, PenstockError) else signals_page(item.cursor, reply)
             for item, reply in zip(call.items, replies, strict=True)
         ]
 
@@ -89,8 +90,3 @@ def _facts(of: ops.Created | ops.SuspendDone) -> Facts:
     return Facts(
         waitpoint_id=of.waitpoint_id or "", execution_id=of.execution_id, key=of.key, created_at=of.created_at
     )
-
-
-def _page(item: ResumedBy, found: ops.SignalsRead) -> dict[str, Any]:
-    end = int(item.cursor or 0) + len(found.items)
-    return {"items": found.items, "cursor": str(end) if found.more else None}

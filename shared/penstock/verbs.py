@@ -161,6 +161,7 @@ SIGNAL_SEND = Verb("signal.send", SIGNAL_ROUTER, s.SignalSend, s.Delivered, True
 WAITPOINT_GET = Verb("waitpoint.get", SIGNAL_ROUTER, s.WaitpointGet, s.Waitpoint, True)
 WAITPOINT_LIST = Verb("waitpoint.list", SIGNAL_ROUTER, s.WaitpointList, Page[s.Waitpoint])
 WAITPOINT_CLOSE = Verb("waitpoint.close", SIGNAL_ROUTER, s.WaitpointClose, s.Waitpoint)
+SIGNAL_LIST = Verb("signal.list", SIGNAL_ROUTER, s.SignalList, Page[s.KeptSignal], True)
 WAITPOINT_ROTATE_SECRET = Verb(
     "waitpoint.rotate_secret", SIGNAL_ROUTER, s.WaitpointRotateSecret, s.SecretRotated
 )

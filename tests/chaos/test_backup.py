@@ -17,6 +17,7 @@ import commands
 from penstock import audit
 from penstock.backup import BackupError, back_up, restore
 from penstock.bus import connection, streams
+from penstock.ids import partition_for
 from penstock.worker import Worker
 from running_penstock import RunningPenstock, fence
 from servers import NatsServer, ValkeyServer
@@ -333,7 +334,10 @@ async def test_a_slot_that_moves_while_a_cluster_is_copied_fails_the_backup(tmp_
             with pytest.raises(BackupError, match="changed during the backup"):
                 await copy(penstock, folder)
             assert list(folder.iterdir()) == []
-            await penstock.create()  # and writes go on
+            # Writes go on, but for those of the partition that is half moved.
+            keys = (f"key-{n}" for n in range(100))
+            elsewhere = next(key for key in keys if partition_for(f"default:{key}", 12) != 5)
+            await penstock.create(idempotency_key=elsewhere)
             await nodes.move_keys(5, source, target)
             await nodes.end_move(5, source, target)
             await nodes.until_home_is(5, target)

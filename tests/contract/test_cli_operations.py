@@ -51,6 +51,39 @@ async def test_holds_and_signals(penstock: RunningPenstock, cli: Cli) -> None:
     assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("resumed")
 
 
+async def test_waitpoints(penstock: RunningPenstock, cli: Cli) -> None:
+    execution_id = await penstock.create()
+    task = await penstock.begin()
+    made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "boss"})
+    condition = {"all_of": [{"name": "approved"}, {"name": "paid"}]}
+    suspend = {"waitpoint_id": made["waitpoint_id"], "condition": condition}
+    await penstock.request("lease.suspend", fence(task) | suspend)
+    assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("recorded")
+
+    listed = await cli("waitpoint", "list", execution_id)
+    assert made["waitpoint_id"] in listed.out and "active" in listed.out and "boss" in listed.out
+    assert "paid" in listed.out
+    everywhere, none = await asyncio.gather(
+        cli("waitpoint", "list", "--json"), cli("waitpoint", "list", "--status", "closed", "--json")
+    )
+    assert [each["execution_id"] for each in everywhere.json["items"]] == [execution_id]
+    assert none.json["items"] == []
+    shown = await cli("waitpoint", "get", made["waitpoint_id"])
+    assert "approved" in shown.out and made["token"] not in shown.out
+    arrived = await cli("waitpoint", "signals", made["waitpoint_id"])
+    assert "approved" in arrived.out and '{"by":"me"}' in arrived.out.replace(" ", "")
+
+    await cli("send", execution_id, "paid")
+    other = await penstock.begin()
+    apart = await penstock.request("waitpoint.create", fence(other) | {"waitpoint_key": "late"})
+    closed = await cli("waitpoint", "close", apart["waitpoint_id"], "--reason", "not needed", "--json")
+    assert closed.json["status"] == "closed"
+    rotated = await cli("waitpoint", "rotate-secret", "--grace", "2h", "--json")
+    assert rotated.json["key_id"] != rotated.json["previous_key_id"]
+    unknown = await cli("waitpoint", "get", UNKNOWN)
+    assert unknown.code == 1 and "waitpoint_not_found" in unknown.err
+
+
 async def test_mirror_rules(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:
     examples = Path(__file__).parents[2] / "examples" / "mirror"
     rule, sample = examples / "taskiq_nats.json", examples / "sample_taskiq.json"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock import Client
 from penstock.runtime import start
 from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
@@ -192,6 +193,62 @@ class TestWaitpoints:
         active = await suspend(penstock, task)
         error = await penstock.refused("waitpoint.close", {"waitpoint_id": active["waitpoint_id"]})
         assert error.code == "illegal_transition"
+
+
+class TestSignalList:
+    async def test_what_came_and_what_satisfied(self, penstock: RunningPenstock) -> None:
+        task = await running(penstock)
+        made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "k"})
+        at = {"waitpoint_id": made["waitpoint_id"]}
+        assert await penstock.request("signal.list", at) == {"items": [], "cursor": None}
+        token = {"token": made["token"]}
+        await penstock.request(
+            "signal.deliver", token | {"name": "note", "signal_id": "a", "payload": [1.50]}
+        )
+        [note] = (await penstock.request("signal.list", at))["items"]
+        assert note.pop("at") > 0
+        assert note == {
+            "signal_id": "a", "name": "note", "payload": [1.5], "source": None, "satisfied": False,
+        }  # fmt: skip
+        await suspend(penstock, task, **at, condition={"name": "yes"})
+        for signal_id in ("b", "b"):
+            sent = {"name": "yes", "signal_id": signal_id, "source": "ada", "payload": {"n": 1}}
+            await penstock.request("signal.deliver", token | sent)
+        # The execution goes on; what satisfied its wait can still be read.
+        await penstock.request("signal.deliver", token | {"name": "late"})
+        found = (await penstock.request("signal.list", at))["items"]
+        assert [(each["signal_id"], each["satisfied"]) for each in found] == [("a", False), ("b", True)]
+        assert (found[1]["source"], found[1]["payload"]) == ("ada", {"n": 1})
+
+    async def test_pages_and_batches(self, penstock: RunningPenstock) -> None:
+        task = await running(penstock)
+        at = {"waitpoint_id": (await suspend(penstock, task, condition={"name": "yes"}))["waitpoint_id"]}
+        sent = [{"execution_id": task["execution_id"], "name": "no", "payload": "x" * 200_000}] * 5
+        await penstock.request("signal.send", sent)
+        page = await penstock.request("signal.list", at | {"limit": 2})
+        assert len(page["items"]) == 2
+        rest = await penstock.request("signal.list", at | {"cursor": page["cursor"]})
+        assert (len(rest["items"]), rest["cursor"]) == (3, None)
+        ids = [each["signal_id"] for each in page["items"] + rest["items"]]
+        assert len(set(ids)) == 5
+        # A page ends before it outgrows a message.
+        whole = await penstock.request("signal.list", at)
+        assert (len(whole["items"]), whole["cursor"]) == (3, "3")
+        first, second = await penstock.request("signal.list", [at | {"limit": 1}, {"waitpoint_id": NOWHERE}])
+        assert [each["signal_id"] for each in first["ok"]["items"]] == ids[:1]
+        assert second["error"]["code"] == "waitpoint_not_found"
+        error = await penstock.refused("signal.list", at | {"cursor": "a"})
+        assert (error.code, error.detail) == ("invalid_request", {"field": "cursor"})
+
+    async def test_by_the_client(self, penstock: RunningPenstock, nats_url: str) -> None:
+        task = await running(penstock)
+        at = (await suspend(penstock, task, condition={"name": "yes"}))["waitpoint_id"]
+        for n in range(3):
+            sent = {"execution_id": task["execution_id"], "name": "no", "payload": {"n": n}}
+            await penstock.request("signal.send", sent)
+        async with await Client.connect(nats_url, root=penstock.root) as client:
+            got = [each.payload async for each in client.waitpoints.signals(at, page=2)]
+        assert got == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
 class TestRotation:

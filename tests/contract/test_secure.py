@@ -30,6 +30,7 @@ from penstock.secure import certificates, roles, services
 from penstock.secure.folder import Folder
 from penstock.secure.roles import ROLES
 from penstock.verbs import SERVICES, VERBS
+from running_penstock import NOWHERE
 
 WAIT_S = 60.0
 ROOT = "penstock"
@@ -248,6 +249,8 @@ async def test_a_viewer_sees_all_and_changes_nothing(secured: Secured) -> None:
     async with secured.client("viewer") as viewer:
         assert (await viewer.get(run.execution_id)).state == "ready"
         assert run.execution_id in [record.execution_id async for record in viewer.list(lane="nobody")]
+        with pytest.raises(PenstockError, match="waitpoint_not_found"):
+            await anext(viewer.waitpoints.signals(NOWHERE))
         for change in (
             viewer.cancel(run.execution_id),
             viewer.run_now(run.execution_id),

@@ -1,9 +1,11 @@
 /** Waitpoints: what waits for a signal, which one is missing, and since when. */
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { type ReactNode } from "react";
+import { type ReactNode, useState } from "react";
 import { useAsk, useList } from "../bus/useAsk";
 import type { Waitpoint } from "../contract.gen";
+import { clock, instant } from "../lib/format";
+import { Json } from "../ui/Json";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
@@ -75,11 +77,49 @@ export function Waitpoints({ execution }: { execution: string }): ReactNode {
       {waits.data.items.map((w) => (
         <li key={w.waitpoint_id}>
           <State of={w.status} /> <span className="mono">{w.waitpoint_key}</span>
-          {w.missing.length ? <> misses {w.missing.join("; ")}</> : null}
-          {received(w) ? <> received {received(w)}</> : null} <Ago at={w.created_at} />
+          {w.missing.length ? <> misses {w.missing.join("; ")}</> : null} <Ago at={w.created_at} />
           <Offers compact of={waitpointOffers(w)} label={`Actions for the waitpoint ${w.waitpoint_key}`} />
+          {received(w) ? <Signals of={w} /> : null}
         </li>
       ))}
     </ul>
+  );
+}
+
+/** The signals that a waitpoint keeps. They are read when they are opened: a waitpoint may hold a thousand, of 4 MiB. */
+function Signals({ of: w }: { of: Waitpoint }): ReactNode {
+  const [open, setOpen] = useState(false);
+  return (
+    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>received {received(w)}</summary>
+      {open ? <Kept at={w.waitpoint_id} /> : null}
+    </details>
+  );
+}
+
+function Kept({ at }: { at: string }): ReactNode {
+  const signals = useList("signal.list", { waitpoint_id: at }, (event) => event.id === at);
+  if (signals.error) return <Failure error={signals.error} />;
+  if (!signals.data) return <Waiting />;
+  return (
+    <>
+      <ul className="signals">
+        {signals.data.items.map((each) => (
+          <li key={each.signal_id} data-signal={each.signal_id}>
+            <time className="num faint" dateTime={new Date(each.at).toISOString()} title={instant(each.at)}>
+              {clock(each.at, true)}
+            </time>{" "}
+            <strong className="mono">{each.name}</strong> {each.source ? <>from {each.source}</> : <span className="faint">without a source</span>}{" "}
+            {each.satisfied ? <span className="ok-text">✓ satisfied the condition</span> : null}
+            {each.payload === null ? null : <Json value={each.payload} label={`Payload of ${each.name}`} />}
+          </li>
+        ))}
+      </ul>
+      {signals.data.cursor ? (
+        <button type="button" className="quiet" onClick={signals.more}>
+          more
+        </button>
+      ) : null}
+    </>
   );
 }

@@ -1,4 +1,4 @@
--- The signal-router's ops that show or close waitpoints, and an operator's ops that suspend or resume an execution.
+-- The signal-router's ops that show waitpoints and their signals or close waitpoints, and an operator's ops that suspend or resume an execution.
 --
 -- Needs: Errors, Executions, Keys, Lists, Records, States, Waitpoints, Waits.
 local ops = Ops.signal_router
@@ -41,6 +41,13 @@ function ops.waitpoint_list(a)
     return w and (not a.status or Waitpoints.status(w) == a.status)
   end, nil, live)
   return Lists.page(ids, cursor, function(id) return view(Records.read('w', id)) end)
+end
+
+-- signal_list: list the signals that a waitpoint keeps, in the order of arrival. args: waitpoint_id, skip, limit.
+-- reply: {items (each with `satisfied`), more}. errors: waitpoint_not_found.
+function ops.signal_list(a)
+  local items, more = Waitpoints.kept(read(a.waitpoint_id), a.skip, a.limit)
+  return { items = items, more = more }
 end
 
 -- waitpoint_close: close a pending waitpoint; it then refuses signals. args: waitpoint_id, reason.

@@ -38,6 +38,7 @@ from penstock.cli import (
     steering,
     top,
     trigger,
+    waitpoints,
     watch,
     workers,
 )
@@ -174,6 +175,7 @@ for group in (
     changes.app,
     mirror.app,
     trigger.app,
+    waitpoints.app,
     workers.app,
     limits.budget,
     limits.quota,

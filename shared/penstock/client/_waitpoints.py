@@ -6,7 +6,9 @@ from penstock import verbs
 from penstock.bus.requester import Requester
 from penstock.client._pages import each
 from penstock.messages.signals import (
+    KeptSignal,
     SecretRotated,
+    SignalList,
     Waitpoint,
     WaitpointClose,
     WaitpointGet,
@@ -17,7 +19,10 @@ from penstock.messages.signals import (
 
 
 class Waitpoints:
-    """Methods to list, read and close waitpoints. Each raises the typed error that the service replies with."""
+    """Methods to list, read and close waitpoints, and to read their signals.
+
+    Each raises the typed error that the service replies with.
+    """
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
@@ -41,6 +46,17 @@ class Waitpoints:
             lambda cursor: WaitpointList(
                 execution_id=execution_id, namespace=namespace, status=status, cursor=cursor, limit=page
             ),
+        )
+
+    def signals(self, waitpoint_id: str, *, page: int = 100) -> AsyncIterator[KeptSignal]:
+        """Iterate over the signals that a waitpoint keeps, in the order of arrival.
+
+        A waitpoint that has ended keeps its signals for the retention of its execution, at most for 24 hours.
+        """
+        return each(
+            self._requester,
+            verbs.SIGNAL_LIST,
+            lambda cursor: SignalList(waitpoint_id=waitpoint_id, cursor=cursor, limit=page),
         )
 
     async def close(self, waitpoint_id: str, reason: str = "") -> Waitpoint:

@@ -162,6 +162,20 @@ class Waitpoint(Reply, kw_only=True):
     expires_at: int | None = None
 
 
+class SignalList(Request, kw_only=True):
+    """List the signals that a waitpoint keeps, in the order of arrival."""
+
+    waitpoint_id: Id
+    cursor: PlaceCursor | None = None
+    limit: Limit = 100
+
+
+class KeptSignal(Signal, kw_only=True):
+    """A signal as a waitpoint keeps it. satisfied: whether it is among those that satisfied the condition."""
+
+    satisfied: bool
+
+
 class WaitpointRotateSecret(Request, kw_only=True):
     """Sign tokens with a new key from now on; tokens signed with the old key stay valid for `grace_ms`."""
 

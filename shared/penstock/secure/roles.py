@@ -39,6 +39,7 @@ _READ: Final = frozenset(
         "bulk.get", "bulk.list",
         "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
         "quota.get", "budget.get", "schedule.get", "schedule.list", "schedule.times", "waitpoint.get", "waitpoint.list",
+        "signal.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
     }
 )  # fmt: skip

@@ -339,6 +339,36 @@ async def test_the_steps_of_a_function_and_a_fork(console: Console) -> None:
     assert (record.input, record.result) == ({"n": 5}, [1, 5])
 
 
+async def test_the_signals_of_a_waitpoint(console: Console) -> None:
+    run = await console.client.submit("ask", None)
+    await console.reaches(run.execution_id, "suspended")
+    await console.goto(f"/executions/{run.execution_id}")
+    said = {"execution_id": run.execution_id, "name": "asked", "payload": {"by": "Ada"}}
+    await console.client.call("signal.send", said)
+    await console.page.run(
+        """
+        const panel = page.locator("section", { hasText: "Waitpoints and signals" });
+        await panel.getByText("received asked").click();
+        const first = panel.locator("[data-signal]").filter({ hasText: "asked" });
+        await first.getByText("without a source").waitFor();
+        await first.getByRole("group", { name: "Payload of asked" }).getByText("Ada").waitFor();
+        if (await first.getByText("satisfied").count()) throw new Error("it did not satisfy the condition");
+        const found = await axe();
+        if (found.length) throw new Error(found.join("\\n"));
+        """
+    )
+    # One that comes while they are open is shown at once.
+    await console.client.call("signal.send", {**said, "name": "approved", "payload": None})
+    await console.page.run(
+        """
+        const signals = page.locator("[data-signal]");
+        await signals.filter({ hasText: "approved" }).getByText("✓ satisfied the condition").waitFor();
+        if ((await signals.count()) !== 2) throw new Error("the first one is gone");
+        """
+    )
+    await console.reaches(run.execution_id, "completed")
+
+
 async def test_replay_with_another_input(console: Console) -> None:
     run = await console.client.submit("decline", {"number": 1})
     await console.reaches(run.execution_id, "failed")

@@ -8,7 +8,7 @@ from penstock.machine.op import Fenced, Op, op
 from penstock.machine.ops.common import PAGE, Due, DueDone, FlowGet, FlowState, Slice, StateSeen
 from penstock.messages.common import StateReply
 from penstock.messages.flows import Flow
-from penstock.messages.signals import Delivered, Signal
+from penstock.messages.signals import Delivered, KeptSignal, Signal
 
 __all__ = ["Due", "DueDone", "FlowGet", "FlowState", "StateSeen"]
 
@@ -157,6 +157,20 @@ class WaitpointList(Op[Slice[WaitpointKept]], kw_only=True):
 class WaitpointClose(Op[WaitpointKept], kw_only=True):
     waitpoint_id: str
     reason: str
+
+
+class SignalsKept(Struct):
+    items: list[KeptSignal]
+    more: bool = False
+
+
+@op("signal_router", by="waitpoint_id", weight=PAGE)
+class SignalList(Op[SignalsKept], kw_only=True):
+    """Return the signals that a waitpoint keeps, after the first `skip`."""
+
+    waitpoint_id: str
+    skip: int
+    limit: int
 
 
 @op("signal_router", by="execution_id")
