@@ -58,6 +58,8 @@ class Load:
             (self._ordered, 2),
             (self._scheduled, 1),
         ]
+        self.not_begun = {story for story, _ in self._stories}
+        """The kinds of stories of which none has begun."""
 
     @property
     def open(self) -> int:
@@ -110,6 +112,7 @@ class Load:
                 await self._room.acquire()
                 stories, weights = zip(*self._stories, strict=True)
                 [story] = self._random.choices(stories, weights)
+                self.not_begun.discard(story)
                 task = asyncio.create_task(self._told(story))
                 self._open.add(task)
                 task.add_done_callback(self._ended)
