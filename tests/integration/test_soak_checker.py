@@ -130,8 +130,7 @@ async def record(nats_url: str, valkey_url: str, folder: Path) -> Trail:
             loading = asyncio.create_task(load.run())
             async with asyncio.timeout(WAIT_S):
                 await asyncio.sleep(LOAD_S)
-                while load.not_begun and not loading.done():  # on a slow machine, the rare ones come late
-                    await asyncio.sleep(0.05)
+                await load.has_all.wait()  # on a slow machine, the rare ones come late
             load.stop()
             assert await ending.wait(loading, WAIT_S, print) is not None, ending.open()
             await load.clean_up()
