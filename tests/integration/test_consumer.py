@@ -1,15 +1,18 @@
 """The durable consumer: batches, retries, dead letters, sharing, and recovery after a loss."""
 
 import asyncio
+from collections.abc import Sequence
 
 import nats.js.api
+import pytest
 from nats.aio.client import Client
 
 from penstock import errors
 from penstock.bus import connection, streams
 from penstock.bus.consumer import Consumer
-from penstock.bus.outcomes import ACK, Ack, Dead
-from served import DEADLINE_S, Collector, consuming, is_left, until
+from penstock.bus.line import Line, Message
+from penstock.bus.outcomes import ACK, Ack
+from served import DEADLINE_S, Collector, consuming, is_left, left, until
 
 
 async def test_messages_are_handled_in_batches_and_leave(client: Client, root: str):
@@ -68,30 +71,44 @@ async def test_retry_and_dead_letters(client: Client, root: str):
         assert "penstock-token" not in {name.lower() for name in letter.headers}
 
 
-async def test_dead_letters_are_stored_all_at_once(client: Client, root: str):
-    """Many dead letters hold up the messages behind them no longer than one does."""
-    batches: list[asyncio.Barrier] = []
+async def test_dead_letters_hold_up_nothing(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The messages behind a dead one are handled while its letter is stored; it stays until that is done."""
+    release, send_all = asyncio.Event(), Line.send_all
 
-    async def handler(messages: list[nats.aio.msg.Msg]) -> list[Dead]:
-        await until(lambda: len(messages) == 50 or bool(batches) or bool(consumer._buffer))
-        batches.append(asyncio.Barrier(len(messages)))
-        return [Dead("never wanted")] * len(messages)
+    async def slowly(line: Line, messages: Sequence[Message]) -> list[str | None]:
+        await release.wait()
+        return await send_all(line, messages)
 
-    class Storing(Consumer):
-        async def _dead_letter(self, msg: nats.aio.msg.Msg, reason: str) -> None:
-            await asyncio.wait_for(batches[-1].wait(), DEADLINE_S)
-            await super()._dead_letter(msg, reason)
-
+    monkeypatch.setattr(Line, "send_all", slowly)
     js = client.jetstream()
-    await streams.ensure(js, root)
-    for _ in range(50):
-        await js.publish(f"{root}.signal.w.go", b"dead")
-    consumer = Storing(streams.SIGNALS, "router", handler)
-    await consumer.start(client, root)
-    await until(is_left(client, root, 50, streams.DEAD))
-    await until(is_left(client, root, 0))
-    await consumer.stop()
-    assert max(barrier.parties for barrier in batches) > 1
+    async with consuming(client, root) as got:
+        for _ in range(50):
+            await js.publish(f"{root}.signal.w.go", b"dead")
+        await js.publish(f"{root}.signal.w.go", b"good")
+        await until(lambda: b"good" in got.seen)
+        assert await left(client, root) >= 50
+        assert await left(client, root, streams.DEAD) == 0
+        release.set()
+        await until(is_left(client, root, 50, streams.DEAD))
+        await until(is_left(client, root, 0))
+
+
+async def test_a_message_whose_dead_letter_cannot_be_stored_comes_again(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.bus.consumer._LETTER_PAUSE_S", 0.1)
+    js = client.jetstream()
+    dead = streams.stream_name(root, streams.DEAD)
+    async with consuming(client, root) as got:
+        await js.delete_stream(dead)
+        for _ in range(3):
+            await js.publish(f"{root}.signal.w.go", b"dead")
+        await until(lambda: got.seen.count(b"dead") > 6)
+        await streams.ensure(js, root)
+        await until(is_left(client, root, 3, streams.DEAD))
+        await until(is_left(client, root, 0))
 
 
 async def test_unavailability_is_retried(client: Client, root: str):

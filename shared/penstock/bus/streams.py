@@ -28,7 +28,7 @@ STREAMS: Final = (SIGNALS, OBSERVATIONS, EVENTS_IN, DEAD, AUDIT)
 DEDUP_WINDOW_S: Final = 120.0
 
 # Increase this when a definition changes: an older service then leaves a newer service's streams alone.
-_DEFINITION: Final = 4
+_DEFINITION: Final = 5
 _DEFINITION_KEY: Final = "penstock-definition"
 _BOUND_KEYS: Final = {"max_bytes": "penstock-max-bytes", "max_age": "penstock-max-age"}
 """The stream's metadata tell which bounds the settings gave it last."""
@@ -109,6 +109,7 @@ def definitions(
             "dead.>",
             "dead letters: what could not be applied, and why",
             retention=RetentionPolicy.LIMITS,
+            allow_atomic=True,
             allow_direct=True,
             max_bytes=bounds.dead_bytes,
             max_age=bounds.dead_age_s,
