@@ -1,6 +1,7 @@
 """The durable consumer: batches, retries, dead letters, sharing, and recovery after a loss."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import nats.js.api
@@ -8,10 +9,11 @@ import pytest
 from nats.aio.client import Client
 
 from penstock import errors
-from penstock.bus import connection, streams
+from penstock.bus import connection, streams, trimming
 from penstock.bus.consumer import Consumer
 from penstock.bus.line import Line, Message
 from penstock.bus.outcomes import ACK, Ack
+from penstock.bus.trimming import Trimming
 from served import DEADLINE_S, Collector, consuming, is_left, left, until
 
 
@@ -109,6 +111,61 @@ async def test_a_message_whose_dead_letter_cannot_be_stored_comes_again(
         await streams.ensure(js, root)
         await until(is_left(client, root, 3, streams.DEAD))
         await until(is_left(client, root, 0))
+
+
+async def test_what_is_acknowledged_leaves_the_stream_and_nothing_else(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two instances is stuck with a message: it stays, and so do those behind it, until it is acknowledged."""
+    release, trims, trim = asyncio.Event(), itertools.count(), Trimming._trim  # pyright: ignore[reportPrivateUsage]
+
+    async def handler(messages: list[nats.aio.msg.Msg]) -> list[Ack]:
+        if b"stuck" in [msg.data for msg in messages]:
+            await release.wait()
+        return [ACK] * len(messages)
+
+    async def counted(each: Trimming) -> None:
+        await trim(each)
+        next(trims)
+
+    monkeypatch.setattr(trimming, "EVERY_S", 0.02)
+    monkeypatch.setattr(Trimming, "_trim", counted)
+    js = client.jetstream()
+    name = streams.stream_name(root, streams.SIGNALS)
+    async with consuming(client, root, handler, batch=2), consuming(client, root, handler, batch=2):
+        await js.publish(f"{root}.signal.w.go", b"first")
+        await until(is_left(client, root, 0))
+        for body in (b"stuck", *[b"later"] * 20):
+            await js.publish(f"{root}.signal.w.go", body)
+
+        async def others_are_done() -> bool:
+            info = await js.consumer_info(name, "router")
+            return (info.num_pending or 0) + (
+                info.num_ack_pending or 0
+            ) <= 4  # what the stuck one has asked for
+
+        await until(others_are_done)
+        then = next(trims)
+        await until(lambda: next(trims) > then + 20)
+        assert (await js.get_msg(name, 2)).data == b"stuck"
+        assert await left(client, root) == 21
+        release.set()
+        await until(is_left(client, root, 0))
+
+
+async def test_a_work_queue_of_an_earlier_version_stays_one(client: Client, root: str) -> None:
+    js = client.jetstream()
+    for config in streams.definitions(root):
+        if "SIGNALS" in str(config.name):
+            old = {"penstock-definition": "4"}
+            await js.add_stream(config.evolve(retention=nats.js.api.RetentionPolicy.WORK_QUEUE, metadata=old))
+    async with consuming(client, root) as got:
+        for n in range(10):
+            await js.publish(f"{root}.signal.w.go", str(n).encode())
+        await until(is_left(client, root, 0))
+    assert len(got.seen) == 10
+    signals = await js.stream_info(streams.stream_name(root, streams.SIGNALS))
+    assert signals.config.retention == nats.js.api.RetentionPolicy.WORK_QUEUE
 
 
 async def test_unavailability_is_retried(client: Client, root: str):

@@ -28,6 +28,7 @@ from penstock.bus import streams
 from penstock.bus.dead_letters import DeadLetters
 from penstock.bus.endpoints import unsubscribe
 from penstock.bus.outcomes import Ack, Dead, Outcome, Retry
+from penstock.bus.trimming import Trimming
 from penstock.errors import PenstockError
 
 log: Final = logging.getLogger("penstock.bus")
@@ -95,6 +96,7 @@ class Consumer:
         self._taking = True
         self._stopping = False
         self._subscription: Subscription | None = None
+        self._trimming: Trimming | None = None
         self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -127,6 +129,8 @@ class Consumer:
         await self._mend()
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
+        if not self._subject:
+            self._trimming = Trimming(self._js, self._name, self.durable)
 
     async def share(self, taking: bool) -> None:
         """Stop pulling, so that other instances get the messages, or pull again. Messages already here are handled."""
@@ -162,6 +166,8 @@ class Consumer:
             await self._letters.finish(_STOP_S)
         while self._buffer:
             await self._send(self._buffer.popleft().reply, b"-NAK")
+        if self._trimming is not None:
+            await self._trimming.stop()
 
     async def _arrived(self, msg: Msg) -> None:
         if msg.reply and not msg.reply.startswith(_ACKS):
@@ -329,7 +335,7 @@ class Consumer:
             match outcome:
                 case Ack():
                     self.acked += 1
-                    await self._send(msg.reply, b"")
+                    await self._done(msg, b"")
                 case Retry(delay):
                     self.retried += 1
                     if self.in_order and not self._stopping:
@@ -345,7 +351,12 @@ class Consumer:
 
     async def _buried(self, msg: Msg, stored: bool) -> None:
         """Terminate a dead message whose letter is stored; the message comes again if the letter could not be."""
-        await (self._send(msg.reply, b"+TERM") if stored else self._nak(msg, _LETTER_PAUSE_S))
+        await (self._done(msg, b"+TERM") if stored else self._nak(msg, _LETTER_PAUSE_S))
+
+    async def _done(self, msg: Msg, ack: bytes) -> None:
+        await self._send(msg.reply, ack)
+        if self._trimming is not None:
+            self._trimming.settled(msg.metadata.sequence.stream)
 
     async def _nak(self, msg: Msg, delay: float) -> None:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
