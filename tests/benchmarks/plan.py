@@ -93,7 +93,11 @@ TARGETS: Final = (
         2,
     ),
     Target(
-        "signal p50 beside 10,000 to one other waitpoint, against alone", "signal_beside_one", "times", 4, 2
+        "signal p50 beside 10,000 to one other waitpoint, against 10,000 to 100",
+        "signal_beside_one_spread",
+        "times",
+        1.5,
+        1,
     ),
     Target("100 linear flows of 10 members at once", "flows", "flows/s", 200, 400, True),
     Target("one such flow alone, start → finished", "flow_alone", "ms", 35, 20),

@@ -35,6 +35,7 @@ class Trimming:
         self._stream = stream
         self._durable = durable
         self._settled = 0
+        self._purged = 0
         self._failures = 0
         self._due = True  # an earlier process may have left something
         self._running = asyncio.get_running_loop().create_task(self._run())
@@ -77,6 +78,7 @@ class Trimming:
             return  # a work queue, made by an earlier version
         info = await self._js.consumer_info(self._stream, self._durable)
         floor = info.ack_floor.stream_seq if info.ack_floor else 0
-        if floor:
+        if floor not in (0, self._purged):  # a message that is tried again holds back those behind it
             await self._js.purge_stream(self._stream, seq=floor + 1)
+            self._purged = floor
         self._due = self._due or floor < self._settled

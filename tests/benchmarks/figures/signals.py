@@ -48,6 +48,7 @@ async def _measure(house: House, plan: Plan) -> dict[str, float]:
         "signals": rate,
         "signal_beside_spread": percentile(spread, 0.5) / alone,
         "signal_beside_one": percentile(one, 0.5) / alone,
+        "signal_beside_one_spread": percentile(one, 0.5) / percentile(spread, 0.5),
         "signal_beside_spread_max": spread[-1] * 1000,
         "signal_beside_one_max": one[-1] * 1000,
     }
