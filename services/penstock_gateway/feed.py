@@ -31,8 +31,8 @@ LOOK_S: Final = (0.005, 1.0)
 """Seconds until the first and the later looks for an event that was heard and is not stored yet."""
 SUSPICIOUS_S: Final = 0.5
 """A pause after which the stream is asked whether it still has what was read."""
-SWEEP_S: Final = 5.0
-"""Seconds after which the stream is read although nothing was heard."""
+SWEEP_S: Final = 1.0
+"""Seconds after which the stream is read although nothing was heard: NATS may have been away for a moment."""
 UNREACHABLE: Final = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
 """What reading the stream raises while NATS or JetStream is away."""
 
