@@ -48,7 +48,18 @@ async def test_holds_and_signals(penstock: RunningPenstock, cli: Cli) -> None:
     assert "illegal_transition" in (await cli("resume", execution_id)).err
     task = await penstock.begin()
     await penstock.request("lease.suspend", fence(task) | {"condition": {"name": "approved"}})
+    await cli("send", execution_id, "note", "[1]")
+    assert "misses a signal 'approved'" in (await cli("waits", execution_id)).out
     assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("resumed")
+    shown = (await cli("waits", execution_id)).out.splitlines()
+    assert [" ".join(line.split()[1:]) for line in shown[1:]] == [
+        "closed default",
+        "note [1]",
+        '✓ approved {"by": "me"}',
+    ]
+    [item] = (await cli("waits", execution_id, "--json")).json["items"]
+    told = [(each["name"], each["satisfied"], each["payload"]) for each in item["signals"]]
+    assert told == [("note", False, [1]), ("approved", True, {"by": "me"})]
 
 
 async def test_mirror_rules(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:

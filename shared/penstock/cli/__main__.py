@@ -38,6 +38,7 @@ from penstock.cli import (
     steering,
     top,
     trigger,
+    waits,
     watch,
     workers,
 )
@@ -161,6 +162,7 @@ def _scale(text: str) -> tuple[str, int]:
 executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
+waits.add_to(app)
 journals.add_to(app)
 app.command(replays.replay_check)
 search.add_to(app)
