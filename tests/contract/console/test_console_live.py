@@ -10,7 +10,7 @@ from consoles import Console
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CHANGES = 31
+CHANGES = 21
 MOST_MS = 2000.0
 """The median on a machine that does other things too. docs/console.md has the figures of an idle one."""
 
