@@ -1,4 +1,4 @@
-"""TCP proxies that tests put before a server: one that can be cut, and one that holds back what a service publishes."""
+"""TCP proxies that tests put before a server: they can be cut, slow, or hold back what a service publishes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,9 @@ _LIMIT = 2**20
 
 
 class Proxy:
-    """A proxy that can be cut: open connections break, and new ones are refused."""
+    """A proxy that can be cut: open connections break, and new ones are refused. `url`: where it listens."""
+
+    url: str
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -59,17 +61,35 @@ class Proxy:
             finally:
                 sink.transport.abort()
 
-        await asyncio.gather(pump(self._sent(reader), far_writer), pump(_chunks(far_reader), writer))
+        await asyncio.gather(pump(self._sent(reader), far_writer), pump(self._received(far_reader), writer))
         self._open -= {writer, far_writer}
 
     def _sent(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         """Yield what the client's side sends and the server is to get."""
         return _chunks(reader)
 
+    def _received(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        """Yield what the server sends and the client is to get."""
+        return _chunks(reader)
+
 
 async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while data := await reader.read(65536):
         yield data
+
+
+class SlowProxy(Proxy):
+    """A proxy behind which, once `slow`, the server's answers arrive ten bytes at a time, twenty times a second."""
+
+    slow = False
+
+    async def _received(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        async for chunk in _chunks(reader):
+            size = 10 if self.slow else len(chunk)
+            for at in range(0, len(chunk), size):
+                if self.slow:
+                    await asyncio.sleep(0.05)
+                yield chunk[at : at + size]
 
 
 class NatsProxy(Proxy):

@@ -47,10 +47,7 @@ function States.transition(x, to, about)
     x.finished_at = now
     x.outcome = about.outcome or to
     x.wake_at = nil
-    if x.waited then
-      Call.hint_item('done', x)
-      x.waited = nil
-    end
+    Executions.ended(x)
   end
   Executions.note(x, about.event or to, about.actor, from, to, about.why or about.reason, about.data, about.brief)
   react(x, from, to)

@@ -1,9 +1,6 @@
--- The public view of an execution, and the `done` hint.
+-- The public view of an execution.
 --
--- Needs: Blocks, Call, Lanes, Payloads, Undo.
-
--- The most views in one `done` hint, since a hint must fit into a NATS message. Further executions are given by id.
-local ANNOUNCED = 64
+-- Needs: Blocks, Lanes, Payloads.
 
 -- Return the record as a reply, with its payloads.
 function Executions.view(x)
@@ -48,21 +45,3 @@ function Executions.row(x)
     updated_at = x.updated_at, finished_at = x.finished_at,
   }
 end
-
--- Turn ended executions into items of the `done` hint: the view for waiting callers, or the id if a payload is large.
-local function announce(ended)
-  for i, x in ipairs(ended) do
-    local small = i <= ANNOUNCED and x.input ~= true and x.result ~= true
-    ended[i] = small and Executions.view(x) or x.id
-  end
-end
-
-Call.on_end(function()
-  local done = Call.hints.done
-  if not done then return end
-  local ok, err = Undo.attempt(announce, done)
-  if not ok then
-    Call.hints.done = nil
-    Call.fault('announcing ends', err)
-  end
-end)

@@ -4,8 +4,8 @@ Only the event `created` names an execution's lane and kind. They are remembered
 looked up in Valkey where that is not known (this relay has just begun, or there are too many): `strangers`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -31,7 +31,7 @@ _COUNTED: Final = {
 _ENDS: Final = frozenset({"completed", "failed", "canceled"})
 
 
-class Told(NamedTuple):
+class Told(Struct, gc=False):
     """What is counted of an event of an execution. to: the state that it moved to."""
 
     id: str
@@ -66,8 +66,9 @@ class Counts:
         self.minutes: dict[tuple[str, int], Minute] = {}
         self.groups: dict[str, FailureGroup] = {}
         self.strangers: list[Told] = []
-        self._stranger_ids: set[str] = set()
         self._known: dict[str, Known] = {}
+        # The minutes that an event of a lane counts in, so that they are not looked up for each event.
+        self._together: dict[tuple[str, int], tuple[Minute, ...]] = {}
 
     def count(self, event: Told) -> None:
         """Count an event, or keep it in `strangers`."""
@@ -96,11 +97,8 @@ class Counts:
         self._known[id] = known
 
     def _count(self, event: Told, known: Known | None) -> None:
-        minute = event.at // MINUTE_MS
-        lanes = [EVERY_LANE]
-        if known is not None and len(self.minutes) < GROUPS:
-            lanes.append(known.lane)
-        counts = [self._minute(lane, minute) for lane in lanes]
+        lane, minute = EVERY_LANE if known is None else known.lane, event.at // MINUTE_MS
+        counts = self._together.get((lane, minute)) or self._join(lane, minute)
         if (name := _COUNTED.get(event.event)) is not None:
             for each in counts:
                 setattr(each, name, getattr(each, name) + 1)
@@ -111,10 +109,17 @@ class Counts:
         if event.event in _ENDS:
             self._known.pop(event.id, None)
 
-    def _minute(self, lane: str, minute: int) -> Minute:
-        found = self.minutes.get((lane, minute))
-        if found is None:
-            found = self.minutes[lane, minute] = Minute(minute)
+    def forget(self, minutes: Iterable[tuple[str, int]]) -> None:
+        """Begin these minutes anew: they are written down."""
+        self._together.clear()
+        for key in minutes:
+            del self.minutes[key]
+
+    def _join(self, lane: str, minute: int) -> tuple[Minute, ...]:
+        """Return the minutes that an event of this lane counts in: the lane's, and that of all lanes."""
+        lanes = (EVERY_LANE,) if lane == EVERY_LANE or len(self.minutes) >= GROUPS else (EVERY_LANE, lane)
+        found = tuple(self.minutes.setdefault((each, minute), Minute(minute)) for each in lanes)
+        self._together[lane, minute] = found
         return found
 
     def _fail(self, event: Told, known: Known) -> None:
@@ -142,7 +147,7 @@ class Counts:
             group.retried += 1
 
 
-def _time(event: Told, known: Known, counts: list[Minute]) -> None:
+def _time(event: Told, known: Known, counts: Iterable[Minute]) -> None:
     """Measure how long the execution waited and ran."""
     if event.to == "ready":
         known.ready_at = event.at

@@ -84,8 +84,7 @@ class Writing:
             new.append((lane, minute, minutes.encode(count)))
         # What is counted while Valkey writes begins anew. Should the answer be lost, these minutes are not repeated:
         # a few seconds that are missing are better than some that count twice.
-        for key in keys:
-            del self._counts.minutes[key]
+        self._counts.forget(keys)
         await self._machine.run(ops.StatisticsWrite(minutes=new, groups=[]), at=HOME)
 
     async def _write_groups(self, ids: Sequence[str]) -> None:

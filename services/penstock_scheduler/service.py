@@ -66,6 +66,7 @@ def build(context: Context) -> Service:
 
     context.listen("ready", work.ready)
     context.listen("done", waits.done)
+    context.listen("answered", waits.answered)
     context.listen("slot", admission.slot)
     context.listen("slot_check", admission.slot_check)
     context.listen("unblock", admission.unblock)

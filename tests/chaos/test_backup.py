@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 import commands
 from penstock import audit
 from penstock.backup import BackupError, back_up, restore
-from penstock.bus import connection, streams
+from penstock.bus import connection, streams, trimming
+from penstock.ids import partition_for
 from penstock.worker import Worker
 from running_penstock import RunningPenstock, fence
 from servers import NatsServer, ValkeyServer
@@ -232,6 +233,36 @@ async def test_a_penstock_at_work_is_backed_up_and_goes_on_elsewhere(
             await penstock.reaches(id, "ready")
 
 
+async def test_what_is_applied_and_still_in_its_stream_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trimming, "EVERY_S", 3600.0)
+    folder = tmp_path / "backup"
+    async with (
+        servers(tmp_path / "old") as old,
+        RunningPenstock.open(old.nats.url, old.valkey.url) as penstock,
+    ):
+        root, stream = penstock.root, streams.stream_name(penstock.root, streams.SIGNALS)
+        waitpoints = await waiting_for_votes(penstock)
+        for _ in range(5):
+            await vote(penstock, waitpoints[0])
+        await penstock.until(
+            lambda: penstock.js.consumer_info(stream, "signal-router"),
+            lambda info: info.ack_floor and info.ack_floor.stream_seq == 5,
+            "all votes acknowledged",
+        )
+        assert (await penstock.js.stream_info(stream)).state.messages == 5
+        await copy(penstock, folder)
+    async with servers(tmp_path / "new") as new:
+        await bring_back(folder, new)
+        nats = await connection.connect(new.nats.url, "test")
+        state = (await nats.jetstream().stream_info(stream)).state
+        assert (state.messages, state.last_seq) == (0, 5)
+        await nats.close()
+        async with RunningPenstock.open(new.nats.url, new.valkey.url, root=root) as penstock:
+            assert await received(penstock, waitpoints[0]) == 5
+
+
 async def test_what_nobody_has_applied_yet_is_in_the_backup(tmp_path: Path):
     """Votes that wait in the stream, some published before the snapshot and some after it, with gaps between them."""
     folder = tmp_path / "backup"
@@ -333,7 +364,10 @@ async def test_a_slot_that_moves_while_a_cluster_is_copied_fails_the_backup(tmp_
             with pytest.raises(BackupError, match="changed during the backup"):
                 await copy(penstock, folder)
             assert list(folder.iterdir()) == []
-            await penstock.create()  # and writes go on
+            # Writes go on, but for those of the partition that is half moved.
+            keys = (f"key-{n}" for n in range(100))
+            elsewhere = next(key for key in keys if partition_for(f"default:{key}", 12) != 5)
+            await penstock.create(idempotency_key=elsewhere)
             await nodes.move_keys(5, source, target)
             await nodes.end_move(5, source, target)
             await nodes.until_home_is(5, target)

@@ -48,18 +48,40 @@ async def test_holds_and_signals(penstock: RunningPenstock, cli: Cli) -> None:
     assert "illegal_transition" in (await cli("resume", execution_id)).err
     task = await penstock.begin()
     await penstock.request("lease.suspend", fence(task) | {"condition": {"name": "approved"}})
-    await cli("send", execution_id, "note", "[1]")
-    assert "misses a signal 'approved'" in (await cli("waits", execution_id)).out
     assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("resumed")
-    shown = (await cli("waits", execution_id)).out.splitlines()
-    assert [" ".join(line.split()[1:]) for line in shown[1:]] == [
-        "closed default",
-        "note [1]",
-        '✓ approved {"by": "me"}',
-    ]
-    [item] = (await cli("waits", execution_id, "--json")).json["items"]
-    told = [(each["name"], each["satisfied"], each["payload"]) for each in item["signals"]]
-    assert told == [("note", False, [1]), ("approved", True, {"by": "me"})]
+
+
+async def test_waitpoints(penstock: RunningPenstock, cli: Cli) -> None:
+    execution_id = await penstock.create()
+    task = await penstock.begin()
+    made = await penstock.request("waitpoint.create", fence(task) | {"waitpoint_key": "boss"})
+    condition = {"all_of": [{"name": "approved"}, {"name": "paid"}]}
+    suspend = {"waitpoint_id": made["waitpoint_id"], "condition": condition}
+    await penstock.request("lease.suspend", fence(task) | suspend)
+    assert (await cli("send", execution_id, "approved", '{"by": "me"}')).out.startswith("recorded")
+
+    listed = await cli("waitpoint", "list", execution_id)
+    assert made["waitpoint_id"] in listed.out and "active" in listed.out and "boss" in listed.out
+    assert "paid" in listed.out
+    everywhere, none = await asyncio.gather(
+        cli("waitpoint", "list", "--json"), cli("waitpoint", "list", "--status", "closed", "--json")
+    )
+    assert [each["execution_id"] for each in everywhere.json["items"]] == [execution_id]
+    assert none.json["items"] == []
+    shown = await cli("waitpoint", "get", made["waitpoint_id"])
+    assert "approved" in shown.out and made["token"] not in shown.out
+    arrived = await cli("waitpoint", "signals", made["waitpoint_id"])
+    assert "approved" in arrived.out and '{"by":"me"}' in arrived.out.replace(" ", "")
+
+    await cli("send", execution_id, "paid")
+    other = await penstock.begin()
+    apart = await penstock.request("waitpoint.create", fence(other) | {"waitpoint_key": "late"})
+    closed = await cli("waitpoint", "close", apart["waitpoint_id"], "--reason", "not needed", "--json")
+    assert closed.json["status"] == "closed"
+    rotated = await cli("waitpoint", "rotate-secret", "--grace", "2h", "--json")
+    assert rotated.json["key_id"] != rotated.json["previous_key_id"]
+    unknown = await cli("waitpoint", "get", UNKNOWN)
+    assert unknown.code == 1 and "waitpoint_not_found" in unknown.err
 
 
 async def test_mirror_rules(penstock: RunningPenstock, cli: Cli, tmp_path: Path) -> None:

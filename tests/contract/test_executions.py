@@ -8,6 +8,8 @@ import msgspec
 import pytest
 from nats.errors import NoRespondersError
 
+from penstock.ids import partition_of
+from penstock.store import library
 from running_penstock import NOWHERE, WAIT_S, RunningPenstock, fence
 
 DAY = 86_400_000
@@ -286,6 +288,46 @@ class TestWait:
         await penstock.request("lease.fail", {**fence(task), "reason": "no", "category": "bad"})
         records = await asyncio.gather(*waiting)
         assert {record["state"] for record in records} == {"failed"}
+
+    async def test_who_waits_changes_nothing(self, penstock: RunningPenstock) -> None:
+        execution_id = await penstock.create()
+        before = await self._stored(penstock, execution_id)
+        waiting = await self._waits(penstock, execution_id)
+        assert await self._stored(penstock, execution_id) == before
+        await penstock.request("lease.complete", {**fence(await penstock.begin())})
+        assert (await waiting)["state"] == "completed"
+
+    async def test_a_record_too_large_for_a_hint_wakes_too(self, nats_url: str, valkey_url: str) -> None:
+        async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
+            waiting = await self._waits(penstock, await penstock.create(input="x" * 100_000))
+            await penstock.request(
+                "lease.complete", {**fence(await penstock.begin()), "result": "y" * 100_000}
+            )
+            assert len((await waiting)["result"]) == 100_000
+
+    async def test_a_valkey_that_forgot_who_waits_is_asked_again(
+        self, nats_url: str, valkey_url: str
+    ) -> None:
+        async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=200) as penstock:
+            waiting = await self._waits(penstock, await penstock.create())
+            store = penstock.running["scheduler"].context.machine.store
+            await store.execute_everywhere("FUNCTION", "LOAD", "REPLACE", library.assemble()[0])
+            await penstock.request("lease.complete", {**fence(await penstock.begin())})
+            assert (await waiting)["state"] == "completed"
+
+    @staticmethod
+    async def _waits(penstock: RunningPenstock, execution_id: str) -> "asyncio.Task[Any]":
+        """Let a caller wait. Return his call once Valkey has been asked."""
+        body = {"execution_id": execution_id, "wait_ms": 60_000}
+        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=WAIT_S))
+        await asyncio.sleep(0)  # the request is sent
+        await penstock.get(execution_id)  # sent after the wait and answered, so the wait has been asked
+        return waiting
+
+    @staticmethod
+    async def _stored(penstock: RunningPenstock, execution_id: str) -> bytes:
+        key = f"{penstock.root}:{{{partition_of(execution_id)}}}:x:{execution_id}"
+        return await penstock.running["scheduler"].context.machine.store.execute("DUMP", key)
 
     async def test_the_time_limit_answers_the_record_as_it_is(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()

@@ -57,7 +57,7 @@ async def test_streams_are_made_once_by_many(client: Client, url: str, root: str
     assert audit.config.deny_delete
     assert audit.config.deny_purge
     signals = await js.stream_info(f"{root.upper()}_SIGNALS")
-    assert signals.config.retention == nats.js.api.RetentionPolicy.WORK_QUEUE
+    assert signals.config.retention == nats.js.api.RetentionPolicy.LIMITS
     assert signals.config.duplicate_window == 120
 
     await js.publish(f"{root}.audit.default.execution.created.{ID}", b"{}")

@@ -1,15 +1,20 @@
 """The durable consumer: batches, retries, dead letters, sharing, and recovery after a loss."""
 
 import asyncio
+import itertools
+from collections.abc import Sequence
 
 import nats.js.api
+import pytest
 from nats.aio.client import Client
 
 from penstock import errors
-from penstock.bus import connection, streams
+from penstock.bus import connection, streams, trimming
 from penstock.bus.consumer import Consumer
-from penstock.bus.outcomes import ACK, Ack, Dead
-from served import DEADLINE_S, Collector, consuming, is_left, until
+from penstock.bus.line import Line, Message
+from penstock.bus.outcomes import ACK, Ack
+from penstock.bus.trimming import Trimming
+from served import DEADLINE_S, Collector, consuming, is_left, left, until
 
 
 async def test_messages_are_handled_in_batches_and_leave(client: Client, root: str):
@@ -68,30 +73,99 @@ async def test_retry_and_dead_letters(client: Client, root: str):
         assert "penstock-token" not in {name.lower() for name in letter.headers}
 
 
-async def test_dead_letters_are_stored_all_at_once(client: Client, root: str):
-    """Many dead letters hold up the messages behind them no longer than one does."""
-    batches: list[asyncio.Barrier] = []
+async def test_dead_letters_hold_up_nothing(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The messages behind a dead one are handled while its letter is stored; it stays until that is done."""
+    release, send_all = asyncio.Event(), Line.send_all
 
-    async def handler(messages: list[nats.aio.msg.Msg]) -> list[Dead]:
-        await until(lambda: len(messages) == 50 or bool(batches) or bool(consumer._buffer))
-        batches.append(asyncio.Barrier(len(messages)))
-        return [Dead("never wanted")] * len(messages)
+    async def slowly(line: Line, messages: Sequence[Message]) -> list[str | None]:
+        await release.wait()
+        return await send_all(line, messages)
 
-    class Storing(Consumer):
-        async def _dead_letter(self, msg: nats.aio.msg.Msg, reason: str) -> None:
-            await asyncio.wait_for(batches[-1].wait(), DEADLINE_S)
-            await super()._dead_letter(msg, reason)
-
+    monkeypatch.setattr(Line, "send_all", slowly)
     js = client.jetstream()
-    await streams.ensure(js, root)
-    for _ in range(50):
-        await js.publish(f"{root}.signal.w.go", b"dead")
-    consumer = Storing(streams.SIGNALS, "router", handler)
-    await consumer.start(client, root)
-    await until(is_left(client, root, 50, streams.DEAD))
-    await until(is_left(client, root, 0))
-    await consumer.stop()
-    assert max(barrier.parties for barrier in batches) > 1
+    async with consuming(client, root) as got:
+        for _ in range(50):
+            await js.publish(f"{root}.signal.w.go", b"dead")
+        await js.publish(f"{root}.signal.w.go", b"good")
+        await until(lambda: b"good" in got.seen)
+        assert await left(client, root) >= 50
+        assert await left(client, root, streams.DEAD) == 0
+        release.set()
+        await until(is_left(client, root, 50, streams.DEAD))
+        await until(is_left(client, root, 0))
+
+
+async def test_a_message_whose_dead_letter_cannot_be_stored_comes_again(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.bus.consumer._LETTER_PAUSE_S", 0.1)
+    js = client.jetstream()
+    dead = streams.stream_name(root, streams.DEAD)
+    async with consuming(client, root) as got:
+        await js.delete_stream(dead)
+        for _ in range(3):
+            await js.publish(f"{root}.signal.w.go", b"dead")
+        await until(lambda: got.seen.count(b"dead") > 6)
+        await streams.ensure(js, root)
+        await until(is_left(client, root, 3, streams.DEAD))
+        await until(is_left(client, root, 0))
+
+
+async def test_what_is_acknowledged_leaves_the_stream_and_nothing_else(
+    client: Client, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two instances is stuck with a message: it stays, and so do those behind it, until it is acknowledged."""
+    release, trims, trim = asyncio.Event(), itertools.count(), Trimming._trim  # pyright: ignore[reportPrivateUsage]
+
+    async def handler(messages: list[nats.aio.msg.Msg]) -> list[Ack]:
+        if b"stuck" in [msg.data for msg in messages]:
+            await release.wait()
+        return [ACK] * len(messages)
+
+    async def counted(each: Trimming) -> None:
+        await trim(each)
+        next(trims)
+
+    monkeypatch.setattr(trimming, "EVERY_S", 0.02)
+    monkeypatch.setattr(Trimming, "_trim", counted)
+    js = client.jetstream()
+    name = streams.stream_name(root, streams.SIGNALS)
+    async with consuming(client, root, handler, batch=2), consuming(client, root, handler, batch=2):
+        await js.publish(f"{root}.signal.w.go", b"first")
+        await until(is_left(client, root, 0))
+        for body in (b"stuck", *[b"later"] * 20):
+            await js.publish(f"{root}.signal.w.go", body)
+
+        async def others_are_done() -> bool:
+            info = await js.consumer_info(name, "router")
+            return (info.num_pending or 0) + (
+                info.num_ack_pending or 0
+            ) <= 4  # what the stuck one has asked for
+
+        await until(others_are_done)
+        then = next(trims)
+        await until(lambda: next(trims) > then + 20)
+        assert (await js.get_msg(name, 2)).data == b"stuck"
+        assert await left(client, root) == 21
+        release.set()
+        await until(is_left(client, root, 0))
+
+
+async def test_a_work_queue_of_an_earlier_version_stays_one(client: Client, root: str) -> None:
+    js = client.jetstream()
+    for config in streams.definitions(root):
+        if "SIGNALS" in str(config.name):
+            old = {"penstock-definition": "4"}
+            await js.add_stream(config.evolve(retention=nats.js.api.RetentionPolicy.WORK_QUEUE, metadata=old))
+    async with consuming(client, root) as got:
+        for n in range(10):
+            await js.publish(f"{root}.signal.w.go", str(n).encode())
+        await until(is_left(client, root, 0))
+    assert len(got.seen) == 10
+    signals = await js.stream_info(streams.stream_name(root, streams.SIGNALS))
+    assert signals.config.retention == nats.js.api.RetentionPolicy.WORK_QUEUE
 
 
 async def test_unavailability_is_retried(client: Client, root: str):

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ from penstock.machine.ops.scheduler import Lanes
 from penstock.store import Store
 from penstock.store.link import AGAIN_S, Link
 from penstock.store.wire import Wire
+from proxies import SlowProxy
 from servers import valkey_server
 
 DEADLINE_S = 60.0
@@ -90,6 +93,43 @@ async def test_calls_are_answered_again_once_a_full_server_has_room() -> None:
                     await asyncio.sleep(AGAIN_S)
         await late.close()
         await machine.close()
+
+
+async def test_a_server_that_answers_slowly_is_waited_for_as_long_as_it_answers() -> None:
+    with valkey_server() as url:
+        async with SlowProxy.before(url) as proxy:
+            machine = await Machine.connect(
+                proxy.url, service="scheduler", dev=True, timeout=1.0, partitions=12
+            )
+            proxy.slow = True
+            started = time.monotonic()
+            async with asyncio.timeout(DEADLINE_S):
+                await machine.everywhere(Lanes(limit=1))
+            assert time.monotonic() - started > 1.0  # all replies took longer than any of them may
+            machine.store.disconnect()
+
+
+async def test_a_server_that_says_nothing_any_more_is_given_up() -> None:
+    with valkey_server() as url:
+        machine = await Machine.connect(url, service="scheduler", dev=True, timeout=0.5)
+        about = await machine.store.execute("INFO", "server")
+        pid = int(about.split(b"process_id:")[1].split()[0])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                with pytest.raises(PenstockError) as refusal:
+                    await machine.run(Lanes(limit=1), at=0)
+            assert refusal.value.code == "valkey_unavailable"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    assert (await machine.run(Lanes(limit=1), at=0)).items == []
+                    break
+                except PenstockError:
+                    await asyncio.sleep(AGAIN_S)
+        machine.store.disconnect()
 
 
 async def test_ids_follow_valkeys_clock_not_their_makers(monkeypatch: pytest.MonkeyPatch) -> None:

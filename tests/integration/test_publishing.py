@@ -9,7 +9,8 @@ from nats.aio.client import Client as Nats
 from nats.js.api import StreamConfig
 
 from penstock.bus.connection import connect, leave
-from penstock.client._publishing import MAX_MESSAGES, Publisher
+from penstock.bus.line import MAX_MESSAGES
+from penstock.client._publishing import Publisher
 from penstock.errors import PayloadTooLarge, Timeout
 from penstock.testing.servers import NatsServer, running
 

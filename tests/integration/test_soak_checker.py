@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
-from running_penstock import RunningPenstock
+from running_penstock import WAIT_S, RunningPenstock
 from soak import journal as journals
 from soak.checker import check
 from soak.ending import Ending
@@ -128,8 +128,11 @@ async def record(nats_url: str, valkey_url: str, folder: Path) -> Trail:
             ending = Ending(client)
             await load.prepare()
             loading = asyncio.create_task(load.run())
-            asyncio.get_running_loop().call_later(LOAD_S, load.stop)
-            assert await ending.wait(loading, 60, print) is not None, ending.open()
+            async with asyncio.timeout(WAIT_S):
+                await asyncio.sleep(LOAD_S)
+                await load.has_all.wait()  # on a slow machine, the rare ones come late
+            load.stop()
+            assert await ending.wait(loading, WAIT_S, print) is not None, ending.open()
             await load.clean_up()
         worker.stop()
         await working

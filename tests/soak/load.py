@@ -58,6 +58,9 @@ class Load:
             (self._ordered, 2),
             (self._scheduled, 1),
         ]
+        self.has_all = asyncio.Event()
+        """Set once a story of each kind has begun."""
+        self._missing = {story.__name__ for story, _ in self._stories}
 
     @property
     def open(self) -> int:
@@ -110,6 +113,9 @@ class Load:
                 await self._room.acquire()
                 stories, weights = zip(*self._stories, strict=True)
                 [story] = self._random.choices(stories, weights)
+                self._missing.discard(story.__name__)
+                if not self._missing:
+                    self.has_all.set()
                 task = asyncio.create_task(self._told(story))
                 self._open.add(task)
                 task.add_done_callback(self._ended)

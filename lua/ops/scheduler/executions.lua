@@ -44,11 +44,12 @@ end
 -- get: return an execution with its payloads. args: execution_id. errors: execution_not_found.
 function ops.get(a) return Executions.view(Executions.read(a.execution_id)) end
 
--- wait: as get, and mark an execution that has not ended, so that its end produces a `done` hint.
--- args: execution_id. errors: execution_not_found.
+-- wait: as get; if the execution has not ended, its end is told to the caller (execution/waiting.lua).
+-- args: execution_id, reply (the subject that the caller expects the record on; nil: a scheduler has to look again).
+-- errors: execution_not_found.
 function ops.wait(a)
   local x = Executions.read(a.execution_id)
-  if not States.TERMINAL[x.state] and not x.waited then Executions.edit(a.execution_id).waited = 1 end
+  if not States.TERMINAL[x.state] then Executions.await(x.id, a.reply) end
   return Executions.view(x)
 end
 

@@ -1,12 +1,14 @@
 """execution.wait: park until an execution ends.
 
-The state machine marks the execution as waited for. Its end sends all schedulers a `done` hint: the ended execution,
-or only its id if the execution is large. A hint may be lost, so a parked call looks again every sweep.
+The state machine remembers the caller (lua/execution/waiting.lua). The service whose call ends the execution answers
+him (penstock.runtime.ends) and tells the schedulers so: the hint `answered`. What it cannot answer, calls for several
+executions and those for large ones, is answered here: the hint `done` tells to look again. Hints may be lost, so a
+parked call looks again every sweep.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -14,12 +16,20 @@ from penstock.bus.endpoints import Call
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
-from penstock.machine.replies import inside
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionWait
 from penstock.states import TERMINAL
 
-_ended: Final = inside(Record)
+
+class _Parked(msgspec.Struct, eq=False):
+    """One caller that waits. The future's result is whether he has been answered; if not, it is time to look again."""
+
+    reply: str | None
+    told: "asyncio.Future[bool]"
+
+    def tell(self, answered: bool) -> None:
+        if not self.told.done():
+            self.told.set_result(answered)
 
 
 class Waits:
@@ -28,53 +38,52 @@ class Waits:
     def __init__(self, machine: Machine, sweep_s: float) -> None:
         self._machine = machine
         self._sweep_s = sweep_s
-        self._waiting: dict[str, set[asyncio.Future[Record | None]]] = {}
+        self._waiting: dict[str, set[_Parked]] = {}
         self._stopping = False
 
     def drain(self) -> None:
         """Answer all parked calls with the record as it is; the callers then ask another scheduler."""
         self._stopping = True
-        for execution_id in self._waiting:
-            self._tell(execution_id, None)
+        self.done(0, self._waiting)
 
-    def done(self, _partition: int, ended: Any) -> None:
-        """Handle the `done` hint: wake the calls parked for these executions."""
-        for each in ended:
-            if isinstance(each, str):
-                self._tell(each, None)
-            else:
-                self._tell(each["execution_id"], msgspec.convert(each, _ended))
+    def done(self, _partition: int, ids: Any) -> None:
+        """Handle the `done` hint: calls parked for these executions look again."""
+        for execution_id in ids:
+            for parked in self._waiting.get(execution_id, ()):
+                parked.tell(False)
 
-    async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any]:
+    def answered(self, _partition: int, ended: Any) -> None:
+        """Handle the `answered` hint: these executions have ended, and these reply subjects were sent the record."""
+        for execution_id, replies in ended:
+            for parked in self._waiting.get(execution_id, ()):
+                parked.tell(parked.reply in replies)
+
+    async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any] | None:
         if len(call.items) == 1:
-            return [await self._wait(call.items[0])]
-        return await asyncio.gather(*map(self._wait, call.items), return_exceptions=True)
+            answer = await self._wait(call.items[0], call.reply_to if call.single else None)
+            return None if answer is None else [answer]
+        return await asyncio.gather(*(self._wait(item, None) for item in call.items), return_exceptions=True)
 
-    def _tell(self, execution_id: str, record: Record | None) -> None:
-        for future in self._waiting.get(execution_id, ()):
-            if not future.done():
-                future.set_result(record)
-
-    async def _wait(self, item: ExecutionWait) -> Record | PenstockError:
+    async def _wait(self, item: ExecutionWait, reply: str | None) -> Record | PenstockError | None:
+        """Return the record, or None if the caller has been sent it. reply: the subject that he expects it on."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + item.wait_ms / 1000
         while True:
             waiting = self._waiting.setdefault(item.execution_id, set())
-            # Register before the look, so that an end in between is not missed.
-            told: asyncio.Future[Record | None] = loop.create_future()
-            waiting.add(told)
+            # Park before the look, so that an end in between is not missed.
+            parked = _Parked(reply, loop.create_future())
+            waiting.add(parked)
             try:
-                record = await self._machine.run(ops.Wait(execution_id=item.execution_id))
+                record = await self._machine.run(ops.Wait(execution_id=item.execution_id, reply=reply))
                 left = deadline - loop.time()
                 if record.state in TERMINAL or left <= 0 or self._stopping:
                     return record
                 async with asyncio.timeout(min(left, self._sweep_s)):
-                    ended = await told
-                if ended is not None:
-                    return ended
+                    if await parked.told:
+                        return None
             except TimeoutError:
                 pass
             finally:
-                waiting.discard(told)
+                waiting.discard(parked)
                 if not waiting:
                     self._waiting.pop(item.execution_id, None)

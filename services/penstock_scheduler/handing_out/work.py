@@ -231,6 +231,7 @@ class Work:
         asked = self._news.now()
         answers = await self._hand_out(asks)
         back: list[tuple[Profile, Parked]] = []
+        delivered = False
         deliveries: list[Coroutine[Any, Any, bool]] = []
         takers: list[tuple[Profile, Parked]] = []
         for ask, answer in zip(asks, answers, strict=True):
@@ -239,12 +240,18 @@ class Work:
             for parked, given in zip(ask.takers, answer.given, strict=True):
                 if answer.error is not None and not given.tasks and not given.grants:
                     parked.settle([answer.error])
+                elif (
+                    not given.grants
+                ):  # at once: a worker is waiting, and a task of its own would start a tick later
+                    if await self._handed_over(parked, given.tasks):
+                        delivered = True
+                    else:
+                        back.append((ask.profile, parked))
                 else:
                     deliveries.append(self._deliver(parked, given))
                     takers.append((ask.profile, parked))
         # Limits in other partitions cost a question each, so deliver to all workers at the same time.
         outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
-        delivered = False
         for (profile, parked), outcome in zip(takers, outcomes, strict=True):
             if isinstance(outcome, PenstockError):  # another partition is away: the grants expire
                 parked.settle([outcome])
@@ -263,11 +270,15 @@ class Work:
         return delivered
 
     async def _deliver(self, parked: Parked, given: Given) -> bool:
-        """Send the worker the tasks leased to it. Return False if there are none."""
+        """Claim what other partitions admit, and send the worker all its tasks. Return False if there are none."""
         tasks = given.tasks
         for partition, grants in given.grants.items():
             admitted = await self._admission.admit(partition, grants)
             tasks = tasks + await self._claim(parked.request, admitted)
+        return await self._handed_over(parked, tasks)
+
+    async def _handed_over(self, parked: Parked, tasks: Sequence[ops.Task]) -> bool:
+        """Send the worker the tasks leased to it. Return False if there are none."""
         if not tasks or not await self._handover.answer(parked.reply_to, tasks):
             return False
         parked.settle(None)

@@ -38,7 +38,7 @@ class Stream(Struct, kw_only=True):
     last_seq: int
     """The last sequence at the point in time."""
     first_seq: int = 0
-    """A work queue's first message at the point in time: earlier ones had been applied by then."""
+    """A queue's first message at the point in time: earlier ones had been applied by then."""
     deleted: list[int] = []
     """Later messages that had been applied by then."""
 

@@ -31,7 +31,7 @@ PIECE_S: Final = 30.0
 TAIL_S: Final = 10.0
 WINDOW: Final = 500
 """So many messages of a tail, or deletions, are under way at once."""
-WORK_QUEUES: Final = (streams.SIGNALS, streams.OBSERVATIONS, streams.EVENTS_IN)
+QUEUES: Final = (streams.SIGNALS, streams.OBSERVATIONS, streams.EVENTS_IN)
 LIMITS: Final = (streams.AUDIT, streams.DEAD)
 
 Tail = tuple[int, str, dict[str, str], bytes]
@@ -47,6 +47,7 @@ class _Answer(msgspec.Struct):
     config: dict[str, Any] = {}
     state: dict[str, Any] = {}
     deliver_subject: str = ""
+    consumers: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
 
 
@@ -137,9 +138,16 @@ def _append(sink: Sink, message: Tail) -> None:
 
 
 async def unapplied(nats: Client, name: str) -> tuple[int, list[int]]:
-    """Return what a work queue still has: its first sequence, and the later ones that it has not."""
+    """Return what a queue still has to apply: its first sequence, and the later ones that it has not.
+
+    What its consumer has acknowledged stays in the stream for a moment (`penstock.bus.trimming`).
+    """
     state = (await _api(nats, f"STREAM.INFO.{name}", {"deleted_details": True})).state
-    return state["first_seq"], state.get("deleted") or []
+    consumers = (await _api(nats, f"CONSUMER.LIST.{name}", {})).consumers
+    acknowledged = min((each["ack_floor"]["stream_seq"] for each in consumers), default=0)
+    first = max(state["first_seq"], acknowledged + 1)
+    deleted: list[int] = state.get("deleted") or []
+    return first, [seq for seq in deleted if seq > first]
 
 
 # -- and back ----------------------------------------------------------------------------------------
@@ -173,7 +181,7 @@ async def _publish(nats: Client, name: str, stream: Stream, path: Path) -> None:
     """Publish the tail's messages that are not in the snapshot already.
 
     Their sequences must be the old ones, since they are part of the ids of messages without `Nats-Msg-Id`. So fillers
-    stand in for those that had left a work queue; they are deleted afterwards.
+    stand in for those that had left a queue; they are deleted afterwards.
     """
     js = nats.jetstream()
     next_seq = await last_seq(nats, name) + 1
@@ -205,7 +213,7 @@ def _published(subject: str, body: bytes) -> str:
 
 
 async def _remove_applied(nats: Client, name: str, stream: Stream) -> None:
-    """Remove from a work queue what had been applied at the point in time."""
+    """Remove from a queue what had been applied at the point in time."""
     js = nats.jetstream()
     if stream.first_seq > 1:
         await js.purge_stream(name, seq=stream.first_seq)

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from penstock import __version__
 from penstock.backup import jetstream
 from penstock.backup.folder import BackupError, Folder, Manifest, Sink, Stream
-from penstock.backup.jetstream import LIMITS, WORK_QUEUES
+from penstock.backup.jetstream import LIMITS, QUEUES
 from penstock.backup.valkey import Valkey
 from penstock.bus.streams import stream_name
 from penstock.store import LIBRARY_VERSION
@@ -73,8 +73,8 @@ async def back_up(
                 tell("copying streams")
                 # Late, so that their tails are short: a restore publishes those one by one.
                 copies = [
-                    await _snapshot(nats, folder, files, stream_name(root, stream), stream in WORK_QUEUES)
-                    for stream in (*WORK_QUEUES, *LIMITS)
+                    await _snapshot(nats, folder, files, stream_name(root, stream), stream in QUEUES)
+                    for stream in (*QUEUES, *LIMITS)
                 ]
                 for _ in range(TAIL_ROUNDS):
                     await asyncio.gather(*(_follow(nats, copy) for copy in copies))
@@ -109,8 +109,8 @@ async def back_up(
 
 
 async def _snapshot(nats: Client, folder: Folder, files: ExitStack, name: str, queue: bool) -> _Copy:
-    # What is in a work queue is what nobody has acknowledged: a new consumer takes exactly that. A consumer's own
-    # state, saved at another moment than the messages, could pass over some.
+    # A queue is restored with what nobody had acknowledged: a new consumer takes exactly that. A consumer's own state,
+    # saved at another moment than the messages, could pass over some.
     with folder.writing(f"{name}.snapshot") as sink:
         answer = await jetstream.snapshot(nats, name, sink, consumers=not queue)
     tail = files.enter_context(folder.writing(f"{name}.tail"))

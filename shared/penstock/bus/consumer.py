@@ -13,8 +13,8 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -25,11 +25,11 @@ from nats.js.errors import NotFoundError
 
 from penstock.backoff import Backoff
 from penstock.bus import streams
-from penstock.bus.dead_letters import REASON, dead_letter
+from penstock.bus.dead_letters import DeadLetters
 from penstock.bus.endpoints import unsubscribe
 from penstock.bus.outcomes import Ack, Dead, Outcome, Retry
+from penstock.bus.trimming import Trimming
 from penstock.errors import PenstockError
-from penstock.throttle import Throttle
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -43,7 +43,8 @@ _WATCH_S: Final = 0.25
 # The pause before an ordered consumer handles its retried messages again.
 _HOLD_S: Final = 0.25
 _STOP_S: Final = 10.0
-_PUBLISH_S: Final = 5.0
+# The pause before a message comes again whose dead letter could not be stored.
+_LETTER_PAUSE_S: Final = 5.0
 _MAX_BACKOFF_S: Final = 60.0
 _MAX_ACK_PENDING: Final = 10_000
 # A message is dead after this many deliveries if its handler still fails with an untyped exception.
@@ -81,7 +82,6 @@ class Consumer:
         self.stream = stream
         self.durable = durable
         self.acked = self.retried = self.dead = 0  # for the metrics
-        self._letters = Throttle()
         self._handler = handler
         self._batch = batch
         self._ack_wait = ack_wait
@@ -96,6 +96,7 @@ class Consumer:
         self._taking = True
         self._stopping = False
         self._subscription: Subscription | None = None
+        self._trimming: Trimming | None = None
         self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -119,6 +120,7 @@ class Consumer:
         self._replicas = replicas
         self._bounds = bounds
         self._name = self.stream if self._subject else streams.stream_name(root, self.stream)
+        self._letters = DeadLetters(nats, root, self._name, self._buried)
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._reconnects = nats.stats["reconnects"]
@@ -127,6 +129,8 @@ class Consumer:
         await self._mend()
         self._running = self._loop.create_task(self._run())
         self._watching = self._loop.create_task(self._watch())
+        if not self._subject:
+            self._trimming = Trimming(self._js, self._name, self.durable)
 
     async def share(self, taking: bool) -> None:
         """Stop pulling, so that other instances get the messages, or pull again. Messages already here are handled."""
@@ -159,8 +163,11 @@ class Consumer:
             _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
             for task in late:
                 task.cancel()
+            await self._letters.finish(_STOP_S)
         while self._buffer:
             await self._send(self._buffer.popleft().reply, b"-NAK")
+        if self._trimming is not None:
+            await self._trimming.stop()
 
     async def _arrived(self, msg: Msg) -> None:
         if msg.reply and not msg.reply.startswith(_ACKS):
@@ -236,7 +243,7 @@ class Consumer:
                 continue
             if self._loop.time() - kept >= self._ack_wait / 4:
                 kept = self._loop.time()
-                for msg in [*self._in_hand, *self._buffer]:
+                for msg in [*self._in_hand, *self._letters.messages, *self._buffer]:
                     await self._send(msg.reply, b"+WPI")
             if not self._taking:
                 continue
@@ -320,15 +327,15 @@ class Consumer:
     async def _settle(self, batch: list[Msg], outcomes: Sequence[Outcome]) -> list[Msg]:
         """Send the outcomes to the server. Return the messages that an ordered consumer holds to retry in order.
 
-        Dead letters are stored all at once: one after the other, they would hold up the messages behind them.
+        Dead letters are stored meanwhile: they do not hold up the messages behind them.
         """
         held: list[Msg] = []
-        letters: list[Coroutine[Any, Any, None]] = []
+        dead: list[tuple[Msg, str]] = []
         for msg, outcome in zip(batch, outcomes, strict=True):
             match outcome:
                 case Ack():
                     self.acked += 1
-                    await self._send(msg.reply, b"")
+                    await self._done(msg, b"")
                 case Retry(delay):
                     self.retried += 1
                     if self.in_order and not self._stopping:
@@ -337,32 +344,22 @@ class Consumer:
                         await self._nak(msg, delay)
                 case Dead(reason):
                     self.dead += 1
-                    letters.append(self._dead_letter(msg, reason))
-        await asyncio.gather(*letters)
+                    dead.append((msg, reason))
+        if dead:
+            await self._letters.begin(dead)
         return held
+
+    async def _buried(self, msg: Msg, stored: bool) -> None:
+        """Terminate a dead message whose letter is stored; the message comes again if the letter could not be."""
+        await (self._done(msg, b"+TERM") if stored else self._nak(msg, _LETTER_PAUSE_S))
+
+    async def _done(self, msg: Msg, ack: bytes) -> None:
+        await self._send(msg.reply, ack)
+        if self._trimming is not None:
+            self._trimming.settled(msg.metadata.sequence.stream)
 
     async def _nak(self, msg: Msg, delay: float) -> None:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
-
-    async def _dead_letter(self, msg: Msg, reason: str) -> None:
-        """Publish to the dead letters, and terminate the message only once the DEAD stream has stored the copy."""
-        letter = dead_letter(msg, reason, self._name, self._root, self._nats.max_payload)
-        try:
-            await self._js.publish(letter.subject, letter.body, timeout=_PUBLISH_S, headers=letter.headers)
-        except (NatsError, TimeoutError) as error:
-            log.warning("%s: a dead letter could not be kept yet: %s", self._name, error)
-            await self._nak(msg, 5.0)
-            return
-        if self._letters.passes():
-            log.warning(
-                "%s: a message on %s is dead (%d more since the last such line): %s",
-                self._name,
-                msg.subject,
-                self._letters.held,
-                letter.headers[REASON],
-            )
-            self._letters.held = 0
-        await self._send(msg.reply, b"+TERM")
 
     async def _send(self, subject: str, data: bytes, reply: str = "") -> None:
         # A lost send is made up for: an unacked message is redelivered, a missing pull request is sent again.

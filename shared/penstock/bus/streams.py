@@ -28,7 +28,7 @@ STREAMS: Final = (SIGNALS, OBSERVATIONS, EVENTS_IN, DEAD, AUDIT)
 DEDUP_WINDOW_S: Final = 120.0
 
 # Increase this when a definition changes: an older service then leaves a newer service's streams alone.
-_DEFINITION: Final = 4
+_DEFINITION: Final = 5
 _DEFINITION_KEY: Final = "penstock-definition"
 _BOUND_KEYS: Final = {"max_bytes": "penstock-max-bytes", "max_age": "penstock-max-age"}
 """The stream's metadata tell which bounds the settings gave it last."""
@@ -87,28 +87,30 @@ def definitions(
             **more,
         )
 
-    # A full input stream (at a bound that an operator set) refuses new messages instead of dropping old ones.
-    work_queue = {
-        "retention": RetentionPolicy.WORK_QUEUE,
+    # A full input stream (at a bound that an operator set) refuses new messages instead of dropping old ones. What its
+    # consumer has acknowledged is removed by `penstock.bus.trimming`.
+    queue = {
+        "retention": RetentionPolicy.LIMITS,
         "discard": DiscardPolicy.NEW,
         "allow_atomic": True,
     }
     audit = f"{root}.audit."
     return [
-        stream(SIGNALS, "signal.>", "published signals, until they are applied", **work_queue),
-        stream(OBSERVATIONS, "observation.>", "published observations, until they are applied", **work_queue),
+        stream(SIGNALS, "signal.>", "published signals, until they are applied", **queue),
+        stream(OBSERVATIONS, "observation.>", "published observations, until they are applied", **queue),
         stream(
             EVENTS_IN,
             "event.>",
             "published events that flows may wait for",
             max_age=bounds.events_age_s,
-            **work_queue,
+            **queue,
         ),
         stream(
             DEAD,
             "dead.>",
             "dead letters: what could not be applied, and why",
             retention=RetentionPolicy.LIMITS,
+            allow_atomic=True,
             allow_direct=True,
             max_bytes=bounds.dead_bytes,
             max_age=bounds.dead_age_s,
@@ -183,7 +185,9 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
     changes = {
         name: value
         for name, value in _set_in(config).items()
-        if not _equal(existing, name, value) and not (name in _BOUND_KEYS and _stays(existing, name, value))
+        if not _equal(existing, name, value)
+        and not (name in _BOUND_KEYS and _stays(existing, name, value))
+        and name != "retention"  # nats-server changes none: an earlier version's work queue stays one
     }
     if changes:
         bounds = ", ".join(f"{bound}={changes[bound]:g}" for bound in _BOUND_KEYS if bound in changes)

@@ -38,7 +38,7 @@ from penstock.cli import (
     steering,
     top,
     trigger,
-    waits,
+    waitpoints,
     watch,
     workers,
 )
@@ -162,7 +162,6 @@ def _scale(text: str) -> tuple[str, int]:
 executions.add_to(app)
 bulk.add_to(app)
 steering.add_to(app)
-waits.add_to(app)
 journals.add_to(app)
 app.command(replays.replay_check)
 search.add_to(app)
@@ -176,6 +175,7 @@ for group in (
     changes.app,
     mirror.app,
     trigger.app,
+    waitpoints.app,
     workers.app,
     limits.budget,
     limits.quota,

@@ -259,7 +259,7 @@ def record_facts(record: Record) -> Any:
             "continues": record.continues,
             "continued by": record.continued_by,
             "version": record.version,
-            "journal": "{entries} entries, {bytes} bytes".format(**record.journal) if record.journal else "",
+            "journal": _journal(record.journal) if record.journal else "",
             "capabilities": escape(" ".join(record.capabilities)),
             "tags": escape(" ".join(f"{name}={value}" for name, value in record.tags.items())),
             "created": clock(record.created_at),
@@ -272,3 +272,8 @@ def record_facts(record: Record) -> Any:
             "result": escape(payload(record.raw_result)) if record.state == "completed" else "",
         }
     )
+
+
+def _journal(size: dict[str, int]) -> str:
+    entries = size["entries"]
+    return f"{entries} {'entry' if entries == 1 else 'entries'}, {size['bytes']} bytes"

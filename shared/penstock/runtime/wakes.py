@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from penstock.bus.hints import Hints
 from penstock.messages.workers import CancelPush
 from penstock.runtime.due import DueLoop
+from penstock.runtime.ends import Ends
 from penstock.runtime.logging import Log
 from penstock.runtime.membership import Membership
 from penstock.subjects import worker_subject
@@ -34,6 +35,7 @@ Listener = Callable[[int, Any], None]
 AUDIENCE: Final = {
     "ready": SCHEDULER,
     "done": SCHEDULER,
+    "answered": SCHEDULER,
     "slot": SCHEDULER,
     "slot_check": SCHEDULER,
     "unblock": SCHEDULER,
@@ -71,6 +73,7 @@ class Wakes:
         self._due = due
         self._near_ms = 2 * sweep_ms
         self._log = log
+        self._ends = Ends(nats)
         self._listeners: defaultdict[str, list[Listener]] = defaultdict(list)
         self._announced: dict[tuple[str, int], float] = {}
         self._pushes: set[asyncio.Task[None]] = set()
@@ -102,13 +105,20 @@ class Wakes:
                 self._route_due(partition, value)
             elif topic == "cancel":
                 self._push(value)
-            elif topic in AUDIENCE:
+            elif topic == "ended":
+                self._tell_others("answered", partition, self._ends.answer(value))
+            elif topic == "audit":
                 self._tell(topic, partition, value)
-                if topic == "audit":
-                    self._gather_audit(partition, value)
-                elif not self._alone(AUDIENCE[topic]):
-                    self._hints.send(topic, (self._instance, partition, value))
+                self._gather_audit(partition, value)
+            elif topic in AUDIENCE:
+                self._tell_others(topic, partition, value)
             # ignore other topics: a newer Lua library may have more, and any hint may be lost
+
+    def _tell_others(self, topic: str, partition: int, value: Any) -> None:
+        """Tell the listeners of this process and of others."""
+        self._tell(topic, partition, value)
+        if not self._alone(AUDIENCE[topic]):
+            self._hints.send(topic, (self._instance, partition, value))
 
     def _alone(self, audience: str) -> bool:
         """Return whether this is the only instance of the service `audience`, so that no hint need be sent."""

@@ -56,6 +56,7 @@ def subjects_of(
         ]
     for stream in CONSUMES.get(name, ()):
         publish += _consuming(stream_name(root, stream), name)
+        publish.append(f"{api}STREAM.PURGE.{stream_name(root, stream)}")  # of what has been applied
         # Whether a stream stores messages shows in how it refuses a delete (penstock.bus.streams.write_error).
         publish.append(f"{api}STREAM.MSG.DELETE.{stream_name(root, stream)}")
     subscribe = [f"{inbox_of(name)}.>", f"{root}.hint.due", f"{root}.hint.alive.{name}"]

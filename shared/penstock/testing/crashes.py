@@ -120,9 +120,11 @@ class Scene:
         """Run one execution to its end, and return its record."""
         client = await self._penstock.client(codec=self._worker._codec)  # pyright: ignore[reportPrivateUsage]
         self._requester = Requester(self._penstock.nats, self._penstock.root)
-        guest = await self._start()
+        guest: Worker | None = None
         try:
+            # The worker starts last: it might run the first steps before the id is known by which they are counted.
             self._execution_id = (await client.submit(kind, input, **options)).execution_id
+            guest = await self._start()
             async with asyncio.timeout(PATIENCE_S):
                 while True:
                     if self._died.is_set():
@@ -141,7 +143,8 @@ class Scene:
             record = await client.get(self._execution_id)
             raise TimeoutError(f"{kind} {where} does not end: it is {record.state} {record.reason}") from None
         finally:
-            self._stop(guest)
+            if guest is not None:
+                self._stop(guest)
             await self._requester.close()
             await client.close()
 

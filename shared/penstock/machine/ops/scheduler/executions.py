@@ -40,9 +40,13 @@ class Get(Op[Record], kw_only=True):
 
 @op("scheduler", by="execution_id")
 class Wait(Op[Record], kw_only=True):
-    """As Get; if the execution has not ended, its end will give a `done` hint."""
+    """As Get; if the execution has not ended, its end will be told (hints `ended` and `done`).
+
+    reply: the subject that the caller expects the record on; without one, schedulers are told to look again.
+    """
 
     execution_id: str
+    reply: str | None = None
 
 
 @op("scheduler", by="execution_id", weight=24)

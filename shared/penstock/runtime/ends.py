@@ -1,0 +1,53 @@
+"""Answer those who wait for an execution's end (`execution.wait`), in the process whose call has ended it.
+
+Without this, that process would tell the scheduler at which a caller waits, and the scheduler the caller: one more
+process to wake for each result.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from penstock import verbs
+from penstock.bus.codec import codec_of
+from penstock.machine.replies import inside
+from penstock.messages.common import Record
+
+log: Final = logging.getLogger(__name__)
+
+_record: Final = inside(Record)
+
+
+class Ends:
+    """The sender of records to callers of `execution.wait`."""
+
+    def __init__(self, nats: Client) -> None:
+        self._nats = nats
+        self._codec = codec_of(verbs.EXECUTION_WAIT)
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def answer(self, ended: Sequence[tuple[Any, list[str]]]) -> list[tuple[str, list[str]]]:
+        """Send each record to its reply subjects, which a scheduler has checked. Return ids and subjects."""
+        told: list[tuple[str, list[str]]] = []
+        messages: list[tuple[str, bytes, dict[str, str] | None]] = []
+        for packed, replies in ended:
+            record = msgspec.convert(packed, _record)
+            body, headers = self._codec.encode([record], True, self._nats.max_payload)
+            messages += [(reply, body, headers) for reply in replies]
+            told.append((record.execution_id, replies))
+        sending = asyncio.get_running_loop().create_task(self._send(messages))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return told
+
+    async def _send(self, messages: Sequence[tuple[str, bytes, dict[str, str] | None]]) -> None:
+        for reply, body, headers in messages:
+            try:
+                await self._nats.publish(reply, body, headers=headers)
+            except NatsError as error:  # the caller asks again
+                log.warning("the end of an execution could not be told: %s", error)
