@@ -38,12 +38,16 @@ class Gateway:
         return await self.http.post(path, json=body, headers={**self.headers(role), **headers})
 
     @asynccontextmanager
-    async def events(self, query: str = "", role: str = "operator") -> AsyncIterator[AsyncIterator[str]]:
-        """Open an event stream. Yield its lines, once its subscription stands."""
-        async with self.http.stream("GET", f"/v1/events{query}", headers=self.headers(role)) as answer:
+    async def events(
+        self, query: str = "", role: str = "operator", **headers: str
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """Open an event stream. Yield its lines behind the first block, which says that it is open."""
+        asked = {**self.headers(role), **headers}
+        async with self.http.stream("GET", f"/v1/events{query}", headers=asked) as answer:
             assert answer.status_code == 200, await answer.aread()
             lines = answer.aiter_lines()
             assert await anext(lines) == ": open"
+            assert (await anext(lines)).startswith("id: ") and await anext(lines) == ""
             yield lines
 
     @property

@@ -5,6 +5,7 @@ from typing import Any
 
 from building.schemas import Schema, example, fields, words
 from penstock.messages.common import Message, Page, Reply, Request
+from penstock.refusals import ANY, errors_of
 from penstock.schemas import Schemas
 from penstock.verbs import VERBS, Verb
 
@@ -14,13 +15,14 @@ ABOUT = """\
 
 Every verb is an endpoint of a NATS micro service on `<root>.v1.<verb>`, and takes a JSON object. Its service is
 named with it. Where it says *batches*, an array of up to 10,000 requests is taken too, and answered by an array of
-`{"ok": …}` and `{"error": …}` in the same order. What any of them may answer instead is in [errors](errors.md). The
+`{"ok": …}` and `{"error": …}` in the same order. With each verb are the [errors](errors.md) that are its own; besides,
+any may answer MANY. The
 JSON Schemas themselves are in [asyncapi.json](asyncapi.json), and in what `nats micro info` shows.
 """
 
 
 def page() -> str:
-    parts = [ABOUT]
+    parts = [ABOUT.replace("MANY", ", ".join(map(_code, sorted(ANY))))]
     for resource in dict.fromkeys(name.split(".")[0] for name in VERBS):
         parts.append(f"## {resource.replace('_', ' ').capitalize()}")
         parts += [_verb(verb) for verb in VERBS.values() if verb.name.split(".")[0] == resource]
@@ -43,6 +45,7 @@ def _verb(verb: Verb[Any, Any]) -> str:
             f"```sh\nnats req penstock.v1.{verb.name} '{asked}'\n```",
             _fields(verb.request),
             f"Answers {_answer(verb)}.",
+            *_errors(verb),
         ]
     )
 
@@ -52,6 +55,15 @@ def _answer(verb: Verb[Any, Any]) -> str:
         items = _resolved(SCHEMAS.of(verb.reply))["properties"]["items"]
         return f"a page: `items`, a {words(items)}, and `cursor`"
     return words(SCHEMAS.of(verb.reply))
+
+
+def _errors(verb: Verb[Any, Any]) -> list[str]:
+    own = errors_of(verb)
+    return [f"Errors: {', '.join(map(_code, own))}."] if own else []
+
+
+def _code(code: str) -> str:
+    return f"[`{code}`](errors.md#{code})"
 
 
 def _fields(type_: Any) -> str:

@@ -185,21 +185,23 @@ function Waitpoints.tell_signal(w, event, s, by)
   tell(w, event, { actor = by and by.actor, reason = by and by.reason, data = { signal_id = s.signal_id, name = s.name, source = s.source } })
 end
 
--- Return the kept signals of a waitpoint for which `wanted(name)` holds, in the order of arrival.
+-- Return the kept signals of a waitpoint for which `wanted(name)` holds, in the order of arrival, each {n, signal_id,
+-- packed}: a waitpoint may hold megabytes, and a page needs few of the payloads.
 local function signals(w, wanted)
-  local items = {}
+  local found = {}
   local kept = Hashes.all(Keys.of('sg', w.id))
   for i = 1, #kept, 2 do
-    local s = unpack_msg(kept[i + 1])
-    if wanted(s[1]) then
-      items[#items + 1] = {
-        signal_id = kept[i], name = s[1], source = s[2] or nil, at = s[3], n = s[4], payload = s[5] or nil,
-      }
-    end
+    -- Behind one byte, which says that five values follow: name, source, at, n, and a payload that is not unpacked here.
+    local _, name, _, _, n = cmsgpack.unpack_limit(kept[i + 1], 4, 1)
+    if wanted(name) then found[#found + 1] = { n, kept[i], kept[i + 1] } end
   end
-  table.sort(items, function(a, b) return a.n < b.n end)
-  for _, item in ipairs(items) do item.n = nil end
-  return items
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  return found
+end
+
+local function item(signal)
+  local s = unpack_msg(signal[3])
+  return { signal_id = signal[2], name = s[1], source = s[2] or nil, at = s[3], payload = s[5] or nil }
 end
 
 -- Return the names of the signals that satisfied the waitpoint, as a set; empty as long as it is not satisfied.
@@ -212,26 +214,25 @@ end
 -- Return the signals that satisfied the waitpoint, in the order of arrival: after the first `skip`, at most `limit`.
 -- Return also whether there are more.
 function Waitpoints.items(w, skip, limit)
-  local names = matched(w)
-  local items = signals(w, function(name) return names[name] end)
-  local page = {}
-  for i = skip + 1, math.min(skip + limit, #items) do page[#page + 1] = items[i] end
-  return page, #items > skip + limit
+  local names, page = matched(w), {}
+  local found = signals(w, function(name) return names[name] end)
+  for i = skip + 1, math.min(skip + limit, #found) do page[#page + 1] = item(found[i]) end
+  return page, #found > skip + limit
 end
 
 -- Return all signals that the waitpoint keeps, each with `satisfied` (whether it is among those that satisfied the
 -- waitpoint). Pages as in `items`, but a page also ends once it holds PAGE_BYTES of payloads.
 function Waitpoints.kept(w, skip, limit)
   local names, page, bytes = matched(w), {}, 0
-  local items = signals(w, function() return true end)
-  for i = skip + 1, math.min(skip + limit, #items) do
-    local item = items[i]
-    item.satisfied = names[item.name] or false
-    page[#page + 1] = item
-    bytes = bytes + #(item.payload or '')
+  local found = signals(w, function() return true end)
+  for i = skip + 1, math.min(skip + limit, #found) do
+    local each = item(found[i])
+    each.satisfied = names[each.name] or false
+    page[#page + 1] = each
+    bytes = bytes + #(each.payload or '')
     if bytes >= PAGE_BYTES then break end
   end
-  return page, #items > skip + #page
+  return page, #found > skip + #page
 end
 
 -- Retention is over: delete the waitpoint and its signals. Keep them longer if the execution was resumed with them.

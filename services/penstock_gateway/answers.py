@@ -18,10 +18,10 @@ BODY_S: Final = 30.0
 class HttpError(Exception):
     """A request that HTTP itself refuses, such as an unknown path or media type. Its code is `invalid_request`."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, detail: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.error = errors.make("invalid_request", message)
+        self.error = errors.make("invalid_request", message, detail=detail)
 
 
 def json_answer(value: Any, status: int = 200) -> Response:

@@ -56,7 +56,7 @@ class Metrics(Registry):
         self.watch(
             "penstock_gateway_event_streams_ended",
             "counter",
-            "Event streams that have ended: left, draining, slow, revoked or gap",
+            "Event streams that have ended: left, draining, revoked or gap",
             lambda: (((why,), count) for why, count in self._ended.items()),
             "reason",
         )

@@ -9,7 +9,7 @@ from penstock import __version__
 from penstock.schemas import REF, Schemas, gives_page
 from penstock.verbs import DESCRIPTIONS, VERBS, Verb
 from penstock_gateway.answers import JSON
-from penstock_gateway.events import FILTERS
+from penstock_gateway.events import AFTER, FILTERS, LAST_EVENT_ID
 from penstock_gateway.links import FORM
 
 ABOUT: Final = """\
@@ -89,6 +89,16 @@ def _others() -> dict[str, Any]:
         {"name": name, "in": "query", "schema": {"type": "string", "pattern": r"^(\*|[A-Za-z0-9_-]{1,128})$"}}
         for name in FILTERS
     ]
+    number = {"type": "string", "pattern": "^[0-9]{1,18}$"}
+    since = [
+        {"name": AFTER, "in": "query", "description": "begin after the event with this id", "schema": number},
+        {
+            "name": LAST_EVENT_ID,
+            "in": "header",
+            "description": "the same, as a client sends it that reconnects",
+            "schema": number,
+        },
+    ]
     parts = [{"name": name, "in": "path", "required": True, "schema": text} for name in ("token", "name")]
     source = {"name": "source", "in": "query", "schema": {"type": "string", "maxLength": 256}}
     page = {"text/html": {"schema": text}}
@@ -104,7 +114,7 @@ def _others() -> dict[str, Any]:
             "get": {
                 "operationId": "events",
                 "summary": "audit events as they happen, as server-sent events",
-                "parameters": filters,
+                "parameters": filters + since,
                 "responses": {
                     "200": _answer("a stream that does not end", text, "text/event-stream"),
                     **failed,

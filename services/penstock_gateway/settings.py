@@ -49,9 +49,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(gt=0, description="requests per second to signal links from one address; twice as many at once"),
     ] = 10.0
     streams: Annotated[int, Meta(ge=1, le=10_000, description="most open event streams of one token")] = 20
-    stream_queue: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="events that wait for a slow client before it is cut")
-    ] = 1000
     heartbeat_ms: Annotated[int, Meta(ge=10, description="longest silence of an event stream")] = 15_000
     timeout_ms: Annotated[int, Meta(ge=1, description="longest wait for an answer of a service")] = 10_000
     drain_timeout_ms: Annotated[

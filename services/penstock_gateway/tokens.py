@@ -45,8 +45,10 @@ def may_hear(role: str) -> bool:
     return AUDIT in PERMISSIONS[cast("Role", role)].subscribe
 
 
-USEFUL: Final = tuple(role for role in ROLES if PERMISSIONS[role].verbs or may_hear(role))
-"""The roles that can do anything over HTTP: the others only publish to NATS subjects."""
+USEFUL: Final = tuple(
+    role for role in ROLES if role != "gateway" and (PERMISSIONS[role].verbs or may_hear(role))
+)
+"""The roles that a token may have: the others only publish to NATS subjects, or are the gateway's own."""
 
 
 class Tokens:

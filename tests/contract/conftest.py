@@ -2,8 +2,9 @@
 events have the form that is documented.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,9 @@ from commands import Cli, Said
 from penstock import Client
 from penstock.bus.streams import AUDIT, stream_name
 from penstock.messages.events import EVENTS
+from penstock.refusals import ANY, errors_of
+from penstock.runtime.metrics import Metrics
+from penstock.verbs import VERBS, Verb
 from running_penstock import RunningPenstock
 
 PARTITIONS = {"one partition": 1, "four partitions": 4}
@@ -33,6 +37,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = list(PARTITIONS)[0 if both or metafunc.config.getoption("--one-partition") else 1 :]
         counts = [PARTITIONS[name] for name in names]
         metafunc.parametrize("penstock", counts, indirect=True, ids=names)
+
+
+@pytest.fixture(autouse=True)
+def _errors_are_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compare each error that a service of this process answers with those that its verb is said to answer."""
+    seen: set[tuple[str, str]] = set()
+    count = Metrics.request
+
+    def counted(self: Metrics, verb: Verb[Any, Any], items: int, codes: Sequence[str], s: float) -> None:
+        seen.update((verb.name, code) for code in codes)
+        count(self, verb, items, codes, s)
+
+    monkeypatch.setattr(Metrics, "request", counted)
+    yield
+    undeclared = {
+        (verb, code) for verb, code in seen if code not in ANY and code not in errors_of(VERBS[verb])
+    }
+    assert not undeclared, "penstock/refusals.py does not name what was answered"
 
 
 @pytest.fixture

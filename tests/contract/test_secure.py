@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from nats.aio.client import Client as Nats
@@ -30,7 +31,8 @@ from penstock.secure import certificates, roles, services
 from penstock.secure.folder import Folder
 from penstock.secure.roles import ROLES
 from penstock.verbs import SERVICES, VERBS
-from running_penstock import NOWHERE
+from penstock_gateway.tokens import add
+from running_penstock import NOWHERE, fence
 
 WAIT_S = 60.0
 ROOT = "penstock"
@@ -72,6 +74,30 @@ class Secured:
     def valkey(self, user: str | None) -> Any:
         url = f"{self.valkey_url}?ssl_ca_certs={self.folder.authority}"
         return Redis.from_url(self.folder.valkey_login(self.valkey_url, user) if user else url, protocol=2)
+
+    @asynccontextmanager
+    async def http(self) -> AsyncIterator[tuple[dict[str, str], dict[str, str], Any]]:
+        """Yield the headers of an operator and of a worker at the gateway, and a function that sends a verb."""
+        gateway = self.facts["gateway"]
+        tokens = Path(gateway["token_file"])
+        operator, worker = await asyncio.to_thread(tokens.read_text), tokens.with_name("worker.token")
+        if not worker.exists():
+            token = await asyncio.to_thread(add, tokens.with_name("gateway.tokens"), "http-worker", "worker")
+            await asyncio.to_thread(worker.write_text, token)
+        headers = [{"Authorization": f"Bearer {token.strip()}"} for token in (operator, worker.read_text())]
+        async with httpx.AsyncClient(base_url=gateway["url"], timeout=WAIT_S) as http:
+
+            async def post(who: dict[str, str], verb: str, body: Any, status: int = 200) -> Any:
+                answer = await http.post(f"/v1/{verb.replace('.', '/')}", json=body, headers=who)
+                assert answer.status_code == status, answer.text
+                return answer.json()
+
+            async def known() -> bool:
+                probe = await http.post("/v1/lane/list", json={}, headers=headers[1])
+                return probe.status_code == 403  # 401 until the file is read again
+
+            await until(known, bool)
+            yield headers[0], headers[1], post
 
     @asynccontextmanager
     async def working(self, name: str, *lanes: str) -> AsyncIterator[Worker]:
@@ -297,6 +323,64 @@ async def test_triggers_follow_publishers_and_streams(secured: Secured) -> None:
                 with contextlib.suppress(TimeoutError):
                     event = await events.next(0.2)
             assert event.actor == "user:mirror-observer"
+
+
+# -- over HTTP ------------------------------------------------------------------------------------
+
+
+async def test_a_worker_over_http_takes_work_waits_for_a_signal_and_ends_it(secured: Secured) -> None:
+    """Each request is the bearer's, and bounded by the bearer's role; to NATS all are the gateway's user."""
+    async with secured.http() as (operator, worker, post):
+        made = await post(operator, "execution.create", {"kind": "http.job", "lane": "http", "input": 7})
+        asks = {"worker_id": "gateway--w1", "lanes": ["http"], "max": 1, "start": True, "wait_ms": 20_000}
+        await post(worker, "worker.register", {"worker_id": "gateway--w1", "lanes": ["http"]})
+        [task] = (await post(worker, "work.next", asks))["tasks"]
+        assert (task["execution_id"], task["input"]) == (made["execution_id"], 7)
+        await post(worker, "lease.renew", fence(task))
+        waits = await post(worker, "lease.suspend", {**fence(task), "condition": {"name": "yes"}})
+        link = f"{secured.facts['gateway']['url']}/v1/signals/{waits['token']}/yes"
+        async with httpx.AsyncClient(timeout=WAIT_S) as anybody:
+            assert (await anybody.post(link)).json()["effect"] == "resumed"
+        [again] = (await post(worker, "work.next", asks))["tasks"]
+        assert again["resumed"]
+        await post(worker, "lease.complete", {**fence(again), "result": "done"})
+        record = await post(operator, "execution.wait", {"execution_id": made["execution_id"]})
+        assert (record["state"], record["result"]) == ("completed", "done")
+        history = await post(operator, "execution.history", {"execution_id": made["execution_id"]})
+        actors = {event["event"]: event["actor"] for event in history["items"]}
+        assert actors["created"] == "user:gateway" and actors["completed"] == "worker:gateway--w1"
+        # A worker's id begins with the name of the gateway's user.
+        foreign = await post(worker, "work.next", {**asks, "worker_id": "mail--1"}, 403)
+        assert foreign["error"]["detail"] == {"field": "worker_id"}
+        refused = await post(operator, "lease.complete", fence(again), 403)
+        assert refused["error"]["code"] == "not_permitted"
+
+
+async def test_events_over_http_begin_where_a_client_was(secured: Secured) -> None:
+    async with secured.http() as (operator, _, post):
+        made = await post(operator, "execution.create", {"kind": "job.none", "lane": "nobody"})
+        url = f"{secured.facts['gateway']['url']}/v1/events"
+
+        async def first(after: int) -> tuple[int, dict[str, Any]]:
+            headers = {**operator, "Last-Event-ID": str(after)}
+            async with (
+                httpx.AsyncClient(timeout=WAIT_S) as http,
+                http.stream("GET", f"{url}?id={made['execution_id']}", headers=headers) as answer,
+            ):
+                assert answer.status_code == 200, await answer.aread()
+                seq = after
+                async for line in answer.aiter_lines():
+                    if line.startswith("id: "):
+                        seq = int(line.removeprefix("id: "))
+                    elif line.startswith("data: "):
+                        return seq, json.loads(line.removeprefix("data: "))
+            raise AssertionError("the stream has ended")
+
+        seq, created = await first(0)
+        assert (created["event"], created["actor"]) == ("created", "user:gateway")
+        await post(operator, "execution.cancel", {"execution_id": made["execution_id"]})
+        later, canceled = await first(seq)
+        assert (canceled["event"], later > seq) == ("canceled", True)
 
 
 # -- and nothing else -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from http_gateway import Gateway, gateway_of
+from penstock.audit import stream as audit_stream
 from penstock.secure.roles import PERMISSIONS
 from penstock.verbs import VERBS
 from penstock_gateway.tokens import USEFUL, digest_of
@@ -149,7 +151,7 @@ async def test_events_ask_for_a_role_and_known_filters(gateway: Gateway) -> None
     answer = await gateway.http.get("/v1/events", headers=gateway.headers("submitter"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_permitted")
     assert (await gateway.http.head("/v1/events", headers=gateway.headers())).status_code == 405
-    for query in ("?kind=a", "?event=>", "?id=a.b", "?entity="):
+    for query in ("?kind=a", "?event=>", "?id=a.b", "?entity=", "?after=x", "?after=-1"):
         answer = await gateway.http.get(f"/v1/events{query}", headers=gateway.headers())
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), query
 
@@ -159,7 +161,7 @@ async def test_a_quiet_stream_has_heartbeats_and_a_revoked_token_ends_it(
 ) -> None:
     async with gateway_of(penstock, tmp_path, heartbeat_ms="20", streams="1") as gateway:
         async with gateway.events("", "auditor") as lines:
-            assert [await anext(lines) for _ in range(3)] == ["", ": nothing new", ""]
+            assert (await anext(lines), (await anext(lines))[:4]) == (": nothing new", "id: ")
             more = await gateway.http.get("/v1/events", headers=gateway.headers("auditor"))
             assert (more.status_code, more.json()["error"]["code"]) == (429, "rate_limit_exceeded")
             kept = [line for line in gateway.tokens_file.read_text().splitlines() if "auditor" not in line]
@@ -170,10 +172,10 @@ async def test_a_quiet_stream_has_heartbeats_and_a_revoked_token_ends_it(
         assert answer.status_code == 401
 
 
-async def test_a_client_that_reads_nothing_is_cut_and_nobody_else(
+async def test_a_client_that_reads_nothing_makes_nobody_wait_and_misses_nothing(
     penstock: RunningPenstock, tmp_path: Path
 ) -> None:
-    async with gateway_of(penstock, tmp_path, stream_queue="50", streams="1") as gateway:
+    async with gateway_of(penstock, tmp_path) as gateway:
         host, _, port = gateway.url.removeprefix("http://").partition(":")
         stuck = socket.create_connection((host, int(port)))
         token = gateway.tokens["operator"]
@@ -181,21 +183,143 @@ async def test_a_client_that_reads_nothing_is_cut_and_nobody_else(
         with stuck:
             assert b"200 OK" in await asyncio.to_thread(stuck.recv, 100)
             subject = f"{penstock.root}.audit.default.execution"
+            large = b'{"event_id":"e","id":"x","at":1,"data":"%s"}' % (b"x" * 50_000)
             async with gateway.events("?event=small", "viewer") as lines:
+                for _ in range(400):  # more than the sockets, and the gateway's memory, hold
+                    await penstock.nats.publish(f"{subject}.large.x", large)
+                await penstock.nats.publish(f"{subject}.small.x", b'{"event_id":"last","id":"x","at":1}')
+                assert (await anext(lines)).startswith("id: ")
+                assert await anext(lines) == 'data: {"event_id":"last","id":"x","at":1}'
+            received = b""
+            stuck.settimeout(WAIT_S)
+            while b'"event_id":"last"' not in received[-1000:]:
+                part = await asyncio.to_thread(stuck.recv, 1_000_000)
+                assert part, "the gateway has closed the connection"
+                received += part
+            assert received.count(b"data: ") == 401
 
-                async def cut() -> bool:
-                    for _ in range(100):
-                        await penstock.nats.publish(
-                            f"{subject}.large.x", b'{"event_id":"e","data":"%s"}' % (b"x" * 50_000)
-                        )
-                    request = gateway.http.build_request("GET", "/v1/events", headers=gateway.headers())
-                    answer = await gateway.http.send(request, stream=True)
-                    await answer.aclose()
-                    return answer.status_code == 200  # 429: the stuck one still counts
 
-                await penstock.until(cut, bool, "the end of the stuck client")
-                await penstock.nats.publish(f"{subject}.small.x", b'{"event_id":"last"}')
-                assert [await anext(lines) for _ in range(3)] == ["", "id: last", 'data: {"event_id":"last"}']
+def parsed(block: list[str]) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in block if not line.startswith(":"))
+
+
+async def blocks(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
+    """Yield the blocks of an event stream as a browser's EventSource reads them."""
+    block: list[str] = []
+    async for line in lines:
+        if line:
+            block.append(line)
+        elif block:
+            yield parsed(block)
+            block = []
+
+
+async def kept(penstock: RunningPenstock) -> list[tuple[int, bytes]]:
+    name = f"{penstock.root.upper()}_AUDIT"
+    state = (await penstock.nats.jetstream().stream_info(name)).state
+    pages = audit_stream.pages(penstock.nats, name, state.first_seq, state.last_seq)
+    return [each async for page in pages for each in page]
+
+
+async def test_who_comes_back_gets_what_came_meanwhile_once_and_in_order(
+    penstock: RunningPenstock, tmp_path: Path
+) -> None:
+    """The connection dies, the gateway dies, and work goes on all the time."""
+    got: list[tuple[int, str]] = []
+    done = asyncio.Event()
+
+    async def work() -> None:
+        while not done.is_set():
+            await penstock.request("execution.create", [{"kind": "a"}] * 20)
+            await asyncio.sleep(0.05)
+
+    async def follow(gateway: Gateway, most: int, until: str = "") -> None:
+        """Take `most` events, or up to that of the execution `until`, and break the connection off."""
+        last = {"Last-Event-ID": str(got[-1][0])} if got else {}
+        async with gateway.events("?after=0", "auditor", **last) as lines:
+            async for block in blocks(lines):
+                if "data" in block:
+                    got.append((int(block["id"]), block["data"]))
+                    most -= 1
+                if most == 0 or (until and until in got[-1][1]):
+                    return
+
+    working = asyncio.create_task(work())
+    for _ in range(2):
+        async with gateway_of(penstock, tmp_path) as gateway:
+            for most in (1, 150, 40):
+                await follow(gateway, most)
+            gateway.process.kill()
+            await gateway.process.wait()
+        (tmp_path / "gateway.tokens").unlink()
+        (tmp_path / "gateway.json").unlink()
+    done.set()
+    await working
+    async with gateway_of(penstock, tmp_path) as gateway:
+        ended = (await penstock.request("execution.create", {"kind": "last"}))["execution_id"]
+        await follow(gateway, 1_000_000, ended)
+    stored = await kept(penstock)
+    assert got == [(seq, body.decode()) for seq, body in stored][: len(got)]
+    assert len(got) > 382
+
+
+async def test_a_filter_does_not_keep_a_client_behind(penstock: RunningPenstock, tmp_path: Path) -> None:
+    """The id that a client remembers passes what its filter leaves out, so it need not be looked at again."""
+    async with (
+        gateway_of(penstock, tmp_path, heartbeat_ms="20") as gateway,
+        gateway.events("?event=no_such") as lines,
+    ):
+        await penstock.create()
+        read = blocks(lines)
+
+        async def passed() -> bool:
+            stored = await kept(penstock)
+            return int((await anext(read))["id"]) == len(stored) > 0
+
+        await penstock.until(passed, bool, "an id behind the event")
+
+
+async def test_what_is_kept_no_more_or_was_never_there_is_told(
+    gateway: Gateway, penstock: RunningPenstock
+) -> None:
+    await penstock.create()
+    name = f"{penstock.root.upper()}_AUDIT"
+    js = penstock.nats.jetstream()
+    config = (await js.stream_info(name)).config
+
+    async def wait_for(count: int) -> None:
+        async def last() -> int:
+            return (await js.stream_info(name)).state.last_seq
+
+        await penstock.until(last, lambda last: last >= count, "the relay")
+
+    for n in range(1, 8):
+        await penstock.create()
+        await wait_for(n)
+    config.max_msgs = 3
+    await js.update_stream(config)
+    state = (await js.stream_info(name)).state
+    told = {"first": state.first_seq, "last": state.last_seq}
+    for header, query in (({"Last-Event-ID": "1"}, ""), ({}, "?after=1"), ({}, "?after=9999")):
+        answer = await gateway.http.get(f"/v1/events{query}", headers={**gateway.headers(), **header})
+        assert answer.status_code == 410, answer.text
+        assert answer.json()["error"]["detail"] == told
+    async with gateway.events(f"?after={state.first_seq - 1}") as lines:
+        read = blocks(lines)
+        found = [(await anext(read))["id"] for _ in range(3)]
+    assert found == [str(seq) for seq in range(state.first_seq, state.last_seq + 1)]
+
+
+async def test_only_an_auditor_goes_far_back(gateway: Gateway, penstock: RunningPenstock) -> None:
+    old = b'{"event_id":"e","id":"x","at":%d}' % ((time.time() - 4000) * 1000)
+    await penstock.nats.publish(f"{penstock.root}.audit.default.execution.created.x", old)
+    await penstock.create()
+    async with gateway.events("?after=0", "auditor") as lines:
+        assert (await anext(blocks(lines)))["data"] == old.decode()
+    answer = await gateway.http.get("/v1/events?after=0", headers=gateway.headers("viewer"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_permitted")
+    async with gateway.events("?after=1", "viewer") as lines:
+        assert (await anext(blocks(lines)))["id"] == "2"
 
 
 async def test_nats_is_lost_and_back(penstock: RunningPenstock, tmp_path: Path) -> None:
@@ -204,16 +328,17 @@ async def test_nats_is_lost_and_back(penstock: RunningPenstock, tmp_path: Path) 
         async def ready() -> int:
             return (await gateway.http.get("/readyz")).status_code
 
-        async with gateway.events() as lines:
+        async with gateway.events("?event=created") as lines:
             proxy.sever()
             await penstock.until(ready, lambda status: status == 503, "the loss")
             assert (await gateway.http.get("/healthz")).status_code == 200
             missed = await penstock.create()
             proxy.cut = False
             await penstock.until(ready, lambda status: status == 200, "the return")
-            await penstock.create()  # the first event after the gap
-            rest = [line async for line in lines]
-            assert rest[-3:] == ["event: end", 'data: {"reason":"gap"}', ""]
+            read = blocks(lines)
+            assert json.loads((await anext(read))["data"])["id"] == missed  # though nothing follows it
+            after = await penstock.create()
+            assert json.loads((await anext(read))["data"])["id"] == after
         assert (await gateway.ask("execution.get", {"execution_id": missed})).status_code == 200
 
 

@@ -3,6 +3,7 @@
 Tools that are no Python packages (kubectl, promtool, systemd-analyze) are used where the machine has them.
 """
 
+import asyncio
 import fnmatch
 import os
 import re
@@ -32,6 +33,7 @@ from deploy_files import (
     selectors,
 )
 from penstock.local.servers import find_nats
+from penstock.metrics_port import MetricsPort
 from penstock.runtime.settings import FIELDS, Settings
 from penstock_gateway.settings import Settings as GatewaySettings
 from penstock_gateway.settings import variable
@@ -133,6 +135,50 @@ class TestImage:
             said, _ = process.communicate(timeout=60)
         # The same pid: a container's SIGTERM reaches the service itself.
         assert said.split() == [*expected.split(), str(process.pid)]
+
+    @pytest.mark.parametrize(
+        ("first", "listens", "healthy"),
+        [
+            ("penstock-scheduler", True, True),
+            ("penstock-gateway", False, False),
+            ("penstock console --port 8080", True, True),
+            ("penstock console --port 8080", False, False),
+            ("penstock top", False, True),
+        ],
+    )
+    def test_its_health_is_that_of_what_it_runs(
+        self, tmp_path: Path, first: str, listens: bool, healthy: bool
+    ) -> None:
+        """As in a container: the command is process 1. Only what has a metrics port is asked there."""
+        alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+        if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode != 0:
+            pytest.skip("this machine lets nobody make a process namespace")
+        program = tmp_path / first.split()[0]
+        program.write_text('#!/bin/sh\n"$ENTRYPOINT" healthy\nexit $?\n')
+        program.chmod(0o755)
+        port = MetricsPort(lambda: b"", lambda: ())
+
+        async def asked() -> int:
+            await port.start("127.0.0.1", 0)
+            number = port.url.split(":")[2].removesuffix("/metrics")
+            if not listens:
+                await port.stop()
+            process = await asyncio.create_subprocess_exec(
+                *alone, program, *first.split()[1:],
+                env={
+                    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                    "ENTRYPOINT": str(DEPLOY / "entrypoint.sh"),
+                    "PENSTOCK_METRICS_PORT": number,
+                },
+                stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            code = await asyncio.wait_for(process.wait(), 60)
+            if listens:
+                await port.stop()
+            return code
+
+        assert (asyncio.run(asked()) == 0) == healthy
+        assert 'CMD ["penstock-entrypoint", "healthy"]' in self.text
 
 
 # -- compose

@@ -58,7 +58,7 @@ def test_changing_verbs_are_no_viewers() -> None:
 
 def test_only_workers_hold_leases() -> None:
     holders = {role for role, allowed in PERMISSIONS.items() if "lease.complete" in allowed.verbs}
-    assert holders == {"worker"}
+    assert holders == {"worker", "gateway"}
     assert "lease.revoke" not in PERMISSIONS["worker"].verbs
 
 

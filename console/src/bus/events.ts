@@ -23,7 +23,7 @@ export interface AuditEvent {
 
 type Listener = (events: AuditEvent[]) => void;
 
-/** Events are handed on together: a screen is drawn at most so often. */
+/** A screen is drawn at most so often: an event after a silence is handed on at once, those that follow it together. */
 const TOGETHER_MS = 60;
 const KEPT = 5000;
 
@@ -31,6 +31,7 @@ const listeners = new Set<Listener>();
 const decoder = new TextDecoder();
 let pending: AuditEvent[] = [];
 let timer: ReturnType<typeof setTimeout> | undefined;
+let flushed = 0;
 let stop: (() => void) | null = null;
 
 /** The newest events, oldest first, as many as are kept; `total` counts all that came. */
@@ -77,6 +78,7 @@ function tally(event: AuditEvent): void {
 
 function flush(): void {
   timer = undefined;
+  flushed = performance.now();
   const events = pending;
   pending = [];
   for (const each of events) tally(each);
@@ -91,7 +93,7 @@ function take(bytes: Uint8Array): void {
   } catch {
     return; // a stranger published there; it is no event
   }
-  timer ??= setTimeout(flush, TOGETHER_MS);
+  timer ??= setTimeout(flush, Math.max(0, flushed + TOGETHER_MS - performance.now()));
 }
 
 link.watch(() => {

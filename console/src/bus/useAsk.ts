@@ -86,6 +86,7 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
   });
   const [turn, setTurn] = useState(0);
   const due = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  const asked = useRef(0);
   const busy = useRef(false);
   const again = useRef(false);
   const missed = useRef(false);
@@ -98,6 +99,7 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
     if (answer === null) return;
     let current = true;
     busy.current = true;
+    asked.current = performance.now();
     answer
       .then(
         (data) => current && setState({ of: load, data, error: null }),
@@ -125,6 +127,8 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
   useEffect(() => () => clearTimeout(due.current), []);
 
   const askLater = useCallback((): void => {
+    // What is true as soon as the event is heard is asked for at once, if it was not asked just before.
+    const wait = after > QUIET_MS ? after : Math.max(0, asked.current + after - performance.now());
     due.current = setTimeout(() => {
       due.current = undefined;
       if (missed.current) {
@@ -133,7 +137,7 @@ export function useLoad<T>(load: () => Promise<T> | null, matters: (event: Audit
       }
       if (busy.current) again.current = true;
       else reload();
-    }, after);
+    }, wait);
   }, [after, reload]);
 
   useEvents((events) => {

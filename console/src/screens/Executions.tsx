@@ -178,10 +178,10 @@ export function Executions(): ReactNode {
           ))}
         </div>
         <div className="inputs">
-          <Filter name="text" label="Text" hint="in id, kind or tags" value={filters.text} set={set} search />
-          <Filter name="kind" label="Kind" hint="mail.send or mail.*" value={filters.kind} set={set} />
+          <Filter name="text" label="Text" hint="id, kind or tag" value={filters.text} set={set} search />
+          <Filter name="kind" label="Kind" hint="mail.*" value={filters.kind} set={set} />
           <Filter name="lane" label="Lane" value={filters.lane} set={set} />
-          <Filter name="tag" label="Tag" hint="name or name=value" value={filters.tag} set={set} />
+          <Filter name="tag" label="Tag" hint="name=value" value={filters.tag} set={set} />
           <Filter name="from" label="Created from" value={filters.from} set={set} type="datetime-local" />
           <Filter name="until" label="Created until" value={filters.until} set={set} type="datetime-local" />
           {Object.entries(FURTHER).map(([name, of]) =>

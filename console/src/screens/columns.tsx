@@ -25,7 +25,7 @@ const why = (x: ExecutionRow): ReactNode =>
 
 /** By the name that the address has. */
 const ALL: Record<string, Column<ExecutionRow>> = {
-  state: { name: "State", width: "minmax(8.2rem, 9.5rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
+  state: { name: "State", width: "minmax(8.2rem, 11.6rem)", cell: (x) => <State of={x.state} reason={x.reason} /> },
   kind: { name: "Kind", width: "minmax(5.5rem, 10rem)", cell: (x) => <strong>{x.kind}</strong> },
   id: { name: "Id", width: "8.6rem", cell: (x) => <ExecutionLink id={x.execution_id} />, wide: true },
   lane: { name: "Lane", width: "minmax(4rem, 5.5rem)", cell: (x) => x.lane, wide: true },

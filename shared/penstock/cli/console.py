@@ -1,5 +1,8 @@
 """`penstock console`: serve the console alone, for a NATS that speaks WebSocket."""
 
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -7,6 +10,7 @@ from cyclopts.validators import Number
 
 from penstock.cli.problems import Problem, UsageProblem
 from penstock.cli.shell import ShellArgument
+from penstock.metrics_port import MetricsPort
 
 
 async def console(
@@ -19,7 +23,8 @@ async def console(
 ) -> None:
     """Serve the console until SIGTERM or Ctrl-C. `penstock up` does it by itself.
 
-    The page talks to NATS itself, as the user who looks at it; this server hands out files only.
+    The page talks to NATS itself, as the user who looks at it; this server hands out files only. With
+    PENSTOCK_METRICS_PORT it answers /healthz there, on PENSTOCK_METRICS_HOST, as services do.
 
     Parameters
     ----------
@@ -45,4 +50,23 @@ async def console(
         else:
             shell.console.print(f"The console is {shown}")
         config = server.Config(nats_ws=nats_ws, root=shell.root, secured=secured)
-        await server.serve(config, listening)
+        async with _health():
+            await server.serve(config, listening)
+
+
+@asynccontextmanager
+async def _health() -> AsyncGenerator[None]:
+    """Serve the metrics port meanwhile, if the environment names one. There are no metrics. Raise Problem."""
+    asked = os.environ.get("PENSTOCK_METRICS_PORT", "")
+    if not asked:
+        yield
+        return
+    health = MetricsPort(lambda: b"", lambda: ())
+    try:
+        await health.start(os.environ.get("PENSTOCK_METRICS_HOST") or "127.0.0.1", int(asked))
+    except (OSError, ValueError, OverflowError) as error:
+        raise Problem(f"cannot listen on PENSTOCK_METRICS_PORT {asked}: {error}") from None
+    try:
+        yield
+    finally:
+        await health.stop()

@@ -26,6 +26,7 @@ def secure(
     operator: Names = [],  # noqa: B006
     viewer: Names = [],  # noqa: B006
     auditor: Names = [],  # noqa: B006
+    gateway: Names = [],  # noqa: B006
     rotate: Names = [],  # noqa: B006
     host: Names = [],  # noqa: B006
     stream: Names = [],  # noqa: B006
@@ -61,6 +62,8 @@ def secure(
         NAME: sees what operators see, and changes nothing.
     auditor
         NAME: reads the audit trail.
+    gateway
+        NAME: the HTTP gateway, whose bearer tokens have roles of their own.
     rotate
         NAME of a user or a service: it gets a new key.
     host
@@ -85,6 +88,7 @@ def secure(
         "operator": operator,
         "viewer": viewer,
         "auditor": auditor,
+        "gateway": gateway,
     }
     folder = Folder(directory)
     try:

@@ -47,7 +47,7 @@ class Deployment:
         self._security = Security(options.secure, options.root) if options.secure else None
         self._servers = OwnServers(options, self._data, self._security, status, self._ended)
         self._console_facts: dict[str, str] = {}
-        self._gateway = LocalGateway(options, self._data, status)
+        self._gateway = LocalGateway(options, self._data, self._security, status)
         self._ready = False
         self._failed: asyncio.Future[Problem] = asyncio.get_running_loop().create_future()
 

@@ -12,6 +12,7 @@ from penstock.local import servers
 from penstock.local.data_dir import DataDir, read_json
 from penstock.local.options import Options
 from penstock.local.problems import Problem, Status
+from penstock.local.secure import Security
 from penstock.local.supervise import Child, in_words
 from penstock_gateway import INSTALL
 from penstock_gateway.tokens import TokensError, add
@@ -27,9 +28,10 @@ LOOK_S: Final = 0.03
 class LocalGateway:
     """The gateway's process. Nothing else needs it: a deployment runs on without it if it does not start."""
 
-    def __init__(self, options: Options, data: DataDir, status: Status) -> None:
+    def __init__(self, options: Options, data: DataDir, security: Security | None, status: Status) -> None:
         self._options = options
         self._data = data
+        self._security = security
         self._status = status
         self._child: Child | None = None
         self._token_file = data.path / "gateway.token"
@@ -49,8 +51,11 @@ class LocalGateway:
         self._ready_file.unlink(missing_ok=True)
         if not self._options.gateway:
             return
-        if self._options.secure:
-            self._status.say("  HTTP: with --secure the gateway needs a user of its own (docs/gateway.md)")
+        if self._security is not None and self._security.gateway is None:
+            folder = self._security.folder.path
+            self._status.say(
+                f"  HTTP: the gateway needs a user: `penstock secure {folder} --gateway gateway`"
+            )
             return
         if not web.installed("prometheus_client"):
             self._status.say(f"  HTTP: {INSTALL}")
@@ -68,6 +73,8 @@ class LocalGateway:
             "PENSTOCK_GATEWAY_TOKENS": str(self._tokens),
             "PENSTOCK_GATEWAY_DRAIN_TIMEOUT_MS": str(DRAIN_MS),
         }
+        if self._security is not None:
+            env["PENSTOCK_NATS_CREDS"] = str(self._security.gateway)
         command = [sys.executable, "-P", "-m", "penstock_gateway"]
         self._child = Child(NAME, command, self._data.log(NAME), env, on_end=self._ended)
         await self._child.start()

@@ -62,13 +62,16 @@ class Security:
         try:
             self._deployment = self.folder.deployment()
             self._accounts = self.folder.accounts(self._deployment)
-            operators = [user.name for user in self.folder.users() if user.role == "operator"]
+            named = {user.role: user.name for user in reversed(self.folder.users())}
         except SecureError as error:
             raise Problem(str(error)) from None
         self.facts = {"secure": str(self.folder.path)}
         """What other commands need to know: the folder, and the identity of its first operator."""
-        if operators:
-            self.facts["operator"] = str(self.folder.user_file(operators[0]))
+        if operator := named.get("operator"):
+            self.facts["operator"] = str(self.folder.user_file(operator))
+        gateway = named.get("gateway")
+        self.gateway = self.folder.user_file(gateway) if gateway else None
+        """The identity of its first user of the role `gateway`."""
         if self._deployment.root != root:
             raise Problem(
                 f"{folder} secures the root {self._deployment.root!r}, not {root!r}: name it with --root"

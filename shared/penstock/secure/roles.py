@@ -20,6 +20,7 @@ Role = Literal[
     "operator",
     "viewer",
     "auditor",
+    "gateway",
 ]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
@@ -107,6 +108,14 @@ PERMISSIONS: Final[dict[Role, Permission]] = {
     ),
     "auditor": Permission(
         "reads the audit trail, live and stored", subscribe=("audit.>",), info=(AUDIT,), read=(AUDIT,)
+    ),
+    # It hears nothing that is pushed to workers: those over HTTP learn of a cancellation from lease.renew.
+    "gateway": Permission(
+        "asks for the HTTP gateway's bearer tokens, each of which has another role",
+        frozenset(VERBS),
+        subscribe=("audit.>",),
+        info=(AUDIT,),
+        read=(AUDIT,),
     ),
 }  # fmt: skip
 
