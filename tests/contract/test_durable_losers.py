@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from journals import journal_by_key, statuses
-from penstock import Client, Fail, StepFailed, Task, Worker
+from penstock import Client, Fail, Retries, StepFailed, Task, Worker
 from running_penstock import WAIT_S, RunningPenstock
 
 HOUR = timedelta(hours=1)
@@ -73,6 +73,45 @@ async def test_a_step_that_was_cut_off_begins_no_more(
     assert began == ["work"]
     ended = [event async for event in client.history(run.execution_id) if event.event == "completed"]
     assert "orphans" not in (ended[0].data or {})
+
+
+@pytest.mark.parametrize("call", ["first", "parallel"])
+async def test_what_waits_in_a_branch_that_was_given_up_is_canceled(
+    penstock: RunningPenstock, client: Client, worker: Worker, call: str
+) -> None:
+    async def flaky() -> None:
+        raise ConnectionError("not yet")
+
+    async def bad(execution_id: str) -> None:
+        waits = {"signal:go": "waiting", "step:flaky": "retry"}
+        await penstock.until(
+            lambda: statuses(penstock, execution_id), lambda seen: waits.items() <= seen.items()
+        )
+        raise Fail("no", "no")
+
+    @worker.handler("order")
+    async def order(task: Task) -> str:
+        async def beside() -> None:
+            await task.parallel(
+                task.wait_signal("go"), task.step("flaky", flaky, retry=Retries(2, backoff=600.0))
+            )
+
+        fails = task.step("bad", bad, task.execution_id)
+        try:
+            if call == "first":
+                await task.first("race", beside=beside(), bad=fails)
+            else:
+                await task.parallel(beside(), fails, failures="cancel")
+        except StepFailed as error:
+            await replays(task)
+            return error.name
+        return "none failed"
+
+    await penstock.run_worker(worker)
+    run = await client.submit("order")
+    assert await finish(penstock, run) == "bad"
+    seen = await statuses(penstock, run.execution_id)
+    assert seen["signal:go"] == seen["step:flaky"] == "canceled"
 
 
 async def test_a_branch_that_was_cut_between_two_calls_makes_no_further_one(

@@ -6,7 +6,7 @@ handler has nothing to do, and its execution can be suspended.
 """
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal, Self
@@ -22,6 +22,7 @@ class Branch:
     """One branch of a handler."""
 
     __slots__ = (
+        "assigned",
         "bare",
         "depth",
         "group",
@@ -55,6 +56,8 @@ class Branch:
         self.lost = False
         # Keys of the calls that it, and its own branches, have made: of a branch that may be given up only.
         self.keys: list[str] = []
+        # Names of `task.state` that were assigned in it: again of a branch that may be given up only.
+        self.assigned: set[str] = set()
         self.task: asyncio.Task[Any] | None = None
         self.running = self.waiting = self.joining = 0
 
@@ -75,10 +78,19 @@ class Branch:
 
     def note(self, key: str) -> None:
         """Note a call for each branch in which it is made that may be given up."""
+        for branch in self._may_be_given_up():
+            branch.keys.append(key)
+
+    def note_assigned(self, name: str) -> None:
+        """Note that a name of `task.state` is assigned, for the same branches."""
+        for branch in self._may_be_given_up():
+            branch.assigned.add(name)
+
+    def _may_be_given_up(self) -> "Iterator[Branch]":
         branch: Branch | None = self
         while branch is not None:
             if branch.until != "wait":
-                branch.keys.append(key)
+                yield branch
             branch = branch.parent
 
     @property

@@ -10,7 +10,7 @@ from penstock.bus.payloads import raw_of
 from penstock.messages.journal import Entry, NewEntry
 from penstock.worker.durable.branches import Branch
 from penstock.worker.durable.errors import StepFailed, name_in
-from penstock.worker.durable.losers import Left
+from penstock.worker.durable.losers import Left, open_calls
 from penstock.worker.durable.operation import Operation
 from penstock.worker.durable.run import DurableRun
 from penstock.worker.durable.together import (
@@ -36,7 +36,11 @@ class Won(NamedTuple, Generic[T]):
 
 async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]]) -> Won[Any]:
     """Run all until one has ended. The journal keeps which one, so that it is the same one in every later run."""
-    entry = await run.ask(key)
+    try:
+        entry = await run.ask(key)
+    except BaseException:  # this run of the handler, or the branch that it is in, ends here
+        discard(branches.values())
+        raise
     if entry is not None:
         return await _won_before(run, _Winner.of(entry), branches, key)
     names, works = list(branches), tuple(branches.values())
@@ -51,7 +55,9 @@ async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]
         with run.running():
             # Losers stop first: else they might make further calls while the winner is being stored.
             await stop([task for task in tasks if not task.done()])
-            left = _left(run, works[:place] + works[place + 1 :], made[:place] + made[place + 1 :])
+            losers = made[:place] + made[place + 1 :]
+            lost += open_calls(run.journal, losers)
+            left = _left(run, works[:place] + works[place + 1 :], losers)
             won = NewEntry(
                 key=key,
                 kind="first",

@@ -128,7 +128,7 @@ class DurableRun:
         self.names = Names()
         self.state = State(self.appender, self.journal, self.branches)
         self.cuts = Cuts(self.journal.of_kind(Cuts.KIND))
-        self.journal.pass_over(self.cuts.keys)
+        self.journal.pass_over(self.cuts.passed_over)
         self.waits = self.waits_type(
             calls,
             leases,
@@ -183,7 +183,7 @@ class DurableRun:
             raise TaskSuspended
         entry = self.journal.ask(key)
         if self.cuts and not undo and self.cuts.include(self.branches.current(), key):
-            if entry is None or entry.status not in ENDED:
+            if entry is None or entry.status not in ENDED or entry.status == "canceled":
                 raise asyncio.CancelledError(f"{key}: another branch had failed")
             return entry
         # An earlier run has failed: the handler runs only as far as its journal, to learn what has to be undone.

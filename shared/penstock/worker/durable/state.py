@@ -42,7 +42,7 @@ class State(MutableMapping[str, Any]):
             raise ValueError(f"task.state holds {MOST} names: {name!r} is one too many")
         raw = raw_of(value)
         self._values[name] = value
-        self._branches.current().note(key)
+        self._branches.current().note_assigned(name)
         change = self._changes[name] = self._changes.get(name, 0) + 1
         stored = self._journal.look(key)
         if stored is None or stored.attempt < change:

@@ -14,7 +14,7 @@ from penstock.worker.durable.errors import (
     TaskSuspended,
     name_in,
 )
-from penstock.worker.durable.losers import Cuts, Left
+from penstock.worker.durable.losers import Cut, Left, open_calls
 from penstock.worker.durable.operation import Operation
 from penstock.worker.durable.run import DurableRun
 
@@ -96,26 +96,47 @@ async def _cut(
     failed: int,
 ) -> None:
     """Give up all branches that have not ended well, because one has failed; in every later run too."""
-    keys = unended(branches, tasks)
-    lost = [
-        place
-        for place, task in enumerate(tasks)
-        if place != failed and not (task.done() and not task.cancelled() and task.exception() is None)
+    depth = made[failed].depth
+    keys = [
+        [each.key] if isinstance(each, Operation) else branch.keys
+        for each, branch in zip(branches, made, strict=True)
     ]
     with run.running():
+        before = run.cuts.find(depth, itertools.chain(*keys))
+        if before is not None:
+            await _cut_again(run, before, made, tasks)
+            return
+        waits = unended(branches, tasks)
+        lost = [place for place, task in enumerate(tasks) if place != failed and not _ended_well(task)]
+        losers = [made[place] for place in lost]
         # They stop first: else they might make further calls while that is being stored.
         await stop([task for task in tasks if not task.done()])
-        for place in lost:
-            made[place].lost = True
-        depth, losers = made[failed].depth, [made[place] for place in lost]
-        calls = [each.key for place in lost if isinstance(each := branches[place], Operation)]
-        before = run.cuts.find(depth, itertools.chain(calls, *(branch.keys for branch in losers)))
-        if before is not None:
-            run.state.skip(before.state)
-            return
-        left = Left.of(run.state, losers, calls)
-        if left.keys:
-            await give_up(run, keys, Cuts.entry(depth, left))
+        for branch in losers:
+            branch.lost = True
+        left = Left.of(run.state, losers, itertools.chain(*(keys[place][:1] for place in lost)))
+        if not lost and all(isinstance(each, Operation) for each in branches):
+            return  # they end together in later runs too
+        unasked = run.journal.orphans()
+        cut = Cut(depth, left, lost, next(iter(keys[failed]), None), unasked).entry()
+        if cut is not None:
+            await give_up(run, waits + open_calls(run.journal, losers), cut)
+            run.journal.pass_over(unasked)
+
+
+async def _cut_again(run: DurableRun, cut: Cut, made: list[Branch], tasks: "list[asyncio.Task[Any]]") -> None:
+    """Give up the branches that an earlier run has given up, when all others have ended as they did then."""
+    for branch in made:
+        branch.lost = True  # until they have ended, none begins anything
+    others = [task for place, task in enumerate(tasks) if place not in cut.lost]
+    await until_ended(tasks, asyncio.ALL_COMPLETED, among=others)
+    await stop([task for task in tasks if not task.done()])
+    for place, branch in enumerate(made):
+        branch.lost = place in cut.lost
+    run.state.skip(cut.left.state)
+
+
+def _ended_well(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def start(
@@ -229,9 +250,12 @@ async def give_up(run: DurableRun, keys: Iterable[str], why: NewEntry) -> None:
     """Journal why branches are given up, and with it their calls that have not ended as canceled, so that nothing waits
     for them any more.
     """
-    canceled = (
-        NewEntry(key=key, kind=key.partition(":")[0], name=name_in(key), status="canceled") for key in keys
-    )
+    canceled: list[NewEntry] = []
+    for key in keys:
+        stored = run.journal.look(key)
+        attempt = 1 if stored is None else stored.attempt
+        kind, name = key.partition(":")[0], name_in(key)
+        canceled.append(NewEntry(key=key, kind=kind, name=name, status="canceled", attempt=attempt))
     await asyncio.gather(*(run.append(entry) for entry in (why, *canceled)))
 
 
