@@ -10,17 +10,18 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from penstock.messages.common import NULL
 from penstock.worker._errors import ConditionLike, Duration
 from penstock.worker._signals import Signal
-from penstock.worker.durable import children, timing, together
+from penstock.worker.durable import children, race, timing, together
 from penstock.worker.durable.children import ChildRun
 from penstock.worker.durable.errors import StepKeyNeeded, TaskSuspended
 from penstock.worker.durable.identity import checked_name
 from penstock.worker.durable.operation import Operation
+from penstock.worker.durable.race import Won
 from penstock.worker.durable.retries import FIVE_TRIES, ONE_TRY, Retries
 from penstock.worker.durable.run import DurableRun
 from penstock.worker.durable.state import State
 from penstock.worker.durable.steps import OnChange, Step, run_step
 from penstock.worker.durable.timing import MISSING
-from penstock.worker.durable.together import Failures, Won
+from penstock.worker.durable.together import Failures
 from penstock.worker.durable.undo import KIND, Undos
 from penstock.worker.durable.versions import at_least
 
@@ -135,7 +136,7 @@ class DurableCalls:
         inside a branch of it: later runs leave out the branches that have lost.
         """
         run = self._durable_run()
-        if run.branches.current().may_be_left_out:
+        if run.branches.current().in_race:
             raise StepKeyNeeded(
                 f"{KIND}:{name}",
                 "is registered in a branch of task.first, which later runs leave out if another one wins: "
@@ -470,7 +471,7 @@ class DurableCalls:
         if not branches:
             raise TypeError("first() needs at least one branch")
         self._check_branches(run, "first", tuple(branches.values()))
-        return together.first(run, made, branches)
+        return race.first(run, made, branches)
 
     @staticmethod
     def _check_branches(run: DurableRun, call: str, branches: tuple[Awaitable[Any], ...]) -> None:
@@ -500,9 +501,7 @@ class DurableCalls:
 
     @property
     def state(self) -> State:
-        """A small map that `execution.query` and `client.query` read, without a worker: `task.state["stage"] =
-        "packing"`.
-        """
+        """A small map that `execution.query` reads, without a worker: `task.state["stage"] = "packing"`."""
         return self._durable_run().state
 
     # Versions.
