@@ -237,3 +237,12 @@ class DurableRun:
 
     def close(self) -> None:
         self.waits.close()
+
+
+class InRun:
+    """What a handler makes durable calls with: it belongs to a run."""
+
+    __slots__ = ()
+
+    def _durable_run(self) -> DurableRun:
+        raise NotImplementedError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 from penstock.messages.common import NULL
 from penstock.worker._errors import ConditionLike, Duration
 from penstock.worker._signals import Signal
-from penstock.worker.durable.calls import ParentClose
+from penstock.worker.durable.branch_calls import ParentClose
 from penstock.worker.durable.children import ChildRun
 from penstock.worker.durable.race import Won
 from penstock.worker.durable.retries import Retries
