@@ -36,8 +36,8 @@ export function useAsk<V extends VerbName>(
 }
 
 /** The verbs whose reply is a page of a list. */
-type ListVerb = { [V in VerbName]: Verbs[V]["reply"] extends { items: unknown[]; cursor: string | null } ? V : never }[VerbName];
-type Item<V extends ListVerb> = Verbs[V]["reply"] extends { items: (infer T)[] } ? T : never;
+export type ListVerb = { [V in VerbName]: Verbs[V]["reply"] extends { items: unknown[]; cursor: string | null } ? V : never }[VerbName];
+export type Item<V extends ListVerb> = Verbs[V]["reply"] extends { items: (infer T)[] } ? T : never;
 
 export interface List<T> {
   items: T[];

@@ -2,9 +2,11 @@
 
 import { Link } from "@tanstack/react-router";
 import { type ReactNode } from "react";
+import { pagesOf } from "../bus/forAll";
 import { useList } from "../bus/useAsk";
 import type { Lane } from "../contract.gen";
 import { count, duration } from "../lib/format";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Empty, Page, State, VerbButton } from "../ui/parts";
@@ -63,7 +65,21 @@ const COLUMNS: Column<Lane>[] = [
 export function Lanes(): ReactNode {
   const lanes = useList("lane.list", {}, (event) => event.entity === "execution" || event.entity === "lane");
   return (
-    <Page title="Lanes" lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in.">
+    <Page
+      title="Lanes"
+      lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in."
+      extra={
+        <ForAll
+          screen="/lanes"
+          list={lanes.data}
+          pages={pagesOf("lane.list", {})}
+          offersOf={laneOffers}
+          actions={[["lane.pause", "Pause"], ["lane.drain", "Drain"], ["lane.resume", "Resume"]]}
+          which="all lanes"
+        />
+      }
+    >
+      <Runs screen="/lanes" />
       <Listed
         answer={lanes}
         label="Lanes"
