@@ -121,11 +121,13 @@ async function one<T>(id: string, { verb, requestFor }: Wanted<T>, item: T): Pro
   }
 }
 
-/** The pages of a verb that lists. */
+/** The pages of a verb that lists; of each, what `wanted` admits. */
 export const pagesOf =
-  <V extends ListVerb>(verb: V, request: Verbs[V]["request"]) =>
-  async (cursor: string | null): Promise<List<Item<V>>> =>
-    (await ask(verb, { ...request, limit: PAGE, ...(cursor && { cursor }) } as Verbs[V]["request"])) as List<Item<V>>;
+  <V extends ListVerb>(verb: V, request: Verbs[V]["request"], wanted: (item: Item<V>) => boolean = () => true) =>
+  async (cursor: string | null): Promise<List<Item<V>>> => {
+    const page = (await ask(verb, { ...request, limit: PAGE, ...(cursor && { cursor }) } as Verbs[V]["request"])) as List<Item<V>>;
+    return { items: page.items.filter(wanted), cursor: page.cursor };
+  };
 
 /** Who leaves the page is asked first while something goes on. */
 window.addEventListener("beforeunload", (event) => {

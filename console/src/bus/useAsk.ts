@@ -76,6 +76,20 @@ export function useList<V extends ListVerb>(
   return { ...answer, more };
 }
 
+/** So many rows fill any screen. */
+const FULL = 60;
+
+/** Of a list, what `wanted` admits, where the verb has no such filter: further pages are asked for until a screen is full. */
+export function useSome<T>(answer: Answer<List<T>> & { more: () => void }, wanted: (item: T) => boolean): Answer<List<T>> & { more: () => void } {
+  const { data, more } = answer;
+  const some = data && { items: data.items.filter(wanted), cursor: data.cursor };
+  const wants = some?.cursor && some.items.length < FULL;
+  useEffect(() => {
+    if (wants) more();
+  }, [wants, data, more]);
+  return { ...answer, data: some };
+}
+
 /** As `useAsk`, for whatever a function loads. The function must be stable: what it depends on makes a new one. */
 export function useLoad<T>(load: () => Promise<T> | null, matters: (event: AuditEvent) => boolean, after: number = QUIET_MS): Answer<T> {
   const { status, epoch } = useStore(link);

@@ -9,7 +9,7 @@ import { count } from "../lib/format";
 import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
-import { Statuses } from "../ui/Statuses";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, Page, State } from "../ui/parts";
 import { flowOffers } from "./operating";
 

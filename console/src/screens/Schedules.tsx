@@ -10,7 +10,7 @@ import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
-import { Statuses } from "../ui/Statuses";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
 import { createSchedule, scheduleOffers } from "./operating";
 

@@ -11,7 +11,7 @@ import { Json } from "../ui/Json";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
-import { Statuses } from "../ui/Statuses";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
 import { waitpointOffers } from "./operating";
 

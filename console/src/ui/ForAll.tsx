@@ -114,7 +114,7 @@ function Why({ name, of }: { name: string; of: Reason[] }): ReactNode {
   return (
     <details>
       <summary>{name}</summary>
-      <ul>
+      <ul className="reasons">
         {of.map((each) => (
           <li key={each.says}>
             {count(each.times)} × {each.says}

@@ -47,6 +47,7 @@ async def begin(console: Console, name: str, says: str, /, **fields: str) -> Non
         for (const [name, value] of Object.entries(args.fields)) await dialog.locator(`[name=${name}]`).fill(value);
         await dialog.getByText("The same on the command line").click();
         await dialog.getByText(new RegExp(args.says)).first().waitFor();
+        if (await dialog.evaluate((each) => each.scrollWidth > each.clientWidth)) throw new Error("it is cut off");
         await dialog.getByRole("button", { name: args.name, exact: true }).click();
         await dialog.waitFor({ state: "hidden" });
         """,
@@ -137,7 +138,9 @@ async def test_executions_are_signalled_and_revoked_by_the_scheduler(console: Co
     await console.page.fresh()
     await console.goto("/executions?tag=of=bulk")
     says = "penstock bulk start signal --tag of=bulk.*--name approved .*--payload .*--key default"
-    await begin(console, "Signal all", says, name="approved", payload='{"by": "all"}', waitpoint_key="default")
+    await begin(
+        console, "Signal all", says, name="approved", payload='{"by": "all"}', waitpoint_key="default"
+    )
     await console.reaches(waits.execution_id, "completed")
     held = await console.client.submit("hold", None, tags={"of": "bulk"})
     await console.reaches(held.execution_id, "running")
@@ -221,6 +224,28 @@ async def test_all_schedules_are_paused_and_deleted(console: Console) -> None:
     assert (await console.client.call("schedule.list", {})).items == []
 
 
+async def test_a_run_ends_where_nobody_answers(console: Console) -> None:
+    spec = {"execution": {"kind": "by.all"}, "every_ms": 3_600_000}
+    made = [await console.client.call("schedule.create", spec) for _ in range(12)]
+    await gated(console, "schedule.delete", 4)
+    await console.goto("/schedules")
+    await begin(console, "Delete all", "This cannot be undone")
+    await console.page.run(
+        """
+        // What is held back is never sent: its time runs out.
+        await page.locator("[data-run]").getByText("failed").waitFor();
+        await page.getByText(/ended at timeout: no answer to schedule.delete in 10 s. What it has done/).waitFor();
+        """
+    )
+    left = len((await console.client.call("schedule.list", {})).items)
+    assert 0 < left < len(made)
+    assert await console.page.axe() == []
+    await console.page.fresh()
+    await console.goto("/schedules")
+    await begin(console, "Delete all", "penstock schedule delete ")
+    assert await ended(console) == f"{left} done, {left} looked at"
+
+
 async def test_all_flows_are_started_and_cancelled(console: Console) -> None:
     spec = {"controller_id": "all", "goal": "one of many", "owner": "test"}
     members = [{"key": "a", "kind": "nobody.takes"}]
@@ -279,6 +304,22 @@ async def test_all_lanes_are_paused_and_all_workers_drained(console: Console) ->
 
     await console.page.fresh()
     await console.goto("/lanes")
+    await console.page.run(
+        """
+        await page.getByLabel("Name").fill("ANOTHER");
+        await page.waitForURL(/text=ANOTHER/);
+        await page.locator('[data-id="default"]').waitFor({ state: "detached" });
+        """
+    )
+    await begin(console, "Drain all", "Which: lanes whose names hold ANOTHER")
+    assert await ended(console) == "1 done, 1 looked at"
+    assert await lanes() == {"active", "draining"}
+    await console.page.run(
+        """
+        await page.getByLabel("Name").fill("");
+        await page.locator('[data-id="default"]').waitFor();
+        """
+    )
     await begin(console, "Pause all", "penstock lane pause ", reason="night")
     await ended(console)
     assert await lanes() == {"paused"}
@@ -286,11 +327,13 @@ async def test_all_lanes_are_paused_and_all_workers_drained(console: Console) ->
     await ended(console)
     assert await lanes() == {"active"}
     # A run is shown where it was begun, also after another screen.
-    await console.page.move("/workers?status=active")
+    (worker,) = (await console.client.call("worker.list", {"status": "active"})).items
+    await console.page.move(f"/workers?status=active&text={worker.worker_id[1:]}")
     await console.page.run("await page.locator('[role=row][data-id]').first().waitFor()")
+    assert await console.page.axe() == []
     await begin(console, "Drain all", "penstock workers drain ")
     assert await ended(console) == "1 done, 1 looked at"
-    await console.page.run("await page.getByText('No worker is active').waitFor()")
+    await console.page.run("await page.getByText('No worker matches these filters').waitFor()")
     await console.page.move("/lanes")
-    await console.page.run("await page.locator('[data-run]').nth(1).getByText('Pause all').waitFor()")
+    await console.page.run("await page.locator('[data-run]').nth(2).getByText('Drain all').waitFor()")
     assert console.page.errors == []
