@@ -2,10 +2,11 @@
 -- changes them; this record says how far it is. A step counts once: it must name the step that is next, so that a step
 -- that was handed out twice does no harm.
 --
--- A record: filter (JSON text), action, reason, grace_ms, priority, tags, name, payload and waitpoint_key (of a signal), rate, most, by (the user who asked), status
--- (running | finished | stopped), step (how many are done), step_at (when the last one was), cursor (where the next one
--- goes on), next_at (when), look_at (not due before, because it was just handed out), looked, done, refused, last_error,
--- looked_to, told_at (time of the last progress event), created_at, updated_at, finished_at.
+-- A record: filter (JSON text), action, reason, grace_ms, priority, tags, name, payload and waitpoint_key (of a signal),
+-- rate, most, by (the user who asked), status (running | finished | stopped), step (how many are done), step_at (when the
+-- last one was), cursor (where the next one goes on), next_at (when), look_at (not due before, because it was just handed
+-- out), looked, done, refused, last_error, looked_to, told_at (time of the last progress event), created_at, updated_at,
+-- finished_at.
 --
 -- A field of an execution: bulks (ids of the last bulk changes that are not to change it a second time).
 --
@@ -15,7 +16,7 @@
 local AGAIN_MS = 5000
 local TELL_MS = 1000
 local MOST = 100   -- that run at once in a partition
-local NOTED = 8    -- bulk changes that an execution remembers: more than ever change it within AGAIN_MS
+local NOTED = 8    -- bulk changes that an execution remembers: a step is repeated within seconds, and few change one at once
 
 Records.define('bulk', function(b)
   local placement = { [Keys.bulks(b.status)] = 0 }
@@ -50,8 +51,8 @@ function Bulks.create(id, a)
   local b = Records.create('bulk', id, {
     namespace = a.namespace ~= 'default' and a.namespace or nil, filter = a.filter, action = a.action, reason = a.reason,
     grace_ms = a.grace_ms, priority = a.priority, tags = a.tags, name = a.name, waitpoint_key = a.waitpoint_key,
-    rate = a.rate, most = a.most, by = Call.user, status = 'running',
-    step = 0, step_at = Call.now, next_at = Call.now, looked = 0, done = 0, refused = 0, created_at = Call.now,
+    rate = a.rate, most = a.most, by = Call.user, status = 'running', step = 0, step_at = Call.now, next_at = Call.now,
+    looked = 0, done = 0, refused = 0, created_at = Call.now,
   })
   Payloads.hold(b, 'payload', a.payload)
   tell(b, 'created', { to = 'running', actor = 'operator', data = { action = b.action, filter = b.filter } })
@@ -99,6 +100,7 @@ function Bulks.changed(x, id)
   return false
 end
 
+-- Keep that this bulk change has changed the execution.
 function Bulks.note(x, id)
   x.bulks = x.bulks or {}
   table.insert(x.bulks, 1, id)
@@ -109,8 +111,9 @@ end
 function Bulks.view(b)
   return {
     bulk_id = b.id, status = b.status, filter = b.filter, action = b.action, reason = b.reason, grace_ms = b.grace_ms,
-    priority = b.priority, tags = b.tags, name = b.name, waitpoint_key = b.waitpoint_key, rate = b.rate, most = b.most, looked = b.looked, done = b.done, refused = b.refused,
-    last_error = b.last_error, looked_to = b.looked_to, by = b.by, created_at = b.created_at, updated_at = b.updated_at,
-    finished_at = b.finished_at, step = b.step, step_at = b.step_at, cursor = b.cursor,
+    priority = b.priority, tags = b.tags, name = b.name, waitpoint_key = b.waitpoint_key, rate = b.rate, most = b.most,
+    looked = b.looked, done = b.done, refused = b.refused, last_error = b.last_error, looked_to = b.looked_to, by = b.by,
+    created_at = b.created_at, updated_at = b.updated_at, finished_at = b.finished_at, step = b.step, step_at = b.step_at,
+    cursor = b.cursor,
   }
 end

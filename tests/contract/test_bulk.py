@@ -251,6 +251,24 @@ async def test_another_scheduler_goes_on(penstock: RunningPenstock) -> None:
     assert await states(penstock, ids) == {"canceled"}
 
 
+async def test_another_scheduler_goes_on_with_signals(penstock: RunningPenstock) -> None:
+    ids = await suspended(penstock, 120)
+    made = await penstock.request(
+        "execution.bulk", {"filter": {}, "action": "signal", "name": "go", "rate": 100}
+    )
+    await penstock.running["scheduler"].stop()
+    await penstock.start_again("scheduler")
+    penstock.move_clock(10_000)
+    await penstock.until(lambda: states(penstock, ids), lambda seen: seen == {"ready"}, "the last signal")
+    await penstock.request("bulk.stop", {"bulk_id": made["bulk_id"]})
+    received: list[dict[str, int]] = []
+    page: dict[str, Any] = {"cursor": None}
+    while page["cursor"] or not received:
+        page = await penstock.request("waitpoint.list", {"status": "closed", "cursor": page["cursor"]})
+        received += [each["received"] for each in page["items"]]
+    assert received == [{"go": 1}] * len(ids)
+
+
 async def test_a_step_made_twice_replays_once(penstock: RunningPenstock) -> None:
     (old,) = await create(penstock, 1, lane="a")
     await penstock.request("execution.cancel", {"execution_id": old})

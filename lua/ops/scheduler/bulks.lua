@@ -4,8 +4,8 @@
 local ops = Ops.scheduler
 
 -- bulk_create: args: id, namespace, filter (JSON text), action, reason, grace_ms, priority, tags, name, payload,
--- waitpoint_key, rate, most, idempotency_key, digest. reply: the bulk change. errors: invalid_request (too many run), idempotency_conflict.
--- events: bulk created.
+-- waitpoint_key, rate, most, idempotency_key, digest. reply: the bulk change.
+-- errors: invalid_request (too many run), idempotency_conflict. events: bulk created.
 function ops.bulk_create(a)
   local existing = Records.read('bulk', a.id)
   if existing then return Bulks.view(existing) end
