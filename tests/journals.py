@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from penstock import Client
 from running_penstock import RunningPenstock, fence
 
 
@@ -27,8 +26,3 @@ async def journal_by_key(penstock: RunningPenstock, execution_id: str) -> dict[s
 
 async def statuses(penstock: RunningPenstock, execution_id: str) -> dict[str, str]:
     return {key: entry["status"] for key, entry in (await journal_by_key(penstock, execution_id)).items()}
-
-
-async def failure(client: Client, execution_id: str) -> tuple[str | None, str | None]:
-    record = await client.get(execution_id)
-    return record.failure_category, record.failure_reason

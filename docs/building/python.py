@@ -45,7 +45,11 @@ TOPICS = {
         "Durable functions",
         "What a `Task` journals, and what belongs to it ([durable functions](../../durable-functions.md)).",
         "penstock.worker",
-        more=("penstock.worker.durable.calls.DurableCalls",),
+        more=(
+            "penstock.worker.durable.calls.DurableCalls",
+            "penstock.worker.durable.wait_calls.WaitCalls",
+            "penstock.worker.durable.branch_calls.BranchCalls",
+        ),
         within=DURABLE,
     ),
     "testing": Topic(

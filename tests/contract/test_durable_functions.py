@@ -159,23 +159,43 @@ async def test_a_step_that_fails_for_good_fails_the_same_way_in_every_run(
 async def test_what_cannot_be_journaled_fails_and_names_the_step(
     penstock: RunningPenstock, client: Client, worker: Worker
 ) -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    wrong = {
+        "object": object(),
+        "huge": "x" * 3_000_000,
+        "deep": deep,
+        "cyclic": cyclic,
+        "surrogate": "\udcff",
+        "key": {1.5: object()},
+    }
+
     async def make(what: str) -> Any:
-        return object() if what == "object" else "x" * 3_000_000
+        return wrong[what]
+
+    async def mistyped() -> int:
+        return "one"  # pyright: ignore[reportReturnType]
 
     @worker.handler("order")
     async def order(task: Task) -> list[str]:
         told: list[str] = []
-        for what in ("object", "huge"):
+        works = [task.step("make", make, what, key=what) for what in wrong]
+        for work in (*works, task.step("mistyped", mistyped)):
             try:
-                await task.step("make", make, what, key=what)
+                await work
             except StepFailed as error:
-                assert error.category == "invalid_result"
+                assert error.category == "invalid_result" and error.key in str(error)
                 told.append(error.key)
         return told
 
     await penstock.run_worker(worker)
     run = await client.submit("order")
-    assert await run.result(timeout=WAIT_S) == ["step:make#object", "step:make#huge"]
+    keys = [*(f"step:make#{what}" for what in wrong), "step:mistyped"]
+    assert await run.result(timeout=WAIT_S) == keys
+    assert await statuses(penstock, run.execution_id) == dict.fromkeys(keys, "failed")
 
 
 async def test_a_step_may_raise_what_has_no_text_and_no_name(

@@ -1,6 +1,7 @@
 """Durable functions whose code changes while executions are under way, and journals at their bounds."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -226,6 +227,7 @@ async def test_a_codec_covers_the_journal(penstock: RunningPenstock) -> None:
 async def test_a_full_journal_names_the_step(nats_url: str, valkey_url: str) -> None:
     async def loop(task: Task) -> None:
         for n in range(1_000_000):
+            task.state["n"] = n  # one entry, which goes along with that of the step
             await task.step("step", echo, n)
 
     async with RunningPenstock.open(nats_url, valkey_url, journal_max_entries=10) as penstock:
@@ -237,7 +239,7 @@ async def test_a_full_journal_names_the_step(nats_url: str, valkey_url: str) -> 
         assert caught.value.category == "journal_full"
         record = await client.get(run.execution_id)
         assert record.attempt_index == 1
-        assert "step:step@11" in str(caught.value)
+        assert "step:step@10: " in str(caught.value)
         assert len(await journal(penstock, run.execution_id)) == 10
 
 
@@ -281,6 +283,37 @@ async def test_a_lost_lease_stops_the_handler_in_a_durable_call(
     await penstock.until(told, lambda seen: seen == ["step", "handler"])
     (entry,) = await journal(penstock, run.execution_id)
     assert entry["result"] == 2
+
+
+async def test_a_sync_step_that_never_returns_while_the_lease_is_lost(
+    penstock: RunningPenstock, client: Client
+) -> None:
+    """A thread cannot be stopped. The execution goes on without it, and what it returns at last is nobody's."""
+    began, end = threading.Event(), threading.Event()
+    tries: list[int] = []
+
+    def step() -> str:
+        tries.append(1)
+        if len(tries) > 1:
+            return "second"
+        began.set()
+        assert end.wait(WAIT_S)
+        return "first"
+
+    async def order(task: Task) -> str:
+        return await task.step("step", step)
+
+    worker = Worker(concurrency=8, grace=5.0, lease_ttl=1.0)
+    worker.handler("order")(order)
+    await penstock.run_worker(worker)
+    run = await client.submit("order", max_attempts=3)
+    assert await asyncio.to_thread(began.wait, WAIT_S)
+    penstock.move_clock(HOUR_MS)
+    assert await run.result(timeout=WAIT_S) == "second"
+    end.set()
+    assert await (await client.submit("order")).result(timeout=WAIT_S) == "second"  # the worker is well
+    (entry,) = await journal(penstock, run.execution_id)
+    assert entry["result"] == "second"
 
 
 async def test_more_waits_than_one_request_takes(penstock: RunningPenstock, client: Client) -> None:

@@ -6,9 +6,9 @@ own. `Reference` is the plain interpreter: it knows nothing of journals, workers
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ Op = dict[str, Any]
 Block = list[Op]
 
 WORST_MS: Final = 5
+LONG_MS: Final = 60
 
 # How a step that fails at first waits for its next try: in memory, or suspended.
 _BACKOFFS: Final = (0.01, 60.0)
@@ -44,6 +45,19 @@ sleeps = st.builds(lambda seconds: {"op": "sleep", "seconds": seconds}, st.sampl
 signals = st.just({"op": "signal"})
 children = st.builds(lambda fails: {"op": "child", "fails": fails}, st.sampled_from([False, False, True]))
 calls = st.one_of(steps, steps, steps, sleeps, signals, children)
+states = st.just({"op": "state"})
+
+
+def _plain_step(fails: int, ms: int) -> Op:
+    return {"op": "step", "fails": fails, "tries": 1, "backoff": 0.01, "ms": ms, "sync": False}
+
+
+def _cut_short(before: Block, bodies: list[Block], place: int) -> Op:
+    """Return branches of which one fails soon, while another one is in the middle of a long step."""
+    slow = [_plain_step(0, LONG_MS)]
+    bodies = [*(body + slow for body in bodies)]
+    bodies.insert(place, [*before, _plain_step(ALWAYS, 0)])
+    return {"op": "try", "body": [{"op": "until_failure", "bodies": bodies}]}
 
 
 def _nested(inner: st.SearchStrategy[Block], *, races: bool) -> st.SearchStrategy[Op]:
@@ -51,19 +65,27 @@ def _nested(inner: st.SearchStrategy[Block], *, races: bool) -> st.SearchStrateg
     kinds = [
         st.builds(lambda body: {"op": "try", "body": body}, inner),
         st.builds(lambda bodies: {"op": "parallel", "bodies": bodies}, branches),
+        st.builds(lambda bodies: {"op": "until_failure", "bodies": bodies}, branches),
+        st.builds(
+            _cut_short,
+            st.lists(steps, max_size=1),
+            st.lists(inner, min_size=1, max_size=2),
+            st.integers(0, 1),
+        ),
     ]
     if races:
         kinds.append(st.builds(lambda bodies: {"op": "first", "bodies": bodies}, branches))
     return st.one_of(kinds)
 
 
-leaves = st.lists(calls, min_size=1, max_size=3)
+leaves = st.lists(st.one_of(calls, calls, states), min_size=1, max_size=3)
 twigs = st.lists(st.one_of(calls, _nested(leaves, races=True)), min_size=1, max_size=2)
 programs = st.lists(
     st.one_of(
         calls,
         _nested(twigs, races=True),
         st.just({"op": "compensate"}),
+        states,
         st.builds(lambda times: {"op": "repeat", "times": times}, st.integers(2, 3)),
     ),
     min_size=1,
@@ -122,6 +144,8 @@ async def _run(task: Task, block: Block) -> list[Any]:
         name = op["name"]
         if op["op"] == "compensate":
             task.compensate(name, _effect, name, 0)
+        elif op["op"] == "state":
+            task.state["stage"] = name
         elif op["op"] == "repeat":
             values.append([await task.step(name, _effect, f"{name}-{n}", 0) for n in range(op["times"])])
         elif op["op"] == "try":
@@ -129,11 +153,13 @@ async def _run(task: Task, block: Block) -> list[Any]:
                 values.append(await _run(task, op["body"]))
             except (StepFailed, ChildFailed) as error:
                 values.append(f"caught {error.category}")
-        elif op["op"] == "parallel":
-            values.append(list(await task.parallel(*(_branch(task, body) for body in op["bodies"]))))
+        elif op["op"] in ("parallel", "until_failure"):
+            failures = "wait" if op["op"] == "parallel" else "cancel"
+            branches = [_branch(task, body) for body in op["bodies"]]
+            values.append(list(await task.parallel(*branches, failures=failures)))
         elif op["op"] == "first":
-            branches = {f"b{n}": _branch(task, body) for n, body in enumerate(op["bodies"])}
-            won = await task.first(name, **branches)
+            raced = {f"b{n}": _branch(task, body) for n, body in enumerate(op["bodies"])}
+            won = await task.first(name, **raced)
             values.append([won.branch, won.value])
         else:
             values.append(await _call(task, op))
@@ -195,17 +221,28 @@ class Failed(Exception):
         self.category = category
 
 
+class Cut(NamedTuple):
+    """A `parallel(failures="cancel")` that has given up branches: how many such are around them, and their calls."""
+
+    depth: int
+    left: list[str]
+
+
 class Reference:
     """What must come of a program: its result or its failure, which steps run how often, and what is undone.
 
-    `winners`: of each race, the branch that has won, for that is nobody's to foretell.
+    `winners`: of each race, the branch that has won; `cuts`: which branches were given up when another had failed, for
+    both is nobody's to foretell.
     """
 
-    def __init__(self, winners: Mapping[str, str]) -> None:
+    def __init__(self, winners: Mapping[str, str], cuts: Sequence[Cut]) -> None:
         self.steps: dict[str, int] = {}
         """By key, how often a step is tried when no worker dies."""
         self.undos: list[str] = []
-        self._winners = winners
+        self.stage: str | None = None
+        """What `task.state` shows at last, if no branches that ran side by side may have shown something after it."""
+        self._winners, self._cuts = winners, cuts
+        self._depth = 0
 
     def run(self, block: Block) -> tuple[str, Any]:
         """Return the state in which the program ends, and its result or the category of its failure."""
@@ -222,6 +259,9 @@ class Reference:
         match op["op"]:
             case "compensate":
                 self.undos.insert(0, f"undo:{name}")
+                return []
+            case "state":
+                self.stage = name
                 return []
             case "repeat":
                 for n in range(1, op["times"] + 1):
@@ -247,9 +287,17 @@ class Reference:
                     return [f"caught {failure.category}"]
             case "parallel":
                 return [self._parallel(op["bodies"])]
+            case "until_failure":
+                return [self._until_failure(op)]
             case _:
                 winner = self._winners[f"first:{name}"]
-                return [[winner, self._branch(op["bodies"][int(winner[1:])])]]
+                value = self._branch(op["bodies"][int(winner[1:])])
+                self._side_by_side(op["bodies"])
+                return [[winner, value]]
+
+    def _side_by_side(self, bodies: list[Block]) -> None:
+        if any(op["op"] == "state" for body in bodies for op in each_op(body)):
+            self.stage = None
 
     def _parallel(self, bodies: list[Block]) -> list[Any]:
         values: list[Any] = []
@@ -259,9 +307,38 @@ class Reference:
                 values.append(self._branch(body))
             except Failed as failure:
                 failures.append(failure)
+        self._side_by_side(bodies)
         if failures:
             raise failures[0]
         return values
+
+    def _until_failure(self, op: Op) -> list[Any]:
+        """Interpret the branches that were not given up: all, or those that ended well and the one that failed."""
+        self._depth += 1
+        try:
+            kept = [body for n, body in enumerate(op["bodies"]) if not self._given_up(f"{op['name']}.{n}.")]
+            whole = len(kept) == len(op["bodies"])
+            values: list[Any] = []
+            failures: list[Failed] = []
+            for body in kept:
+                try:
+                    values.append(self._branch(body))
+                except Failed as failure:
+                    failures.append(failure)
+            assert len(failures) <= 1 if whole else len(failures) == 1, f"{op['name']}: who has failed?"
+        finally:
+            self._depth -= 1
+        self._side_by_side(op["bodies"])
+        if failures:
+            raise failures[0]
+        return values
+
+    def _given_up(self, prefix: str) -> bool:
+        return any(
+            cut.depth == self._depth and key.partition(":")[2].startswith(prefix)
+            for cut in self._cuts
+            for key in cut.left
+        )
 
     def _branch(self, body: Block) -> Any:
         values = self._block(body)

@@ -5,7 +5,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
@@ -232,7 +232,10 @@ class Scene:
                     await self._requester.call(verbs.LEASE_REVOKE, request)
             if record.state not in TERMINAL and record.state not in ("suspended", "retry_wait"):
                 return
-            waiting = [each for each in entries if each.status in ("waiting", "retry")]
+            left = _left(entries)
+            waiting = [
+                each for each in entries if each.status in ("waiting", "retry") and each.key not in left
+            ]
             for each in waiting:
                 if each.kind in ("signal", "event") and each.waitpoint_id and each.name in self._signals:
                     if each.waitpoint_id not in self._sent:
@@ -269,6 +272,16 @@ class Scene:
 
 async def _journal(client: Client, execution_id: str) -> list[Entry]:
     return [entry async for entry in client.journals.read(execution_id)]
+
+
+def _left(entries: list[Entry]) -> set[str]:
+    """Return the keys of calls in branches that were given up: nobody waits for them any more."""
+    left: set[str] = set()
+    for each in entries:
+        if each.kind in ("first", "cut"):
+            kept = cast("dict[str, list[str]] | str", each.result)
+            left.update(kept.get("left", ()) if isinstance(kept, dict) else ())
+    return left
 
 
 def _no_answer() -> Exception:

@@ -16,9 +16,9 @@ from penstock.worker.durable.errors import (
     StepKeyNeeded,
     TaskSuspended,
 )
+from penstock.worker.durable.race import Won
 from penstock.worker.durable.retries import Retries
 from penstock.worker.durable.sync import SyncTask
-from penstock.worker.durable.together import Won
 
 __all__ = [
     "ChildFailed",

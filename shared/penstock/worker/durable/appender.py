@@ -103,6 +103,9 @@ class Appender:
                 return
             for each in batch:  # one entry is invalid: it fails alone
                 await self._deliver([each])
+        except JournalFull as error:
+            for each in batch:  # each call is told of itself
+                fail([each], JournalFull(each[0].key, error.told))
         except BaseException as error:
             fail(batch, error if isinstance(error, Exception) else TaskSuspended("the handler was stopped"))
             if not isinstance(error, Exception | TaskSuspended):

@@ -6,19 +6,35 @@ handler has nothing to do, and its execution can be suspended.
 """
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 _current: Final[ContextVar["Branch | None"]] = ContextVar("penstock_branch", default=None)
 _inside: Final[ContextVar[str | None]] = ContextVar("penstock_step", default=None)
+
+Until = Literal["wait", "cancel", "first"]
+"""How long branches run side by side: until all have ended, until one has failed, or until one has ended."""
 
 
 class Branch:
     """One branch of a handler."""
 
-    __slots__ = ("bare", "group", "joining", "keys", "parent", "raced", "running", "task", "waiting")
+    __slots__ = (
+        "assigned",
+        "bare",
+        "depth",
+        "group",
+        "joining",
+        "keys",
+        "lost",
+        "parent",
+        "running",
+        "task",
+        "until",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -26,31 +42,55 @@ class Branch:
         *,
         group: object = None,
         bare: bool = False,
-        raced: bool = False,
+        until: Until = "wait",
     ) -> None:
         self.parent = parent
         # Branches of one `parallel` that waits for all of them share a group.
         self.group = group
         # It does nothing but wait in one call.
         self.bare = bare
-        # It may lose a race. Later runs leave losers out, and with them the names that these have used.
-        self.raced = raced
-        # Keys of the calls that it, and its own branches, have made: of a branch in a race only.
+        self.until: Until = until
+        # How many branches, this one and those around it, are given up when another one fails.
+        self.depth: int = (0 if parent is None else parent.depth) + (until == "cancel")
+        # It was given up because another one has failed: in this run, or in an earlier one.
+        self.lost = False
+        # Keys of the calls that it, and its own branches, have made: of a branch that may be given up only.
         self.keys: list[str] = []
+        # Names of `task.state` that were assigned in it: again of a branch that may be given up only.
+        self.assigned: set[str] = set()
         self.task: asyncio.Task[Any] | None = None
         self.running = self.waiting = self.joining = 0
 
     @property
     def may_be_left_out(self) -> bool:
+        """Whether later runs may not make its calls: it runs in a race, or was given up, at any depth."""
+        return self.raced or self.lost or (self.parent is not None and self.parent.may_be_left_out)
+
+    @property
+    def in_race(self) -> bool:
         """Whether it runs in a race, at any depth."""
-        return self.raced or (self.parent is not None and self.parent.may_be_left_out)
+        return self.raced or (self.parent is not None and self.parent.in_race)
+
+    @property
+    def raced(self) -> bool:
+        """Whether it may lose a race. Later runs do not start losers."""
+        return self.until == "first"
 
     def note(self, key: str) -> None:
-        """Note a call for each race in which it is made."""
+        """Note a call for each branch in which it is made that may be given up."""
+        for branch in self._may_be_given_up():
+            branch.keys.append(key)
+
+    def note_assigned(self, name: str) -> None:
+        """Note that a name of `task.state` is assigned, for the same branches."""
+        for branch in self._may_be_given_up():
+            branch.assigned.add(name)
+
+    def _may_be_given_up(self) -> "Iterator[Branch]":
         branch: Branch | None = self
         while branch is not None:
-            if branch.raced:
-                branch.keys.append(key)
+            if branch.until != "wait":
+                yield branch
             branch = branch.parent
 
     @property

@@ -1,41 +1,27 @@
 """The durable calls of a task, typed: what a handler awaits, it finds in its journal when it runs again."""
 
-import builtins
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, overload
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, overload
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from penstock.messages.common import NULL
-from penstock.worker._errors import ConditionLike, Duration
-from penstock.worker._signals import Signal
-from penstock.worker.durable import children, timing, together
-from penstock.worker.durable.children import ChildRun
+from penstock.worker.durable.branch_calls import BranchCalls
 from penstock.worker.durable.errors import StepKeyNeeded, TaskSuspended
 from penstock.worker.durable.identity import checked_name
 from penstock.worker.durable.operation import Operation
 from penstock.worker.durable.retries import FIVE_TRIES, ONE_TRY, Retries
-from penstock.worker.durable.run import DurableRun
 from penstock.worker.durable.state import State
 from penstock.worker.durable.steps import OnChange, Step, run_step
-from penstock.worker.durable.timing import MISSING
-from penstock.worker.durable.together import Failures, Won
 from penstock.worker.durable.undo import KIND, Undos
 from penstock.worker.durable.versions import at_least
+from penstock.worker.durable.wait_calls import WaitCalls
 
 T = TypeVar("T")
-D = TypeVar("D")
-T1 = TypeVar("T1")
-T2 = TypeVar("T2")
-T3 = TypeVar("T3")
-T4 = TypeVar("T4")
-T5 = TypeVar("T5")
 Ts = TypeVarTuple("Ts")
-ParentClose = Literal["cancel", "let_run"]
 
 
-class DurableCalls:
+class DurableCalls(WaitCalls, BranchCalls):
     """The part of `Task` that journals (docs/durable-functions.md).
 
     Each call has a `name`. A second call of the same name is another entry (`pack@2`), in order of call. Inside a loop
@@ -46,9 +32,6 @@ class DurableCalls:
     """
 
     __slots__ = ()
-
-    def _durable_run(self) -> DurableRun:
-        raise NotImplementedError
 
     def _undos(self) -> Undos:
         raise NotImplementedError
@@ -135,7 +118,7 @@ class DurableCalls:
         inside a branch of it: later runs leave out the branches that have lost.
         """
         run = self._durable_run()
-        if run.branches.current().may_be_left_out:
+        if run.branches.current().in_race:
             raise StepKeyNeeded(
                 f"{KIND}:{name}",
                 "is registered in a branch of task.first, which later runs leave out if another one wins: "
@@ -145,341 +128,6 @@ class DurableCalls:
         undo = "undo" + made.removeprefix(KIND)
         step = Step(undo, function, args, retry or FIVE_TRIES, digests=run.options.digests)
         self._undos().push(made, step)
-
-    # Waits.
-
-    def sleep(self, name: str, time: Duration | datetime, /, *, key: object = None) -> Operation[None]:
-        """Wait for a time (seconds, a timedelta), or until a datetime that has a time zone.
-
-        The time counts from the first call: a run that comes here again waits only for what is left. Longer waits than
-        the handler's `keep_warm` (2 s) hold no lease and no memory of a worker.
-        """
-        run = self._durable_run()
-        made = run.key(f"sleep({name!r})", "sleep", name, key)
-        at = timing.when(made, time)
-        return Operation(made, lambda: timing.sleep(run, made, at), named=key is None, bare=True)
-
-    @overload
-    def wait_signal(
-        self,
-        name: str,
-        /,
-        *,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[Signal]: ...
-
-    @overload
-    def wait_signal(
-        self,
-        name: str,
-        /,
-        *,
-        default: D,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[Signal | D]: ...
-
-    def wait_signal(
-        self,
-        name: str,
-        /,
-        *,
-        default: Any = MISSING,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[Any]:
-        """Wait for a signal called `name` (`review.*` is any that begins so), and return it. Earlier ones count too.
-
-        After `timeout` return `default`, or raise `SignalTimeout` without one. The signal goes to the waitpoint with
-        the key `waitpoint`, by default the wait's name and key. `create_waitpoint` with that key, before, gives a
-        token for it.
-        """
-        run, made, new = self._signal_wait("wait_signal", name, key, None, waitpoint, timeout)
-        return Operation(
-            made, lambda: timing.wait_signal(run, made, new, default), named=key is None, bare=True
-        )
-
-    @overload
-    def wait_signals(
-        self,
-        name: str,
-        condition: ConditionLike,
-        /,
-        *,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[list[Signal]]: ...
-
-    @overload
-    def wait_signals(
-        self,
-        name: str,
-        condition: ConditionLike,
-        /,
-        *,
-        default: D,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[list[Signal] | D]: ...
-
-    def wait_signals(
-        self,
-        name: str,
-        condition: ConditionLike,
-        /,
-        *,
-        default: Any = MISSING,
-        key: object = None,
-        timeout: Duration | None = None,
-        waitpoint: str | None = None,
-    ) -> Operation[Any]:
-        """Wait until signals meet a condition (as in `Suspend`), and return them. The rest is as in `wait_signal`."""
-        run, made, new = self._signal_wait("wait_signals", name, key, condition, waitpoint, timeout)
-        return Operation(
-            made, lambda: timing.wait_signals(run, made, new, default), named=key is None, bare=True
-        )
-
-    @overload
-    def wait_event(
-        self, topic: str, correlation_id: str, /, *, key: object = None, timeout: Duration | None = None
-    ) -> Operation[Signal]: ...
-
-    @overload
-    def wait_event(
-        self,
-        topic: str,
-        correlation_id: str,
-        /,
-        *,
-        default: D,
-        key: object = None,
-        timeout: Duration | None = None,
-    ) -> Operation[Signal | D]: ...
-
-    def wait_event(
-        self,
-        topic: str,
-        correlation_id: str,
-        /,
-        *,
-        default: Any = MISSING,
-        key: object = None,
-        timeout: Duration | None = None,
-    ) -> Operation[Any]:
-        """Wait for an event that is published on `penstock.event.<topic>` with this correlation id, and return it.
-
-        Its body is the `payload`, and its topic the `name`. One that came before counts too, as long as it is kept
-        (`PENSTOCK_EVENT_TTL_MS`, an hour). Each event ends one wait of an execution. The rest is as in `wait_signal`.
-        """
-        run = self._durable_run()
-        made = run.key(f"wait_event({topic!r})", "event", topic, key)
-        new = timing.event_entry(made, topic, correlation_id, key, timeout)
-        return Operation(
-            made, lambda: timing.wait_signal(run, made, new, default), named=key is None, bare=True
-        )
-
-    def _signal_wait(
-        self,
-        call: str,
-        name: str,
-        key: object,
-        condition: ConditionLike,
-        waitpoint: str | None,
-        timeout: Duration | None,
-    ) -> tuple[DurableRun, str, Any]:
-        run = self._durable_run()
-        made = run.key(f"{call}({name!r})", "signal", name, key)
-        return run, made, timing.signal_entry(made, name, key, condition, waitpoint, timeout)
-
-    # Children.
-
-    @overload
-    def child(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        type: builtins.type[T],
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[T]: ...
-
-    @overload
-    def child(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[Any]: ...
-
-    def child(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        type: Any = Any,
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[Any]:
-        """Create a child execution, once, wait for it and return its result, as `type`. Raises `ChildFailed`.
-
-        `options` are fields of `execution.create`. When this execution ends first, the child is canceled, or with
-        `parent_close="let_run"` goes on.
-        """
-        run = self._durable_run()
-        made = run.key(f"child({name!r})", "child", name, key)
-        new = children.entry_of(made, kind, input, parent_close, options)
-        return Operation(made, lambda: children.wait_for(run, made, new, type), named=key is None, bare=True)
-
-    @overload
-    def spawn(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        type: builtins.type[T],
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[ChildRun[T]]: ...
-
-    @overload
-    def spawn(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[ChildRun[Any]]: ...
-
-    def spawn(
-        self,
-        name: str,
-        kind: str,
-        input: Any = NULL,
-        /,
-        *,
-        type: Any = Any,
-        key: object = None,
-        parent_close: ParentClose = "cancel",
-        **options: Any,
-    ) -> Operation[ChildRun[Any]]:
-        """Create a child execution as `child` does, without waiting: `await handle.result()` does that later."""
-        run = self._durable_run()
-        made = run.key(f"spawn({name!r})", "child", name, key)
-        new = children.entry_of(made, kind, input, parent_close, options)
-        return Operation(made, lambda: children.spawn(run, made, new, type), named=key is None)
-
-    # Side by side.
-
-    @overload
-    def parallel(
-        self, one: Awaitable[T1], /, *, failures: Failures = "wait"
-    ) -> Coroutine[Any, Any, tuple[T1]]: ...
-
-    @overload
-    def parallel(
-        self, one: Awaitable[T1], two: Awaitable[T2], /, *, failures: Failures = "wait"
-    ) -> Coroutine[Any, Any, tuple[T1, T2]]: ...
-
-    @overload
-    def parallel(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        /,
-        *,
-        failures: Failures = "wait",
-    ) -> Coroutine[Any, Any, tuple[T1, T2, T3]]: ...
-
-    @overload
-    def parallel(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        /,
-        *,
-        failures: Failures = "wait",
-    ) -> Coroutine[Any, Any, tuple[T1, T2, T3, T4]]: ...
-
-    @overload
-    def parallel(
-        self,
-        one: Awaitable[T1],
-        two: Awaitable[T2],
-        three: Awaitable[T3],
-        four: Awaitable[T4],
-        five: Awaitable[T5],
-        /,
-        *,
-        failures: Failures = "wait",
-    ) -> Coroutine[Any, Any, tuple[T1, T2, T3, T4, T5]]: ...
-
-    @overload
-    def parallel(
-        self, *branches: Awaitable[T], failures: Failures = "wait"
-    ) -> Coroutine[Any, Any, tuple[T, ...]]: ...
-
-    def parallel(
-        self, *branches: Awaitable[Any], failures: Failures = "wait"
-    ) -> Coroutine[Any, Any, tuple[Any, ...]]:
-        """Run durable calls, or coroutines that make some, side by side. Return their results in order.
-
-        If some fail, the first error by position is raised when all have ended; with `failures="cancel"` at the first
-        failure, and the others are given up. While all of them wait, the execution is suspended until one can go on.
-        """
-        run = self._durable_run()
-        self._check_branches(run, "parallel", branches)
-        return together.parallel(run, branches, failures)
-
-    def first(self, name: str, /, **branches: Awaitable[T]) -> Coroutine[Any, Any, Won[T]]:
-        """Run named branches side by side until one has ended: `Won(branch, value)`, or the error it ended with.
-
-        Which one won is journaled, so every later run goes on with the same one. The others are given up. A child among
-        them goes on until its parent ends. Names that a branch uses inside cannot be used again afterwards without
-        keys.
-        """
-        run = self._durable_run()
-        made = run.key(f"first({name!r})", "first", name)
-        if not branches:
-            raise TypeError("first() needs at least one branch")
-        self._check_branches(run, "first", tuple(branches.values()))
-        return together.first(run, made, branches)
-
-    @staticmethod
-    def _check_branches(run: DurableRun, call: str, branches: tuple[Awaitable[Any], ...]) -> None:
-        try:
-            run.check(call)
-            together.check(run, branches)
-        except BaseException:
-            together.discard(branches)
-            raise
 
     # Values that are the same in every run.
 
@@ -500,9 +148,7 @@ class DurableCalls:
 
     @property
     def state(self) -> State:
-        """A small map that `execution.query` and `client.query` read, without a worker: `task.state["stage"] =
-        "packing"`.
-        """
+        """A small map that `execution.query` reads, without a worker: `task.state["stage"] = "packing"`."""
         return self._durable_run().state
 
     # Versions.

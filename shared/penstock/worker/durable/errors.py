@@ -97,7 +97,7 @@ class JournalFull(Fail):
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(f"{key}: {message}", "journal_full")
-        self.key = key
+        self.key, self.told = key, message
 
 
 def name_in(key: str) -> str:

@@ -7,7 +7,7 @@ from penstock.messages.journal import Entry, JournalOpened
 
 ENDED: Final = frozenset({"done", "failed", "canceled"})
 # Entries that no call asks for by its own key, so that they are never orphans.
-_APART: Final = frozenset({"state", "compensating", "undo"})
+_APART: Final = frozenset({"state", "compensating", "undo", "cut"})
 MOST_NOTES: Final = 100
 
 COMPENSATING: Final = "compensating:"

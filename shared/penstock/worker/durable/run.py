@@ -20,6 +20,7 @@ from penstock.worker.durable.branches import Branches, step_around
 from penstock.worker.durable.errors import NestedStep, TaskSuspended
 from penstock.worker.durable.identity import Names
 from penstock.worker.durable.journal import COMPENSATING, ENDED, LocalJournal
+from penstock.worker.durable.losers import Cuts
 from penstock.worker.durable.state import State
 from penstock.worker.durable.waits import Waits
 
@@ -125,7 +126,9 @@ class DurableRun:
         self.appender = Appender(requester, calls, lease, options.about)
         self.branches = Branches()
         self.names = Names()
-        self.state = State(self.appender, self.journal)
+        self.state = State(self.appender, self.journal, self.branches)
+        self.cuts = Cuts(self.journal.of_kind(Cuts.KIND))
+        self.journal.pass_over(self.cuts.passed_over)
         self.waits = self.waits_type(
             calls,
             leases,
@@ -172,10 +175,17 @@ class DurableRun:
             raise NestedStep(call, inside)
 
     async def ask(self, key: str, *, undo: bool = False) -> Entry | None:
-        """Return the entry of a call, or None if it is new. Raise `TaskSuspended` if the handler ends here."""
+        """Return the entry of a call, or None if it is new. Raise `TaskSuspended` if the handler ends here.
+
+        Raise `CancelledError` where an earlier run has given up the branch that makes the call: it begins nothing more.
+        """
         if self.over:
             raise TaskSuspended
         entry = self.journal.ask(key)
+        if self.cuts and not undo and self.cuts.include(self.branches.current(), key):
+            if entry is None or entry.status not in ENDED or entry.status == "canceled":
+                raise asyncio.CancelledError(f"{key}: another branch had failed")
+            return entry
         # An earlier run has failed: the handler runs only as far as its journal, to learn what has to be undone.
         ends_here = not undo and (self.undoing or self.compensating is not None)
         if ends_here and (entry is None or entry.status not in ENDED):
@@ -227,3 +237,12 @@ class DurableRun:
 
     def close(self) -> None:
         self.waits.close()
+
+
+class InRun:
+    """What a handler makes durable calls with: it belongs to a run."""
+
+    __slots__ = ()
+
+    def _durable_run(self) -> DurableRun:
+        raise NotImplementedError

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 from penstock.messages.common import NULL
 from penstock.worker._errors import ConditionLike, Duration
 from penstock.worker._signals import Signal
-from penstock.worker.durable.calls import ParentClose
+from penstock.worker.durable.branch_calls import ParentClose
 from penstock.worker.durable.children import ChildRun
+from penstock.worker.durable.race import Won
 from penstock.worker.durable.retries import Retries
 from penstock.worker.durable.state import State
 from penstock.worker.durable.steps import OnChange
-from penstock.worker.durable.together import Failures, Won
+from penstock.worker.durable.together import Failures
 
 if TYPE_CHECKING:
     from penstock.worker._task import Task

@@ -1,37 +1,26 @@
-"""`task.parallel` and `task.first`: branches of a handler that run side by side."""
+"""Branches of a handler that run side by side, and `task.parallel`. `task.first` is in race.py."""
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, NamedTuple, Self, TypeVar
+import itertools
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
-from msgspec import Raw
-
-from penstock.bus.payloads import raw_of
-from penstock.messages.journal import Entry, NewEntry
-from penstock.worker.durable.branches import Branch
+from penstock.messages.journal import NewEntry
+from penstock.worker.durable.branches import Branch, Until
 from penstock.worker.durable.errors import (
     StepCanceled,
-    StepFailed,
     StepKeyNeeded,
     TaskSuspended,
     name_in,
 )
+from penstock.worker.durable.losers import Cut, Left, open_calls
 from penstock.worker.durable.operation import Operation
 from penstock.worker.durable.run import DurableRun
 
 T = TypeVar("T")
 
 Failures = Literal["wait", "cancel"]
-MOST_LEFT: Final = 1000
-"""At most so many calls of losing branches are kept with the winner."""
-
-
-class Won(NamedTuple, Generic[T]):
-    """Which branch of `task.first` ended first, and its result."""
-
-    branch: str
-    value: T
 
 
 def check(run: DurableRun, branches: Iterable[object]) -> None:
@@ -62,100 +51,96 @@ async def parallel(
     """Run all, and return their results in order. Raise the first error, by position, when the rest has ended."""
     if not branches:
         return ()
-    _, tasks, join = _start(run, branches, failures)
+    made, tasks, join = start(run, branches, failures)
     try:
-        await _until(tasks, asyncio.FIRST_EXCEPTION if failures == "cancel" else asyncio.ALL_COMPLETED)
-        losers = [task for task in tasks if not task.done()]
-        if not _suspended(tasks):
-            await _give_up(run, _unended(branches, tasks))
-            await _stop(losers)
-        elif losers:
-            await asyncio.wait(losers)
+        if failures == "cancel":
+            failed = await _until_one_fails(made, tasks)
+            if failed is not None and not suspended(tasks):
+                await _cut(run, branches, made, tasks, failed)
+                raise_suspended(tasks)
+                tasks[failed].result()  # raises its failure
+        await until_ended(tasks, asyncio.ALL_COMPLETED)
     finally:
         join.release()
-    _raise_suspended(tasks)
-    return tuple(_results(tasks))
+    raise_suspended(tasks)
+    return tuple(_results(branches, made, tasks))
 
 
-async def first(run: DurableRun, key: str, branches: Mapping[str, Awaitable[Any]]) -> Won[Any]:
-    """Run all until one has ended. The journal keeps which one, so that it is the same one in every later run."""
-    entry = await run.ask(key)
-    if entry is not None:
-        return await _won_before(run, _Winner.of(entry), branches, key)
-    names, works = list(branches), tuple(branches.values())
-    made, tasks, join = _start(run, works, "first")
-    try:
-        await _until(tasks, asyncio.FIRST_COMPLETED)
-        if _suspended(tasks):
-            await asyncio.wait(tasks)
-        _raise_suspended(tasks)
-        place = next(index for index, task in enumerate(tasks) if task.done())
-        lost = _unended(works, tasks)
-        with run.running():
-            # Losers stop first: else they might make further calls while the winner is being stored.
-            await _stop([task for task in tasks if not task.done()])
-            left = _left(run, works[:place] + works[place + 1 :], made[:place] + made[place + 1 :])
-            won = NewEntry(
-                key=key,
-                kind="first",
-                name=name_in(key),
-                status="done",
-                raw_result=_Winner(names[place], left[:MOST_LEFT]).raw(),
-            )
-            await asyncio.gather(run.append(won), _give_up(run, lost))
-        run.journal.pass_over(left)
-    finally:
-        join.release()
-    return Won(names[place], tasks[place].result())
+async def _until_one_fails(made: Sequence[Branch], tasks: "list[asyncio.Task[Any]]") -> int | None:
+    """Return the place of the first branch that fails by itself, or None when all have ended without.
 
-
-class _Winner(NamedTuple):
-    """What the journal keeps of a race: which branch won, and the calls that the others had made inside.
-
-    Later runs leave the others out. Without `left`, the entries of their calls would count as orphans.
+    A branch that an earlier run has given up may fail as it did then, or because it was: that does not count.
     """
-
-    branch: str
-    left: Sequence[str] = ()
-
-    def raw(self) -> Raw:
-        return raw_of({"branch": self.branch, "left": self.left} if self.left else self.branch)
-
-    @classmethod
-    def of(cls, entry: Entry) -> Self:
-        stored: Any = entry.result
-        return cls(stored["branch"], stored["left"]) if isinstance(stored, dict) else cls(str(stored))
+    while True:
+        for place, (branch, task) in enumerate(zip(made, tasks, strict=True)):
+            if not branch.lost and _failed(task):
+                return place
+        pending = [task for task in tasks if not task.done()]
+        if not pending:
+            return None
+        await until_ended(tasks, asyncio.FIRST_EXCEPTION, among=pending)
 
 
-def _left(run: DurableRun, losers: Sequence[Awaitable[Any]], branches: list[Branch]) -> list[str]:
-    """Return the keys of calls inside the losers: in this run, and in earlier ones, of which this run has not asked for
-    all when the winner is known.
-    """
-    if all(isinstance(each, Operation) for each in losers):
-        return []
-    return [*(each for branch in branches for each in branch.keys), *run.journal.orphans()]
+def _failed(task: "asyncio.Task[Any]") -> bool:
+    if not task.done() or task.cancelled():
+        return False
+    error = task.exception()
+    return error is not None and not isinstance(error, StepCanceled)
 
 
-async def _won_before(
-    run: DurableRun, won: _Winner, branches: Mapping[str, Awaitable[Any]], key: str
-) -> Won[Any]:
-    """Run only the branch that has won in an earlier run."""
-    winner = won.branch
-    losers = [each for name, each in branches.items() if name != winner]
-    discard(losers)
-    run.journal.pass_over([*won.left, *(each.key for each in losers if isinstance(each, Operation))])
-    if winner not in branches:
-        raise StepFailed(key, "journal_mismatch", f"the branch {winner!r} won, and this code has none")
-    _, (task,), join = _start(run, (branches[winner],), "first")
-    try:
-        await _until([task], asyncio.ALL_COMPLETED)
-    finally:
-        join.release()
-    return Won(winner, task.result())
+async def _cut(
+    run: DurableRun,
+    branches: Sequence[Awaitable[Any]],
+    made: list[Branch],
+    tasks: "list[asyncio.Task[Any]]",
+    failed: int,
+) -> None:
+    """Give up all branches that have not ended well, because one has failed; in every later run too."""
+    depth = made[failed].depth
+    keys = [
+        [each.key] if isinstance(each, Operation) else branch.keys
+        for each, branch in zip(branches, made, strict=True)
+    ]
+    with run.running():
+        before = run.cuts.find(depth, itertools.chain(*keys))
+        if before is not None:
+            await _cut_again(run, before, made, tasks)
+            return
+        waits = unended(branches, tasks)
+        lost = [place for place, task in enumerate(tasks) if place != failed and not _ended_well(task)]
+        losers = [made[place] for place in lost]
+        # They stop first: else they might make further calls while that is being stored.
+        await stop([task for task in tasks if not task.done()])
+        for branch in losers:
+            branch.lost = True
+        left = Left.of(run.state, losers, itertools.chain(*(keys[place][:1] for place in lost)))
+        if not lost and all(isinstance(each, Operation) for each in branches):
+            return  # they end together in later runs too
+        unasked = run.journal.orphans()
+        cut = Cut(depth, left, lost, next(iter(keys[failed]), None), unasked).entry()
+        if cut is not None:
+            await give_up(run, waits + open_calls(run.journal, losers), cut)
+            run.journal.pass_over(unasked)
 
 
-def _start(
-    run: DurableRun, branches: tuple[Awaitable[Any], ...], until: Failures | Literal["first"]
+async def _cut_again(run: DurableRun, cut: Cut, made: list[Branch], tasks: "list[asyncio.Task[Any]]") -> None:
+    """Give up the branches that an earlier run has given up, when all others have ended as they did then."""
+    for branch in made:
+        branch.lost = True  # until they have ended, none begins anything
+    others = [task for place, task in enumerate(tasks) if place not in cut.lost]
+    await until_ended(tasks, asyncio.ALL_COMPLETED, among=others)
+    await stop([task for task in tasks if not task.done()])
+    for place, branch in enumerate(made):
+        branch.lost = place in cut.lost
+    run.state.skip(cut.left.state)
+
+
+def _ended_well(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def start(
+    run: DurableRun, branches: tuple[Awaitable[Any], ...], until: Until
 ) -> "tuple[list[Branch], list[asyncio.Task[Any]], _Join]":
     parent, loop = run.branches.current(), asyncio.get_running_loop()
     join = _Join(run, len(branches), until)
@@ -164,7 +149,7 @@ def _start(
     tasks: list[asyncio.Task[Any]] = []
     for each in branches:
         bare = isinstance(each, Operation) and each.bare
-        branch = Branch(parent, group=group, bare=bare, raced=until == "first")
+        branch = Branch(parent, group=group, bare=bare, until=until)
         made.append(branch)
         run.branches.live.add(branch)
         task = loop.create_task(_within(run, branch, each, join))
@@ -181,11 +166,14 @@ def _ended(run: DurableRun, branch: Branch, task: "asyncio.Task[Any]") -> None:
 
 async def _within(run: DurableRun, branch: Branch, work: Awaitable[Any], join: "_Join") -> Any:
     with run.branches.within(branch):
-        failed = True
+        failed = False
         try:
-            result = await work
-            failed = False
-            return result
+            return await work
+        except (asyncio.CancelledError, StepCanceled):  # it was given up
+            raise
+        except BaseException:
+            failed = not branch.lost
+            raise
         finally:
             join.ended(failed=failed)
 
@@ -197,7 +185,7 @@ class _Join:
     suspended in between.
     """
 
-    def __init__(self, run: DurableRun, count: int, until: Failures | Literal["first"]) -> None:
+    def __init__(self, run: DurableRun, count: int, until: Until) -> None:
         self._branch = run.branches.current()
         self._waits = run.waits
         self._left = count
@@ -218,36 +206,38 @@ class _Join:
             self._waits.changed()
 
 
-async def _until(tasks: "list[asyncio.Task[Any]]", when: str) -> None:
+async def until_ended(
+    tasks: "list[asyncio.Task[Any]]", when: str, among: "list[asyncio.Task[Any]] | None" = None
+) -> None:
     try:
-        await asyncio.wait(tasks, return_when=when)
+        await asyncio.wait(among or tasks, return_when=when)
     except asyncio.CancelledError:
-        await _stop(tasks)
+        await stop(tasks)
         raise
 
 
-async def _stop(tasks: "list[asyncio.Task[Any]]") -> None:
+async def stop(tasks: "list[asyncio.Task[Any]]") -> None:
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-    _suspended(tasks)  # their errors are heard: they are nobody's any more
+    suspended(tasks)  # their errors are heard: they are nobody's any more
 
 
-def _suspended(tasks: "list[asyncio.Task[Any]]") -> TaskSuspended | None:
+def suspended(tasks: "list[asyncio.Task[Any]]") -> TaskSuspended | None:
     """Return what has stopped the handler, if one of these has found that."""
     # All are asked: asyncio would warn of an error that nobody has asked for.
     found = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     return next((error for error in found if isinstance(error, TaskSuspended)), None)
 
 
-def _raise_suspended(tasks: "list[asyncio.Task[Any]]") -> None:
-    error = _suspended(tasks)
+def raise_suspended(tasks: "list[asyncio.Task[Any]]") -> None:
+    error = suspended(tasks)
     if error is not None:
         raise TaskSuspended(str(error))
 
 
-def _unended(branches: Sequence[Awaitable[Any]], tasks: "list[asyncio.Task[Any]]") -> list[str]:
+def unended(branches: Sequence[Awaitable[Any]], tasks: "list[asyncio.Task[Any]]") -> list[str]:
     """Return the keys of branches that are one call each, and have not ended."""
     return [
         each.key
@@ -256,23 +246,27 @@ def _unended(branches: Sequence[Awaitable[Any]], tasks: "list[asyncio.Task[Any]]
     ]
 
 
-async def _give_up(run: DurableRun, keys: Iterable[str]) -> None:
-    """Journal calls that have not ended as canceled, so that no later run waits for them."""
-    await asyncio.gather(
-        *(
-            run.append(NewEntry(key=key, kind=key.partition(":")[0], name=name_in(key), status="canceled"))
-            for key in keys
-        )
-    )
+async def give_up(run: DurableRun, keys: Iterable[str], why: NewEntry) -> None:
+    """Journal why branches are given up, and with it their calls that have not ended as canceled, so that nothing waits
+    for them any more.
+    """
+    canceled: list[NewEntry] = []
+    for key in keys:
+        stored = run.journal.look(key)
+        attempt = 1 if stored is None else stored.attempt
+        kind, name = key.partition(":")[0], name_in(key)
+        canceled.append(NewEntry(key=key, kind=kind, name=name, status="canceled", attempt=attempt))
+    await asyncio.gather(*(run.append(entry) for entry in (why, *canceled)))
 
 
-def _results(tasks: "list[asyncio.Task[Any]]") -> list[Any]:
-    """Return all results, or raise: an error of a branch's own rather than one of a branch that was given up for it."""
-    failed = [task.exception() for task in tasks if not task.cancelled() and task.exception() is not None]
-    for error in failed:
-        if error is not None and not isinstance(error, StepCanceled):
-            raise error
-    for error in failed:
-        if error is not None:
-            raise error
+def _results(
+    branches: Sequence[Awaitable[Any]], made: Sequence[Branch], tasks: "list[asyncio.Task[Any]]"
+) -> list[Any]:
+    """Return all results, or raise: an error of a branch's own rather than one of a branch that was given up."""
+    for task in tasks:
+        if _failed(task):
+            task.result()
+    for each, branch, task in zip(branches, made, tasks, strict=True):
+        if task.cancelled() and branch.lost:  # by an earlier run, for a failure that this code does not have
+            raise StepCanceled(each.key if isinstance(each, Operation) else branch.keys[0])
     return [task.result() for task in tasks]
