@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.messages.search import VERB_OF_ACTION
 from penstock.secure.roles import PERMISSIONS
 from penstock.states import MOVES, TERMINAL
 from penstock.verbs import VERBS
@@ -83,6 +84,8 @@ def main() -> None:
     may = {role: sorted(each.verbs) for role, each in PERMISSIONS.items()}
     print("/** The verbs that nats-server lets each role ask. */")
     print(f"export const ROLES: Readonly<Record<string, readonly string[]>> = {json.dumps(may)};\n")
+    print("/** The verb that does to one execution what an action of execution.bulk does to many. */")
+    print(f"export const VERB_OF_ACTION: Readonly<Record<string, string>> = {json.dumps(VERB_OF_ACTION)};\n")
     print(f"export const STATES = {json.dumps(list(MOVES))} as const;")
     print(f"export const TERMINAL: ReadonlySet<string> = new Set({json.dumps(sorted(TERMINAL))});")
 

@@ -17,9 +17,9 @@ import { Lanes } from "./screens/Lanes";
 import { Limits } from "./screens/Limits";
 import { MirrorRules } from "./screens/MirrorRules";
 import { Now } from "./screens/Now";
-import { Schedules } from "./screens/Schedules";
+import { SCHEDULE_STATUSES, Schedules } from "./screens/Schedules";
 import { WAIT_STATUSES, Waits } from "./screens/Waits";
-import { Workers } from "./screens/Workers";
+import { WORKER_STATUSES, Workers } from "./screens/Workers";
 import { Missing } from "./ui/Shell";
 
 const root = createRootRoute({ component: Shell, notFoundComponent: Missing });
@@ -33,6 +33,14 @@ const naming =
   (s: Record<string, unknown>): { [name in N]?: string } =>
     (s[name] ? { [name]: String(s[name]) } : {}) as { [name in N]?: string };
 
+/** The status by which a list is filtered. */
+const filtered =
+  <S extends string>(of: readonly S[]) =>
+  (s: Record<string, unknown>): { status?: S } => {
+    const status = one(of, s["status"]);
+    return status ? { status } : {};
+  };
+
 const routes = [
   createRoute({
     getParentRoute: parent,
@@ -44,28 +52,12 @@ const routes = [
   createRoute({ getParentRoute: parent, path: "/now", component: Now }),
   createRoute({ getParentRoute: parent, path: "/executions", component: Executions, validateSearch: readFilters }),
   createRoute({ getParentRoute: parent, path: "/executions/$id", component: Execution }),
-  createRoute({
-    getParentRoute: parent,
-    path: "/flows",
-    component: Flows,
-    validateSearch: (s: Record<string, unknown>): { status?: (typeof FLOW_STATUSES)[number] } => {
-      const status = one(FLOW_STATUSES, s["status"]);
-      return status ? { status } : {};
-    },
-  }),
+  createRoute({ getParentRoute: parent, path: "/flows", component: Flows, validateSearch: filtered(FLOW_STATUSES) }),
   createRoute({ getParentRoute: parent, path: "/flows/$id", component: Flow }),
-  createRoute({ getParentRoute: parent, path: "/lanes", component: Lanes }),
-  createRoute({ getParentRoute: parent, path: "/workers", component: Workers, validateSearch: naming("worker") }),
-  createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules, validateSearch: naming("schedule") }),
-  createRoute({
-    getParentRoute: parent,
-    path: "/waits",
-    component: Waits,
-    validateSearch: (s: Record<string, unknown>): { status?: (typeof WAIT_STATUSES)[number] } => {
-      const status = one(WAIT_STATUSES, s["status"]);
-      return status ? { status } : {};
-    },
-  }),
+  createRoute({ getParentRoute: parent, path: "/lanes", component: Lanes, validateSearch: naming("text") }),
+  createRoute({ getParentRoute: parent, path: "/workers", component: Workers, validateSearch: (s) => ({ ...naming("worker")(s), ...naming("text")(s), ...filtered(WORKER_STATUSES)(s) }) }),
+  createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules, validateSearch: (s) => ({ ...naming("schedule")(s), ...filtered(SCHEDULE_STATUSES)(s) }) }),
+  createRoute({ getParentRoute: parent, path: "/waits", component: Waits, validateSearch: filtered(WAIT_STATUSES) }),
   createRoute({ getParentRoute: parent, path: "/failures", component: Failures }),
   createRoute({ getParentRoute: parent, path: "/limits", component: Limits }),
   createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters, validateSearch: naming("letter") }),

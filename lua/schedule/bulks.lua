@@ -2,17 +2,21 @@
 -- changes them; this record says how far it is. A step counts once: it must name the step that is next, so that a step
 -- that was handed out twice does no harm.
 --
--- A record: filter (JSON text), action, reason, grace_ms, priority, tags, rate, most, by (the user who asked), status
--- (running | finished | stopped), step (how many are done), step_at (when the last one was), cursor (where the next one
--- goes on), next_at (when), look_at (not due before, because it was just handed out), looked, done, refused, last_error,
--- looked_to, told_at (time of the last progress event), created_at, updated_at, finished_at.
+-- A record: filter (JSON text), action, reason, grace_ms, priority, tags, name, payload and waitpoint_key (of a signal),
+-- rate, most, by (the user who asked), status (running | finished | stopped), step (how many are done), step_at (when the
+-- last one was), cursor (where the next one goes on), next_at (when), look_at (not due before, because it was just handed
+-- out), looked, done, refused, last_error, looked_to, told_at (time of the last progress event), created_at, updated_at,
+-- finished_at.
 --
--- Needs: Call, Due, Errors, Events, Keys, Lists, Records.
+-- A field of an execution: bulks (ids of the last bulk changes that are not to change it a second time).
+--
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Payloads, Records.
 
 -- A step that was handed out but not taken (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 5000
 local TELL_MS = 1000
 local MOST = 100   -- that run at once in a partition
+local NOTED = 8    -- bulk changes that an execution remembers: a step is repeated within seconds, and few change one at once
 
 Records.define('bulk', function(b)
   local placement = { [Keys.bulks(b.status)] = 0 }
@@ -46,9 +50,11 @@ function Bulks.create(id, a)
   Lists.check_room(Keys.bulks('running'), MOST, 'action')
   local b = Records.create('bulk', id, {
     namespace = a.namespace ~= 'default' and a.namespace or nil, filter = a.filter, action = a.action, reason = a.reason,
-    grace_ms = a.grace_ms, priority = a.priority, tags = a.tags, rate = a.rate, most = a.most, by = Call.user, status = 'running',
-    step = 0, step_at = Call.now, next_at = Call.now, looked = 0, done = 0, refused = 0, created_at = Call.now,
+    grace_ms = a.grace_ms, priority = a.priority, tags = a.tags, name = a.name, waitpoint_key = a.waitpoint_key,
+    rate = a.rate, most = a.most, by = Call.user, status = 'running', step = 0, step_at = Call.now, next_at = Call.now,
+    looked = 0, done = 0, refused = 0, created_at = Call.now,
   })
+  Payloads.hold(b, 'payload', a.payload)
   tell(b, 'created', { to = 'running', actor = 'operator', data = { action = b.action, filter = b.filter } })
   return b
 end
@@ -78,6 +84,7 @@ end
 -- The due loop's part: hand the next step to the scheduler; delete one that has ended after its retention.
 function Bulks.due(b)
   if b.status ~= 'running' then
+    Payloads.release(b, 'payload')
     Records.delete('bulk', b.id)
   elseif b.next_at <= Call.now then
     b.look_at = Call.now + AGAIN_MS
@@ -85,11 +92,28 @@ function Bulks.due(b)
   end
 end
 
+-- Return whether this bulk change has changed the execution before, as `note` has kept it.
+function Bulks.changed(x, id)
+  for _, known in ipairs(x.bulks or {}) do
+    if known == id then return true end
+  end
+  return false
+end
+
+-- Keep that this bulk change has changed the execution.
+function Bulks.note(x, id)
+  x.bulks = x.bulks or {}
+  table.insert(x.bulks, 1, id)
+  x.bulks[NOTED + 1] = nil
+end
+
+-- Return a bulk change without its payload, of which lists would be long.
 function Bulks.view(b)
   return {
     bulk_id = b.id, status = b.status, filter = b.filter, action = b.action, reason = b.reason, grace_ms = b.grace_ms,
-    priority = b.priority, tags = b.tags, rate = b.rate, most = b.most, looked = b.looked, done = b.done, refused = b.refused,
-    last_error = b.last_error, looked_to = b.looked_to, by = b.by, created_at = b.created_at, updated_at = b.updated_at,
-    finished_at = b.finished_at, step = b.step, step_at = b.step_at, cursor = b.cursor,
+    priority = b.priority, tags = b.tags, name = b.name, waitpoint_key = b.waitpoint_key, rate = b.rate, most = b.most,
+    looked = b.looked, done = b.done, refused = b.refused, last_error = b.last_error, looked_to = b.looked_to, by = b.by,
+    created_at = b.created_at, updated_at = b.updated_at, finished_at = b.finished_at, step = b.step, step_at = b.step_at,
+    cursor = b.cursor,
   }
 end

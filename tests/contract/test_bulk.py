@@ -83,6 +83,126 @@ async def test_suspend_and_resume(penstock: RunningPenstock) -> None:
     assert await states(penstock, ids) == {"ready"}
 
 
+async def test_revoke_takes_the_leases_away(penstock: RunningPenstock) -> None:
+    ids = await create(penstock, 3)
+    tasks = await penstock.take(2, start=True)
+    done = await bulk(penstock, "revoke", {}, reason="that host is going")
+    assert (done["done"], done["refused"], done["last_error"]["code"]) == (2, 1, "no_active_lease")
+    assert await states(penstock, ids) == {"ready"}
+    error = await penstock.refused("lease.renew", fence(tasks[0]))
+    assert error.code == "lease_revoked"
+    record = await penstock.get(tasks[0]["execution_id"])
+    assert (record["attempt_index"], record["reclaims"]) == (1, 0)
+    history = await penstock.request("execution.history", {"execution_id": tasks[0]["execution_id"]})
+    assert history["items"][-1]["data"]["reason"] == "that host is going"
+
+
+async def suspended(penstock: RunningPenstock, count: int, **spec: Any) -> list[str]:
+    """Create executions that wait for the signal `go` at a waitpoint with the key `door`."""
+    ids = await create(penstock, count, **spec)
+    left = count
+    while left:  # one answer holds a bounded number of tasks
+        tasks = await penstock.take(left, start=True)
+        for task in tasks:
+            await wait_at(penstock, task)
+        left -= len(tasks)
+    return ids
+
+
+async def wait_at(penstock: RunningPenstock, task: dict[str, Any], key: str = "door") -> dict[str, Any]:
+    wait = {"condition": {"name": "go"}, "waitpoint_key": key}
+    return await penstock.request("lease.suspend", fence(task) | wait)
+
+
+async def test_signal_reaches_each_that_waits(penstock: RunningPenstock) -> None:
+    ids = await suspended(penstock, 3)
+    (other,) = await create(penstock, 1)
+    large = {"text": "x" * 5000}  # kept beside the record of the bulk change
+    done = await bulk(
+        penstock, "signal", {}, name="go", payload=large, waitpoint_key="door", reason="all of them"
+    )
+    assert (done["done"], done["refused"], done["last_error"]["code"]) == (3, 1, "waitpoint_not_found")
+    assert done["name"] == "go" and done["waitpoint_key"] == "door" and "payload" not in done
+    assert await states(penstock, ids) == {"ready"}
+    assert done["last_error"]["execution_id"] == other
+    # All of them are taken, to find those that were resumed.
+    for task in await penstock.take(4, start=True):
+        signals = (await penstock.request("signal.resumed_by", fence(task)))["items"]
+        expected = [] if task["execution_id"] == other else [("go", large)]
+        assert [(each["name"], each["payload"]) for each in signals] == expected
+    assert any(":payload:" in key for key in await penstock.keys())
+    penstock.move_clock(8 * 86_400_000)
+
+    async def payloads() -> list[str]:
+        return [key for key in await penstock.keys() if ":payload:" in key]
+
+    await penstock.until(payloads, lambda left: not left, "the payload's leaving")
+
+
+async def test_a_step_made_twice_signals_once(penstock: RunningPenstock) -> None:
+    """The scheduler dies after a step has signalled and before it has noted that; by then the next wait has begun."""
+    (waits,) = await suspended(penstock, 1, lane="default")
+    kept, rows = await a_step(penstock, "signal", waits, name="go")
+    machine = penstock.running["scheduler"].context.machine
+    (first,) = await change(machine, kept, rows)
+    assert first.effect == "resumed" and waits in first.signal_id and kept.bulk_id in first.signal_id
+    task = await penstock.begin()
+    again = await wait_at(penstock, task, "second")
+    (repeated,) = await change(machine, kept, rows)
+    assert (repeated.effect, repeated.signal_id) == ("duplicate", first.signal_id)
+    assert (await penstock.get(waits))["state"] == "suspended"
+    assert (await penstock.request("signal.list", {"waitpoint_id": again["waitpoint_id"]}))["items"] == []
+    # Another bulk change is another signal.
+    assert (await bulk(penstock, "signal", {}, name="go"))["done"] == 1
+    assert (await penstock.get(waits))["state"] == "ready"
+
+
+async def test_a_step_made_twice_takes_one_lease(penstock: RunningPenstock) -> None:
+    (held,) = await create(penstock, 1)
+    await penstock.begin()
+    kept, rows = await a_step(penstock, "revoke", held)
+    machine = penstock.running["scheduler"].context.machine
+    await change(machine, kept, rows)
+    task = await penstock.begin()
+    (repeated,) = await change(machine, kept, rows)
+    assert repeated.state == "running"
+    await penstock.request("lease.renew", fence(task))
+
+
+async def test_a_step_made_twice_holds_and_resumes_once(penstock: RunningPenstock) -> None:
+    (id,) = await create(penstock, 1)
+    await penstock.begin()
+    machine = penstock.running["scheduler"].context.machine
+    hold, rows = await a_step(penstock, "suspend", id)
+    await change(machine, hold, rows)
+    resume, rows = await a_step(penstock, "resume", id)
+    await change(machine, resume, rows)
+    await penstock.begin()
+    assert (await change(machine, hold, rows))[0].state == "running"
+    await bulk(penstock, "suspend", {})
+    assert (await change(machine, resume, rows))[0].state == "suspended"
+
+
+async def a_step(
+    penstock: RunningPenstock, action: str, execution_id: str, **more: Any
+) -> tuple[ops.BulkKept, list[ExecutionRow]]:
+    """Return a bulk change that has matched nothing, and the row that its step would have found."""
+    made = await bulk(penstock, action, {"lane": "nobodys"}, **more)
+    kept = await penstock.running["scheduler"].context.machine.run(ops.BulkGet(bulk_id=made["bulk_id"]))
+    found = (await penstock.request("execution.search", {"filter": {"text": execution_id}}))["items"]
+    return kept, [msgspec.convert(each, ExecutionRow) for each in found]
+
+
+async def test_a_signal_of_many_is_small(penstock: RunningPenstock) -> None:
+    ask = {"filter": {}, "action": "signal", "name": "go", "payload": "x" * 65_536}
+    error = await penstock.refused("execution.bulk", ask)
+    assert (error.code, error.detail["field"], error.detail["limit"]) == (
+        "payload_too_large",
+        "payload",
+        65_536,
+    )
+
+
 async def test_most_bounds_it_and_stop_ends_it(penstock: RunningPenstock) -> None:
     ids = await create(penstock, 10)
     done = await bulk(penstock, "change_priority", {}, priority=1, most=4)
@@ -135,6 +255,24 @@ async def test_another_scheduler_goes_on(penstock: RunningPenstock) -> None:
     assert await states(penstock, ids) == {"canceled"}
 
 
+async def test_another_scheduler_goes_on_with_signals(penstock: RunningPenstock) -> None:
+    ids = await suspended(penstock, 120)
+    made = await penstock.request(
+        "execution.bulk", {"filter": {}, "action": "signal", "name": "go", "rate": 100}
+    )
+    await penstock.running["scheduler"].stop()
+    await penstock.start_again("scheduler")
+    penstock.move_clock(10_000)
+    await penstock.until(lambda: states(penstock, ids), lambda seen: seen == {"ready"}, "the last signal")
+    await penstock.request("bulk.stop", {"bulk_id": made["bulk_id"]})
+    received: list[dict[str, int]] = []
+    page: dict[str, Any] = {"cursor": None}
+    while page["cursor"] or not received:
+        page = await penstock.request("waitpoint.list", {"status": "closed", "cursor": page["cursor"]})
+        received += [each["received"] for each in page["items"]]
+    assert received == [{"go": 1}] * len(ids)
+
+
 async def test_a_step_made_twice_replays_once(penstock: RunningPenstock) -> None:
     (old,) = await create(penstock, 1, lane="a")
     await penstock.request("execution.cancel", {"execution_id": old})
@@ -180,6 +318,11 @@ async def test_it_leaves_after_the_retention(penstock: RunningPenstock) -> None:
         ({"action": "change_priority"}, "priority"),
         ({"action": "set_tags", "tags": {}}, "tags"),
         ({"action": "replay", "reason": "x"}, "reason"),
+        ({"action": "signal"}, "name"),
+        ({"action": "revoke", "name": "go"}, "name"),
+        ({"action": "resume", "payload": 1}, "payload"),
+        ({"action": "cancel", "waitpoint_key": "k"}, "waitpoint_key"),
+        ({"action": "revoke", "grace_ms": 1}, "grace_ms"),
         ({"action": "cancel", "rate": 0}, "rate"),
         ({"action": "cancel", "filter": {"failure_group": "0" * 16}}, "filter.failure_group"),
     ],

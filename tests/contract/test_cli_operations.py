@@ -377,6 +377,16 @@ async def test_bulk_changes_and_searches(penstock: RunningPenstock, cli: Cli) ->
     assert [each["bulk_id"] for each in listed.json["items"]] == [bulk_id]
     assert stopped.json["status"] == "finished"
     assert (await penstock.get(other))["state"] == "ready"
+    task = await penstock.begin(lanes=["post"])
+    await penstock.request("lease.suspend", fence(task) | {"condition": {"name": "paid"}})
+    signal = await cli(
+        "bulk", "start", "signal", "--kind", "sms.send", "--name", "paid", "--payload", "[1]", "--json"
+    )
+    await penstock.reaches(other, "ready")
+    await penstock.begin(lanes=["post"])
+    revoke = await cli("bulk", "start", "revoke", "--kind", "sms.send", "--reason", "its host is going")
+    await penstock.reaches(other, "ready")
+    assert (signal.json["action"], signal.json["name"], revoke.code) == ("signal", "paid", 0)
     wrong, none = await asyncio.gather(
         cli("bulk", "start", "explode"), cli("bulk", "start", "set-tags", "--lane", "post")
     )

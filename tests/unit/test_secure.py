@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
 import msgspec
@@ -15,11 +16,12 @@ from penstock.bus.reply_guard import ReplyGuard
 from penstock.errors import PenstockError
 from penstock.local.servers import find_nats
 from penstock.messages.executions import WorkNext
+from penstock.messages.search import VERB_OF_ACTION, BulkActionName
 from penstock.messages.workers import WorkerDrain
 from penstock.runtime.settings import Settings
 from penstock.secure import certificates, roles, services, valkey_acl
 from penstock.secure.folder import Folder
-from penstock.secure.roles import PERMISSIONS, ROLES
+from penstock.secure.roles import PERMISSIONS, ROLES, Role
 from penstock.secure.wishes import Deployment, SecureError, changed, wanted
 from penstock.store.places import Host, parse
 from penstock.verbs import SERVICES, VERBS, WORK_NEXT, WORKER_DRAIN
@@ -60,6 +62,13 @@ def test_only_workers_hold_leases() -> None:
     holders = {role for role, allowed in PERMISSIONS.items() if "lease.complete" in allowed.verbs}
     assert holders == {"worker", "gateway"}
     assert "lease.revoke" not in PERMISSIONS["worker"].verbs
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_may_not_be_done_to_one_may_not_be_done_to_many(role: Role) -> None:
+    verbs = PERMISSIONS[role].verbs
+    assert set(VERB_OF_ACTION) == set(get_args(BulkActionName))
+    assert "execution.bulk" not in verbs or verbs.issuperset(VERB_OF_ACTION.values())
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -36,8 +36,8 @@ export function useAsk<V extends VerbName>(
 }
 
 /** The verbs whose reply is a page of a list. */
-type ListVerb = { [V in VerbName]: Verbs[V]["reply"] extends { items: unknown[]; cursor: string | null } ? V : never }[VerbName];
-type Item<V extends ListVerb> = Verbs[V]["reply"] extends { items: (infer T)[] } ? T : never;
+export type ListVerb = { [V in VerbName]: Verbs[V]["reply"] extends { items: unknown[]; cursor: string | null } ? V : never }[VerbName];
+export type Item<V extends ListVerb> = Verbs[V]["reply"] extends { items: (infer T)[] } ? T : never;
 
 export interface List<T> {
   items: T[];
@@ -74,6 +74,20 @@ export function useList<V extends ListVerb>(
     reload();
   }, [data, reload]);
   return { ...answer, more };
+}
+
+/** So many rows fill any screen. */
+const FULL = 60;
+
+/** Of a list, what `wanted` admits, where the verb has no such filter: further pages are asked for until a screen is full. */
+export function useSome<T>(answer: Answer<List<T>> & { more: () => void }, wanted: (item: T) => boolean): Answer<List<T>> & { more: () => void } {
+  const { data, more } = answer;
+  const some = data && { items: data.items.filter(wanted), cursor: data.cursor };
+  const wants = some?.cursor && some.items.length < FULL;
+  useEffect(() => {
+    if (wants) more();
+  }, [wants, data, more]);
+  return { ...answer, data: some };
 }
 
 /** As `useAsk`, for whatever a function loads. The function must be stable: what it depends on makes a new one. */

@@ -2,7 +2,8 @@
 
 import { type ReactNode } from "react";
 import { useAsk } from "../bus/useAsk";
-import type { Bulk, ExecutionFilter } from "../contract.gen";
+import { refusal } from "../bus/link";
+import { type Bulk, type ExecutionFilter, VERB_OF_ACTION } from "../contract.gen";
 import { count } from "../lib/format";
 import { type Field, act } from "../ui/Act";
 import { Offers } from "../ui/Offers";
@@ -24,6 +25,19 @@ const ACTIONS: { action: string; name: string; says: string; danger?: boolean; f
   { action: "change_priority", name: "Priority", says: "Higher runs sooner.", fields: [{ name: "priority", label: "Priority", kind: "number", value: "0" }] },
   { action: "set_tags", name: "Add tags", says: "They are added to the tags that are there.", fields: [{ name: "tags", label: "Tags", kind: "json", value: "{}" }] },
   {
+    action: "signal",
+    name: "Signal",
+    says: "Each that waits gets this signal, without a token. Signals cannot be taken back.",
+    danger: true,
+    fields: [
+      { name: "name", label: "Name", kind: "text", value: "" },
+      { name: "payload", label: "Payload", kind: "json", value: "null" },
+      { name: "waitpoint_key", label: "Key of the waitpoint", kind: "text", value: "", optional: true, hint: "Where an execution has several." },
+      REASON,
+    ],
+  },
+  { action: "revoke", name: "Revoke", says: "The workers that hold them lose them, and they are ready again.", danger: true, fields: [REASON] },
+  {
     action: "cancel",
     name: "Cancel",
     says: "They end as canceled. This cannot be undone.",
@@ -38,7 +52,7 @@ export function bulkOffers(filter: ExecutionFilter, only?: string): Offer[] {
     verb: "execution.bulk",
     name: `${name} all`,
     danger,
-    off: null,
+    off: refusal(VERB_OF_ACTION[action] ?? action),
     go: () =>
       act({
         verb: "execution.bulk",
@@ -50,7 +64,9 @@ export function bulkOffers(filter: ExecutionFilter, only?: string): Offer[] {
         cli: (r) =>
           `bulk start ${action.replaceAll("_", "-")}${optionsOf(filter).map(([key, value]) => option(key, value)).join("")}` +
           Object.entries((r["tags"] ?? {}) as Record<string, string>).map(([key, value]) => option("set", `${key}=${value}`)).join("") +
-          ["reason", "grace_ms", "priority", "rate"].map((key) => option(key.replace("_", "-"), r[key])).join(""),
+          ["reason", "grace_ms", "priority", "name", "rate"].map((key) => option(key.replace("_", "-"), r[key])).join("") +
+          (r["payload"] === undefined ? "" : option("payload", JSON.stringify(r["payload"]))) +
+          option("key", r["waitpoint_key"]),
       }),
   }));
 }
@@ -77,7 +93,7 @@ export function Bulks(): ReactNode {
 function One({ of: x }: { of: Bulk }): ReactNode {
   return (
     <li data-bulk={x.bulk_id}>
-      <State of={x.status} /> <strong>{x.action.replace("_", " ")}</strong> <span className="faint">{words(x.filter)}</span>{" "}
+      <State of={x.status} /> <strong>{[x.action.replace("_", " "), x.name].filter(Boolean).join(" ")}</strong> <span className="faint">{words(x.filter)}</span>{" "}
       <span className="num">
         {count(x.done)} done{x.refused ? `, ${count(x.refused)} refused` : ""}, {count(x.looked)} looked at
       </span>{" "}

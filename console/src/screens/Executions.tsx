@@ -10,6 +10,7 @@ import { type ExecutionFilter, type ExecutionRow, STATES } from "../contract.gen
 import { count, instant } from "../lib/format";
 import { SortedRows } from "../lib/sorted";
 import { useStore } from "../lib/store";
+import { Filter, type FilterProps } from "../ui/Filters";
 import { Table } from "../ui/Table";
 import { Empty, Failure, Page, State, VerbButton, Waiting } from "../ui/parts";
 import { BulkMenu, Bulks } from "./Bulk";
@@ -152,6 +153,9 @@ export function Executions(): ReactNode {
   const states = filters.state?.split(",") ?? [];
   const flip = (state: string): void =>
     set({ state: STATES.filter((each) => (each === state ? !states.includes(each) : states.includes(each))).join() || undefined });
+  const input = (name: keyof Filters, more: Pick<FilterProps, "label" | "hint" | "search" | "type">): ReactNode => (
+    <Filter key={name} value={filters[name]} go={(text) => set({ [name]: text })} {...more} />
+  );
   return (
     <Page
       title="Executions"
@@ -178,15 +182,13 @@ export function Executions(): ReactNode {
           ))}
         </div>
         <div className="inputs">
-          <Filter name="text" label="Text" hint="id, kind or tag" value={filters.text} set={set} search />
-          <Filter name="kind" label="Kind" hint="mail.*" value={filters.kind} set={set} />
-          <Filter name="lane" label="Lane" value={filters.lane} set={set} />
-          <Filter name="tag" label="Tag" hint="name=value" value={filters.tag} set={set} />
-          <Filter name="from" label="Created from" value={filters.from} set={set} type="datetime-local" />
-          <Filter name="until" label="Created until" value={filters.until} set={set} type="datetime-local" />
-          {Object.entries(FURTHER).map(([name, of]) =>
-            further || filters[name as keyof Filters] ? <Filter key={name} name={name as keyof Filters} value={filters[name as keyof Filters]} set={set} {...of} /> : null,
-          )}
+          {input("text", { label: "Text", hint: "id, kind or tag", search: true })}
+          {input("kind", { label: "Kind", hint: "mail.*" })}
+          {input("lane", { label: "Lane" })}
+          {input("tag", { label: "Tag", hint: "name=value" })}
+          {input("from", { label: "Created from", type: "datetime-local" })}
+          {input("until", { label: "Created until", type: "datetime-local" })}
+          {Object.entries(FURTHER).map(([name, of]) => (further || filters[name as keyof Filters] ? input(name as keyof Filters, of) : null))}
           <button type="button" className="quiet" aria-expanded={further} onClick={() => setFurther(!further)}>
             {further ? "fewer filters" : "more filters"}
           </button>
@@ -232,7 +234,7 @@ export function Executions(): ReactNode {
 }
 
 /** Filters that are shown where one asks for them, or where they have a value. */
-const FURTHER: { [name in keyof Filters]: { label: string; type?: "number" | "datetime-local" } } = {
+const FURTHER: { [name in keyof Filters]: Pick<FilterProps, "label" | "type"> } = {
   category: { label: "Failure category" },
   namespace: { label: "Namespace" },
   attempts: { label: "Attempts, at least", type: "number" },
@@ -244,37 +246,3 @@ const FURTHER: { [name in keyof Filters]: { label: string; type?: "number" | "da
   worker: { label: "Held by worker" },
   group: { label: "Failure group" },
 };
-
-function Filter(props: {
-  name: keyof Filters;
-  label: string;
-  hint?: string;
-  value: string | undefined;
-  set: (change: Partial<Filters>) => void;
-  search?: boolean;
-  type?: "number" | "datetime-local";
-}): ReactNode {
-  const [text, setText] = useState(props.value ?? "");
-  useEffect(() => setText(props.value ?? ""), [props.value]);
-  const { name, set, value } = props;
-  useEffect(() => {
-    if (text === (value ?? "")) return;
-    const timer = setTimeout(() => set({ [name]: text || undefined }), 250);
-    return () => clearTimeout(timer);
-  });
-  return (
-    <label className="filter">
-      <span>{props.label}</span>
-      <input
-        type={props.type}
-        min={props.type === "number" ? 0 : undefined}
-        value={text}
-        placeholder={props.hint ?? "any"}
-        data-search={props.search ? "" : undefined}
-        onChange={(event) => setText(event.target.value.trim())}
-        spellCheck={false}
-        autoComplete="off"
-      />
-    </label>
-  );
-}

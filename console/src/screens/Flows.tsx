@@ -2,12 +2,16 @@
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode } from "react";
+import { pagesOf } from "../bus/forAll";
 import { useList } from "../bus/useAsk";
 import type { Flow } from "../contract.gen";
 import { count } from "../lib/format";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, Page, State } from "../ui/parts";
+import { flowOffers } from "./operating";
 
 export const FLOW_STATUSES = ["created", "running", "waiting", "finished", "failed", "cancelled"] as const;
 
@@ -42,21 +46,24 @@ const COLUMNS: Column<Flow>[] = [
 export function Flows(): ReactNode {
   const { status } = useSearch({ from: "/flows" });
   const navigate = useNavigate();
-  const flows = useList("flow.list", { ...(status && { status }) }, (event) => event.entity === "flow" || event.entity === "execution");
+  const wanted = { ...(status && { status }) };
+  const flows = useList("flow.list", wanted, (event) => event.entity === "flow" || event.entity === "execution");
   return (
-    <Page title="Flows">
-      <div className="filters">
-        <div className="chips" role="group" aria-label="Status">
-          <button type="button" aria-pressed={!status} onClick={() => void navigate({ to: "/flows", search: {} })}>
-            all
-          </button>
-          {FLOW_STATUSES.map((each) => (
-            <button key={each} type="button" aria-pressed={status === each} onClick={() => void navigate({ to: "/flows", search: { status: each } })}>
-              <State of={each} />
-            </button>
-          ))}
-        </div>
-      </div>
+    <Page
+      title="Flows"
+      extra={
+        <ForAll
+          screen="/flows"
+          list={flows.data}
+          pages={pagesOf("flow.list", wanted)}
+          offersOf={flowOffers}
+          actions={[["flow.start", "Start"], ["flow.cancel", "Cancel"]]}
+          which={status ? `flows that are ${status}` : "no filter: all flows"}
+        />
+      }
+    >
+      <Runs screen="/flows" />
+      <Statuses of={FLOW_STATUSES} at={status} all go={(next) => void navigate({ to: "/flows", search: next ? { status: next } : {} })} />
       <Listed
         answer={flows}
         label="Flows"

@@ -1,10 +1,13 @@
 /** Lanes: what waits in each, for how long, and the brakes. */
 
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useList } from "../bus/useAsk";
+import { pagesOf } from "../bus/forAll";
+import { useList, useSome } from "../bus/useAsk";
 import type { Lane } from "../contract.gen";
 import { count, duration } from "../lib/format";
+import { Filter, holds } from "../ui/Filters";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Empty, Page, State, VerbButton } from "../ui/parts";
@@ -61,15 +64,40 @@ const COLUMNS: Column<Lane>[] = [
 ];
 
 export function Lanes(): ReactNode {
-  const lanes = useList("lane.list", {}, (event) => event.entity === "execution" || event.entity === "lane");
+  const { text } = useSearch({ from: "/lanes" });
+  const navigate = useNavigate();
+  const wants = (x: Lane): boolean => holds(x.lane, text);
+  const lanes = useSome(
+    useList("lane.list", {}, (event) => event.entity === "execution" || event.entity === "lane"),
+    wants,
+  );
   return (
-    <Page title="Lanes" lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in.">
+    <Page
+      title="Lanes"
+      lead="A lane is a queue that workers name. Pausing hands nothing out; draining lets nothing in."
+      extra={
+        <ForAll
+          screen="/lanes"
+          list={lanes.data}
+          pages={pagesOf("lane.list", {}, wants)}
+          offersOf={laneOffers}
+          actions={[["lane.pause", "Pause"], ["lane.drain", "Drain"], ["lane.resume", "Resume"]]}
+          which={text ? `lanes whose names hold ${text}` : "no filter: all lanes"}
+        />
+      }
+    >
+      <Runs screen="/lanes" />
+      <div className="filters">
+        <div className="inputs">
+          <Filter search label="Name" value={text} go={(next) => void navigate({ to: "/lanes", search: next ? { text: next } : {}, replace: true })} />
+        </div>
+      </div>
       <Listed
         answer={lanes}
         label="Lanes"
         columns={COLUMNS}
         idOf={(x) => x.lane}
-        empty={<Empty title="No lanes yet">A lane exists once an execution was created in it.</Empty>}
+        empty={<Empty title={text ? "No lane matches this filter" : "No lanes yet"}>A lane exists once an execution was created in it.</Empty>}
       />
     </Page>
   );

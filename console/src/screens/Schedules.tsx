@@ -2,12 +2,15 @@
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode, useCallback } from "react";
+import { pagesOf } from "../bus/forAll";
 import { useAsk, useList } from "../bus/useAsk";
 import type { Schedule } from "../contract.gen";
 import { count, duration, instant, many } from "../lib/format";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
 import { createSchedule, scheduleOffers } from "./operating";
 
@@ -29,26 +32,42 @@ const columns = (open: (id: string) => void): Column<Schedule>[] => [
   { name: "Actions", width: "4.5rem", cell: (x) => <Offers compact of={scheduleOffers(x, open)} label={`Actions for the schedule of ${x.execution.kind}`} /> },
 ];
 
+export const SCHEDULE_STATUSES = ["active", "paused", "finished"] as const;
+
 export function Schedules(): ReactNode {
   const navigate = useNavigate();
-  const { schedule } = useSearch({ from: "/schedules" });
-  const schedules = useList("schedule.list", {}, (event) => event.entity === "schedule");
+  const { schedule, status } = useSearch({ from: "/schedules" });
+  const open = (id: string): void => void navigate({ to: "/executions/$id", params: { id } });
+  const wanted = { ...(status && { status }) };
+  const schedules = useList("schedule.list", wanted, (event) => event.entity === "schedule");
   return (
     <Page
       title="Schedules"
       extra={
-        <VerbButton verb="schedule.create" kind="primary" onClick={createSchedule}>
-          Create
-        </VerbButton>
+        <>
+          <ForAll
+            screen="/schedules"
+            list={schedules.data}
+            pages={pagesOf("schedule.list", wanted)}
+            offersOf={(x) => scheduleOffers(x, open)}
+            actions={[["schedule.trigger", "Trigger"], ["schedule.pause", "Pause"], ["schedule.resume", "Resume"], ["schedule.delete", "Delete"]]}
+            which={status ? `schedules that are ${status}` : "no filter: all schedules"}
+          />
+          <VerbButton verb="schedule.create" kind="primary" onClick={createSchedule}>
+            Create
+          </VerbButton>
+        </>
       }
     >
+      <Runs screen="/schedules" />
+      <Statuses of={SCHEDULE_STATUSES} at={status} all go={(next) => void navigate({ to: "/schedules", search: { schedule, status: next } })} />
       <Listed
         answer={schedules}
         label="Schedules"
-        columns={columns((id) => void navigate({ to: "/executions/$id", params: { id } }))}
+        columns={columns(open)}
         idOf={(x) => x.schedule_id}
-        onOpen={(x) => void navigate({ to: "/schedules", search: schedule === x.schedule_id ? {} : { schedule: x.schedule_id } })}
-        empty={<Empty title="No schedules yet">A schedule creates executions once, every so often, or by cron.</Empty>}
+        onOpen={(x) => void navigate({ to: "/schedules", search: { status, schedule: schedule === x.schedule_id ? undefined : x.schedule_id } })}
+        empty={<Empty title={status ? `No schedule is ${status}` : "No schedules yet"}>A schedule creates executions once, every so often, or by cron.</Empty>}
       />
       {schedules.data?.items.filter((each) => each.schedule_id === schedule).map((each) => <Times key={each.schedule_id} of={each} />)}
     </Page>

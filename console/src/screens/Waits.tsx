@@ -2,13 +2,16 @@
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode, useState } from "react";
+import { pagesOf } from "../bus/forAll";
 import { useAsk, useList } from "../bus/useAsk";
 import type { Waitpoint } from "../contract.gen";
 import { clock, instant } from "../lib/format";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Json } from "../ui/Json";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
+import { Statuses } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
 import { waitpointOffers } from "./operating";
 
@@ -42,18 +45,25 @@ export const WAIT_STATUSES = ["active", "pending", "closed"] as const;
 export function Waits(): ReactNode {
   const { status = "active" } = useSearch({ from: "/waits" });
   const navigate = useNavigate();
-  const waits = useList("waitpoint.list", { status }, (event) => event.entity === "waitpoint");
+  const wanted = { status };
+  const waits = useList("waitpoint.list", wanted, (event) => event.entity === "waitpoint");
   return (
-    <Page title="Waits" lead="Active: an execution is suspended on it. Pending: nobody waits yet, and signals are kept. Whoever has the token of a waitpoint can send it signals; an operator can without.">
-      <div className="filters">
-        <div className="chips" role="group" aria-label="Status">
-          {WAIT_STATUSES.map((each) => (
-            <button key={each} type="button" aria-pressed={status === each} onClick={() => void navigate({ to: "/waits", search: { status: each } })}>
-              <State of={each} />
-            </button>
-          ))}
-        </div>
-      </div>
+    <Page
+      title="Waits"
+      lead="Active: an execution is suspended on it. Pending: nobody waits yet, and signals are kept. Whoever has the token of a waitpoint can send it signals; an operator can without."
+      extra={
+        <ForAll
+          screen="/waits"
+          list={waits.data}
+          pages={pagesOf("waitpoint.list", wanted)}
+          offersOf={waitpointOffers}
+          actions={[["signal.send", "Signal"], ["waitpoint.close", "Close"]]}
+          which={`${status} waitpoints`}
+        />
+      }
+    >
+      <Runs screen="/waits" />
+      <Statuses of={WAIT_STATUSES} at={status} go={(next) => void navigate({ to: "/waits", search: next ? { status: next } : {} })} />
       <Listed
         answer={waits}
         label="Waitpoints"

@@ -2,11 +2,14 @@
 
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { type ReactNode } from "react";
-import { useAsk, useList } from "../bus/useAsk";
+import { pagesOf } from "../bus/forAll";
+import { useAsk, useList, useSome } from "../bus/useAsk";
 import type { WorkerInfo } from "../contract.gen";
 import { duration } from "../lib/format";
+import { ForAll, Runs } from "../ui/ForAll";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
+import { Filter, Statuses, holds } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, Panel, State, VerbButton } from "../ui/parts";
 import { workerOffers } from "./operating";
 
@@ -65,24 +68,46 @@ function Holds({ of: x }: { of: WorkerInfo }): ReactNode {
   );
 }
 
+export const WORKER_STATUSES = ["active", "draining", "lost"] as const;
+
 export function Workers(): ReactNode {
-  const { worker } = useSearch({ from: "/workers" });
+  const { worker, status, text } = useSearch({ from: "/workers" });
   const navigate = useNavigate();
-  const workers = useList(
+  const wanted = { ...(status && { status }) };
+  const wants = (x: WorkerInfo): boolean => holds(x.worker_id, text);
+  const listed = useList(
     "worker.list",
-    {},
+    wanted,
     (event) => event.entity === "worker" || (event.entity === "execution" && event.to !== null),
   );
+  const workers = useSome(listed, wants);
   return (
-    <Page title="Workers" lead="A worker that is silent for three heartbeats is lost; ten minutes later it is forgotten.">
+    <Page
+      title="Workers"
+      lead="A worker that is silent for three heartbeats is lost; ten minutes later it is forgotten."
+      extra={
+        <ForAll
+          screen="/workers"
+          list={workers.data}
+          pages={pagesOf("worker.list", wanted, wants)}
+          offersOf={workerOffers}
+          actions={[["worker.drain", "Drain"]]}
+          which={[status ? `workers that are ${status}` : text ? "workers" : "no filter: all workers", text && `their names hold ${text}`].filter(Boolean).join(", ")}
+        />
+      }
+    >
+      <Runs screen="/workers" />
+      <Statuses of={WORKER_STATUSES} at={status} all go={(next) => void navigate({ to: "/workers", search: { worker, text, status: next } })}>
+        <Filter search label="Name" value={text} go={(next) => void navigate({ to: "/workers", search: { worker, status, text: next }, replace: true })} />
+      </Statuses>
       <Listed
         answer={workers}
         label="Workers"
         columns={COLUMNS}
         idOf={(x) => x.worker_id}
-        onOpen={(x) => void navigate({ to: "/workers", search: worker === x.worker_id ? {} : { worker: x.worker_id } })}
+        onOpen={(x) => void navigate({ to: "/workers", search: { status, text, worker: worker === x.worker_id ? undefined : x.worker_id } })}
         empty={
-          <Empty title="No workers">
+          <Empty title={text ? "No worker matches these filters" : status ? `No worker is ${status}` : "No workers"}>
             Start one with <code>penstock worker MODULE:NAME</code>; it appears here at once.
           </Empty>
         }

@@ -2,7 +2,8 @@
 
 import type { Entry, ExecutionRecord } from "../contract.gen";
 import { TERMINAL } from "../contract.gen";
-import { type Field, act } from "../ui/Act";
+import { type Action, type Field, act } from "../ui/Act";
+import type { VerbName } from "../bus/link";
 import { kindNames, kinds, loadKinds, takes } from "../bus/kinds";
 import { example } from "../lib/schema";
 
@@ -21,6 +22,13 @@ export interface Offer {
   /** Why it cannot be done to this one now. */
   off: string | null;
   go: () => void;
+  /** What is asked first, and then sent, where that is one action: it can be done to all that match too. */
+  action?: Action;
+}
+
+/** Offer one action; `off`: why it cannot be done now. */
+export function offer<V extends VerbName>(name: string, off: string | null, action: Action<V>): Offer {
+  return { verb: action.verb, name, danger: !!action.danger, off, go: () => act(action), action: action as unknown as Action };
 }
 
 /** What the form has for a kind that a worker has told of: its input's shape, and its lane. */

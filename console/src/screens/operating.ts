@@ -3,76 +3,58 @@
 import { kindNames, loadKinds, takes } from "../bus/kinds";
 import type { Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
 import { act } from "../ui/Act";
-import { type Offer, REASON, filled, option, pretty, shell } from "./actions";
+import { type Offer, REASON, filled, offer, option, pretty, shell } from "./actions";
 
 export function laneOffers(lane: Lane): Offer[] {
   const name = lane.lane;
-  const change = (verb: "lane.pause" | "lane.resume" | "lane.drain", title: string, says: string, off: string | null): Offer => ({
-    verb,
-    name: title,
-    danger: verb !== "lane.resume",
-    off,
-    go: () =>
-      act({
-        verb,
-        title: `${title} ${name}`,
-        says,
-        danger: verb !== "lane.resume",
-        request: { lane: name },
-        fields: [REASON],
-        cli: (r) => `lane ${title.toLowerCase()} ${name}${option("reason", r["reason"])}`,
-      }),
-  });
-  const now = (status: string): string | null => (lane.status === status ? `it is ${status} already` : null);
+  const change = (verb: "lane.pause" | "lane.resume" | "lane.drain", title: string, says: string, status: string): Offer =>
+    offer(title, lane.status === status ? `it is ${status} already` : null, {
+      verb,
+      title: `${title} ${name}`,
+      says,
+      danger: verb !== "lane.resume",
+      request: { lane: name },
+      fields: [REASON],
+      cli: (r) => `lane ${title.toLowerCase()} ${name}${option("reason", r["reason"])}`,
+    });
   return [
-    change("lane.pause", "Pause", "Nothing is handed out any more. What runs goes on, and new work still comes in.", now("paused")),
-    change("lane.drain", "Drain", "What the lane has is still handed out; new work is refused.", now("draining")),
-    change("lane.resume", "Resume", "Work is handed out and accepted again.", now("active")),
+    change("lane.pause", "Pause", "Nothing is handed out any more. What runs goes on, and new work still comes in.", "paused"),
+    change("lane.drain", "Drain", "What the lane has is still handed out; new work is refused.", "draining"),
+    change("lane.resume", "Resume", "Work is handed out and accepted again.", "active"),
   ];
 }
 
 export function workerOffers(worker: WorkerInfo): Offer[] {
   return [
-    {
+    offer("Drain", worker.status === "active" ? null : `it is ${worker.status}`, {
       verb: "worker.drain",
-      name: "Drain",
+      title: "Drain worker",
+      says: "A worker that is drained finishes its tasks and asks for no more.",
       danger: true,
-      off: worker.status === "active" ? null : `it is ${worker.status}`,
-      go: () =>
-        act({
-          verb: "worker.drain",
-          title: "Drain worker",
-          says: `${worker.worker_id} finishes its tasks and asks for no more.`,
-          danger: true,
-          request: { worker_id: worker.worker_id },
-          cli: () => `workers drain ${worker.worker_id}`,
-        }),
-    },
+      request: { worker_id: worker.worker_id },
+      cli: () => `workers drain ${worker.worker_id}`,
+    }),
   ];
 }
 
 export function scheduleOffers(s: Schedule, open: (id: string) => void): Offer[] {
-  const id = { schedule_id: s.schedule_id };
+  const id = s.schedule_id;
+  const request = { schedule_id: id };
   const finished = s.status === "finished" ? "it has finished" : null;
+  const paused = s.status === "paused";
   return [
-    {
+    offer("Trigger now", finished, {
       verb: "schedule.trigger",
-      name: "Trigger now",
-      off: finished,
-      go: () =>
-        act({
-          verb: "schedule.trigger",
-          title: "Trigger now",
-          says: "One of its executions is created now. Its due times stay as they are.",
-          request: id,
-          cli: () => `schedule trigger ${s.schedule_id}`,
-          then: (reply) => open(reply.execution_id),
-        }),
-    },
+      title: "Trigger now",
+      says: "One of its executions is created now. Its due times stay as they are.",
+      request,
+      cli: () => `schedule trigger ${id}`,
+      then: (reply) => open(reply.execution_id),
+    }),
     { verb: "schedule.update", name: "Edit", off: finished, go: () => updateSchedule(s) },
-    { verb: "schedule.pause", name: "Pause", off: finished ?? (s.status === "paused" ? "it is paused already" : null), go: () => act({ verb: "schedule.pause", title: "Pause schedule", says: "Times that pass meanwhile do not happen.", request: id, cli: () => `schedule pause ${s.schedule_id}` }) },
-    { verb: "schedule.resume", name: "Resume", off: finished ?? (s.status === "paused" ? null : "it is not paused"), go: () => act({ verb: "schedule.resume", title: "Resume schedule", says: "Its next due time is the first one from now.", request: id, cli: () => `schedule resume ${s.schedule_id}` }) },
-    { verb: "schedule.delete", name: "Delete", danger: true, off: null, go: () => act({ verb: "schedule.delete", title: "Delete schedule", says: "What it has created stays. This cannot be undone.", danger: true, request: id, cli: () => `schedule delete ${s.schedule_id}` }) },
+    offer("Pause", finished ?? (paused ? "it is paused already" : null), { verb: "schedule.pause", title: "Pause schedule", says: "Times that pass meanwhile do not happen.", request, cli: () => `schedule pause ${id}` }),
+    offer("Resume", finished ?? (paused ? null : "it is not paused"), { verb: "schedule.resume", title: "Resume schedule", says: "Its next due time is the first one from now.", request, cli: () => `schedule resume ${id}` }),
+    offer("Delete", null, { verb: "schedule.delete", title: "Delete schedule", says: "What it has created stays. This cannot be undone.", danger: true, request, cli: () => `schedule delete ${id}` }),
   ];
 }
 
@@ -128,59 +110,51 @@ export function createSchedule(): void {
 }
 
 export function flowOffers(flow: Flow): Offer[] {
-  const id = { flow_id: flow.flow_id };
+  const id = flow.flow_id;
+  const request = { flow_id: id };
   const ended = ["finished", "failed", "cancelled"].includes(flow.status) ? `it has ended: ${flow.status}` : null;
+  const ends = "Members that have not started are skipped; running ones may end. This cannot be undone.";
   return [
-    { verb: "flow.start", name: "Start", off: ended ?? (flow.status === "created" ? null : "it has started"), go: () => act({ verb: "flow.start", title: "Start flow", says: "Members without dependencies become ready.", request: id, cli: () => `flow start ${flow.flow_id}` }) },
-    { verb: "flow.resume", name: "Resume", off: ended ?? (flow.status === "waiting" ? null : "it does not wait"), go: () => act({ verb: "flow.resume", title: "Resume flow", says: "Whatever it waits for, it goes on.", request: id }) },
-    { verb: "flow.finish", name: "Finish", danger: true, off: ended, go: () => act({ verb: "flow.finish", title: "Finish flow", says: "Members that have not started are skipped; running ones may end. This cannot be undone.", danger: true, request: id }) },
-    { verb: "flow.fail", name: "Fail", danger: true, off: ended, go: () => act({ verb: "flow.fail", title: "Fail flow", says: "Members that have not started are skipped; running ones may end. This cannot be undone.", danger: true, request: id, fields: [{ ...REASON, optional: false }] }) },
-    {
+    offer("Start", ended ?? (flow.status === "created" ? null : "it has started"), { verb: "flow.start", title: "Start flow", says: "Members without dependencies become ready.", request, cli: () => `flow start ${id}` }),
+    offer("Resume", ended ?? (flow.status === "waiting" ? null : "it does not wait"), { verb: "flow.resume", title: "Resume flow", says: "Whatever it waits for, it goes on.", request }),
+    offer("Finish", ended, { verb: "flow.finish", title: "Finish flow", says: ends, danger: true, request }),
+    offer("Fail", ended, { verb: "flow.fail", title: "Fail flow", says: ends, danger: true, request, fields: [{ ...REASON, optional: false }] }),
+    offer("Cancel", ended, {
       verb: "flow.cancel",
-      name: "Cancel",
+      title: "Cancel flow",
+      says: "The flow ends at once, and no member gets a lease any more. This cannot be undone.",
       danger: true,
-      off: ended,
-      go: () =>
-        act({
-          verb: "flow.cancel",
-          title: "Cancel flow",
-          says: "The flow ends at once, and no member gets a lease any more. This cannot be undone.",
-          danger: true,
-          request: id,
-          fields: [{ name: "policy", label: "Members to stop", kind: "choice", value: "cancel_all", choices: ["cancel_all", "cancel_pending", "flow_only"] }, REASON],
-          cli: (r) => `flow cancel ${flow.flow_id}${option("policy", r["policy"])}${option("reason", r["reason"])}`,
-        }),
-    },
+      request,
+      fields: [{ name: "policy", label: "Members to stop", kind: "choice", value: "cancel_all", choices: ["cancel_all", "cancel_pending", "flow_only"] }, REASON],
+      cli: (r) => `flow cancel ${id}${option("policy", r["policy"])}${option("reason", r["reason"])}`,
+    }),
   ];
 }
 
 export function waitpointOffers(w: Waitpoint): Offer[] {
+  const { waitpoint_id, execution_id, waitpoint_key } = w;
   return [
-    {
+    offer("Signal", w.status === "closed" ? "it is closed" : null, {
       verb: "signal.send",
-      name: "Signal",
-      off: w.status === "closed" ? "it is closed" : null,
-      go: () =>
-        act({
-          verb: "signal.send",
-          title: "Send a signal",
-          says: "As an operator, without a token.",
-          request: { execution_id: w.execution_id, waitpoint_key: w.waitpoint_key },
-          fields: [
-            { name: "name", label: "Name", kind: "text", value: firstName(w) },
-            { name: "payload", label: "Payload", kind: "json", value: "null" },
-            REASON,
-          ],
-          cli: (r) => `send ${w.execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))} --key ${w.waitpoint_key}${option("reason", r["reason"])}`,
-        }),
-    },
-    {
+      title: "Send a signal",
+      says: "As an operator, without a token.",
+      request: { execution_id, waitpoint_key },
+      fields: [
+        { name: "name", label: "Name", kind: "text", value: firstName(w) },
+        { name: "payload", label: "Payload", kind: "json", value: "null" },
+        REASON,
+      ],
+      cli: (r) => `send ${execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))} --key ${waitpoint_key}${option("reason", r["reason"])}`,
+    }),
+    offer("Close", w.status === "pending" ? null : `only a pending waitpoint can be closed; this one is ${w.status}`, {
       verb: "waitpoint.close",
-      name: "Close",
+      title: "Close waitpoint",
+      says: "Signals to it are refused from then on. This cannot be undone.",
       danger: true,
-      off: w.status === "pending" ? null : `only a pending waitpoint can be closed; this one is ${w.status}`,
-      go: () => act({ verb: "waitpoint.close", title: "Close waitpoint", says: "Signals to it are refused from then on. This cannot be undone.", danger: true, request: { waitpoint_id: w.waitpoint_id }, fields: [REASON] }),
-    },
+      request: { waitpoint_id },
+      fields: [REASON],
+      cli: (r) => `waitpoint close ${waitpoint_id}${option("reason", r["reason"])}`,
+    }),
   ];
 }
 

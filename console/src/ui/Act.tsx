@@ -42,7 +42,9 @@ export interface Action<V extends VerbName = VerbName> {
   make?: (values: Record<string, unknown>) => Record<string, unknown>;
   /** The same as a line of the `penstock` command, if there is one. */
   cli?: (request: Record<string, unknown>) => string;
-  then?: (reply: Verbs[V]["reply"]) => void;
+  then?: ((reply: Verbs[V]["reply"]) => void) | undefined;
+  /** What is done with the request, where it is not asked just once. */
+  go?: (request: Record<string, unknown>) => void;
 }
 
 const current = new Store<Action | null>(null);
@@ -97,9 +99,11 @@ function Form({ action }: { action: Action }): ReactNode {
   const cli = request && action.cli?.(request);
 
   const go = async (): Promise<void> => {
-    const reply = await ask(action.verb, request as never);
+    if (!request) return;
+    if (action.go) action.go(request);
+    const reply = action.go ? null : await ask(action.verb, request as never);
     current.set(null);
-    action.then?.(reply);
+    if (reply) action.then?.(reply);
   };
 
   return (

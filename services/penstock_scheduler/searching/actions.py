@@ -50,9 +50,22 @@ def _op(bulk: ops.BulkKept, row: ExecutionRow) -> Op[Any]:
             grace_ms = DEFAULT_GRACE_MS if bulk.grace_ms is None else bulk.grace_ms
             return ops.Cancel(execution_id=id, reason=bulk.reason, grace_ms=grace_ms)
         case "suspend":
-            return ops.Hold(execution_id=id, reason=bulk.reason)
+            return ops.BulkHold(execution_id=id, reason=bulk.reason, bulk_id=bulk.bulk_id)
         case "resume":
-            return ops.Resume(execution_id=id, reason=bulk.reason)
+            return ops.BulkResume(execution_id=id, reason=bulk.reason, bulk_id=bulk.bulk_id)
+        case "revoke":
+            return ops.BulkRevoke(execution_id=id, reason=bulk.reason, bulk_id=bulk.bulk_id)
+        case "signal":
+            return ops.BulkSend(
+                execution_id=id,
+                waitpoint_key=bulk.waitpoint_key,
+                # The same for a repeated step, so that the signal counts once.
+                signal_id=f"{bulk.bulk_id}.{id}",
+                name=bulk.name or "",
+                payload=bulk.payload,
+                reason=bulk.reason,
+                bulk_id=bulk.bulk_id,
+            )
         case "run_now":
             return ops.RunNow(execution_id=id)
         case "change_priority":

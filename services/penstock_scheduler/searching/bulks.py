@@ -11,11 +11,18 @@ from typing import Any, Final
 import msgspec
 
 from penstock.bus.endpoints import Call
-from penstock.errors import PenstockError, invalid
+from penstock.errors import PenstockError, invalid, make
 from penstock.machine import Machine, pages
 from penstock.machine.idempotency import digest, home_for
 from penstock.machine.ops import scheduler as ops
-from penstock.messages.search import Bulk, BulkGet, BulkList, ExecutionBulk, ExecutionFilter
+from penstock.messages.search import (
+    BULK_PAYLOAD_BYTES,
+    Bulk,
+    BulkGet,
+    BulkList,
+    ExecutionBulk,
+    ExecutionFilter,
+)
 from penstock.who import asking
 from penstock_scheduler.searching.actions import change
 from penstock_scheduler.searching.finder import Finder
@@ -23,10 +30,13 @@ from penstock_scheduler.searching.finder import Finder
 STEP: Final = 50
 """The most executions of one step."""
 _NEEDS: Final = {
-    "reason": ("cancel", "suspend", "resume"),
+    "reason": ("cancel", "suspend", "resume", "revoke", "signal"),
     "grace_ms": ("cancel",),
     "priority": ("change_priority",),
     "tags": ("set_tags",),
+    "name": ("signal",),
+    "payload": ("signal",),
+    "waitpoint_key": ("signal",),
 }
 _filter: Final = msgspec.json.Decoder(ExecutionFilter).decode
 
@@ -125,13 +135,22 @@ def _view(kept: ops.BulkKept) -> Bulk:
     return Bulk(filter=_filter(kept.filter), **fields)
 
 
+def _payload(item: ExecutionBulk) -> str | None:
+    """Return the payload as the request decoder made it: JSON text, or None for null."""
+    return None if item.payload is None else str(item.payload)
+
+
 def _check(item: ExecutionBulk) -> None:
-    """Raise `invalid_request`, naming the field, if the fields do not fit together."""
+    """Raise `invalid_request`, naming the field, if the fields do not fit together; or `payload_too_large`."""
+    payload = _payload(item)
     given = {
         "reason": item.reason != "",
         "grace_ms": item.grace_ms is not None,
         "priority": item.priority is not None,
         "tags": item.tags is not None,
+        "name": item.name is not None,
+        "payload": payload is not None,
+        "waitpoint_key": item.waitpoint_key is not None,
     }
     for name, actions in _NEEDS.items():
         if given[name] and item.action not in actions:
@@ -140,3 +159,11 @@ def _check(item: ExecutionBulk) -> None:
         raise invalid("priority", "change_priority needs it")
     if item.action == "set_tags" and not item.tags:
         raise invalid("tags", "set_tags needs some")
+    if item.action == "signal" and item.name is None:
+        raise invalid("name", "signal needs it")
+    if payload is not None and (size := len(payload.encode())) > BULK_PAYLOAD_BYTES:
+        raise make(
+            "payload_too_large",
+            f"payload has {size} bytes; the limit of a bulk change is {BULK_PAYLOAD_BYTES}",
+            detail={"field": "payload", "limit": BULK_PAYLOAD_BYTES, "size": size},
+        )

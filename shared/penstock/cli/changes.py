@@ -6,14 +6,16 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 
 from penstock.cli.output import clock, emit, emit_json, encoded, facts, listing, styled
-from penstock.cli.shell import Shell, ShellArgument
+from penstock.cli.shell import Shell, ShellArgument, json_argument
 from penstock.cli.spec import pair
 from penstock.cli.wanted import ANYTHING, Wanted
 from penstock.messages.common import Page
 from penstock.messages.search import Bulk, BulkStatus
 
 app = App(name="bulk", help="Change all executions that match a filter, in the background.")
-Action = Literal["cancel", "replay", "suspend", "resume", "run-now", "change-priority", "set-tags"]
+Action = Literal[
+    "cancel", "replay", "suspend", "resume", "run-now", "change-priority", "set-tags", "revoke", "signal"
+]
 
 
 @app.command
@@ -26,6 +28,9 @@ async def start(
     grace_ms: int | None = None,
     priority: int | None = None,
     set: Annotated[list[str], Parameter(negative="")] = [],  # noqa: B006 - cyclopts copies it
+    name: str | None = None,
+    payload: str | None = None,
+    key: str | None = None,
     rate: int | None = None,
     most: int | None = None,
     idempotency_key: str | None = None,
@@ -34,19 +39,26 @@ async def start(
     """Begin to change all executions that match now; prints the id of the change. Without a filter, all match.
 
     penstock bulk start replay --state failed --kind mail.send --rate 20
+    penstock bulk start signal --state suspended --kind order --name approved --payload '{"by": "ops"}'
 
     Parameters
     ----------
     action
         What is done to each.
     reason
-        Why, for cancel, suspend and resume; it is kept in the audit trail.
+        Why, for cancel, suspend, resume, revoke and signal; it is kept in the audit trail.
     grace_ms
         For cancel: how long a running handler has to stop, in milliseconds.
     priority
         For change-priority: -128 to 127, higher first.
     set
         For set-tags: NAME=VALUE, added to the tags that are there; may be given several times.
+    name
+        For signal: the signal's name.
+    payload
+        For signal: its payload, as JSON; @FILE reads it from a file, - from standard input. At most 64 KiB.
+    key
+        For signal: the waitpoint's key, where an execution has several.
     rate
         At most so many a second [100].
     most
@@ -61,6 +73,9 @@ async def start(
         "grace_ms": grace_ms,
         "priority": priority,
         "tags": dict(pair(each, "--set") for each in set) or None,
+        "name": name,
+        "payload": json_argument(payload, "--payload"),
+        "waitpoint_key": key,
         "rate": rate,
         "most": most,
         "idempotency_key": idempotency_key,
@@ -131,6 +146,7 @@ async def _show(shell: Shell, verb: str, bulk_id: str) -> None:
     told = {
         "bulk": found.bulk_id,
         "action": found.action,
+        "signal": found.name or "",
         "status": styled(found.status),
         "done": str(found.done),
         "refused": str(found.refused) if found.refused else "",

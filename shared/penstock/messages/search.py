@@ -1,8 +1,8 @@
 """Messages that find executions by a filter, and change all that match one in the background."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, field
+from msgspec import Meta, Raw, field
 
 from penstock.messages.common import (
     DurationMs,
@@ -10,6 +10,7 @@ from penstock.messages.common import (
     IdCursor,
     IdempotencyKey,
     Instant,
+    Kind,
     KindsItem,
     Limit,
     Page,
@@ -19,13 +20,30 @@ from penstock.messages.common import (
     Tags,
     Text,
     Token,
+    raw,
 )
 from penstock.messages.executions import TagFilter
 from penstock.states import ExecutionState
 
 GroupId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$", description="as failure.groups gave it")]
 BulkStatus = Literal["running", "finished", "stopped"]
-BulkActionName = Literal["cancel", "replay", "suspend", "resume", "run_now", "change_priority", "set_tags"]
+BulkActionName = Literal[
+    "cancel", "replay", "suspend", "resume", "run_now", "change_priority", "set_tags", "revoke", "signal"
+]
+VERB_OF_ACTION: Final[dict[BulkActionName, str]] = {
+    "cancel": "execution.cancel",
+    "replay": "execution.replay",
+    "suspend": "execution.suspend",
+    "resume": "execution.resume",
+    "run_now": "execution.run_now",
+    "change_priority": "execution.change_priority",
+    "set_tags": "execution.set_tags",
+    "revoke": "lease.revoke",
+    "signal": "signal.send",
+}
+"""The verb that does to one execution what the action does to many. Who may ask for bulk changes may use them all."""
+BULK_PAYLOAD_BYTES: Final = 65_536
+"""The most bytes of a bulk change's payload, which is sent again for each execution."""
 
 
 class ExecutionFilter(Request, kw_only=True):
@@ -106,8 +124,9 @@ class Found(Page[ExecutionRow], kw_only=True):
 class ExecutionBulk(Request, kw_only=True):
     """Change all executions that match a filter and were created before now, in the background, newest first.
 
-    reason: for cancel, suspend and resume. grace_ms: for cancel. priority: for change_priority, where it is required.
-    tags: for set_tags, where they are required; they are added to those that an execution has.
+    reason: for cancel, suspend, resume, revoke and signal. grace_ms: for cancel. priority: for change_priority, where
+    it is required. tags: for set_tags, where they are required; they are added to those that an execution has.
+    name, payload, waitpoint_key: for signal, as in `signal.send`; it needs the name. The payload has at most 64 KiB.
     rate: at most so many executions a second. most: stop after so many; None: all.
     """
 
@@ -117,6 +136,9 @@ class ExecutionBulk(Request, kw_only=True):
     grace_ms: DurationMs | None = None
     priority: Priority | None = None
     tags: Tags | None = None
+    name: Kind | None = None
+    payload: Raw = raw()
+    waitpoint_key: Token | None = None
     rate: Annotated[int, Meta(ge=1, le=1000, description="executions a second")] = 100
     most: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
     idempotency_key: IdempotencyKey | None = None
@@ -140,6 +162,7 @@ class Bulk(Reply, kw_only=True):
     looked: executions examined. done: executions changed. refused: executions that matched but did not admit the
     change, because their state had moved on; last_error: {code, message, execution_id} of the last of them.
     looked_to: everything created after this instant has been looked at. by: the user who began it, if one is known.
+    name, waitpoint_key: of the signals that it sends; their payload is not told.
     """
 
     bulk_id: str
@@ -150,6 +173,8 @@ class Bulk(Reply, kw_only=True):
     grace_ms: int | None = None
     priority: int | None = None
     tags: dict[str, str] | None = None
+    name: str | None = None
+    waitpoint_key: str | None = None
     rate: int
     most: int | None = None
     looked: int = 0

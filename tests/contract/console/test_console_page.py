@@ -253,6 +253,20 @@ async def test_a_viewer_sees_and_may_not_touch(tmp_path: Path) -> None:
                 bob=str(users / "bob.json"),
                 row=f'[data-id="{run.execution_id}"]',
             )
+            await page.run(
+                """
+                await page.getByRole("link", { name: "Lanes" }).click();
+                await page.locator('[data-id="default"]').waitFor();
+                await page.getByRole("button", { name: "Actions for all that match" }).click();
+                const pause = page.getByRole("menuitem", { name: /^Pause all/ });
+                await pause.getByText(/has no NATS permission for lane.pause/).waitFor();
+                if ((await pause.getAttribute("aria-disabled")) !== "true") throw new Error("a viewer may choose it");
+                await page.keyboard.press("Escape");
+                await page.getByRole("link", { name: "Executions" }).click();
+                await page.locator(args.row).waitFor();
+                """,
+                row=f'[data-id="{run.execution_id}"]',
+            )
             await alice.cancel(run.execution_id)
             await page.run(
                 "await page.locator(args.row).getByText('canceled').waitFor()",

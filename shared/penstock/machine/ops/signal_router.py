@@ -185,7 +185,7 @@ class Send(Op[Delivered], kw_only=True):
     reason: str
 
 
-@op("signal_router", "scheduler", by="execution_id")
+@op("signal_router", by="execution_id")
 class Hold(Op[StateReply], kw_only=True):
     """Suspend a running execution for an operator: running → suspended(operator)."""
 
@@ -193,7 +193,7 @@ class Hold(Op[StateReply], kw_only=True):
     reason: str
 
 
-@op("signal_router", "scheduler", by="execution_id")
+@op("signal_router", by="execution_id")
 class Resume(Op[StateReply], kw_only=True):
     """Resume a suspended execution, whatever its reason: suspended → ready."""
 

@@ -18,8 +18,12 @@ from penstock.machine.ops.scheduler.bulks import (
     BulkAdvance,
     BulkCreate,
     BulkGet,
+    BulkHold,
     BulkKept,
     BulkList,
+    BulkResume,
+    BulkRevoke,
+    BulkSend,
     BulkStop,
 )
 from penstock.machine.ops.scheduler.control import (
@@ -91,7 +95,6 @@ from penstock.machine.ops.scheduler.schedules import (
     Timing,
 )
 from penstock.machine.ops.scheduler.statistics import FailureGroups, LaneMinutes
-from penstock.machine.ops.signal_router import Hold, Resume
 
 __all__ = [
     "Admit",
@@ -106,8 +109,12 @@ __all__ = [
     "BulkAdvance",
     "BulkCreate",
     "BulkGet",
+    "BulkHold",
     "BulkKept",
     "BulkList",
+    "BulkResume",
+    "BulkRevoke",
+    "BulkSend",
     "BulkStop",
     "Cancel",
     "ChangePriority",
@@ -146,7 +153,6 @@ __all__ = [
     "Heads",
     "Held",
     "History",
-    "Hold",
     "LaneChange",
     "LaneFollow",
     "LaneKnown",
@@ -165,7 +171,6 @@ __all__ = [
     "Refuse",
     "Remember",
     "Replay",
-    "Resume",
     "RunNow",
     "ScheduleCreate",
     "ScheduleDelete",

@@ -6,12 +6,14 @@ from msgspec import Struct
 
 from penstock.machine.op import Op, op
 from penstock.machine.ops.common import PAGE, Slice
+from penstock.machine.ops.lease_keeper import Revoke
+from penstock.machine.ops.signal_router import Hold, Resume, Send
 
 
 class BulkKept(Struct, kw_only=True):
     """A bulk change as it is kept: the fields of `Bulk`, with the filter as JSON text, and where the next step begins.
 
-    step: how many steps were made, the last one at step_at.
+    payload: JSON text, None for null and in lists. step: how many steps were made, the last one at step_at.
     """
 
     bulk_id: str
@@ -22,6 +24,9 @@ class BulkKept(Struct, kw_only=True):
     grace_ms: int | None = None
     priority: int | None = None
     tags: dict[str, str] | None = None
+    name: str | None = None
+    payload: str | None = None
+    waitpoint_key: str | None = None
     rate: int
     most: int | None = None
     looked: int
@@ -41,7 +46,7 @@ class BulkKept(Struct, kw_only=True):
 
 @op("scheduler", by="id")
 class BulkCreate(Op[BulkKept], kw_only=True):
-    """filter: JSON text."""
+    """filter, payload: JSON text."""
 
     id: str
     namespace: str
@@ -51,6 +56,9 @@ class BulkCreate(Op[BulkKept], kw_only=True):
     grace_ms: int | None = None
     priority: int | None = None
     tags: dict[str, str] | None = None
+    name: str | None = None
+    payload: str | None = None
+    waitpoint_key: str | None = None
     rate: int
     most: int | None = None
     idempotency_key: str | None = None
@@ -90,3 +98,26 @@ class BulkAdvance(Op[None], kw_only=True):
     last_error: dict[str, Any] | None = None
     looked_to: int | None = None
     pause_ms: int
+
+
+# What other services do for an operator, but once for a bulk change and an execution, however often the step is made.
+
+
+@op("scheduler", by="execution_id")
+class BulkHold(Hold, kw_only=True):
+    bulk_id: str
+
+
+@op("scheduler", by="execution_id")
+class BulkResume(Resume, kw_only=True):
+    bulk_id: str
+
+
+@op("scheduler", by="execution_id")
+class BulkRevoke(Revoke, kw_only=True):
+    bulk_id: str
+
+
+@op("scheduler", by="execution_id")
+class BulkSend(Send, kw_only=True):
+    bulk_id: str
