@@ -57,7 +57,7 @@ const routes = [
   createRoute({ getParentRoute: parent, path: "/lanes", component: Lanes, validateSearch: naming("text") }),
   createRoute({ getParentRoute: parent, path: "/workers", component: Workers, validateSearch: (s) => ({ ...naming("worker")(s), ...naming("text")(s), ...filtered(WORKER_STATUSES)(s) }) }),
   createRoute({ getParentRoute: parent, path: "/schedules", component: Schedules, validateSearch: (s) => ({ ...naming("schedule")(s), ...filtered(SCHEDULE_STATUSES)(s) }) }),
-  createRoute({ getParentRoute: parent, path: "/waits", component: Waits, validateSearch: filtered(WAIT_STATUSES) }),
+  createRoute({ getParentRoute: parent, path: "/waits", component: Waits, validateSearch: (s) => ({ ...naming("namespace")(s), ...filtered(WAIT_STATUSES)(s) }) }),
   createRoute({ getParentRoute: parent, path: "/failures", component: Failures }),
   createRoute({ getParentRoute: parent, path: "/limits", component: Limits }),
   createRoute({ getParentRoute: parent, path: "/dead", component: DeadLetters, validateSearch: naming("letter") }),

@@ -11,7 +11,7 @@ import { Json } from "../ui/Json";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Offers } from "../ui/Offers";
-import { Statuses } from "../ui/Filters";
+import { Filter, Statuses } from "../ui/Filters";
 import { Ago, Empty, ExecutionLink, Failure, Page, State, Waiting } from "../ui/parts";
 import { waitpointOffers } from "./operating";
 
@@ -43,9 +43,9 @@ const COLUMNS: Column<Waitpoint>[] = [
 export const WAIT_STATUSES = ["active", "pending", "closed"] as const;
 
 export function Waits(): ReactNode {
-  const { status = "active" } = useSearch({ from: "/waits" });
+  const { status = "active", namespace } = useSearch({ from: "/waits" });
   const navigate = useNavigate();
-  const wanted = { status };
+  const wanted = { status, ...(namespace && { namespace }) };
   const waits = useList("waitpoint.list", wanted, (event) => event.entity === "waitpoint");
   return (
     <Page
@@ -58,12 +58,14 @@ export function Waits(): ReactNode {
           pages={pagesOf("waitpoint.list", wanted)}
           offersOf={waitpointOffers}
           actions={[["signal.send", "Signal"], ["waitpoint.close", "Close"]]}
-          which={`${status} waitpoints`}
+          which={`${status} waitpoints of the namespace ${namespace ?? "default"}`}
         />
       }
     >
       <Runs screen="/waits" />
-      <Statuses of={WAIT_STATUSES} at={status} go={(next) => void navigate({ to: "/waits", search: next ? { status: next } : {} })} />
+      <Statuses of={WAIT_STATUSES} at={status} go={(next) => void navigate({ to: "/waits", search: { namespace, status: next } })}>
+        <Filter label="Namespace" hint="default" value={namespace} go={(next) => void navigate({ to: "/waits", search: { namespace: next, status } })} />
+      </Statuses>
       <Listed
         answer={waits}
         label="Waitpoints"

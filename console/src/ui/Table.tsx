@@ -13,7 +13,10 @@ export interface Column<T> {
   numeric?: boolean;
 }
 
-const ROW_PX = 34;
+/** As in the style sheet. */
+const ROW_PX = 33;
+/** Browsers make no element taller than 33,554,428 px: rows behind these could not be reached. */
+const MOST_ROWS = 1_000_000;
 const AHEAD_PX = 1500;
 
 export interface TableProps<T> {
@@ -71,7 +74,7 @@ export function Table<T>(props: TableProps<T>): ReactNode {
 
   const onScroll = (): void => {
     const box = scroller.current;
-    if (box && onEnd && box.scrollHeight - box.scrollTop - box.clientHeight < AHEAD_PX) onEnd();
+    if (box && onEnd && rows.length < MOST_ROWS && box.scrollHeight - box.scrollTop - box.clientHeight < AHEAD_PX) onEnd();
   };
   useEffect(onScroll, [rows.length]);
 

@@ -111,7 +111,7 @@ async def test_all_that_wait_are_signalled_and_that_can_be_stopped(console: Cons
     assert await console.page.axe() == []
     # What every service refuses is counted, with the reason.
     await console.page.run("gate.open = true")
-    await begin(console, "Signal all", "Which: active waitpoints", name="not a name")
+    await begin(console, "Signal all", "Which: active waitpoints of the namespace default", name="not a name")
     assert await ended(console) == "0 done, 40 refused, 40 looked at"
     await console.page.run(
         """

@@ -108,6 +108,20 @@ async def test_a_signal_wakes_what_waits(console: Console) -> None:
     assert (await console.reaches(run.execution_id, "completed")).result == ["approved"]
 
 
+async def test_waits_of_another_namespace(console: Console) -> None:
+    run = await console.client.submit("ask", None, namespace="elsewhere")
+    await console.reaches(run.execution_id, "suspended")
+    await console.goto("/waits")
+    await console.page.run(
+        """
+        await page.getByLabel("Namespace").fill("elsewhere");
+        await page.getByRole("table", { name: "Waitpoints" }).getByText(/approved/).first().waitFor();
+        await page.waitForURL(/namespace=elsewhere/);
+        """
+    )
+    await run.cancel()
+
+
 async def test_lanes(console: Console) -> None:
     await console.client.submit("nobody.takes", None, lane="brakes")
 
