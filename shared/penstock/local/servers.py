@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import os
 import re
+import secrets
 import shutil
 import socket
 import ssl
@@ -190,6 +191,11 @@ def quoted(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
+PORTS: Final = range(20_000, 32_768)
+"""Below the ports that systems give to outgoing connections: one of those could take it before the server does."""
+PORT_TRIES: Final = 1000
+
+
 def choose_port(wanted: int, remembered: int | None) -> int:
     """Return `wanted` unless it is 0 (raise Problem if taken), else `remembered` if free, else any free port."""
     if wanted:
@@ -198,8 +204,11 @@ def choose_port(wanted: int, remembered: int | None) -> int:
         return wanted
     if remembered and is_free(remembered):
         return remembered
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    for _ in range(PORT_TRIES):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        if is_free(port):
+            return port
+    raise Problem(f"no port between {PORTS.start} and {PORTS.stop - 1} is free")
 
 
 def is_free(port: int) -> bool:
