@@ -27,3 +27,19 @@ local function table_at(t, key)
   end
   return found
 end
+
+-- Return whether a list holds a value; a list that is nil holds none.
+local function contains(list, value)
+  for _, each in ipairs(list or {}) do
+    if each == value then return true end
+  end
+  return false
+end
+
+-- Append a value to a list that keeps the last `most`. Return false, and change nothing, if the list holds it already.
+local function remember(list, value, most)
+  if contains(list, value) then return false end
+  list[#list + 1] = value
+  if #list > most then table.remove(list, 1) end
+  return true
+end

@@ -5,10 +5,10 @@
 -- must claim it: nil, 'resumed' or 'reclaim'), wake_at (when a delay, a backoff or run_at ends), grant_*, lease_*, last
 -- (the verb that consumed the last lease, and its reply, for repeats), lost (the lease that was taken away), member
 -- (its key in its flow), parent_close, children_open, closing {at, after} (execution/children.lua), unique_key,
--- follows, followed_by (execution/unique.lua), progress_told_at (time of the last progress
--- event), progress_untold {actor, at} (later progress, whose event is due at `at`), aside (its flow waits:
--- flow/waits.lua), journal, version, pinned (execution/journal.lua), ending (execution/endings.lua), park, hold, woken,
--- parent_entry (journal/waits.lua), stalled_at (since when its worker's event loop has been blocked, as the worker told).
+-- follows, followed_by (execution/unique.lua), progress_told_at (time of the last progress event), progress_untold
+-- {actor, at} (later progress, whose event is due at `at`), aside (its flow waits: flow/waits.lua), journal, version, pinned
+-- (execution/journal.lua), ending (execution/endings.lua), park, hold, woken, parent_entry (journal/waits.lua), stalled_at
+-- (since when its worker's event loop has been blocked, as the worker told), bulks (schedule/bulks.lua).
 --
 -- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
 

@@ -13,28 +13,21 @@ local MOST = 50000
 -- Reply subjects remembered of one execution. A caller asks anew every few seconds, each time with another subject.
 local REPLIES = 8
 
-local young, old, count = {}, {}, 0   -- key of an execution -> list of reply subjects; `again`: a scheduler looks again
+-- Key of an execution -> {replies (subjects), again (true: a scheduler has to look again)}.
+local young, old, count = {}, {}, 0
 
 local function awaited(key) return young[key] or old[key] end
 
 -- Remember a caller. reply: the subject that he expects the execution's record on; nil: a scheduler has to look again.
 function Executions.await(id, reply)
   local key = Keys.of('x', id)
-  local callers = awaited(key) or {}
+  local callers = awaited(key) or { replies = {} }
   if not young[key] then
     if count >= MOST then young, old, count = {}, young, 0 end
     young[key] = callers
     count = count + 1
   end
-  if not reply then
-    callers.again = true
-    return
-  end
-  for _, known in ipairs(callers) do
-    if known == reply then return end
-  end
-  if #callers >= REPLIES then table.remove(callers, 1) end
-  callers[#callers + 1] = reply
+  if reply then remember(callers.replies, reply, REPLIES) else callers.again = true end
 end
 
 -- Note that an execution has ended, if somebody waits for that.
@@ -50,11 +43,7 @@ local function announce(ended)
     local key = Keys.of('x', x.id)
     local callers = awaited(key)
     local small = #answers < ANNOUNCED and x.input ~= true and x.result ~= true
-    if small and callers[1] then
-      local replies = {}
-      for i, reply in ipairs(callers) do replies[i] = reply end
-      answers[#answers + 1] = { Executions.view(x), replies }
-    end
+    if small and callers.replies[1] then answers[#answers + 1] = { Executions.view(x), callers.replies } end
     if callers.again or not small then Call.hint_item('done', x.id) end
     young[key], old[key] = nil, nil
   end

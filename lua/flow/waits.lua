@@ -25,13 +25,6 @@ Flows.also_placed(function(f, placement)
   if f.awaits and not f.cancel_requested then placement[Keys.event_waiters(f.awaits.topic, f.awaits.correlation_id)] = 0 end
 end)
 
-local function contains(list, value)
-  for _, item in ipairs(list or {}) do
-    if item == value then return true end
-  end
-  return false
-end
-
 -- Return the oldest kept event of awaits {topic, correlation_id} whose id is not in `woken`, {event_id, body}, or nil.
 function FlowWaits.kept_event(awaits, woken)
   local found = redis.call('LRANGE', Keys.events(awaits.topic, awaits.correlation_id), 0, -1)
@@ -87,13 +80,7 @@ function FlowWaits.keep_event(topic, correlation_id, event_id, body)
 end
 
 -- Remember that an event has woken a flow, or ended a wait of an execution. Return false if it had before.
-function FlowWaits.remember(record, event_id)
-  local woken = table_at(record, 'woken')
-  if contains(woken, event_id) then return false end
-  table.insert(woken, event_id)
-  if #woken > REMEMBERED then table.remove(woken, 1) end
-  return true
-end
+function FlowWaits.remember(record, event_id) return remember(table_at(record, 'woken'), event_id, REMEMBERED) end
 
 -- Wake a flow by an event, and remember the event's id. body: for the audit event.
 function FlowWaits.wake(f, event_id, topic, body)

@@ -95,17 +95,10 @@ local function backoff_ms(x)
   return math.floor(delay * (1 - (b.jitter or 0) * Call.random))
 end
 
-local function contains(list, value)
-  for _, item in ipairs(list) do
-    if item == value then return true end
-  end
-  return false
-end
-
 -- Return whether an execution may be retried after a failure of this category.
 local function may_retry(x, category, retryable)
   if not retryable or x.attempt_index >= (x.max_attempts or 1) then return false end
-  if x.fail_on and contains(x.fail_on, category) then return false end
+  if contains(x.fail_on, category) then return false end
   return not x.retry_on or contains(x.retry_on, category)
 end
 

@@ -93,19 +93,10 @@ function Bulks.due(b)
 end
 
 -- Return whether this bulk change has changed the execution before, as `note` has kept it.
-function Bulks.changed(x, id)
-  for _, known in ipairs(x.bulks or {}) do
-    if known == id then return true end
-  end
-  return false
-end
+function Bulks.changed(x, id) return contains(x.bulks, id) end
 
 -- Keep that this bulk change has changed the execution.
-function Bulks.note(x, id)
-  x.bulks = x.bulks or {}
-  table.insert(x.bulks, 1, id)
-  x.bulks[NOTED + 1] = nil
-end
+function Bulks.note(x, id) remember(table_at(x, 'bulks'), id, NOTED) end
 
 -- Return a bulk change without its payload, of which lists would be long.
 function Bulks.view(b)

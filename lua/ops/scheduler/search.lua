@@ -7,12 +7,12 @@ local ops = Ops.scheduler
 local MERGED = 32
 local HELD = { 'leased', 'running' }   -- the states in which an execution has a lease
 
-local function contains(text, part) return text ~= nil and string.find(string.lower(text), part, 1, true) ~= nil end
+local function has(text, part) return text ~= nil and string.find(string.lower(text), part, 1, true) ~= nil end
 
 local function has_text(x, text)
-  if contains(x.id, text) or contains(x.kind, text) then return true end
+  if has(x.id, text) or has(x.kind, text) then return true end
   for name, value in pairs(x.tags or {}) do
-    if contains(name, text) or contains(value, text) then return true end
+    if has(name, text) or has(value, text) then return true end
   end
   return false
 end

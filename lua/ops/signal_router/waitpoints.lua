@@ -1,4 +1,5 @@
--- The signal-router's ops that show waitpoints and their signals or close waitpoints, and an operator's ops that suspend or resume an execution.
+-- The signal-router's ops that show waitpoints and their signals, or close waitpoints, and an operator's ops that suspend
+-- or resume an execution.
 --
 -- Needs: Errors, Executions, Keys, Lists, Records, States, Waitpoints, Waits.
 local ops = Ops.signal_router
