@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,13 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from penstock import errors
 from penstock.bus.connection import identity_of
-from penstock.bus.streams import AUDIT
 from penstock.ids import TOKEN_PATTERN
-from penstock.secure.roles import PERMISSIONS, Role
 from penstock_gateway.answers import HttpError
 from penstock_gateway.feed import UNREACHABLE, Feed, State, Stored
 from penstock_gateway.gateway import Gateway
-from penstock_gateway.tokens import Bearer, may_hear
+from penstock_gateway.tokens import Bearer, may_hear, may_read
 
 FILTERS: Final = ("namespace", "entity", "event", "id")
 """The filters, those of `penstock audit tail`."""
@@ -84,7 +82,7 @@ class Events:
         identity = identity_of(gateway.bus.nats)
         if not may_hear(bearer.role):
             raise errors.make("not_permitted", f"the role {bearer.role} does not hear audit events")
-        if identity is not None and not (may_hear(identity.role) and _may_read(identity.role)):
+        if identity is not None and not (may_hear(identity.role) and may_read(identity.role)):
             raise errors.make(
                 "not_permitted", "the gateway's own user does not read audit events: give it the role gateway"
             )
@@ -111,10 +109,6 @@ class Events:
         for stream in list(self._open):
             if not self._gateway.tokens.knows(stream.bearer):
                 stream.end(REVOKED)
-
-
-def _may_read(role: str) -> bool:
-    return AUDIT in PERMISSIONS[cast("Role", role)].read
 
 
 def _wish(request: Request) -> _Wish:
@@ -197,7 +191,7 @@ class _Stream(Response):
         if after is None:
             return state.last
         _check_kept(after, state)
-        if not _may_read(self.bearer.role):
+        if not may_read(self.bearer.role):
             found = await self._feed.after(after)
             if found and found[0].event and found[0].event.at < (time.time() - ABSENCE_S) * 1000:
                 raise errors.make(

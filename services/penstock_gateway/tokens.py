@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
+from penstock.bus import streams
 from penstock.ids import TOKEN_PATTERN
 from penstock.secure.roles import PERMISSIONS, ROLES, Role
 
@@ -43,6 +44,11 @@ class Bearer(NamedTuple):
 def may_hear(role: str) -> bool:
     """Return whether a role hears the audit events."""
     return AUDIT in PERMISSIONS[cast("Role", role)].subscribe
+
+
+def may_read(role: str) -> bool:
+    """Return whether a role reads the stored audit events."""
+    return streams.AUDIT in PERMISSIONS[cast("Role", role)].read
 
 
 USEFUL: Final = tuple(

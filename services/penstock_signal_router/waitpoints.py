@@ -8,8 +8,10 @@ from penstock.errors import PenstockError
 from penstock.ids import partition_of
 from penstock.machine import Machine, pages
 from penstock.machine.conditions import as_written, missing_signals
+from penstock.machine.op import Op
 from penstock.machine.ops import signal_router as ops
 from penstock.messages.signals import (
+    ResumedBy,
     SecretRotated,
     SignalList,
     Waitpoint,
@@ -44,13 +46,7 @@ class Waitpoints:
         return [{"items": [_shown(each) for each in page["items"]], "cursor": page["cursor"]}]
 
     async def signals(self, call: Call[SignalList]) -> Sequence[Any]:
-        replies = await self._machine.run_many(
-            [ops.SignalList.of(item, skip=int(item.cursor or 0)) for item in call.items]
-        )
-        return [
-            reply if isinstance(reply, PenstockError) else signals_page(item.cursor, reply)
-            for item, reply in zip(call.items, replies, strict=True)
-        ]
+        return await signal_pages(self._machine, ops.SignalList, call.items)
 
     async def close(self, call: Call[WaitpointClose]) -> Sequence[Any]:
         return [_shown(await self._machine.run(ops.WaitpointClose.of(call.items[0])))]
@@ -60,10 +56,21 @@ class Waitpoints:
         return [SecretRotated(key_id=key_id, previous_key_id=past, previous_valid_until=until)]
 
 
-def signals_page(cursor: str | None, found: ops.SignalsRead | ops.SignalsKept) -> dict[str, Any]:
-    """Return a page of signals as a reply. Its cursor counts the signals up to its end."""
-    end = int(cursor or 0) + len(found.items)
-    return {"items": found.items, "cursor": str(end) if found.more else None}
+async def signal_pages(
+    machine: Machine,
+    op: type[ops.SignalList | ops.ResumedBy],
+    asked: Sequence[SignalList | ResumedBy],
+) -> list[Any]:
+    """Return a page of signals, or the error, for each request. A page's cursor counts the signals up to its end."""
+    skips = [int(item.cursor or 0) for item in asked]
+    questions: list[Op[Any]] = [op.of(item, skip=skip) for item, skip in zip(asked, skips, strict=True)]
+    replies = await machine.run_many(questions)
+    return [
+        reply
+        if isinstance(reply, PenstockError)
+        else {"items": reply.items, "cursor": str(skip + len(reply.items)) if reply.more else None}
+        for skip, reply in zip(skips, replies, strict=True)
+    ]
 
 
 def _shown(kept: ops.WaitpointKept) -> Waitpoint:

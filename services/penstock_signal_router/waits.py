@@ -13,7 +13,7 @@ from penstock.machine.ops.signal_router import Facts
 from penstock.messages.common import Fence
 from penstock.messages.signals import LeaseSuspend, ResumedBy, Suspended, WaitpointCreate, WaitpointCreated
 from penstock_signal_router.tokens import Ring, Tokens
-from penstock_signal_router.waitpoints import signals_page
+from penstock_signal_router.waitpoints import signal_pages
 
 DEFAULT_KEY = "default"
 
@@ -49,13 +49,7 @@ class Waits:
         return self._machine.new_id(partition_of(item.execution_id))
 
     async def resumed_by(self, call: Call[ResumedBy]) -> Sequence[Any]:
-        replies = await self._machine.run_many(
-            [ops.ResumedBy.of(item, skip=int(item.cursor or 0)) for item in call.items]
-        )
-        return [
-            reply if isinstance(reply, PenstockError) else signals_page(item.cursor, reply)
-            for item, reply in zip(call.items, replies, strict=True)
-        ]
+        return await signal_pages(self._machine, ops.ResumedBy, call.items)
 
 
 def _suspension(item: LeaseSuspend, new_id: str) -> ops.Suspend | PenstockError:

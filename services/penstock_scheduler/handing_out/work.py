@@ -240,9 +240,8 @@ class Work:
             for parked, given in zip(ask.takers, answer.given, strict=True):
                 if answer.error is not None and not given.tasks and not given.grants:
                     parked.settle([answer.error])
-                elif (
-                    not given.grants
-                ):  # at once: a worker is waiting, and a task of its own would start a tick later
+                elif not given.grants:
+                    # At once: a worker is waiting, and with a task of its own the answer would leave a tick later.
                     if await self._handed_over(parked, given.tasks):
                         delivered = True
                     else:

@@ -125,8 +125,7 @@ async def list_(
         )
         for each in page.items
     )
-    shell.show(page, listing(("id", "action", "status", "done", "refused", "begun", "filter"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("id", "action", "status", "done", "refused", "begun", "filter"), rows))
 
 
 @app.command

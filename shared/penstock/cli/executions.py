@@ -136,8 +136,7 @@ async def list_(
         )
         for each in page.items
     )
-    shell.show(page, listing(("execution", "updated", "state", "kind"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("execution", "updated", "state", "kind"), rows))
 
 
 async def cancel(

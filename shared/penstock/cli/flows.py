@@ -131,8 +131,7 @@ async def list_(
         (flow.flow_id, styled(flow.status), flow.kind, escape(flow.owner), _counts(flow), escape(flow.goal))
         for flow in page.items
     )
-    shell.show(page, listing(("flow", "status", "kind", "owner", "members", "goal"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("flow", "status", "kind", "owner", "members", "goal"), rows))
 
 
 @app.command
@@ -208,8 +207,7 @@ async def steps(
         (escape(step.run_id), escape(step.task), styled(step.status), step.runtime, clock(step.updated_at))
         for step in page.items
     )
-    shell.show(page, listing(("run", "task", "status", "runtime", "updated"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("run", "task", "status", "runtime", "updated"), rows))
 
 
 def flow_facts(flow: Flow) -> Any:

@@ -47,8 +47,7 @@ async def journal(
         )
         for each in page.items
     )
-    shell.show(page, listing(("n", "at", "status", "key", ""), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("n", "at", "status", "key", ""), rows))
 
 
 def _told(entry: Entry) -> str:

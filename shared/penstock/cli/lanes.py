@@ -30,8 +30,7 @@ async def list_(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
         The cursor printed by an earlier list, to go on after it.
     """
     page = cast(Page[Lane], await shell.ask("lane.list", {"limit": limit, "cursor": cursor}))
-    shell.show(page, table(page.items))
-    shell.more(page)
+    shell.show_page(page, table(page.items))
 
 
 @app.command

@@ -64,5 +64,6 @@ def show_rules(shell: Shell, page: Page[MirrorRule] | Page[Trigger], title: str,
         )
         for rule in page.items
     )
-    shell.show(page, listing((title, "subject", "stream", "seen", applied, "dropped", "last error"), rows))
-    shell.more(page)
+    shell.show_page(
+        page, listing((title, "subject", "stream", "seen", applied, "dropped", "last error"), rows)
+    )

@@ -126,8 +126,7 @@ async def list_(
         )
         for each in page.items
     )
-    shell.show(page, listing(("schedule", "status", "next", "fired", "when", "kind"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("schedule", "status", "next", "fired", "when", "kind"), rows))
 
 
 @app.command

@@ -39,10 +39,9 @@ async def search(
     """
     request = {"filter": wanted.filter(), "limit": limit, "cursor": cursor}
     page = cast(Found, await shell.ask("execution.search", request))
-    shell.show(
+    shell.show_page(
         page, listing(("id", "kind", "lane", "state", "created", "why"), (_row(each) for each in page.items))
     )
-    shell.more(page)
     if page.cursor and not shell.json:
         shell.errors.print(f"[dim]complete back to {clock(page.looked_to)}[/]")
 
@@ -119,8 +118,7 @@ async def kinds(*, limit: int = 100, cursor: str | None = None, shell: ShellArgu
         )
         for each in page.items
     )
-    shell.show(page, listing(("kind", "lanes", "what", "input"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("kind", "lanes", "what", "input"), rows))
 
 
 @limits.command

@@ -94,8 +94,9 @@ class Shell:
         else:
             self.console.print(human)
 
-    def more(self, page: Page[Any]) -> None:
-        """Tell people the cursor of a list's next page. JSON output already has it."""
+    def show_page(self, page: Page[Any], human: Any) -> None:
+        """As `show`, and tell people the cursor of a list's next page. JSON output already has it."""
+        self.show(page, human)
         if page.cursor and not self.json:
             self.errors.print(f"[dim]more: --cursor {escape(page.cursor)}[/]")
 

@@ -61,8 +61,7 @@ async def list_(
         for each in page.items
     )
     columns = ("waitpoint", "execution", "status", "key", "until", "still needs")
-    shell.show(page, listing(columns, rows))
-    shell.more(page)
+    shell.show_page(page, listing(columns, rows))
 
 
 @app.command
@@ -104,8 +103,7 @@ async def signals(
         )
         for each in page.items
     )
-    shell.show(page, listing(("at", "name", "source", "satisfied", "payload"), rows))
-    shell.more(page)
+    shell.show_page(page, listing(("at", "name", "source", "satisfied", "payload"), rows))
 
 
 @app.command

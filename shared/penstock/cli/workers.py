@@ -101,13 +101,12 @@ async def list_(
     """
     request = {"lane": lane, "status": status, "limit": limit, "cursor": cursor}
     page = cast(Page[WorkerInfo], await shell.ask("worker.list", request))
-    shell.show(
+    shell.show_page(
         page,
         listing(
             ("worker", "status", "held", "lag", "seen", "version", "lanes", "kinds"), map(_row, page.items)
         ),
     )
-    shell.more(page)
 
 
 @app.command

@@ -5,7 +5,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple
 
 from penstock import errors, verbs
 from penstock.bus.requester import Requester
@@ -17,6 +17,7 @@ from penstock.messages.signals import WaitpointGet
 from penstock.states import TERMINAL
 from penstock.testing.inside import LOOK_S, PATIENCE_S, Penstock
 from penstock.worker import Worker
+from penstock.worker.durable.losers import Left
 
 Moment = Literal["before", "after"]
 _TAPPED: Final = frozenset({"journal.append", "lease.park", "lease.complete", "lease.fail"})
@@ -232,7 +233,8 @@ class Scene:
                     await self._requester.call(verbs.LEASE_REVOKE, request)
             if record.state not in TERMINAL and record.state not in ("suspended", "retry_wait"):
                 return
-            left = _left(entries)
+            # Nobody waits any more for what was left in branches that were given up.
+            left = {key for each in entries if each.kind in ("first", "cut") for key in Left.read(each).keys}
             waiting = [
                 each for each in entries if each.status in ("waiting", "retry") and each.key not in left
             ]
@@ -272,16 +274,6 @@ class Scene:
 
 async def _journal(client: Client, execution_id: str) -> list[Entry]:
     return [entry async for entry in client.journals.read(execution_id)]
-
-
-def _left(entries: list[Entry]) -> set[str]:
-    """Return the keys of calls in branches that were given up: nobody waits for them any more."""
-    left: set[str] = set()
-    for each in entries:
-        if each.kind in ("first", "cut"):
-            kept = cast("dict[str, list[str]] | str", each.result)
-            left.update(kept.get("left", ()) if isinstance(kept, dict) else ())
-    return left
 
 
 def _no_answer() -> Exception:

@@ -5,7 +5,7 @@ registered (compensations) is still to be known; but only as far as the journal 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 from penstock.bus.payloads import raw_of
 from penstock.messages.journal import Entry, NewEntry
@@ -37,8 +37,13 @@ class Left(NamedTuple):
         return cls(list(calls)[:MOST_LEFT], state.leave(names))
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self:
-        return cls(stored.get("left", ()), stored.get("state", {}))
+    def read(cls, entry: Entry) -> Self:
+        """Return what an entry of kind `first` or `cut` tells of it."""
+        stored: Any = entry.result
+        if not isinstance(stored, dict):  # a race of which nothing was left: its result is the winner's name
+            return cls()
+        told = cast("dict[str, Any]", stored)
+        return cls(told.get("left", ()), told.get("state", {}))
 
     def stored(self) -> dict[str, Any]:
         """Return this as part of an entry's result."""
@@ -88,7 +93,7 @@ class Cut(NamedTuple):
     def read(cls, entry: Entry) -> Self:
         stored: Any = entry.result
         unasked = stored.get("unasked", ())
-        return cls(stored["depth"], Left.read(stored), stored["lost"], stored.get("failed"), unasked)
+        return cls(stored["depth"], Left.read(entry), stored["lost"], stored.get("failed"), unasked)
 
 
 class Cuts:

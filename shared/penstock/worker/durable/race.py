@@ -88,10 +88,8 @@ class _Winner(NamedTuple):
     @classmethod
     def of(cls, entry: Entry) -> Self:
         stored: Any = entry.result
-        if not isinstance(stored, dict):
-            return cls(str(stored))
-        told = cast("dict[str, Any]", stored)
-        return cls(told["branch"], Left.read(told))
+        winner = cast("dict[str, Any]", stored)["branch"] if isinstance(stored, dict) else stored
+        return cls(str(winner), Left.read(entry))
 
 
 def _left(run: DurableRun, losers: Sequence[Awaitable[Any]], branches: list[Branch]) -> Left:
