@@ -12,6 +12,7 @@ import { Offers } from "../ui/Offers";
 import { Listed } from "../ui/Listed";
 import type { Column } from "../ui/Table";
 import { Ago, Empty, Failure, Page, Panel, VerbButton } from "../ui/parts";
+import { offer } from "./actions";
 
 const EXAMPLE = {
   name: "builds",
@@ -57,13 +58,7 @@ const columns = (test: (rule: MirrorRule) => void): Column<MirrorRule>[] => [
         of={[
           { verb: "mirror_rule.test", name: "Test with a sample", off: null, go: () => test(x) },
           { verb: "mirror_rule.put", name: "Edit", off: null, go: () => put(asPut(x), "Save rule") },
-          {
-            verb: "mirror_rule.delete",
-            name: "Delete",
-            danger: true,
-            off: null,
-            go: () => act({ verb: "mirror_rule.delete", title: "Delete rule", says: `${x.name} follows no messages any more. The flows that it made stay.`, danger: true, request: { name: x.name }, cli: () => `mirror delete ${x.name}` }),
-          },
+          offer("Delete", null, { verb: "mirror_rule.delete", title: "Delete rule", says: `${x.name} follows no messages any more. The flows that it made stay.`, danger: true, request: { name: x.name }, cli: () => `mirror delete ${x.name}` }),
         ]}
       />
     ),

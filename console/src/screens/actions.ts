@@ -31,6 +31,13 @@ export function offer<V extends VerbName>(name: string, off: string | null, acti
   return { verb: action.verb, name, danger: !!action.danger, off, go: () => act(action), action: action as unknown as Action };
 }
 
+/** What is asked of a signal; `name`: of one that is waited for. */
+export const signalFields = (name = ""): Field[] => [
+  { name: "name", label: "Name", kind: "text", value: name },
+  { name: "payload", label: "Payload", kind: "json", value: "null" },
+  REASON,
+];
+
 /** What the form has for a kind that a worker has told of: its input's shape, and its lane. */
 export function filled(kind: string): Record<string, string> {
   const known = kinds.get().find((each) => each.kind === kind);
@@ -81,93 +88,71 @@ export function executionOffers(x: ExecutionRecord, open: (id: string) => void):
       },
     },
     { verb: "execution.create", name: "Submit again", off: null, go: () => submit(open, x) },
-    {
+    offer("Run now", ended ?? (["scheduled", "retry_wait", "ready"].includes(x.state) && x.reason !== "dependencies" ? null : "it waits for no time"), {
       verb: "execution.run_now",
-      name: "Run now",
-      off: ended ?? (["scheduled", "retry_wait", "ready"].includes(x.state) && x.reason !== "dependencies" ? null : "it waits for no time"),
-      go: () => act({ verb: "execution.run_now", title: "Run now", says: "It stops waiting for its time, and is ready at once.", request: id, cli: () => `run-now ${execution_id}` }),
-    },
-    {
+      title: "Run now",
+      says: "It stops waiting for its time, and is ready at once.",
+      request: id,
+      cli: () => `run-now ${execution_id}`,
+    }),
+    offer("Priority", ended, {
       verb: "execution.change_priority",
-      name: "Priority",
-      off: ended,
-      go: () =>
-        act({
-          verb: "execution.change_priority",
-          title: "Change priority",
-          says: "Its place in the queue changes at once. Higher is sooner, from -128 to 127.",
-          request: id,
-          fields: [{ name: "priority", label: "Priority", kind: "number", value: String(x.priority) }],
-          cli: (r) => `priority ${execution_id} ${String(r["priority"])}`,
-        }),
-    },
-    {
+      title: "Change priority",
+      says: "Its place in the queue changes at once. Higher is sooner, from -128 to 127.",
+      request: id,
+      fields: [{ name: "priority", label: "Priority", kind: "number", value: String(x.priority) }],
+      cli: (r) => `priority ${execution_id} ${String(r["priority"])}`,
+    }),
+    offer("Tags", null, {
       verb: "execution.set_tags",
-      name: "Tags",
-      off: null,
-      go: () =>
-        act({
-          verb: "execution.set_tags",
-          title: "Set tags",
-          says: "These replace all of its tags.",
-          request: id,
-          fields: [{ name: "tags", label: "Tags", kind: "json", value: pretty(x.tags) }],
-          cli: (r) => `tag ${execution_id} ${Object.entries((r["tags"] ?? {}) as Record<string, string>).map(([k, v]) => shell(`${k}=${v}`)).join(" ")}`,
-        }),
-    },
-    {
+      title: "Set tags",
+      says: "These replace all of its tags.",
+      request: id,
+      fields: [{ name: "tags", label: "Tags", kind: "json", value: pretty(x.tags) }],
+      cli: (r) => `tag ${execution_id} ${Object.entries((r["tags"] ?? {}) as Record<string, string>).map(([k, v]) => shell(`${k}=${v}`)).join(" ")}`,
+    }),
+    offer("Signal", ended, {
       verb: "signal.send",
-      name: "Signal",
-      off: ended,
-      go: () =>
-        act({
-          verb: "signal.send",
-          title: "Send a signal",
-          says: "As an operator, without a token, to the waitpoint that it waits on.",
-          request: id,
-          fields: [
-            { name: "name", label: "Name", kind: "text", value: "" },
-            { name: "payload", label: "Payload", kind: "json", value: "null" },
-            REASON,
-          ],
-          cli: (r) => `send ${execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))}${option("reason", r["reason"])}`,
-        }),
-    },
-    {
+      title: "Send a signal",
+      says: "As an operator, without a token, to the waitpoint that it waits on.",
+      request: id,
+      fields: signalFields(),
+      cli: (r) => `send ${execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))}${option("reason", r["reason"])}`,
+    }),
+    offer("Suspend", ended ?? (x.state === "running" ? null : "it does not run"), {
       verb: "execution.suspend",
-      name: "Suspend",
-      off: ended ?? (x.state === "running" ? null : "it does not run"),
-      go: () => act({ verb: "execution.suspend", title: "Suspend", says: "Its worker is told to stop; no attempt is counted. Resume lets it go on.", request: id, fields: [REASON], cli: (r) => `suspend ${execution_id}${option("reason", r["reason"])}` }),
-    },
-    {
+      title: "Suspend",
+      says: "Its worker is told to stop; no attempt is counted. Resume lets it go on.",
+      request: id,
+      fields: [REASON],
+      cli: (r) => `suspend ${execution_id}${option("reason", r["reason"])}`,
+    }),
+    offer("Resume", ended ?? (x.state === "suspended" ? null : "it is not suspended"), {
       verb: "execution.resume",
-      name: "Resume",
-      off: ended ?? (x.state === "suspended" ? null : "it is not suspended"),
-      go: () => act({ verb: "execution.resume", title: "Resume", says: "It goes on with the same attempt, whatever it waits for.", request: id, fields: [REASON], cli: (r) => `resume ${execution_id}${option("reason", r["reason"])}` }),
-    },
-    {
+      title: "Resume",
+      says: "It goes on with the same attempt, whatever it waits for.",
+      request: id,
+      fields: [REASON],
+      cli: (r) => `resume ${execution_id}${option("reason", r["reason"])}`,
+    }),
+    offer("Revoke lease", ended ?? (held ? null : "no worker holds it"), {
       verb: "lease.revoke",
-      name: "Revoke lease",
+      title: "Revoke lease",
+      says: "The worker that holds it loses it, and the execution is ready again.",
       danger: true,
-      off: ended ?? (held ? null : "no worker holds it"),
-      go: () => act({ verb: "lease.revoke", title: "Revoke lease", says: "The worker that holds it loses it, and the execution is ready again.", danger: true, request: id, fields: [REASON], cli: (r) => `revoke ${execution_id}${option("reason", r["reason"])}` }),
-    },
-    {
+      request: id,
+      fields: [REASON],
+      cli: (r) => `revoke ${execution_id}${option("reason", r["reason"])}`,
+    }),
+    offer("Cancel", ended, {
       verb: "execution.cancel",
-      name: "Cancel",
+      title: "Cancel execution",
+      says: "It ends as canceled. A worker that holds it is asked to stop first. This cannot be undone.",
       danger: true,
-      off: ended,
-      go: () =>
-        act({
-          verb: "execution.cancel",
-          title: "Cancel execution",
-          says: "It ends as canceled. A worker that holds it is asked to stop first. This cannot be undone.",
-          danger: true,
-          request: id,
-          fields: [REASON, { name: "grace_ms", label: "Grace, in milliseconds", kind: "number", value: "10000", hint: "After this the lease is revoked; 0: at once." }],
-          cli: (r) => `cancel ${execution_id}${option("reason", r["reason"])}${option("grace-ms", r["grace_ms"])}`,
-        }),
-    },
+      request: id,
+      fields: [REASON, { name: "grace_ms", label: "Grace, in milliseconds", kind: "number", value: "10000", hint: "After this the lease is revoked; 0: at once." }],
+      cli: (r) => `cancel ${execution_id}${option("reason", r["reason"])}${option("grace-ms", r["grace_ms"])}`,
+    }),
   ];
 }
 

@@ -3,7 +3,7 @@
 import { kindNames, loadKinds, takes } from "../bus/kinds";
 import type { Flow, Lane, Schedule, Waitpoint, WorkerInfo } from "../contract.gen";
 import { act } from "../ui/Act";
-import { type Offer, REASON, filled, offer, option, pretty, shell } from "./actions";
+import { type Offer, REASON, filled, offer, option, pretty, shell, signalFields } from "./actions";
 
 export function laneOffers(lane: Lane): Offer[] {
   const name = lane.lane;
@@ -139,11 +139,7 @@ export function waitpointOffers(w: Waitpoint): Offer[] {
       title: "Send a signal",
       says: "As an operator, without a token.",
       request: { execution_id, waitpoint_key },
-      fields: [
-        { name: "name", label: "Name", kind: "text", value: firstName(w) },
-        { name: "payload", label: "Payload", kind: "json", value: "null" },
-        REASON,
-      ],
+      fields: signalFields(firstName(w)),
       cli: (r) => `send ${execution_id} ${shell(r["name"])} ${shell(JSON.stringify(r["payload"]))} --key ${waitpoint_key}${option("reason", r["reason"])}`,
     }),
     offer("Close", w.status === "pending" ? null : `only a pending waitpoint can be closed; this one is ${w.status}`, {
