@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from redis.exceptions import AuthenticationError
 
 import commands
 from commands import Up
-from penstock.local import deployment, own_servers, servers
+from penstock.local import cluster, deployment, own_servers, servers
 from penstock.local.data_dir import DataDir
 from penstock.local.deployment import Deployment
 from penstock.local.options import Options
@@ -129,6 +131,36 @@ async def test_servers_that_never_answer_end_it(
     with pytest.raises(Problem, match=r"is not ready after 1 s, nor are others: ") as caught:
         await asyncio.wait_for(Deployment(options, Quiet()).run(), DEADLINE_S)
     assert str(tmp_path / "data" / "logs") in str(caught.value)
+
+
+async def test_a_port_that_is_taken_while_a_first_cluster_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start tries other ports; later ones keep theirs, for the nodes know one another by them."""
+    data = DataDir(tmp_path / "data")
+    options = Options(data.path, nodes=3, durability="process")
+    plan, taken = cluster.plan, ExitStack()
+
+    def plan_too_late(*given: Any, **named: Any) -> cluster.Plan:
+        made = plan(*given, **named)
+        if not planned:
+            taken.enter_context(socket.create_server(("127.0.0.1", data.ports()["nats-3-peers"])))
+        planned.append(data.ports())
+        return made
+
+    monkeypatch.setattr(cluster, "plan", plan_too_late)
+    with data.held(), taken:
+        planned: list[dict[str, int]] = []
+        own = OwnServers(options, data, None, Quiet(), lambda child, code: None)
+        await own.start()
+        await own.stop()
+        assert len(planned) == 2 and not set(planned[0].values()) & set(planned[1].values())
+        planned.clear()
+        own = OwnServers(options, data, None, Quiet(), lambda child, code: None)
+        with pytest.raises(Problem, match="nats-3 does not start"):
+            await own.start()
+        await own.stop()
+        assert len(planned) == 1
 
 
 async def test_a_service_that_is_killed_again_and_again_ends_it(

@@ -171,6 +171,14 @@ def test_ports_come_back_unless_taken(tmp_path: Path) -> None:
             servers.choose_port(free, None)
 
 
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve servers are given their ports before the first of them listens."""
+    first = servers.choose_port(0, None)
+    monkeypatch.setattr(servers, "PORTS", range(first, first + 1))
+    with pytest.raises(Problem, match=f"no port between {first} and {first} is free"):
+        servers.choose_port(0, None)
+
+
 # --- finding servers
 
 

@@ -2,6 +2,7 @@
 each with a replica."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -80,12 +81,19 @@ def kept_nodes(data: DataDir) -> int | None:
 
 
 def plan(
-    data: DataDir, nodes: int, durability: Durability, password: str | None, security: Security | None
+    data: DataDir,
+    nodes: int,
+    durability: Durability,
+    password: str | None,
+    security: Security | None,
+    *,
+    anew: bool = False,
 ) -> Plan:
     """Write the configuration of all servers, on the ports of the last run, or on free ones.
 
     Either Valkey's `password` is given, or the `security` that has users for both kinds of servers. Raise Problem if a
-    program is missing, or if another process has a port: the nodes know one another by their ports.
+    program is missing, or if another process has a port: the nodes know one another by their ports. anew: take other
+    ports than a first start that failed, and remove what its servers wrote.
     """
     names = [
         f"{kind}-{number}"
@@ -93,13 +101,16 @@ def plan(
         for number in _numbers(nodes * count)
     ]
     wanted = [port for name in names for port in (name, f"{name}-peers")]
-    kept = data.ports()
+    kept = {} if anew else data.ports()
     ports: dict[str, int] = {}
     for name in wanted:
         port = ports[name] = kept.get(name) or choose_port(0, None)
         if not is_free(port):
             raise Problem(f"port {port} is taken, but {name} had it in the last run: end what has it now")
     data.remember_ports(ports)
+    if anew:
+        for name in names:
+            shutil.rmtree(data.path / name, ignore_errors=True)
     routes = [ports[f"nats-{number}-peers"] for number in _numbers(nodes)]
     tls = security.nats_tls if security else ""
     nats = [

@@ -137,25 +137,49 @@ class OwnServers:
 
     async def _start_clusters(self) -> None:
         """Start several servers of each kind, which form clusters."""
-        plan = cluster.plan(
-            self._data, self.nodes, self._options.durability, self._password(), self._security
-        )
+        self._status.doing("starting the servers")
+        plan = await self._start_plan(first=cluster.kept_nodes(self._data) is None)
+        self._status.doing("forming the cluster")
+        await cluster.form(plan.valkey)
+        for server in (*plan.nats, *plan.valkey):
+            self._status.good(server.name, f"{server.version:<12} {server.url}")
+        self.nats_url, self.valkey_url = plan.nats_url, plan.valkey_url
+
+    async def _start_plan(self, first: bool) -> cluster.Plan:
+        """Start all nodes. They keep their ports; only the `first` start of a deployment tries other ones when another
+        program took a port meanwhile."""
+        tries = TRIES if first else 1
+        for attempt in range(1, tries + 1):
+            plan = cluster.plan(
+                self._data,
+                self.nodes,
+                self._options.durability,
+                self._password(),
+                self._security,
+                anew=attempt > 1,
+            )
+            silent = await self._start_nodes([*plan.nats, *plan.valkey])
+            if silent is None:
+                return plan
+            if attempt == tries:
+                raise _not_started(*silent)
+            await self.stop()
+            self.children.clear()
+        raise AssertionError("unreachable")
+
+    async def _start_nodes(self, nodes: list[Server]) -> tuple[Server, Child] | None:
+        """Start servers side by side; return the first that does not answer, if any."""
         started = [
             (server, Child(server.name, server.command, self._data.log(server.name), on_end=self._on_end))
-            for server in (*plan.nats, *plan.valkey)
+            for server in nodes
         ]
-        self._status.doing("starting the servers")
         for _, child in started:
             self.children.append(child)
             await child.start()
         for server, child in started:
             if not await self._answering(server, child):
-                raise _not_started(server, child)
-        self._status.doing("forming the cluster")
-        await cluster.form(plan.valkey)
-        for server, _ in started:
-            self._status.good(server.name, f"{server.version:<12} {server.url}")
-        self.nats_url, self.valkey_url = plan.nats_url, plan.valkey_url
+                return server, child
+        return None
 
     async def _start_server(
         self, configure: Callable[[DataDir, int, Durability], Server], key: str, wanted: int

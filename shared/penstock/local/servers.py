@@ -194,10 +194,16 @@ def quoted(path: Path) -> str:
 PORTS: Final = range(20_000, 32_768)
 """Below the ports that systems give to outgoing connections: one of those could take it before the server does."""
 PORT_TRIES: Final = 1000
+_chosen: set[int] = set()
+"""What this process was given: a port is free until its server listens, and must not be given twice meanwhile."""
 
 
 def choose_port(wanted: int, remembered: int | None) -> int:
-    """Return `wanted` unless it is 0 (raise Problem if taken), else `remembered` if free, else any free port."""
+    """Return `wanted` unless it is 0 (raise Problem if taken), else `remembered` if free, else any free port.
+
+    "Any" is never the same twice in one process. Another process may choose it too before the server listens: what
+    starts a server on it tries again on another port.
+    """
     if wanted:
         if not is_free(wanted):
             raise Problem(f"port {wanted} is taken")
@@ -206,7 +212,8 @@ def choose_port(wanted: int, remembered: int | None) -> int:
         return remembered
     for _ in range(PORT_TRIES):
         port = PORTS.start + secrets.randbelow(len(PORTS))
-        if is_free(port):
+        if port not in _chosen and is_free(port):
+            _chosen.add(port)
             return port
     raise Problem(f"no port between {PORTS.start} and {PORTS.stop - 1} is free")
 
