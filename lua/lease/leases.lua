@@ -75,6 +75,16 @@ function Leases.take(x, worker_id, ttl_ms, start)
   end
 end
 
+-- leased or running → ready, as if it had never been leased: its handler never began, so no attempt and no place in a
+-- quota is used. about: see States.transition.
+function Leases.put_back(x, about)
+  if Executions.cancel_if_asked(x, about.actor) then return end
+  local via = x.claimed_via
+  if x.slot then Limits.free(x, false) end
+  States.transition(x, 'ready', about)
+  x.via = via
+end
+
 -- leased → running.
 function Leases.start(x)
   local actor = 'worker:' .. x.worker_id

@@ -413,6 +413,21 @@ class TestOutcomes:
         # A repeat of the first release still gets the first answer.
         assert await penstock.request("lease.release", fence(task)) == {"state": "ready"}
 
+    async def test_what_was_begun_when_it_was_leased_goes_back_too(self, penstock: RunningPenstock) -> None:
+        """A worker that asks ahead gives back what it cannot begin soon: no attempt and no place in a quota is used."""
+        quota = await penstock.request("quota.create", {"max_per_window": 1, "window_ms": 3_600_000})
+        execution_id = await penstock.create(quota_id=quota["quota_id"])
+        task = await penstock.begin()
+        assert (await penstock.refused("lease.release", fence(task))).code == "illegal_transition"
+        for _ in range(2):
+            released = await penstock.request("lease.release", {**fence(task), "unbegun": True})
+            assert released == {"state": "ready"}
+        again = await penstock.begin()
+        assert (again["attempt_id"], again["lease_epoch"]) == (task["attempt_id"], 2)
+        assert (await penstock.get(execution_id))["reclaims"] == 0
+        events = await penstock.request("execution.history", {"execution_id": execution_id})
+        assert [each["event"] for each in events["items"]] == ["created", "started", "released", "started"]
+
     async def test_a_released_reclaim_is_still_a_reclaim(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         await penstock.take(lease_ttl_ms=MINUTE // 2)

@@ -13,6 +13,7 @@ import pytest
 from penstock import Task, errors
 from penstock.clock import ValkeyClock
 from penstock.messages.leases import TaskMessage
+from penstock.worker import _surplus
 from penstock.worker._leases import Lease
 from scripted_services import DEADLINE_S, Running, Services
 
@@ -234,7 +235,10 @@ async def test_sync_handlers_poll_for_cancellation(services: Services) -> None:
     assert done.result == '"stopped early"'
 
 
-async def test_tasks_beyond_the_free_slots_are_renewed_until_they_begin(services: Services) -> None:
+async def test_tasks_beyond_the_free_slots_are_renewed_until_they_begin(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_surplus, "SLOT_S", DEADLINE_S)
     running, begun, go = slow_worker(services)
     async with running:
         first, second = await overfilled(services)
@@ -249,7 +253,10 @@ async def test_tasks_beyond_the_free_slots_are_renewed_until_they_begin(services
     assert begun == [first["lease_id"], second["lease_id"]]
 
 
-async def test_a_task_whose_lease_is_lost_while_it_waits_for_a_slot_never_begins(services: Services) -> None:
+async def test_a_task_whose_lease_is_lost_while_it_waits_for_a_slot_never_begins(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_surplus, "SLOT_S", DEADLINE_S)
     running, begun, go = slow_worker(services)
     refusals: list[str] = []
 

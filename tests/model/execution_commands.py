@@ -124,7 +124,7 @@ KEEPER = st.one_of(
     START,
     command("renew", **fenced, ttl=maybe(durations)),
     command("progress", **fenced),
-    command("release", **fenced),
+    command("release", **fenced, unbegun=st.booleans()),
     DELAY,
     AWAIT_CHILDREN,
     BREACH,

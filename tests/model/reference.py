@@ -241,12 +241,12 @@ class Job:
         if self.state != "running":
             raise Refused("illegal_transition")
 
-    def release(self, now: int, fence: Fence, verb: str) -> dict[str, Any]:
+    def release(self, now: int, fence: Fence, verb: str, unbegun: bool = True) -> dict[str, Any]:
         """Model release and give_back: return the task to the queue without using an attempt."""
         repeated = self._hold(now, fence, verb)
         if repeated is not None:
             return repeated
-        if verb == "release" and self.state != "leased":
+        if not unbegun and self.state != "leased":
             raise Refused("illegal_transition")
         assert self.lease is not None
         via = self.lease.via

@@ -439,9 +439,12 @@ class Executions(WaitingCommands, Agreement, Model):
             retry_after_ms=delay,
         )
 
-    def _release(self, **fenced: Any) -> Any:
+    def _release(self, unbegun: bool, **fenced: Any) -> Any:
         return self._fenced(
-            "release", **fenced, does=lambda job, fence: job.release(self.now, fence, "release")
+            "release",
+            **fenced,
+            does=lambda job, fence: job.release(self.now, fence, "release", unbegun),
+            unbegun=unbegun or None,
         )
 
     # -- the cancel-reconciler's ops --------------------------------------------------------------

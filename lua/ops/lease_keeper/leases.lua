@@ -1,6 +1,6 @@
 -- The lease-keeper's ops that begin, renew, revoke or release a lease.
 --
--- Needs: Call, Errors, Executions, Fences, Leases, Limits, States.
+-- Needs: Call, Errors, Executions, Fences, Leases, Limits.
 local ops = Ops.lease_keeper
 
 -- claim: turn a grant into a lease. args: execution_id, grant_id, worker_id, lease_ttl_ms, start (true: the attempt
@@ -44,18 +44,14 @@ function ops.revoke(a)
   return { state = x.state }
 end
 
--- release: give back a lease whose attempt has not started; no attempt is used. args: fence. reply: {state}.
+-- release: give back a lease whose attempt has not started; no attempt is used. args: fence, unbegun (true: what was leased
+-- and begun in one step goes back too, as its handler has not begun). reply: {state}.
 -- errors: fence errors, illegal_transition. events: released.
 function ops.release(a)
   local x, repeated = Fences.hold(a, 'release')
   if not x then return repeated end
-  if x.state ~= 'leased' then Errors.raise('illegal_transition', { from = x.state, to = 'ready' }) end
-  local actor = 'worker:' .. x.worker_id
-  if not Executions.cancel_if_asked(x, actor) then
-    local via = x.claimed_via
-    States.transition(x, 'ready', { event = 'released', actor = actor })
-    x.via = via
-  end
+  if x.state == 'running' and not a.unbegun then Errors.raise('illegal_transition', { from = 'running', to = 'ready' }) end
+  Leases.put_back(x, { event = 'released', actor = 'worker:' .. x.worker_id })
   return Fences.consume(x, a, 'release', { state = x.state })
 end
 

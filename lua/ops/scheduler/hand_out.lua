@@ -1,6 +1,6 @@
 -- The scheduler's ops that hand out ready executions to workers, within their limits, and take back undelivered tasks.
 --
--- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Profiles, Queues, Records, States.
+-- Needs: Blocks, Call, Executions, Fences, Graph, Lanes, Leases, Limits, Profiles, Queues, Records.
 local ops = Ops.scheduler
 
 -- Take room in the limits of an execution. Return true if there is no room; then its queue is blocked.
@@ -196,11 +196,7 @@ function ops.wait_room(a) Limits.wait(a.token, tostring(a.waiter)) end
 function ops.give_back(a)
   local x, repeated = Fences.hold(a, 'give_back')
   if not x then return repeated end
-  if not Executions.cancel_if_asked(x, 'scheduler') then
-    local via = x.claimed_via
-    States.transition(x, 'ready', { event = 'returned', why = 'worker_gone', actor = 'scheduler' })
-    x.via = via
-  end
+  Leases.put_back(x, { event = 'returned', why = 'worker_gone', actor = 'scheduler' })
   return Fences.consume(x, a, 'give_back', { state = x.state })
 end
 

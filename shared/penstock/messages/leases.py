@@ -153,7 +153,9 @@ class Failed(Reply, kw_only=True, omit_defaults=True):
 
 
 class LeaseRelease(Fence, kw_only=True):
-    pass
+    """unbegun: also what was leased and begun in one step (`start`) goes back, because its handler has not begun."""
+
+    unbegun: bool = False
 
 
 class LeaseProgress(Fence, kw_only=True):

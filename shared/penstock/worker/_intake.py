@@ -1,150 +1,132 @@
-"""Asks for work with one parked request at a time. Replies come on a separate inbox.
+"""Asks for work as long as slots are free, and ahead of them while tasks end faster than others can be asked for.
 
-The inbox outlives each request. Tasks in a late reply (after a reconnect or a slow claim) therefore still arrive,
-instead of staying leased and idle until their leases expire.
+A worker with one request under way gets at most ROUND tasks in the time that a request takes, and where handlers are
+brief it mostly waits. Once all tasks of a full reply had ended when the next one came, BRIEF_S later at most, a second
+request is kept under way, for as many tasks as there are slots. It does not wait for work. It ends with the first reply
+that is not full, or when a task that came ahead finds no free slot soon (`_surplus.py` gives that one back).
 """
 
 import asyncio
-import contextlib
+import math
+import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
-from nats import errors as nats_errors
 from nats.aio.client import Client as Nats
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-from penstock import errors, verbs
+from penstock import errors
 from penstock.backoff import Backoff
-from penstock.bus import callers
-from penstock.bus.connection import Connection, identity_of
-from penstock.bus.replies import is_no_responders, nobody_answers, refusal
-from penstock.bus.requester import encode, listen
 from penstock.messages.executions import WorkNext
-from penstock.messages.leases import TaskMessage, Tasks
+from penstock.messages.leases import TaskMessage
+from penstock.worker._asker import Asker
 from penstock.worker._outages import OutageLog
 
 MAX_ASK: Final = 1000
-MARGIN_S: Final = 3.0
-UNSUBSCRIBE_S: Final = 2.0
+ROUND: Final = 64
+"""The most tasks that a scheduler sends in one reply."""
+BRIEF_S: Final = 0.05
+AHEAD_FROM: Final = 16
+"""Nothing is asked ahead for fewer tasks: a round trip for each few is the price of small workers."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
-_decode: Final = msgspec.json.Decoder(Tasks).decode
-
 
 class TaskIntake:
-    """Keeps asking for as many tasks as there are free slots."""
+    """Keeps asking for as many tasks as there are free slots, and ahead of them for brief ones."""
 
     def __init__(
         self,
         nats: Nats,
         root: str,
         ask: WorkNext,
-        free_slots: Callable[[], int],
+        slots: int,
+        room: Callable[[int], int],
         accept: Callable[[list[TaskMessage]], None],
     ) -> None:
-        self._nats = nats
-        self._root = root
-        self._subject = callers.subject(verbs.WORK_NEXT, root, identity_of(nats))
-        self._ask = ask
-        self._free_slots = free_slots
+        """room: how many more tasks fit here if there are so many slots."""
+        self._wait_ms = ask.wait_ms
+        self._slots = slots
+        self._room = room
         self._accept = accept
-        self._inbox = nats.new_inbox()
-        self._subscription: Subscription | None = None
+        self._parked = Asker(nats, root, ask, self._on_tasks)
+        self._ahead = Asker(nats, root, msgspec.structs.replace(ask, wait_ms=0), self._on_tasks)
         self._free = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._answered.set()
-        self._empty = False
-        self._error: errors.PenstockError | None = None
+        self._brief = asyncio.Event()
+        self._full_at = -math.inf
+        """When the last reply came, if it was full."""
         self._stopping = False
         self._outages = OutageLog()
 
     def slot_freed(self) -> None:
-        """Note that a slot may be free, so that `run` asks again."""
+        """Note that a task has ended, so that `run` asks again."""
         self._free.set()
 
+    def not_brief(self) -> None:
+        """Note that a task which came ahead waits for a slot: ask no more ahead until tasks are seen to be brief."""
+        self._brief.clear()
+        self._full_at = -math.inf
+
     async def start(self) -> None:
-        """Subscribe to the inbox on which tasks arrive."""
-        if isinstance(self._nats, Connection):
-            self._nats.on_refused.append(self._refused)
-        self._subscription = await listen(self._nats, self._inbox, self._on_reply)
+        """Subscribe to the inboxes on which tasks arrive."""
+        await self._parked.start()
+        await self._ahead.start()
 
     async def run(self) -> None:
         """Ask for work until stopped. Raise if the request is invalid or not permitted: repeating it cannot help."""
+        ahead = asyncio.create_task(self._ask_ahead())
+        try:
+            await self._ask()
+        finally:
+            ahead.cancel()
+
+    async def stop(self) -> None:
+        """Stop receiving tasks."""
+        self._stopping = True
+        await asyncio.gather(self._parked.stop(), self._ahead.stop())
+
+    async def _ask(self) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
-            free = self._free_slots()
+            free = self._room(self._slots)
             if free <= 0:
-                self._free.clear()
-                await self._free.wait()
+                await self._wait_for_slot()
                 continue
             asked = loop.time()
-            await self._send(free)
-            answered = await self._answer()
-            error, self._error = self._error, None
+            answered = await self._parked.ask(min(free, MAX_ASK))
+            error = self._parked.error
             if isinstance(error, errors.InvalidError | errors.UnauthorizedError):
                 raise error
             if error is not None:
                 self._outages.failed(error)
             elif answered:
                 self._outages.recovered()
-            if error is not None or (self._empty and loop.time() - asked < self._ask.wait_ms / 2000):
+            if error is not None or (self._parked.empty and loop.time() - asked < self._wait_ms / 2000):
                 await asyncio.sleep(backoff.next_s(((error and error.retry_after_ms) or 0) / 1000))
             elif answered:
                 backoff.reset()
 
-    async def stop(self) -> None:
-        """Stop receiving tasks. Tasks granted to a request that is still parked find no subscriber: the
-        scheduler notices and puts them back in their queue at once.
-        """
-        self._stopping = True
-        if self._subscription is not None and self._nats.is_connected:
-            with contextlib.suppress(nats_errors.Error, TimeoutError):
-                await asyncio.wait_for(self._subscription.drain(), UNSUBSCRIBE_S)
+    async def _ask_ahead(self) -> None:
+        while not self._stopping:
+            await self._brief.wait()
+            room = min(ROUND, self._slots, self._room(2 * self._slots) - self._parked.asked)
+            if room < AHEAD_FROM:
+                await self._wait_for_slot()
+            elif not await self._ahead.ask(room) or self._ahead.error is not None:
+                self.not_brief()
 
-    async def _send(self, free: int) -> None:
-        self._answered.clear()
-        self._empty = False
-        self._ask.max = min(free, MAX_ASK)
-        try:
-            await self._nats.publish(self._subject, encode(self._ask), reply=self._inbox)
-        except (nats_errors.Error, OSError) as error:
-            self._error = errors.make("timeout", f"work.next could not be sent ({type(error).__name__})")
-            self._answered.set()
+    async def _wait_for_slot(self) -> None:
+        self._free.clear()
+        await self._free.wait()
 
-    async def _answer(self) -> bool:
-        """Wait for the reply. Return False if it is late or lost, or the connection was remade meanwhile."""
-        loop = asyncio.get_running_loop()
-        connection = self._nats.stats["reconnects"]
-        end = loop.time() + self._ask.wait_ms / 1000 + MARGIN_S
-        while True:
-            try:
-                await asyncio.wait_for(self._answered.wait(), min(1.0, max(0.0, end - loop.time())))
-                return True
-            except TimeoutError:
-                if loop.time() >= end or self._nats.stats["reconnects"] != connection:
-                    return False
-
-    def _refused(self, subject: str) -> None:
-        if subject == self._subject.lower():
-            self._error = errors.make("not_permitted", "NATS does not let this user ask for work")
-            self._answered.set()
-
-    async def _on_reply(self, msg: Msg) -> None:
-        if is_no_responders(msg):
-            self._error = nobody_answers(verbs.WORK_NEXT, self._root, "nobody answers")
+    def _on_tasks(self, asker: Asker, tasks: list[TaskMessage]) -> None:
+        if len(tasks) < max(AHEAD_FROM, min(asker.asked, ROUND)):
+            self.not_brief()
         else:
-            self._error = refusal(msg)
-            if self._error is None:
-                try:
-                    tasks = _decode(msg.data).tasks
-                except msgspec.MsgspecError as bad:
-                    self._error = errors.make("internal", f"the reply to work.next is malformed: {bad}")
-                else:
-                    self._empty = not tasks
-                    if tasks:
-                        self._accept(tasks)
-        self._answered.set()
+            now = time.monotonic()
+            if now - self._full_at < BRIEF_S and self._room(self._slots) == self._slots:
+                self._brief.set()
+            self._full_at = now
+        if tasks:
+            self._accept(tasks)

@@ -129,6 +129,7 @@ class Runner:
             self._leases.drop(lease)
             if lease.runner is not None:
                 self.running.discard(lease.runner)
+            self._on_free_slot()  # where too many outcomes were on their way, there may be room again
 
     async def _run_traced(self, lease: Lease) -> None:
         """Run a task inside a span of its own."""

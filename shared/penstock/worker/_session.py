@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -12,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from nats.aio.msg import Msg
 
-from penstock import errors
+from penstock import errors, verbs
 from penstock.bus.connection import Connection
 from penstock.bus.requester import listen
 from penstock.codecs import Codecs
@@ -21,6 +20,7 @@ from penstock.messages.leases import TaskMessage
 from penstock.messages.workers import DrainPush, Push
 from penstock.sdk.requester import Extras
 from penstock.subjects import worker_subject
+from penstock.worker._fenced import FencedCalls
 from penstock.worker._hooks import Hooks
 from penstock.worker._intake import TaskIntake
 from penstock.worker._invoke import Handler
@@ -28,6 +28,7 @@ from penstock.worker._leases import Lease, LeaseRenewer
 from penstock.worker._loop import LoopWatch, teller
 from penstock.worker._presence import Presence
 from penstock.worker._runner import Runner
+from penstock.worker._surplus import Surplus
 
 log: Final = logging.getLogger("penstock.worker")
 
@@ -101,9 +102,8 @@ class Session:
             lambda: (self._watch.longest_ms(), self.leases.holding()),
             self._drain_on_request,
         )
-        self._intake = TaskIntake(nats, config.root, config.ask, self._free_slots, self._accept)
-        # Leased tasks beyond the free slots. Only a late reply brings them. Their leases are renewed like all others.
-        self._surplus: deque[Lease] = deque()
+        self._intake = TaskIntake(nats, config.root, config.ask, config.concurrency, self._room, self._accept)
+        self._surplus = Surplus(self._no_slot)
         # One asyncio task for each lease that a renewal must confirm before its handler starts.
         self._confirming: set[asyncio.Task[None]] = set()
 
@@ -136,6 +136,7 @@ class Session:
             self._watch.stop()
             for loop in (renewals, asking, stopping, closing, beating, *self._confirming):
                 loop.cancel()
+            self._surplus.cancel()
             self.runner.close()
             with contextlib.suppress(Exception):
                 await self.requester.close()
@@ -151,19 +152,23 @@ class Session:
             await asyncio.wait_for(self._presence.registered.wait(), REGISTER_S)
         await self._intake.run()
 
-    def _free_slots(self) -> int:
+    def _room(self, slots: int) -> int:
         if self._stop.asked.is_set():
             return 0
         # Undelivered outcomes are bounded too, so that a slow lease-keeper cannot fill the memory.
         if len(self.runner.running) > 4 * self._config.concurrency + 256:
             return 0
-        return self._config.concurrency - self.runner.active - len(self._surplus) - len(self._confirming)
+        return slots - self._busy - len(self._surplus)
+
+    @property
+    def _busy(self) -> int:
+        return self.runner.active + len(self._confirming)
 
     def _accept(self, tasks: list[TaskMessage]) -> None:
         for message in tasks:
             lease = self.leases.add(message)
-            if self._stop.asked.is_set() or self.runner.active >= self._config.concurrency:
-                self._surplus.append(lease)
+            if self._stop.asked.is_set() or self._busy >= self._config.concurrency:
+                self._surplus.add(lease)
             else:
                 self._begin(lease)
 
@@ -178,7 +183,7 @@ class Session:
 
     def _confirmed(self, confirming: "asyncio.Task[None]") -> None:
         self._confirming.discard(confirming)
-        self._intake.slot_freed()  # the intake counts again, so a slot that the task took is not given twice
+        self._on_free_slot()  # the intake counts again, so a slot that the task took is not given twice
 
     async def _confirm(self, lease: Lease) -> None:
         give_up = time.monotonic() + self._config.lease_ttl
@@ -192,8 +197,6 @@ class Session:
             self._drop(lease)
         elif self._stop.asked.is_set():
             await self._give_back(lease)
-        elif self.runner.active >= self._config.concurrency:
-            self._surplus.append(lease)
         else:
             self.runner.start(lease)
 
@@ -203,12 +206,12 @@ class Session:
         log.warning("%s: its lease was lost before it could begin", lease.message.execution_id)
 
     def _on_free_slot(self) -> None:
-        while self._surplus and not self._stop.asked.is_set():
-            lease = self._surplus.popleft()
+        while self._surplus and self._busy < self._config.concurrency and not self._stop.asked.is_set():
+            lease = self._surplus.pop()
             if lease.lost is None:
                 self._begin(lease)
-                return
-            self._drop(lease)
+            else:
+                self._drop(lease)
         self._intake.slot_freed()
 
     def _drain_on_request(self) -> None:
@@ -240,8 +243,7 @@ class Session:
         self._stop.asked.set()
         log.info("worker %s drains: %d running", self._worker_id, runner.active)
         await self._intake.stop()
-        surplus, self._surplus = list(self._surplus), deque[Lease]()
-        await asyncio.gather(*(self._give_back(lease) for lease in surplus), *self._confirming)
+        await asyncio.gather(self._surplus.close(), *self._confirming)
         if runner.running:
             hurry = asyncio.create_task(self._stop.hurry.wait())
             everything = asyncio.gather(*runner.running, return_exceptions=True)
@@ -257,14 +259,14 @@ class Session:
             if runner.running:
                 await asyncio.wait(runner.running, timeout=1.0)
 
+    async def _no_slot(self, lease: Lease) -> None:
+        self._intake.not_brief()
+        await self._give_back(lease)
+
     async def _give_back(self, lease: Lease) -> None:
         try:
-            await asyncio.wait_for(self.runner.task(lease).release(), 5.0)
-        except errors.ConflictError:
-            if lease.ours:
-                # The service counts the task as begun, so it cannot go back: run it within the grace time.
-                self.runner.start(lease)
-                return
+            calls = FencedCalls(self.requester, self.leases, lease)
+            await asyncio.wait_for(calls.consume(verbs.LEASE_RELEASE, unbegun=True), 5.0)
         except (errors.PenstockError, TimeoutError) as error:
             log.warning("%s could not be given back: %s", lease.message.execution_id, error)
         self.leases.drop(lease)

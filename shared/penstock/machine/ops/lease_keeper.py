@@ -57,7 +57,9 @@ class Revoke(Op[StateReply], kw_only=True):
 
 @op("lease_keeper", by="execution_id")
 class Release(Fenced[StateReply], kw_only=True):
-    """Give back a lease whose task has not been started."""
+    """Give back a lease whose task has not been started; with `unbegun`, also one that was begun when it was leased."""
+
+    unbegun: bool = False
 
 
 @op("lease_keeper", by="execution_id")

@@ -1,0 +1,117 @@
+"""A worker asks ahead of its slots while its tasks are brief, and gives back what finds no slot."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from penstock.worker._intake import BRIEF_S
+from scripted_services import Running, Services
+
+SLOTS = 16
+
+
+class Slots:
+    """Handlers that are brief, or that wait for `go_on`; and how many ran at a time."""
+
+    def __init__(self, running: Running) -> None:
+        self.go_on = asyncio.Event()
+        self.most = self.ended = self._now = 0
+        running.worker.handler("brief")(self.brief)
+        running.worker.handler("long")(self.long)
+
+    async def brief(self) -> None:
+        await self._run(asyncio.sleep(0))
+
+    async def long(self) -> None:
+        await self._run(self.go_on.wait())
+
+    async def _run(self, what: Any) -> None:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await what
+        self._now -= 1
+        self.ended += 1
+
+
+@pytest.fixture
+def ahead(services: Services) -> list[int]:
+    """How many tasks were asked for by each request that does not wait. It is told so if there is no work."""
+    asked: list[int] = []
+
+    def answer(item: Any) -> Any:
+        if item.wait_ms:
+            return None
+        asked.append(item.max)
+        return None if services.ready else {"tasks": []}
+
+    services.scripts["work.next"] = answer
+    return asked
+
+
+def completed(services: Services) -> int:
+    return len(services.got("lease.complete"))
+
+
+async def test_brief_tasks_are_asked_for_ahead(services: Services, ahead: list[int]) -> None:
+    running = Running(services, concurrency=SLOTS)
+    slots = Slots(running)
+    services.ready.extend(services.task("brief") for _ in range(40 * SLOTS))
+    async with running:
+        await services.until(lambda: completed(services) == 40 * SLOTS)
+        await services.until(lambda: services.parked)
+        assert ahead and set(ahead) == {SLOTS} and slots.most == SLOTS
+        assert [most for _, most in services.parked] == [
+            SLOTS
+        ]  # without work there is one request, and it waits
+    assert not services.got("lease.release")
+
+
+async def test_what_finds_no_slot_goes_back(services: Services, ahead: list[int]) -> None:
+    running = Running(services, concurrency=SLOTS)
+    slots = Slots(running)
+    services.ready.extend(services.task("brief") for _ in range(10 * SLOTS))
+    services.ready.extend(services.task("long") for _ in range(4 * SLOTS))
+    async with running:
+        await services.until(lambda: services.got("lease.release"))
+        await services.until(
+            lambda: len(services.ready) + SLOTS + len(services.got("lease.release")) == 4 * SLOTS
+        )
+        released = services.got("lease.release")
+        assert len(released) <= SLOTS and all(each.unbegun for each in released)
+        slots.go_on.set()
+        await services.until(lambda: completed(services) == 14 * SLOTS - len(released))
+    assert slots.most == SLOTS
+
+
+async def test_long_tasks_are_not_asked_for_ahead(services: Services, ahead: list[int]) -> None:
+    running = Running(services, concurrency=SLOTS)
+    slots = Slots(running)
+    services.ready.extend(services.task("long") for _ in range(2 * SLOTS))
+    async with running:
+        await services.until(lambda: slots.most == SLOTS)
+        await asyncio.sleep(2 * BRIEF_S)
+        slots.go_on.set()
+        await services.until(lambda: completed(services) == 2 * SLOTS)
+        await services.until(lambda: services.parked)
+    assert not ahead and not services.got("lease.release")
+
+
+async def test_asks_again_after_too_many_outcomes_were_on_their_way(services: Services) -> None:
+    running = Running(services, concurrency=1)
+    slots, answered = Slots(running), asyncio.Event()
+
+    async def late(item: Any) -> Any:
+        await answered.wait()
+        return {"state": "completed"}
+
+    services.scripts["lease.complete"] = late
+    services.ready.extend(services.task("brief") for _ in range(300))
+    async with running:
+        await services.until(
+            lambda: slots.ended > 4 + 256
+        )  # the bound of undelivered outcomes (`_session.py`)
+        answered.set()
+        await services.until(lambda: not services.ready and services.parked)
+        await services.until(lambda: len({each.lease_id for each in services.got("lease.complete")}) == 300)
+    assert slots.most == 1
