@@ -209,6 +209,7 @@ def choose_port(wanted: int, remembered: int | None) -> int:
             raise Problem(f"port {wanted} is taken")
         return wanted
     if remembered and is_free(remembered):
+        _chosen.add(remembered)
         return remembered
     for _ in range(PORT_TRIES):
         port = PORTS.start + secrets.randbelow(len(PORTS))

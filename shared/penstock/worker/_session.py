@@ -264,6 +264,9 @@ class Session:
         await self._give_back(lease)
 
     async def _give_back(self, lease: Lease) -> None:
+        if lease.lost is not None:
+            self._drop(lease)
+            return
         try:
             calls = FencedCalls(self.requester, self.leases, lease)
             await asyncio.wait_for(calls.consume(verbs.LEASE_RELEASE, unbegun=True), 5.0)
