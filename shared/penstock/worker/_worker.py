@@ -40,7 +40,7 @@ class Worker:
     ... async def send(task: Task, to: str, subject: str) -> Receipt: ...
     >>> worker.main()
 
-    * **concurrency** - How many handlers run at a time. From 16 on, as many more tasks are taken ahead while they are brief.
+    * **concurrency** - How many handlers run at a time. From 16 on, as many tasks more are taken while they are brief.
     * **lease_ttl** - Seconds after which a dead worker's tasks go to another worker.
     * **grace** - Seconds that running handlers have to finish after SIGTERM.
     * **park** - Seconds that a request for work waits at a scheduler. If that is killed, the worker idles as long.
