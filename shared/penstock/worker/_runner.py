@@ -1,57 +1,30 @@
-"""Runs handlers, each in a slot, and turns what a handler returns or raises into an outcome."""
+"""Runs handlers, each in a slot. What becomes of their ends: `_endings.py`."""
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from penstock import errors, verbs
-from penstock.bus.payloads import raw_of
+from penstock import errors
 from penstock.bus.requester import Requester
 from penstock.codecs import CodecError, UnknownCodec
 from penstock.codecs._coding import is_coded
 from penstock.messages.common import readable
-from penstock.messages.executions import ExecutionGet
 from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
 from penstock.sdk.requester import Extras
-from penstock.worker._errors import (
-    Duration,
-    Fail,
-    PossiblySucceeded,
-    Retry,
-    Suspend,
-    TaskConsumedError,
-    category_of,
-    reason_of,
-)
+from penstock.worker._endings import Endings, Outcome, send, too_late, undoes
+from penstock.worker._errors import Suspend
 from penstock.worker._hooks import Hooks
-from penstock.worker._invoke import Handler, InvalidInput
-from penstock.worker._leases import LOST, Lease, LeaseRenewer
+from penstock.worker._invoke import Handler
+from penstock.worker._leases import Lease, LeaseRenewer
 from penstock.worker._task import Task
-from penstock.worker.durable.errors import TaskSuspended
 
 log: Final = logging.getLogger("penstock.worker")
-
-# A call that sends the outcome when awaited, or None when no outcome is to be sent.
-Outcome = Coroutine[Any, Any, object] | None
-
-
-class Failure(NamedTuple):
-    """How an attempt has failed. `after`: the time until the next one, None for the execution's backoff."""
-
-    reason: str
-    category: str
-    retryable: bool = True
-    after: Duration | None = None
-
-
-# How a run of a handler has ended, before its compensations: a failure is not sent yet.
-Ending = Failure | Outcome
 
 
 class Runner:
@@ -73,6 +46,7 @@ class Runner:
     ) -> None:
         self.active = 0
         self._coding, self._tracing = extras
+        self._endings = Endings(requester, self._tracing)
         self._hooks = hooks
         self._context = context
         self._requester = requester
@@ -120,7 +94,7 @@ class Runner:
                 self.active -= 1
                 self._on_free_slot()
             if outcome is not None:
-                await self._send(task, outcome)
+                await send(task, outcome)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -164,15 +138,15 @@ class Runner:
             if (ending := lease.message.ending) is not None:
                 await task.begin_undo(ending.category, ending.reason)
         except (CodecError, errors.PenstockError) as error:
-            return await self._undone(task, lease, self._failed(task, lease, error))
+            return await self._endings.undone(task, lease, self._endings.failed(task, lease, error))
         while True:
             try:
                 result = await self._call(handler, task, lease)
             except asyncio.CancelledError as error:
-                return await self._undone(task, lease, self._cancelled(task, lease, error))
+                return await self._endings.undone(task, lease, self._endings.canceled(task, lease, error))
             except Suspend as wait:
                 if task.consumed:
-                    return self._too_late(task, wait)
+                    return too_late(task, wait)
                 try:
                     reply = await task.suspend(
                         wait.condition,
@@ -184,7 +158,7 @@ class Runner:
                     if reply.outcome == "already_satisfied":
                         await task.open_journal(again=True)
                 except Exception as error:
-                    return await self._undone(task, lease, self._failed(task, lease, error))
+                    return await self._endings.undone(task, lease, self._endings.failed(task, lease, error))
                 if reply.outcome == "suspended" and wait.on_suspended is not None:
                     await self._tell(wait.on_suspended, reply, task)
                 if reply.outcome != "already_satisfied":
@@ -193,14 +167,14 @@ class Runner:
                 Exception,
                 SystemExit,
             ) as error:  # exit() ends this attempt, not the whole worker
-                return await self._undone(task, lease, self._failed(task, lease, error))
+                return await self._endings.undone(task, lease, self._endings.failed(task, lease, error))
             except BaseException:
                 # TaskSuspended, or a group of it from a TaskGroup. It may also end a run that only learns what to undo.
                 if task.durable is None or not (task.durable.left or task.consumed):
                     raise
-                return await self._undone(task, lease, None)
+                return await self._endings.undone(task, lease, None)
             else:
-                return await self._undone(task, lease, self._returned(task, lease, result))
+                return await self._endings.undone(task, lease, self._endings.returned(task, lease, result))
 
     async def _decode(self, lease: Lease) -> None:
         """Decode a task's input. If that fails, the attempt fails, as with an error of the handler."""
@@ -211,7 +185,7 @@ class Runner:
             raise UnknownCodec("the input was made by a codec, and this worker has none (codec=)")
 
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:
-        if lease.lost or (lease.cancel_requested and not self._undoes(task)):
+        if lease.lost or (lease.cancel_requested and not undoes(task)):
             raise asyncio.CancelledError
         if handler.is_async and lease.runner is not None:
             lease.on_stop = lease.runner.cancel
@@ -240,152 +214,3 @@ class Runner:
             raise RuntimeError("the handler raised StopIteration") from error
         finally:
             self.in_threads.discard(task.lease_id)
-
-    async def _undone(self, task: Task, lease: Lease, ending: "Ending") -> Outcome:
-        """Return the outcome to send. If the execution fails for good, or is canceled, its compensations run before."""
-        durable = task.durable
-        if durable is not None and not task.consumed and not durable.over and not lease.abandoned:
-            marker = durable.compensating
-            if isinstance(ending, Failure) and task.unlearned and (ending.retryable or marker is None):
-                pass  # it ended before it came as far as its journal: another run learns what there is to undo
-            elif marker is not None or (
-                isinstance(ending, Failure) and task.undos and await self._is_final(task, ending)
-            ):
-                ending = await self._undo(task, lease, ending)
-        if isinstance(ending, Failure):
-            return task.fail(
-                ending.reason, ending.category, retryable=ending.retryable, retry_after=ending.after
-            )
-        return ending
-
-    async def _undo(self, task: Task, lease: Lease, ending: "Ending") -> "Failure | None":
-        told = ending if isinstance(ending, Failure) else Failure("it failed", "error")
-        lease.on_stop = lease.runner.cancel if lease.runner is not None else None  # when the lease is lost
-        try:
-            why = await task.compensated(told.category, told.reason)
-        except TaskSuspended:
-            return None
-        except asyncio.CancelledError:
-            if not (lease.lost or lease.abandoned):
-                raise
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                current.uncancel()
-            return None
-        except (
-            Exception
-        ) as error:  # the journal is full or cannot be reached: the next attempt goes on with it
-            return Failure(reason_of(error), category_of(error))
-        finally:
-            lease.on_stop = None
-        return Failure(why.reason, why.category, retryable=False)
-
-    async def _is_final(self, task: Task, failure: "Failure") -> bool:
-        """Return whether no attempt follows this failure, by the execution's own rules."""
-        if not failure.retryable:
-            return True
-        try:
-            record = await self._requester.call(
-                verbs.EXECUTION_GET, ExecutionGet(execution_id=task.execution_id)
-            )
-        except errors.PenstockError:
-            return False  # another attempt follows if there may be one; else the compensations are not run
-        listed = record.retry_on is not None and failure.category not in record.retry_on
-        return (
-            listed or failure.category in (record.fail_on or ()) or task.attempt_index >= record.max_attempts
-        )
-
-    def _returned(self, task: Task, lease: Lease, result: Any) -> "Ending":
-        if task.consumed or self._is_gone(task, lease):
-            return None
-        try:
-            raw = raw_of(result)
-        except Exception as error:
-            return Failure(
-                f"the handler's result cannot be encoded: {error}", "invalid_result", retryable=False
-            )
-        if self._undoes(task):
-            return None
-        return task.complete(raw)
-
-    def _cancelled(self, task: Task, lease: Lease, error: asyncio.CancelledError) -> "Failure | None":
-        asked = lease.lost or lease.cancel_requested or lease.abandoned
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
-            if not asked:
-                raise error  # not asked for by the lease: the event loop is closing
-            current.uncancel()
-        if not asked:
-            return self._failed(task, lease, error)
-        if task.consumed or self._is_gone(task, lease) or lease.abandoned:
-            return None
-        return Failure("canceled on request", "canceled", retryable=False)
-
-    def _failed(self, task: Task, lease: Lease, error: BaseException) -> "Failure | None":
-        if self._tracing is not None:
-            self._tracing.raised(error)
-        if task.consumed:
-            return self._too_late(task, error)
-        if self._is_gone(task, lease):
-            return None
-        if lease.cancel_requested and not self._undoes(task):
-            return Failure(reason_of(error), "canceled", retryable=False)
-        if isinstance(error, Retry):
-            return Failure(error.reason, category_of(error), after=error.after)
-        if isinstance(error, Fail):
-            return Failure(error.reason, category_of(error), retryable=False)
-        if isinstance(error, InvalidInput):
-            return Failure(str(error), "invalid_input", retryable=False)
-        log.warning("%s %s failed", task.kind, task.execution_id, exc_info=error)
-        return Failure(reason_of(error), category_of(error))
-
-    @staticmethod
-    def _undoes(task: Task) -> bool:
-        """Return whether this run only learns what there is to undo."""
-        return task.durable is not None and task.durable.compensating is not None
-
-    @staticmethod
-    def _too_late(task: Task, error: BaseException) -> None:
-        """Log an error that a handler raised after the task's outcome, because it cannot be sent any more."""
-        quiet = isinstance(error, (TaskConsumedError, PossiblySucceeded, errors.PenstockError))
-        log.error(
-            "%s %s: raised after its outcome: %s",
-            task.kind,
-            task.execution_id,
-            reason_of(error),
-            exc_info=None if quiet else error,
-        )
-
-    @staticmethod
-    def _is_gone(task: Task, lease: Lease) -> bool:
-        if lease.lost is None:
-            return False
-        log.warning("%s %s: lease lost (%s); nothing is sent", task.kind, task.execution_id, lease.lost)
-        return True
-
-    @staticmethod
-    async def _send(task: Task, outcome: Coroutine[Any, Any, object], *, refused: bool = False) -> None:
-        """Send an outcome. If it is refused while the lease holds, send a failure instead, once (`refused`)."""
-        try:
-            await outcome
-        except PossiblySucceeded as error:
-            log.error("%s %s: %s", task.kind, task.execution_id, error)
-        except Exception as error:
-            known = isinstance(error, errors.PenstockError)
-            # Of a task whose cancellation was requested, the lease may be gone by now: that is as it should be.
-            canceled = (
-                task.cancel_requested and isinstance(error, errors.PenstockError) and error.code in LOST
-            )
-            log.log(
-                logging.INFO if canceled else logging.WARNING,
-                "%s %s: the outcome was refused: %s",
-                task.kind,
-                task.execution_id,
-                error,
-                exc_info=None if known else error,
-            )
-            if not task.consumed and not refused:
-                # A retry cannot make an invalid request valid; any other error may pass.
-                retryable = not isinstance(error, errors.InvalidError)
-                failure = task.fail(reason_of(error), category_of(error), retryable=retryable)
-                await Runner._send(task, failure, refused=True)
