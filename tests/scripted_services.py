@@ -11,7 +11,8 @@ import msgspec
 from nats.aio.client import Client as Nats
 
 from penstock import Worker, errors, verbs
-from penstock.bus.endpoints import Call, Endpoints
+from penstock.bus.calls import Call
+from penstock.bus.endpoints import Endpoints
 
 Script = Callable[[Any], Any]
 

@@ -10,8 +10,9 @@ from nats.aio.client import Client
 
 from penstock import errors, verbs
 from penstock.bus import streams
+from penstock.bus.calls import Call, Handler
 from penstock.bus.consumer import Consumer
-from penstock.bus.endpoints import Call, Endpoints, Handler
+from penstock.bus.endpoints import Endpoints
 from penstock.bus.outcomes import ACK, Dead, Outcome, Retry
 
 DEADLINE_S = 60.0

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import invalid
 from penstock.machine import Machine
 from penstock.machine.ops import cancel_reconciler as ops

@@ -7,8 +7,8 @@ so that no call blocks Valkey for long. If this process dies on the way, the due
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from penstock.bus.calls import Call
 from penstock.bus.connection import Connection
-from penstock.bus.endpoints import Call
 from penstock.machine import Machine
 from penstock.machine.ops import cancel_reconciler as ops
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops

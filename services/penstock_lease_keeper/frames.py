@@ -9,7 +9,7 @@ from msgspec import Raw
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops

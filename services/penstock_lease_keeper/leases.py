@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.machine import Machine
 from penstock.machine.ops import lease_keeper as ops
 from penstock.messages.leases import (

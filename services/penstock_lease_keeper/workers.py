@@ -11,7 +11,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import make
 from penstock.ids import partition_for
 from penstock.machine import Machine

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.machine import Machine
 from penstock.machine.ops import mirror_observer as ops
 from penstock.machine.pages import PAGE_BYTES

@@ -1,7 +1,7 @@
 """Wire up the scheduler: its endpoints, the hints that it listens to and its background work."""
 
 from penstock import verbs
-from penstock.bus.endpoints import parked
+from penstock.bus.calls import parked
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
 from penstock.runtime import Context, Service

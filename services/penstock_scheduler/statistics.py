@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
 from penstock.messages.statistics import (

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.bus.outcomes import Outcome
 from penstock.bus.published import Published, outcome, read
 from penstock.errors import PenstockError, invalid

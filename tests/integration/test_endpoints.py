@@ -10,7 +10,7 @@ from nats.micro.service import ServiceInfo
 
 from penstock import errors, verbs
 from penstock.bus import connection
-from penstock.bus.endpoints import Call, parked
+from penstock.bus.calls import Call, parked
 from penstock.bus.request_id import HEADER, request_id
 from served import FENCE, ID, ask, echo, serving, until
 

@@ -7,8 +7,9 @@ import pytest
 from nats.aio.client import Client as Nats
 
 from penstock import errors, verbs
+from penstock.bus.calls import Call
 from penstock.bus.connection import connect
-from penstock.bus.endpoints import Call, Endpoints
+from penstock.bus.endpoints import Endpoints
 from penstock.bus.requester import MAX_ITEMS, Requester
 from penstock.messages.executions import ExecutionCreate, ExecutionGet, ExecutionWait
 from penstock.messages.flows import FlowGet

@@ -17,7 +17,7 @@ import pytest
 from commands import clean_environment
 from penstock import errors
 from penstock.bus import connection
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.ids import uuid7
 from penstock.runtime import Context, Running, Service, Settings, membership, start
 from penstock.runtime.membership import owner

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError
 from penstock.machine.ops.scheduler import Given, Granted, HandOut, Task
 from penstock.messages.executions import WorkNext

@@ -9,7 +9,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import invalid, make
 from penstock.machine import Machine
 from penstock.machine.ops import mirror_observer as ops

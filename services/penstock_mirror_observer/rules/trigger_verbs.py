@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.messages import triggers as messages
 from penstock.messages.triggers import TriggerPut, TriggerTest, TriggerTested
 from penstock_mirror_observer.rules.stored import Stored, message_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.messages.mirror_rules import MirrorRule, MirrorRulePut, MirrorRuleTest, MirrorRuleTested
 from penstock_mirror_observer.rules.rule import Rule
 from penstock_mirror_observer.rules.stored import Stored, message_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, convert
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.ids import partition_of
 from penstock.machine import Machine
 from penstock.machine.idempotency import once

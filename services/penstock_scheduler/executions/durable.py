@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET
 
 from penstock import errors
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import invalid
 from penstock.ids import partition_of
 from penstock.machine import Machine

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError, invalid
 from penstock.ids import partition_for, partition_of
 from penstock.machine import Machine, pages

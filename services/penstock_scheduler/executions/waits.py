@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.ids import partition_of
 from penstock.machine import Machine
 from penstock.machine.flow_states import change, checked, merge, patch_of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.machine import Machine, pages
 from penstock.machine.idempotency import digest, home_for
 from penstock.machine.ops import scheduler as ops

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError, make
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops

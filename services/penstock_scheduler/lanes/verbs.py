@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import make
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops

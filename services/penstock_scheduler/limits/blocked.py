@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.tokens import home_of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import invalid
 from penstock.machine import Machine
 from penstock.machine.idempotency import digest, home_for

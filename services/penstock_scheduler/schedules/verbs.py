@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError, invalid
 from penstock.ids import partition_of
 from penstock.machine import Machine, pages

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.bus.endpoints import Call
+from penstock.bus.calls import Call
 from penstock.errors import PenstockError, invalid, make
 from penstock.machine import Machine, pages
 from penstock.machine.idempotency import digest, home_for

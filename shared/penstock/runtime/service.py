@@ -7,9 +7,9 @@ from typing import Any
 
 from nats.js import JetStreamContext
 
+from penstock.bus.calls import Handler
 from penstock.bus.connection import Connection
 from penstock.bus.consumer import Consumer
-from penstock.bus.endpoints import Handler
 from penstock.bus.hints import Hints
 from penstock.machine import Machine
 from penstock.runtime.due import DueLoop
