@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from penstock.worker._intake import BRIEF_S
-from scripted_services import Running, Services
+from penstock.worker import _intake, _surplus
+from scripted_services import DEADLINE_S, Running, Services
 
 SLOTS = 16
 
@@ -53,7 +53,11 @@ def completed(services: Services) -> int:
     return len(services.got("lease.complete"))
 
 
-async def test_brief_tasks_are_asked_for_ahead(services: Services, ahead: list[int]) -> None:
+async def test_brief_tasks_are_asked_for_ahead(
+    services: Services, ahead: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_intake, "BRIEF_S", DEADLINE_S)  # so that a busy machine is no slow handler
+    monkeypatch.setattr(_surplus, "SLOT_S", DEADLINE_S)
     running = Running(services, concurrency=SLOTS)
     slots = Slots(running)
     services.ready.extend(services.task("brief") for _ in range(40 * SLOTS))
@@ -61,13 +65,15 @@ async def test_brief_tasks_are_asked_for_ahead(services: Services, ahead: list[i
         await services.until(lambda: completed(services) == 40 * SLOTS)
         await services.until(lambda: services.parked)
         assert ahead and set(ahead) == {SLOTS} and slots.most == SLOTS
-        assert [most for _, most in services.parked] == [
-            SLOTS
-        ]  # without work there is one request, and it waits
+        assert len(services.parked) == 1  # without work there is one request, and it waits
     assert not services.got("lease.release")
 
 
-async def test_what_finds_no_slot_goes_back(services: Services, ahead: list[int]) -> None:
+async def test_what_finds_no_slot_goes_back(
+    services: Services, ahead: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_intake, "BRIEF_S", DEADLINE_S)
+    monkeypatch.setattr(_surplus, "SLOT_S", 1.0)
     running = Running(services, concurrency=SLOTS)
     slots = Slots(running)
     services.ready.extend(services.task("brief") for _ in range(10 * SLOTS))
@@ -90,7 +96,7 @@ async def test_long_tasks_are_not_asked_for_ahead(services: Services, ahead: lis
     services.ready.extend(services.task("long") for _ in range(2 * SLOTS))
     async with running:
         await services.until(lambda: slots.most == SLOTS)
-        await asyncio.sleep(2 * BRIEF_S)
+        await asyncio.sleep(2 * _intake.BRIEF_S)
         slots.go_on.set()
         await services.until(lambda: completed(services) == 2 * SLOTS)
         await services.until(lambda: services.parked)
