@@ -12,7 +12,8 @@ import msgspec
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
-from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile
+from penstock.messages.executions import MAX_TASKS
+from penstock_scheduler.handing_out.parked import Ask, Parked, Profile
 from penstock_scheduler.handing_out.shares import Choice, Share, heads_of_each, share
 
 

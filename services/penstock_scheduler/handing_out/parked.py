@@ -8,10 +8,8 @@ import msgspec
 
 from penstock.errors import invalid
 from penstock.machine.kinds import takes
-from penstock.messages.executions import WorkGrant, WorkNext
+from penstock.messages.executions import MAX_TASKS, WorkGrant, WorkNext
 
-MAX_TASKS: Final = 64
-"""The most tasks of one round, and of one answer, so that no call blocks Valkey for long."""
 MAX_PREFIXES: Final = 100
 """The most prefixes among the kinds of a worker: each costs Valkey a search in every capability set."""
 

@@ -16,12 +16,12 @@ from penstock.bus.calls import Call
 from penstock.errors import PenstockError, make
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
-from penstock.messages.executions import Grant, WorkGrant, WorkNext
+from penstock.messages.executions import MAX_TASKS, Grant, WorkGrant, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.news import ANY, News
 from penstock_scheduler.handing_out.orders import Given, HandOut
-from penstock_scheduler.handing_out.parked import MAX_TASKS, Ask, Parked, Profile, profile_of
+from penstock_scheduler.handing_out.parked import Ask, Parked, Profile, profile_of
 
 log: Final = logging.getLogger(__name__)
 

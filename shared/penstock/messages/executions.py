@@ -1,6 +1,6 @@
 """Messages of the scheduler about executions, work and lanes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, field
 
@@ -146,6 +146,10 @@ class ExecutionEvent(Reply, kw_only=True, rename={"from_": "from"}):
 class ExecutionWait(Request, kw_only=True):
     execution_id: Id
     wait_ms: WaitMs = 30_000
+
+
+MAX_TASKS: Final = 64
+"""The most tasks of one round of handing out, and of one reply to `work.next`: no call blocks Valkey for long."""
 
 
 class WorkNext(Request, kw_only=True):

@@ -1,6 +1,6 @@
 """Asks for work as long as slots are free, and ahead of them while tasks end faster than others can be asked for.
 
-A worker with one request under way gets at most ROUND tasks in the time that a request takes, and where handlers are
+A worker with one request under way gets at most MAX_TASKS in the time that a request takes, and where handlers are
 brief it mostly waits. Once all tasks of a full reply had ended when the next one came, BRIEF_S later at most, a second
 request is kept under way, for as many tasks as there are slots. It does not wait for work. It ends with the first reply
 that is not full, or when a task that came ahead finds no free slot soon (`_surplus.py` gives that one back).
@@ -17,14 +17,12 @@ from nats.aio.client import Client as Nats
 
 from penstock import errors
 from penstock.backoff import Backoff
-from penstock.messages.executions import WorkNext
+from penstock.messages.executions import MAX_TASKS, WorkNext
 from penstock.messages.leases import TaskMessage
 from penstock.worker._asker import Asker
 from penstock.worker._outages import OutageLog
 
 MAX_ASK: Final = 1000
-ROUND: Final = 64
-"""The most tasks that a scheduler sends in one reply."""
 BRIEF_S: Final = 0.05
 AHEAD_FROM: Final = 16
 """Nothing is asked ahead for fewer tasks: a round trip for each few is the price of small workers."""
@@ -110,7 +108,7 @@ class TaskIntake:
     async def _ask_ahead(self) -> None:
         while not self._stopping:
             await self._brief.wait()
-            room = min(ROUND, self._slots, self._room(2 * self._slots) - self._parked.asked)
+            room = min(MAX_TASKS, self._slots, self._room(2 * self._slots) - self._parked.asked)
             if room < AHEAD_FROM:
                 await self._wait_for_slot()
             elif not await self._ahead.ask(room) or self._ahead.error is not None:
@@ -121,7 +119,7 @@ class TaskIntake:
         await self._free.wait()
 
     def _on_tasks(self, asker: Asker, tasks: list[TaskMessage]) -> None:
-        if len(tasks) < max(AHEAD_FROM, min(asker.asked, ROUND)):
+        if len(tasks) < max(AHEAD_FROM, min(asker.asked, MAX_TASKS)):
             self.not_brief()
         else:
             now = time.monotonic()
