@@ -225,7 +225,7 @@ class StateMachine:
             found += [
                 event
                 for head, event in zip(items[::2], items[1::2], strict=True)
-                if head[0] == entity and head[2] == entity_id
+                if head[0] == entity and entity_id in (head[2] if isinstance(head[2], list) else [head[2]])
             ]
         return found
 

@@ -2,22 +2,28 @@
 --
 -- One call appends one entry (one entry per PER_ENTRY events): a msgpack array [head, event, head, event …];
 -- head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for an absent field.
+-- A batch says the same of many records: such a *run* of events is one pair, whose head has an array of ids.
 -- The audit relay reads the entries in order and trims those that JetStream has acknowledged.
 --
 -- Needs: Call, Keys, Undo.
 
 local PER_ENTRY = 400
+local RUN_BYTES = 1024                -- longer events form no runs, so that an entry never means much more than its size
 local THREE = '\147'                  -- msgpack header of an array of 3 items
 local EMPTY = '\160'                  -- the empty text in msgpack
 local KNOWN = 1000                    -- size of the cache `known`; a full cache is emptied
 local known, count = {}, 0            -- text -> packed text, kept between calls: names, states and workers repeat
 local beginnings = {}                 -- seq -> how an event begins: the header of 8 items, the number; kept between calls
 local id_heads = {}                   -- length of an id -> its msgpack header, kept between calls
-local items, now, heads               -- heads: entity -> namespace -> how its items begin
+local now, heads                      -- heads: entity -> namespace -> how its heads begin
+local told                            -- how many events this call has told: {n}
+local told_heads, told_ids, told_events   -- of each of them: how its head begins, the record's id, the event, packed
 local last                            -- the last event of this call that was packed, and what it says
 local last_seq, last_name, last_actor, last_from, last_to, last_reason, last_data
 
-Call.on_begin(function() items, now, heads, last, last_seq = {}, nil, {}, nil, nil end)
+Call.on_begin(function()
+  told, told_heads, told_ids, told_events, now, heads, last, last_seq = { n = 0 }, {}, {}, {}, nil, {}, nil, nil
+end)
 
 -- Pack a text, through the cache. cmsgpack makes, hashes and joins a string for each argument: strings are a sixth of a
 -- call's cost. So texts that repeat are packed once, and the event is put together by hand.
@@ -75,7 +81,9 @@ function Events.tell(entity, record, name, actor, from, to, reason, data)
     head = THREE .. text(entity) .. text(namespace)
     of[namespace] = head
   end
-  Undo.set(items, #items + 1, head .. (id_heads[#id] or id_head(#id)) .. id .. event)
+  local n = told.n + 1
+  told_heads[n], told_ids[n], told_events[n] = head, id, event
+  Undo.set(told, 'n', n)
   return event
 end
 
@@ -91,12 +99,57 @@ function Events.array_header(n)
   return string.char(0xdd, math.floor(n / 16777216), math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
 end
 
-Call.on_write(function()
-  for i = 1, #items, PER_ENTRY do
-    local j = math.min(i + PER_ENTRY - 1, #items)
-    -- The header takes the place of an item that is written already, or of none.
-    items[i - 1] = Events.array_header((j - i + 1) * 2)
-    redis.call('XADD', Keys.outbox(), '*', 'e', table.concat(items, '', i - 1, j))
+-- Return the number of the last event of the run that begins with event i, and does not go beyond event `last`.
+local function run_end(i, last)
+  local head, event = told_heads[i], told_events[i]
+  if #event > RUN_BYTES then return i end
+  while i < last and told_events[i + 1] == event and told_heads[i + 1] == head do i = i + 1 end
+  return i
+end
+
+-- Append an entry with the events from number `i` to number `last`.
+local function append(i, last)
+  local parts, n, pairs_told = { '' }, 1, 0
+  while i <= last do
+    local till = run_end(i, last)
+    n = n + 1
+    parts[n] = till > i and told_heads[i] .. Events.array_header(till - i + 1) or told_heads[i]
+    for k = i, till do
+      local id = told_ids[k]
+      parts[n + 1], parts[n + 2] = id_heads[#id] or id_head(#id), id
+      n = n + 2
+    end
+    n = n + 1
+    parts[n] = told_events[i]
+    i, pairs_told = till + 1, pairs_told + 1
   end
-  if #items > 0 then Call.hints.audit = 1 end
+  parts[1] = Events.array_header(pairs_told * 2)
+  redis.call('XADD', Keys.outbox(), '*', 'e', table.concat(parts))
+end
+
+Call.on_write(function()
+  local n = told.n
+  for i = 1, n, PER_ENTRY do append(i, math.min(i + PER_ENTRY - 1, n)) end
+  if n > 0 then Call.hints.audit = 1 end
 end)
+
+-- Return an entry without runs, for a relay of release 0.1. Its events stay as they are, byte for byte: by their bytes a
+-- relay knows what the stream has already.
+function Events.without_runs(entry)
+  local parts, count = { '' }, 0
+  local first = string.byte(entry)
+  local at = first < 0xdc and 1 or first == 0xdc and 3 or 5   -- behind the entry's own header
+  while at >= 0 and at < #entry do
+    local event_at, head = cmsgpack.unpack_one(entry, at)
+    local till = cmsgpack.unpack_one(entry, event_at)
+    local event = string.sub(entry, event_at + 1, till >= 0 and till or #entry)
+    local begin, ids = THREE .. pack(head[1]) .. pack(head[2]), head[3]
+    for _, id in ipairs(type(ids) == 'table' and ids or { ids }) do
+      parts[#parts + 1] = begin .. pack(id) .. event
+      count = count + 2
+    end
+    at = till
+  end
+  parts[1] = Events.array_header(count)
+  return table.concat(parts)
+end

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from penstock.audit import CURSOR_HEADER, seal
 from penstock_audit_relay.counting import Told
-from penstock_audit_relay.entries import Entry
+from penstock_audit_relay.entries import Entry, Formed
 from penstock_audit_relay.position import Position
 
 MAX_EVENTS: Final = 1000
@@ -55,13 +55,13 @@ class Chain:
     def seal(self, entries: Iterable[Entry]) -> Batch:
         """Make the next batch. Leave out events that the stream already has (`Position.stored`)."""
         cursor: dict[int, str] = {}
-        events: list[tuple[str, bytes]] = []
+        events: list[Formed] = []
         told: list[Told] = []
         for entry in entries:
             told += entry.told
             cursor[entry.partition] = entry.id
             if self._stored:
-                events += [event for event in entry.events if event[1] not in self._stored]
+                events += [event for event in entry.events if event[2] not in self._stored]
             else:
                 events += entry.events
         self._cursor |= cursor
@@ -69,34 +69,33 @@ class Chain:
         token = f"{self._session}-{self._count}"
         wire = self._commands(token, events) if events else b""
         self._seq += len(events)
-        kinds = Counter(_kind(subject) for subject, _ in events)
+        kinds = Counter([kind for kind, _, _ in events])
         return Batch(token, wire, len(events), kinds, self._seq, cursor, told)
 
-    def _commands(self, token: str, events: list[tuple[str, bytes]]) -> bytes:
+    def _commands(self, token: str, events: list[Formed]) -> bytes:
+        """Return one HPUB command for each event: the first with the expected sequence, the last with the commit."""
         prefix, chained, last = self._prefix, self._hash, len(events)
         common = f"NATS/1.0\r\nNats-Batch-Id:{token}\r\nNats-Batch-Sequence:".encode()
         parts: list[bytes] = []
-        for number, (subject, form) in enumerate(events, 1):
+        reply = b""
+        for number, (_, subject, form) in enumerate(events, 1):
             body, chained = seal(form, chained)
-            head = b"%b%d\r\n" % (common, number)
-            reply = b""
-            if number == 1:
-                head += b"Nats-Expected-Last-Sequence:%d\r\n" % self._seq
-            if number == last:
-                head += b"Nats-Batch-Commit:1\r\n%b\r\n" % _cursor_header(self._cursor)
-                reply = f"{self._inbox}.{token} ".encode()
-            size = len(head) + 2
+            head = b"%b%d\r\n\r\n" % (common, number)
+            if number == 1 or number == last:
+                head = head[:-2]
+                if number == 1:
+                    head += b"Nats-Expected-Last-Sequence:%d\r\n" % self._seq
+                if number == last:
+                    head += b"Nats-Batch-Commit:1\r\n%b\r\n" % _cursor_header(self._cursor)
+                    reply = f"{self._inbox}.{token} ".encode()
+                head += b"\r\n"
+            size = len(head)
             parts.append(
-                b"HPUB %b%b %b%d %d\r\n%b\r\n%b\r\n"
-                % (prefix, subject.encode(), reply, size, size + len(body), head, body)
+                b"HPUB %b%b %b%d %d\r\n%b%b\r\n"
+                % (prefix, subject, reply, size, size + len(body), head, body)
             )
         self._hash = chained
         return b"".join(parts)
-
-
-def _kind(subject: str) -> tuple[str, str]:
-    _, entity, event, _ = subject.split(".", 3)
-    return entity, event
 
 
 def _cursor_header(cursor: Mapping[int, str]) -> bytes:

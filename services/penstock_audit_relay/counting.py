@@ -43,11 +43,9 @@ class Told(Struct, gc=False):
     data: Any
 
 
-def told(id: str, namespace: str, event: str, at: int, to: str, reason: str, data: Any) -> Told | None:
-    """Return what is counted of this event, or None if nothing is."""
-    if not to and event not in _COUNTED:
-        return None
-    return Told(id, namespace, event, at, to, reason, data)
+def is_counted(event: str, to: str) -> bool:
+    """Return whether anything is counted of an execution's event that moves it to the state `to` ('': to none)."""
+    return bool(to) or event in _COUNTED
 
 
 class Known(Struct):

@@ -1,17 +1,24 @@
 """Outbox entries: each is a msgpack array [head, event, head, event, …], packed by lua/core/events.lua.
 
 head = [entity, namespace, id]; event = [seq, name, at, actor, from, to, reason, data], "" for an absent field.
+
+A batch says the same of many records. Such a *run* of events is one pair, whose head has an array of ids; what is the
+same for all of them is encoded once.
 """
 
+import re
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from penstock.audit import SCHEMA_VERSION, Facts, canonical, tokens
-from penstock_audit_relay.counting import Told, told
+from penstock_audit_relay.counting import Told, is_counted
 
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _pack: Final = msgspec.msgpack.Encoder().encode
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+_SLOT: Final = "\0"
+_SLOT_IN_JSON: Final = b"\\u0000"
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError, RecursionError)
 
 
@@ -22,58 +29,81 @@ class Broken(NamedTuple):
     payload: bytes
 
 
-class Entry(NamedTuple):
-    """One outbox entry, ready for the chain. events: (`audit.tokens`, canonical form) of each event.
+Formed = tuple[tuple[str, str], bytes, bytes]
+"""An event for the chain: (entity, event's name), `audit.tokens`, canonical form."""
 
-    told: what is counted of them.
-    """
+
+class Entry(NamedTuple):
+    """One outbox entry, ready for the chain. told: what is counted of its events."""
 
     partition: int
     id: str
-    events: list[tuple[str, bytes]]
+    events: list[Formed]
     broken: list[Broken]
     told: list[Told] = []
 
     @property
     def size(self) -> int:
         """Bytes of all events of the entry."""
-        return sum(len(form) for _, form in self.events)
+        return sum(len(form) for _, _, form in self.events)
 
 
 def read(partition: int, entry_id: str, blob: bytes, limit: int) -> Entry:
     """Decode the entry in `blob`. In an event of more than `limit` bytes, replace the data by a note."""
-    events: list[tuple[str, bytes]] = []
-    broken: list[Broken] = []
-    counted: list[Told] = []
-    entry = Entry(partition, entry_id, events, broken, counted)
+    entry = Entry(partition, entry_id, [], [], [])
     try:
         items = _unpack(blob)
         if type(items) is not list or len(items) % 2:
             raise ValueError("not an array of heads and events")
     except _UNREADABLE as error:
-        broken.append(Broken(f"the outbox entry cannot be read: {error}", blob))
+        entry.broken.append(Broken(f"the outbox entry cannot be read: {error}", blob))
         return entry
     pairs = iter(items)
     for head, event in zip(pairs, pairs, strict=True):
         try:
-            subject, form = _event(head, event)
-            if len(form) > limit:
-                event[7] = {"omitted": "too large for a message", "bytes": len(form)}
-                subject, form = _event(head, event)
-                if len(form) > limit:
-                    raise ValueError("too large for a message")
-            events.append((subject, form))
-            if head[0] == "execution":
+            entity, namespace, ids = head
+            if type(ids) is not list:
+                ids = [ids]
+            forms = _run(entity, namespace, ids, event, limit)
+            entry.events.extend(forms or [_alone(entity, namespace, id, event, limit) for id in ids])
+            if entity == "execution":
                 _, name, at, _, _, to, reason, data = event
-                if (counts := told(head[2], head[1], name, at, to, reason, data)) is not None:
-                    counted.append(counts)
+                if is_counted(name, to):
+                    entry.told.extend([Told(id, namespace, name, at, to, reason, data) for id in ids])
         except _UNREADABLE as error:
-            broken.append(Broken(f"an event of the outbox entry is malformed: {error}", _pack([head, event])))
+            why = f"an event of the outbox entry is malformed: {error}"
+            entry.broken.append(Broken(why, _pack([head, event])))
     return entry
 
 
-def _event(head: Any, event: Any) -> tuple[str, bytes]:
-    entity, namespace, id = head
+def _run(entity: str, namespace: str, ids: list[str], event: Any, limit: int) -> list[Formed] | None:
+    """Return the events of a run: encoded once, with each id put in. None where only one at a time will do."""
+    if len(ids) < 2 or not all(ids) or not _TOKEN("".join(ids)):
+        return None
+    kind, subject, form = _form(entity, namespace, ids[0], event)
+    if (
+        subject != f"{namespace}.{entity}.{event[1]}.{ids[0]}".encode()
+        or len(form) + 2 * max(map(len, ids)) > limit
+    ):
+        return None
+    prefix = subject.removesuffix(ids[0].encode())
+    _, _, open_form = _form(entity, namespace, _SLOT, event)
+    # An id is in the form twice, and before it only what has just been found to be tokens.
+    before, between, after = open_form.split(_SLOT_IN_JSON, 2)
+    return [(kind, prefix + id, b"".join((before, id, between, id, after))) for id in map(str.encode, ids)]
+
+
+def _alone(entity: str, namespace: str, id: str, event: Any, limit: int) -> Formed:
+    formed = _form(entity, namespace, id, event)
+    if (size := len(formed[2])) <= limit:
+        return formed
+    formed = _form(entity, namespace, id, [*event[:7], {"omitted": "too large for a message", "bytes": size}])
+    if len(formed[2]) > limit:
+        raise ValueError("too large for a message")
+    return formed
+
+
+def _form(entity: Any, namespace: Any, id: Any, event: Any) -> Formed:
     seq, name, at, actor, from_, to, reason, data = event
     if not type(seq) is type(at) is int:
         raise ValueError("seq and at must be integers")
@@ -85,4 +115,4 @@ def _event(head: Any, event: Any) -> tuple[str, bytes]:
         f"{id}:{seq}", SCHEMA_VERSION, seq, namespace, entity, id, name, at,
         actor or None, from_ or None, to or None, reason or None, data or None,
     )  # fmt: skip
-    return tokens(namespace, entity, name, id), canonical(facts)
+    return (entity, name), tokens(namespace, entity, name, id).encode(), canonical(facts)

@@ -139,7 +139,10 @@ class Outbox:
         partitions = sorted(takes)
         trimming = self._machine.run_many([ops.Ack(upto=entry) for entry in acks.values()], list(acks))
         taking = self._machine.run_many(
-            [ops.Take(after=self.position(partition), limit=ENTRIES, bytes=room) for partition in partitions],
+            [
+                ops.Take(after=self.position(partition), limit=ENTRIES, bytes=room, runs=True)
+                for partition in partitions
+            ],
             partitions,
         )
         self._announced -= takes  # an announcement during the round trip calls for another take
@@ -193,7 +196,8 @@ class Outbox:
         """Read the entries between two ids (the first excluded), without taking them. Raise PenstockError."""
         entries: list[Entry] = []
         while True:
-            reply = await self._machine.run(ops.Take(after=after, limit=ENTRIES, bytes=BYTES), at=partition)
+            take = ops.Take(after=after, limit=ENTRIES, bytes=BYTES, runs=True)
+            reply = await self._machine.run(take, at=partition)
             for after, blob in reply.entries:
                 if key(after) > key(upto):
                     return entries

@@ -89,14 +89,15 @@ class Rewinds:
             f"{id}:1", audit.SCHEMA_VERSION, 1, "default", audit.PARTITION, id, audit.REWOUND, behind.now,
             "audit-relay", told, lost.common, "valkey_behind", facts,
         )  # fmt: skip
-        subject = audit.tokens(event.namespace, event.entity, event.event, event.id)
-        return Entry(partition, lost.common, [(subject, audit.canonical(event))], [])
+        subject = audit.tokens(event.namespace, event.entity, event.event, event.id).encode()
+        formed = ((event.entity, event.event), subject, audit.canonical(event))
+        return Entry(partition, lost.common, [formed], [])
 
     async def _lost(
         self, partition: int, known: str, waiting: list[Entry], first_seq: int, last_seq: int
     ) -> Lost:
         """Walk back through the stream, to the newest event that Valkey has too."""
-        common = {form: entry.id for entry in waiting for _, form in entry.events}
+        common = {form: entry.id for entry in waiting for _, _, form in entry.events}
         lost = Lost(known)
         async for page in audit.backwards(self._nats, self._stream, max(first_seq, 1), last_seq):
             for message in reversed(page):

@@ -73,11 +73,12 @@ class StateDump:
         for entry_id, fields in self._redis.xrange(f"{self._root}outbox", self._after, "+"):
             self._after = f"({entry_id.decode()}"
             packed = _unpack(fields[b"e"])
-            for (entity, _, of), event in zip(packed[::2], packed[1::2], strict=True):
+            for (entity, _, ids), event in zip(packed[::2], packed[1::2], strict=True):
                 seq, name, _, _, from_state, to_state, reason, data = event
-                self.events[entity, of].append(
-                    Event(entity, of, seq, name, from_state, to_state, reason, data)
-                )
+                for of in ids if isinstance(ids, list) else [ids]:
+                    self.events[entity, of].append(
+                        Event(entity, of, seq, name, from_state, to_state, reason, data)
+                    )
 
     # -- invariants -------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def test_every_event_of_an_entry_is_told_as_it_is(told: list[tuple[tuple[str, ..
     entry = entries.read(3, "5-0", blob, 1 << 20)
     assert not entry.broken
     assert len(entry.events) == len(told)
-    for ((entity, namespace, name), event), (_, form) in zip(told, entry.events, strict=True):
+    for ((entity, namespace, name), event), (_, _, form) in zip(told, entry.events, strict=True):
         body, _ = audit.seal(form, audit.GENESIS)
         read = audit.decode(body)
         assert (read.entity, read.namespace, read.id) == (entity, namespace, name)
@@ -187,10 +187,34 @@ def test_every_event_of_an_entry_is_told_as_it_is(told: list[tuple[tuple[str, ..
         ]
 
 
+ids = st.text(alphabet="abAB09_-", min_size=1, max_size=8)
+tricky = st.one_of(ids, st.sampled_from(["", "\0", 'a"b', "é", "a.b", "\\u0000"]))
+
+
+@given(
+    st.tuples(tricky, tricky),
+    st.lists(tricky, min_size=1, max_size=5),
+    events,
+    st.sampled_from([40, 300, 1 << 20]),
+)
+def test_a_run_is_what_its_events_are_one_by_one(
+    names: tuple[str, str], run: list[str], told: tuple[Any, tuple[Any, ...]], limit: int
+):
+    event = told[1]
+    together = entries.read(0, "5-0", msgspec.msgpack.encode([[*names, run], event]), limit)
+    apart = entries.read(
+        0, "5-0", msgspec.msgpack.encode([part for id in run for part in ([*names, id], event)]), limit
+    )
+    if apart.broken:  # then the run as a whole is one dead letter
+        assert (len(together.broken), together.events) == (1, [])
+    else:
+        assert together == apart
+
+
 @given(st.binary(max_size=60))
 def test_no_blob_raises(blob: bytes):
     entry = entries.read(0, "1-0", blob, 1 << 20)
-    for _, form in entry.events:
+    for _, _, form in entry.events:
         json.loads(form)
 
 
@@ -200,7 +224,7 @@ def test_a_malformed_event_spares_its_neighbours():
     for bad in ([1, "created"], "text", ["1", *good[1:]], [1, 2, *good[2:]], None):
         blob = msgspec.msgpack.encode([head, good, head, bad, head, [2, *good[1:]]])
         entry = entries.read(0, "1-0", blob, 1 << 20)
-        assert [json.loads(form)["seq"] for _, form in entry.events] == [1, 2]
+        assert [json.loads(form)["seq"] for _, _, form in entry.events] == [1, 2]
         [broken] = entry.broken
         assert msgspec.msgpack.decode(broken.payload) == [head, bad]
 
@@ -208,7 +232,7 @@ def test_a_malformed_event_spares_its_neighbours():
 def test_an_event_that_fits_no_message_loses_its_data_and_says_so():
     event = [1, "created", 5, "", "", "ready", "", {"note": "x" * 5000}]
     entry = entries.read(0, "1-0", msgspec.msgpack.encode([["execution", "default", "0-a"], event]), 2000)
-    [(_, form)] = entry.events
+    [(_, _, form)] = entry.events
     assert json.loads(form)["data"]["omitted"]
     assert not entry.broken
 
@@ -235,7 +259,7 @@ def test_events_that_the_stream_has_already_are_left_out():
     head = ["execution", "default", "0-a"]
     blob = msgspec.msgpack.encode([head, [1, "a", 5, *[""] * 5], head, [2, "b", 5, *[""] * 5]])
     entry = entries.read(0, "7-0", blob, 1 << 20)
-    chain = batch.Chain(Position(seq=1, stored=frozenset({entry.events[0][1]})), "root", "_INBOX.x")
+    chain = batch.Chain(Position(seq=1, stored=frozenset({entry.events[0][2]})), "root", "_INBOX.x")
     sealed = chain.seal([entry])
     assert (sealed.events, sealed.last_seq) == (1, 2)
     assert chain.seal([entries.Entry(0, "8-0", [], [])]).events == 0

@@ -50,7 +50,8 @@ local function knows(id)
 end
 
 -- take: return the outbox entries after a position, oldest first.
--- args: after (entry id, '0' for the start), limit (entries), bytes (stop once this much is gathered).
+-- args: after (entry id, '0' for the start), limit (entries), bytes (stop once this much is gathered), runs (true: the
+-- caller knows runs of events, see core/events.lua).
 -- reply: entries [[entry id, blob]], more (there may be further entries), waiting (untrimmed entries), age_ms. When this
 -- Valkey does not know `after`: no entries, but behind (the last entry that it had trimmed) and now.
 -- errors: none. events: none.
@@ -71,6 +72,7 @@ function ops.take(a)
         break
       end
       local blob = entry[2][2]
+      if not a.runs then blob = Events.without_runs(blob) end
       after = entry[1]
       count = count + 1
       bytes = bytes + #blob

@@ -27,11 +27,15 @@ class Taken(Waiting, kw_only=True):
 
 @op("audit_relay")
 class Take(Op[Taken], kw_only=True):
-    """Return the entries after entry id `after` ('0': from the start), up to `limit` entries or about `bytes` bytes."""
+    """Return the entries after entry id `after` ('0': from the start), up to `limit` entries or about `bytes` bytes.
+
+    runs: entries may have runs of events (penstock_audit_relay/entries.py), which relays of release 0.1 do not know.
+    """
 
     after: str
     limit: int
     bytes: int
+    runs: bool = False
 
 
 class Trimmed(Waiting, kw_only=True):
