@@ -70,8 +70,10 @@ def parse(url: str) -> Place:
     scheme, _, kind = scheme.replace("valkey", "redis").partition("+")
     if kind not in ("cluster", "sentinel"):
         return Place("server", f"{scheme}://{rest}")
-    parts = urlsplit(f"//{rest}")
-    login, at, hosts = parts.netloc.rpartition("@")
+    # Of several hosts, urlsplit refuses those in brackets (IPv6) from some patch releases of Python on: it gets none.
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    parts = urlsplit(f"//host{rest.removeprefix(authority)}")
+    login, at, hosts = authority.rpartition("@")
     group, _, database = unquote(parts.path.strip("/")).partition("/")
     if kind == "cluster":
         group, database = "", group
