@@ -4,7 +4,7 @@
 -- reach the disk for it. A restart of Valkey, a failover or another version of the library forgets them; so does a call when
 -- there are very many. Then nobody is told, as if a hint were lost, and the scheduler at which the caller waits looks again.
 --
--- Needs: Call, Keys, Undo.
+-- Needs: Call, Undo.
 
 -- The most views in one hint, since a hint must fit into a NATS message. Of further executions only the id is told.
 local ANNOUNCED = 64
@@ -13,18 +13,17 @@ local MOST = 50000
 -- Reply subjects remembered of one execution. A caller asks anew every few seconds, each time with another subject.
 local REPLIES = 8
 
--- Key of an execution -> {replies (subjects), again (true: a scheduler has to look again)}.
+-- Id of an execution -> {replies (subjects), again (true: a scheduler has to look again)}.
 local young, old, count = {}, {}, 0
 
-local function awaited(key) return young[key] or old[key] end
+local function awaited(id) return young[id] or old[id] end
 
 -- Remember a caller. reply: the subject that he expects the execution's record on; nil: a scheduler has to look again.
 function Executions.await(id, reply)
-  local key = Keys.of('x', id)
-  local callers = awaited(key) or { replies = {} }
-  if not young[key] then
+  local callers = awaited(id) or { replies = {} }
+  if not young[id] then
     if count >= MOST then young, old, count = {}, young, 0 end
-    young[key] = callers
+    young[id] = callers
     count = count + 1
   end
   if reply then remember(callers.replies, reply, REPLIES) else callers.again = true end
@@ -32,7 +31,7 @@ end
 
 -- Note that an execution has ended, if somebody waits for that.
 function Executions.ended(x)
-  if awaited(Keys.of('x', x.id)) then Call.hint_item('ended', x) end
+  if awaited(x.id) then Call.hint_item('ended', x) end
 end
 
 -- Turn ended executions into the hints `ended` (the record, and the subjects that expect it) and `done` (the id: schedulers
@@ -40,12 +39,11 @@ end
 local function announce(ended)
   local answers = {}
   for _, x in ipairs(ended) do
-    local key = Keys.of('x', x.id)
-    local callers = awaited(key)
+    local callers = awaited(x.id)
     local small = #answers < ANNOUNCED and x.input ~= true and x.result ~= true
     if small and callers.replies[1] then answers[#answers + 1] = { Executions.view(x), callers.replies } end
     if callers.again or not small then Call.hint_item('done', x.id) end
-    young[key], old[key] = nil, nil
+    young[x.id], old[x.id] = nil, nil
   end
   Call.hints.ended = answers
 end

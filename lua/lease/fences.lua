@@ -2,11 +2,19 @@
 --
 -- Needs: Call, Errors, Executions, States.
 
+local ended = {}   -- state -> the reply {state}, packed: a cache, since most outcomes are an end that says no more
+
+local function pack_ended(state)
+  local packed = pack({ state = state })
+  ended[state] = packed
+  return packed
+end
+
 -- x.last says which verb consumed the last lease: [lease_id, verb, reply], or a map of them where an earlier release wrote
--- it. Return the three.
+-- it; without a reply where that is only the state that the execution has ended in. Return the three.
 local function consumed(x)
   local last = x.last or {}
-  return last[1] or last.lease_id, last[2] or last.verb, last[3] or last.reply
+  return last[1] or last.lease_id, last[2] or last.verb, last[3] or last.reply or { state = x.state }
 end
 
 -- Raise the most precise error for a fence that does not name the current lease.
@@ -40,8 +48,13 @@ function Fences.hold(a, verb)
   refuse(x, a)
 end
 
--- Keep the reply of the verb that consumed this lease, for repeats. Return the reply.
+-- Keep the reply of the verb that consumed this lease, for repeats. Return the reply, packed or not.
 function Fences.consume(x, a, verb, reply)
+  local state = type(reply) == 'table' and reply.state
+  if States.TERMINAL[state] and next(reply) == 'state' and next(reply, 'state') == nil then
+    x.last = { a.lease_id, verb }
+    return ended[state] or pack_ended(state)
+  end
   x.last = { a.lease_id, verb, reply }
   return reply
 end
