@@ -92,6 +92,8 @@ class Requester:
         self.root = root
         self._timeout = timeout
         self._patience = patience
+        self.loop = asyncio.get_running_loop()
+        """Asked for once: before Python 3.12 that is a system call, and there are requests for each task."""
         self._queues: dict[tuple[str, float], _Queue] = {}
         self._inflight: dict[str, _Message] = {}
         self._serial = 0
@@ -115,8 +117,7 @@ class Requester:
         self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None
     ) -> "asyncio.Future[Rep]":
         """Send one request without waiting. Return a future of the reply; it raises as `call` does."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Rep] = loop.create_future()
+        future: asyncio.Future[Rep] = self.loop.create_future()
         if timeout is None:
             timeout = self._timeout
         if not self._queues:
@@ -144,7 +145,7 @@ class Requester:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the caller. The set keeps it alive: the event loop holds only a weak reference."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self.loop.create_task(work)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -189,11 +190,10 @@ class Requester:
             yield message()
 
     async def _send_message(self, message: _Message, timeout: float) -> None:
-        loop = asyncio.get_running_loop()
         self._serial += 1
         token = str(self._serial)
-        message.patience = loop.time() + min(self._patience, timeout)
-        message.timer = loop.call_later(timeout, self._expire, token, timeout)
+        message.patience = self.loop.time() + min(self._patience, timeout)
+        message.timer = self.loop.call_later(timeout, self._expire, token, timeout)
         self._inflight[token] = message
         await self._publish(token, message)
 
@@ -254,8 +254,7 @@ class Requester:
         message = self._inflight.get(token)
         if message is None:
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() >= message.patience:
+        if self.loop.time() >= message.patience:
             self._settle(token, nobody_answers(message.verb, self.root, "nobody answers"))
             return
 
@@ -263,5 +262,5 @@ class Requester:
             if token in self._inflight:
                 self._start(self._publish(token, message))
 
-        loop.call_later(message.delay, again)
+        self.loop.call_later(message.delay, again)
         message.delay = min(message.delay * 2, 0.5)

@@ -64,7 +64,7 @@ class Runner:
         self.active += 1
         lease.began = round(self._leases.clock.now())
         run = self._run if self._tracing is None else self._run_traced
-        lease.runner = asyncio.get_running_loop().create_task(run(lease))
+        lease.runner = self._requester.loop.create_task(run(lease))
         self.running.add(lease.runner)
 
     def task(self, lease: Lease) -> Task:
