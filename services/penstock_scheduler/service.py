@@ -13,6 +13,7 @@ from penstock_scheduler.explaining.verbs import Explanations
 from penstock_scheduler.flows.changes import FlowChanges
 from penstock_scheduler.flows.verbs import Flows
 from penstock_scheduler.handing_out.admission import Admission
+from penstock_scheduler.handing_out.grants import Grants
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.work import Work
 from penstock_scheduler.lanes.gauges import add_gauges
@@ -44,6 +45,7 @@ def build(context: Context) -> Service:
     admission = Admission(context.machine, context.spawn)
     handover = Handover(context.machine, context.nats, context.settings.max_payload_bytes, context.spawn)
     work = Work(context.machine, admission, handover)
+    grants = Grants(context.machine, admission)
     blocked = Blocked(context.machine)
     statistics = Statistics(context.machine)
     finder = Finder(context.machine, statistics.group)
@@ -88,7 +90,7 @@ def build(context: Context) -> Service:
             verbs.EXECUTION_QUERY: durable.query,
             verbs.EXECUTION_VERSIONS: durable.versions,
             verbs.WORK_NEXT: work.next,
-            verbs.WORK_GRANT: work.grant,
+            verbs.WORK_GRANT: grants.grant,
             verbs.LANE_LIST: lanes.list,
             verbs.LANE_PAUSE: lanes.pause,
             verbs.LANE_RESUME: lanes.resume,

@@ -14,8 +14,8 @@ from penstock.machine import Machine
 from penstock.machine.ops.common import NextDue, Ping
 from penstock.machine.ops.scheduler import Create, Get
 from penstock.machine.replies import inside
-from penstock.store import UrlError, caller
-from penstock.store.caller import HOLD_S
+from penstock.store import UrlError
+from penstock.store.servers import HOLD_S
 from servers import valkey_server
 from valkey_cluster import DEADLINE_S, Member, ValkeyCluster, valkey_cluster
 
@@ -161,7 +161,7 @@ class TestMovedSlots:
         self, nodes: ValkeyCluster, machine: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """No call runs while the keys of its partition are on two servers, and none is refused or lost."""
-        monkeypatch.setattr(caller, "HOLD_S", 20.0)  # the move may take long on a busy machine
+        monkeypatch.setattr("penstock.store.servers.HOLD_S", 20.0)  # the move may take long on a busy machine
         partition = 3
         source = await nodes.home(partition)
         target = await nodes.home(0)

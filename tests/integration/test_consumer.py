@@ -191,7 +191,7 @@ async def test_a_strangers_message_is_no_message_of_the_stream(client: Client, u
     consumer = Consumer(streams.SIGNALS, "router", got)
     await streams.ensure(client.jetstream(), root)
     await consumer.start(client, root)
-    await stranger.publish(consumer._inbox, b"forged", reply=f"{root}.hint.ready")
+    await stranger.publish(consumer._pulling._inbox, b"forged", reply=f"{root}.hint.ready")
     await stranger.flush()
     await stranger.jetstream().publish(f"{root}.signal.w.go", b"real")
     await until(is_left(client, root, 0))
@@ -316,17 +316,18 @@ async def test_a_loss_that_is_noticed_while_messages_are_asked_for_is_mended_at_
     await streams.ensure(client.jetstream(), root)
     collector = Collector()
     consumer = Consumer(streams.SIGNALS, "router", collector, heartbeat=10.0)
-    pull, pulled = consumer._pull, asyncio.Event()  # pyright: ignore[reportPrivateUsage]
+    pulling = consumer._pulling  # pyright: ignore[reportPrivateUsage]
+    pull, pulled = pulling._pull, asyncio.Event()  # pyright: ignore[reportPrivateUsage]
 
     async def pull_and_lose() -> None:
         await pull()
         if not pulled.is_set():
             await client.flush()
             await client.jetstream().delete_consumer(consumer._name, "router")  # pyright: ignore[reportPrivateUsage]
-            await until(lambda: consumer._lost)  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: pulling._lost)  # pyright: ignore[reportPrivateUsage]
             pulled.set()
 
-    consumer._pull = pull_and_lose  # pyright: ignore[reportPrivateUsage]
+    pulling._pull = pull_and_lose  # pyright: ignore[reportPrivateUsage]
     await consumer.start(client, root)
     try:
         await asyncio.wait_for(pulled.wait(), DEADLINE_S)

@@ -1,4 +1,4 @@
-"""work.next and work.grant: find work for workers, and workers for work.
+"""work.next: find work for workers, and workers for work.
 
 A parked `work.next` waits in line with others of its *profile* (same lanes, capabilities and kinds). When a lane gets
 ready work, the first calls of each profile that takes it ask Valkey for tasks together. The answer "nothing more" marks
@@ -16,7 +16,7 @@ from penstock.bus.calls import Call
 from penstock.errors import PenstockError, make
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
-from penstock.messages.executions import MAX_TASKS, Grant, WorkGrant, WorkNext
+from penstock.messages.executions import MAX_TASKS, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.news import ANY, News
@@ -48,8 +48,6 @@ class Work:
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
 
-    # -- verbs ------------------------------------------------------------------------------------
-
     async def next(self, call: Call[WorkNext]) -> Sequence[Any] | None:
         request = call.items[0]
         loop = asyncio.get_running_loop()
@@ -68,43 +66,6 @@ class Work:
             return await parked.answer
         finally:
             timer.cancel()
-
-    async def grant(self, call: Call[WorkGrant]) -> Sequence[Any]:
-        item = call.items[0]
-        profile = profile_of(item)
-        items: list[Grant] = []
-        partitions: Sequence[int] = range(self._machine.partitions)
-        while partitions and len(items) < item.max:
-            wanted = item.max - len(items)
-            found, partitions = await self._hand_out.grants(profile, partitions, item.worker_id, wanted)
-            admitted = await asyncio.gather(*(self._admission.admit(p, [grant]) for p, grant in found))
-            # Refused executions are set aside by now; behind them there may be work under another limit.
-            items += [
-                Grant(
-                    grant_id=grant.grant_id,
-                    execution_id=grant.execution_id,
-                    resumed=grant.resumed,
-                    reclaim=grant.reclaim,
-                    expires_at=grant.expires_at,
-                )
-                for grants in admitted
-                for grant in grants
-            ]
-        if not items:
-            raise await self._nothing(profile)
-        return [{"items": items, "cursor": None}]
-
-    async def _nothing(self, profile: Profile) -> PenstockError:
-        """Return why there is no grant: the limit that is looked at again first, or that there is no work."""
-        question = ops.Held(lanes=profile.lanes, capabilities=profile.capabilities, kinds=profile.kinds)
-        partitions = range(self._machine.partitions)
-        replies = await self._machine.run_many([question] * len(partitions), partitions)
-        held = [each for each in replies if each is not None and not isinstance(each, PenstockError)]
-        first = min(held, key=lambda each: each.wait_ms, default=None)
-        detail = {"lanes": profile.lanes}
-        if first is None:
-            return make("no_eligible_execution", detail=detail)
-        return make(first.code, detail=detail, retry_after_ms=first.wait_ms)
 
     # -- wake-ups ---------------------------------------------------------------------------------
 

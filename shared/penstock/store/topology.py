@@ -1,6 +1,6 @@
 """Which server has which partition: one fixed server, the primary that Sentinels name, or a cluster's primaries.
 
-A `Topology` only knows; `Store` acts on it. `refresh` is called when a call shows that the knowledge may be stale.
+A `Topology` only knows; `Servers` acts on it. `refresh` is called when a call shows that the knowledge may be stale.
 """
 
 import logging
@@ -22,7 +22,7 @@ ANSWER_S: Final = 1.0
 
 
 class Topology(Protocol):
-    """What `Store` needs to know about the servers."""
+    """What `Servers` needs to know about the servers."""
 
     moves: bool
     """Whether partitions can move from one server to another. If not, `refresh` has nothing to find out."""
