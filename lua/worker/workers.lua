@@ -29,9 +29,16 @@ end)
 -- Count a lease of this worker that began (change 1) or ended (-1).
 function Workers.hold(worker_id, change) Undo.set(held, worker_id, (held[worker_id] or 0) + change) end
 
+local function held_by(id) return tonumber(redis.call('HGET', Keys.held(), id) or 0) end
+
+-- Write one command for each worker: every command lengthens the append-only file, a read does not.
 local function flush()
   for id, change in pairs(held) do
-    if change ~= 0 and redis.call('HINCRBY', Keys.held(), id, change) <= 0 then redis.call('HDEL', Keys.held(), id) end
+    if change < 0 and held_by(id) + change <= 0 then
+      redis.call('HDEL', Keys.held(), id)
+    elseif change ~= 0 then
+      redis.call('HINCRBY', Keys.held(), id, change)
+    end
   end
 end
 
@@ -42,7 +49,7 @@ function Workers.held(ids)
   flush()
   begin()
   local counts = {}
-  for i, id in ipairs(ids) do counts[i] = tonumber(redis.call('HGET', Keys.held(), id) or 0) end
+  for i, id in ipairs(ids) do counts[i] = held_by(id) end
   return counts
 end
 
