@@ -7,6 +7,7 @@ that a request costs its caller little more than a future.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -92,8 +93,6 @@ class Requester:
         self.root = root
         self._timeout = timeout
         self._patience = patience
-        self.loop = asyncio.get_running_loop()
-        """Asked for once: before Python 3.12 that is a system call, and there are requests for each task."""
         self._queues: dict[tuple[str, float], _Queue] = {}
         self._inflight: dict[str, _Message] = {}
         self._serial = 0
@@ -104,6 +103,11 @@ class Requester:
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. Asked for once: before Python 3.12 that is a system call, and each task has its requests."""
+        return asyncio.get_running_loop()
 
     async def call(self, verb: Verb[Req, Rep], request: Req, *, timeout: float | None = None) -> Rep:
         """Send one request and wait for its reply.
