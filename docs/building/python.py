@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import NamedTuple
 
+import griffe
 from nats.aio.client import Client as Nats
 
 from penstock.client import Client
@@ -76,5 +77,27 @@ def _page(topic: Topic) -> str:
         module = getattr(getattr(package, name), "__module__", "")
         if module.startswith(topic.within) and not module.startswith(topic.without):
             names.append(f"{topic.package}.{name}")
-    directives = [f"::: {name}" for name in (*names, *topic.more)]
+    directives = [_directive(name) for name in (*names, *topic.more)]
     return "\n\n".join([f"# {topic.title}", topic.about, *directives]) + "\n"
+
+
+def _directive(path: str) -> str:
+    """Show a class. What it has from bases that are in its package, but not public, follows its own members."""
+    place, _, name = path.rpartition(".")
+    package = import_module(place)
+    bases = getattr(getattr(package, name), "__mro__", ())[1:]
+    private = {
+        f"{base.__module__}.{base.__name__}"
+        for base in bases
+        if base.__module__.startswith(f"{place}._") and base.__name__ not in package.__all__
+    }
+    if not private:
+        return f"::: {path}"
+    own = griffe.load(place)[name].final_target
+    members = [
+        member.name
+        for part in (own, *(base for base in own.mro() if base.path in private))
+        for member in part.members.values()
+        if member.has_docstring and not member.name.startswith("_")
+    ]
+    return f"::: {path}\n    options: {{inherited_members: true, members: [{', '.join(members)}]}}"

@@ -1,5 +1,6 @@
 """The docs as a site: it builds with every link and anchor checked, and needs nothing from elsewhere to be read."""
 
+import inspect
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from penstock import Client, Task, Worker
 from penstock.verbs import VERBS
 
 pytest.importorskip("material", reason="the docs extra is not installed: make docs")
@@ -51,6 +53,19 @@ def test_the_reference_has_every_verb(site: Path) -> None:
     assert [name for name in VERBS if f'id="{name.replace(".", "-").replace("_", "-")}"' not in page] == []
     described = json.loads((site / "reference" / "asyncapi.json").read_text())
     assert described["asyncapi"] == "3.0.0"
+
+
+@pytest.mark.parametrize("shown", [Client, Task, Worker])
+def test_the_reference_has_every_method(site: Path, shown: type) -> None:
+    text = "".join(page.read_text() for page in (site / "reference" / "api").glob("*.html"))
+    methods = {
+        name
+        for base in shown.__mro__
+        for name, value in vars(base).items()
+        if not name.startswith("_") and inspect.isroutine(value) and value.__doc__
+    }
+    owners = "|".join(base.__name__ for base in shown.__mro__)
+    assert [name for name in methods if not re.search(rf'id="[\w.]+\.({owners})\.{name}"', text)] == []
 
 
 def test_the_examples_of_verbs_are_requests(monkeypatch: pytest.MonkeyPatch) -> None:

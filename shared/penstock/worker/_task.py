@@ -1,11 +1,11 @@
-"""`Task`: the attempt as a handler sees it, and the calls that a handler can make."""
+"""`Task`: the attempt as a handler sees it, and the calls that a handler can make.
+
+What it can read is in `_task_data.py`, and what belongs to its journal in `_task_journal.py`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
-
-import msgspec
-from msgspec import Raw
 
 from penstock import verbs
 from penstock.bus.payloads import raw_of
@@ -14,7 +14,6 @@ from penstock.ids import uuid7
 from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionCreate
 from penstock.messages.frames import FrameStored
-from penstock.messages.journal import Continues, EntryError
 from penstock.messages.leases import Failed
 from penstock.messages.limits import Usage
 from penstock.messages.signals import Suspended, WaitpointCreated
@@ -25,14 +24,14 @@ from penstock.worker._fenced import FencedCalls
 from penstock.worker._frames import FrameSender
 from penstock.worker._leases import Lease, LeaseRenewer
 from penstock.worker._signals import Signal, condition_of
-from penstock.worker.durable.calls import DurableCalls
-from penstock.worker.durable.run import DurableOptions, DurableRun
-from penstock.worker.durable.undo import Undos
+from penstock.worker._task_data import TaskData
+from penstock.worker._task_journal import JournaledTask
+from penstock.worker.durable.run import DurableOptions
 
 T = TypeVar("T")
 
 
-class Task(DurableCalls):
+class Task(TaskData, JournaledTask):
     """One attempt at one execution.
 
     `complete`, `fail`, `cancel`, `suspend`, `delay`, `await_children` and `release` consume the task. Calling
@@ -40,20 +39,7 @@ class Task(DurableCalls):
     that is not consumed is completed. The durable calls (`step`, `sleep` …) are in `DurableCalls`.
     """
 
-    __slots__ = (
-        "_calls",
-        "_durable",
-        "_frames",
-        "_lease",
-        "_leases",
-        "_loop",
-        "_options",
-        "_registered",
-        "_requester",
-        "_resumed",
-        "_signals",
-        "context",
-    )
+    __slots__ = ("_frames", "_loop", "_resumed", "_signals", "context")
 
     def __init__(
         self,
@@ -75,85 +61,8 @@ class Task(DurableCalls):
         self._signals: list[Signal] | None = None
         self._options = options
         # Made at the first durable call: a handler that makes none pays nothing for them.
-        self._durable: DurableRun | None = None
-        self._registered: Undos | None = None
-
-    # The task's data.
-
-    @property
-    def execution_id(self) -> str:
-        return self._lease.message.execution_id
-
-    @property
-    def kind(self) -> str:
-        return self._lease.message.kind
-
-    @property
-    def lane(self) -> str:
-        return self._lease.message.lane
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return self._lease.message.tags
-
-    @property
-    def attempt_index(self) -> int:
-        return self._lease.message.attempt_index
-
-    @property
-    def attempt_id(self) -> str:
-        return self._lease.message.attempt_id
-
-    @property
-    def lease_id(self) -> str:
-        return self._lease.message.lease_id
-
-    @property
-    def lease_epoch(self) -> int:
-        return self._lease.message.lease_epoch
-
-    @property
-    def deadline_at(self) -> int | None:
-        """The execution's deadline in milliseconds since the Unix epoch, or None."""
-        return self._lease.message.deadline_at
-
-    @property
-    def resumed(self) -> bool:
-        """Whether this run follows a suspension (see `resumed_by()`), a `delay` or `await_children`."""
-        return self._resumed
-
-    @property
-    def raw_input(self) -> Raw:
-        """The input as raw JSON, byte for byte."""
-        return self._lease.message.raw_input
-
-    @property
-    def input(self) -> Any:
-        """The input as plain Python values, decoded at the first access."""
-        return self._lease.message.input
-
-    def input_as(self, type: type[T]) -> T:
-        """Return the input converted to `type`. Raises `msgspec.ValidationError`."""
-        return msgspec.json.decode(self._lease.message.raw_input, type=type)
-
-    # The lease.
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether a cancellation was requested. Async handlers are cancelled; sync handlers must check this."""
-        return self._lease.cancel_requested
-
-    @property
-    def consumed(self) -> bool:
-        """Whether the task already has its outcome."""
-        return self._calls.consumed
-
-    def is_lease_healthy(self) -> bool:
-        """Return False after three failed renewals in a row, or once the lease is lost or past its end."""
-        return self._lease.healthy
-
-    def consecutive_renewal_failures(self) -> int:
-        return self._lease.failures
+        self._durable = None
+        self._registered = None
 
     async def renew(self) -> None:
         """Renew the lease now (the worker also renews it regularly). Raises the lease-keeper's typed error."""
@@ -316,64 +225,6 @@ class Task(DurableCalls):
     def run(self, call: Awaitable[T]) -> T:
         """Run one of the async methods from a sync handler's thread: `task.run(task.progress(50))`."""
         return asyncio.run_coroutine_threadsafe(_awaited(call), self._loop).result()
-
-    # The durable side, for `DurableCalls` and the worker.
-
-    @property
-    def durable(self) -> DurableRun | None:
-        """The journal of this run, once a durable call was made; for the worker itself."""
-        return self._durable
-
-    @property
-    def undos(self) -> Undos | None:
-        """The compensations that this run has registered; for the worker itself."""
-        return self._registered
-
-    async def open_journal(self, *, again: bool = False) -> None:
-        """Read what did not come with the task: the further pages of a long journal, or all that was stored
-        meanwhile.
-        """
-        message = self._lease.message
-        if again and self._durable is not None:
-            await self._durable.appender.flush()
-            message.journal = await self._calls.call(verbs.JOURNAL_OPEN)
-            self._durable = self._registered = None
-        opened = message.journal
-        while opened is not None and opened.cursor is not None:
-            page = await self._calls.call(verbs.JOURNAL_OPEN, cursor=opened.cursor)
-            opened.items.extend(page.items)
-            opened.cursor = page.cursor
-        if opened is not None:
-            self._durable_run()
-
-    @property
-    def unlearned(self) -> list[str]:
-        """Names of compensations that were journaled, and that this run has not registered; for the worker itself."""
-        return [] if self._durable is None else self._undos().unlearned
-
-    async def begin_undo(self, category: str, reason: str) -> None:
-        """The execution ends: let this run of the handler only learn what there is to undo. See `Undos.begin`."""
-        await self._undos().begin(category, reason)
-
-    async def compensated(self, category: str, reason: str) -> EntryError:
-        """Run the compensations. Return why the execution fails. Raises `TaskSuspended`; see `Undos.run`."""
-        return await self._undos().run(category, reason)
-
-    def _durable_run(self) -> DurableRun:
-        if self._durable is None:
-            options = self._options or DurableOptions()
-            self._durable = DurableRun(self._requester, self._calls, self._leases, self._lease, options)
-        return self._durable
-
-    def _undos(self) -> Undos:
-        if self._registered is None:
-            self._registered = Undos(self._durable_run())
-        return self._registered
-
-    async def _continue_as(self, input: Any) -> None:
-        raw = raw_of(input)
-        notes = await self._durable_run().finish()
-        await self._calls.consume(verbs.LEASE_COMPLETE, continues=Continues(raw_input=raw), journal=notes)
 
 
 async def _awaited(call: Awaitable[T]) -> T:

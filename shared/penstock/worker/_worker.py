@@ -3,13 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import os
-import re
-import secrets
-import signal
-import socket
-import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,6 +17,7 @@ from penstock.messages.executions import WorkNext
 from penstock.worker._health import Health
 from penstock.worker._hooks import Hook, Hooks, Lifespan, Middleware
 from penstock.worker._invoke import Handler
+from penstock.worker._process import exit_at_once, new_worker_id, run_as_process, stopped_by_signals
 from penstock.worker._session import Session, Stop, WorkerConfig
 from penstock.worker.durable.run import KEEP_WARM_S, DurableOptions, StepThreads
 from penstock.worker.durable.versions import accepted, checked
@@ -68,7 +63,7 @@ class Worker:
             raise ValueError("concurrency must be at least 1")
         if isinstance(lanes, str) or not lanes:
             raise ValueError("lanes must be a list with at least one name")
-        self.worker_id = worker_id or _new_worker_id()
+        self.worker_id = worker_id or new_worker_id()
         self.concurrency = concurrency
         self.root = root
         self._url = url
@@ -211,14 +206,7 @@ class Worker:
 
     def main(self) -> None:
         """Run the worker until SIGTERM or SIGINT, with uvloop if it is installed."""
-        if not logging.getLogger().handlers:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        try:
-            from uvloop import run
-        except ImportError:
-            run = asyncio.run
-        if code := run(self._live()):
-            sys.exit(code)
+        run_as_process(self._live())
 
     async def _live(self) -> int:
         """Run the worker and return the exit code for its process."""
@@ -231,8 +219,7 @@ class Worker:
         runner = None if self._session is None else self._session.runner
         if runner is not None and (runner.running or runner.in_threads or self._threads.busy):
             # Python would wait for these handlers forever. Exit now; their leases are left to expire.
-            logging.shutdown()
-            os._exit(code)
+            exit_at_once(code)
         return code
 
     async def run(self, *, handle_signals: bool = True) -> None:
@@ -249,7 +236,7 @@ class Worker:
             raise errors.invalid(
                 "kinds", "the worker has no handler: register one with @worker.handler(kind)"
             )
-        with _signals(self.stop) if handle_signals else contextlib.nullcontext():
+        with stopped_by_signals(self.stop) if handle_signals else contextlib.nullcontext():
             nats = await self._connect()
             if nats is not None:
                 self._nats, self._stopped = nats, False
@@ -298,24 +285,3 @@ class Worker:
         finally:
             connecting.cancel()
             stopping.cancel()
-
-
-@contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Generator[None]:
-    """Call `stop` on SIGTERM and SIGINT, where this thread may install signal handlers."""
-    loop = asyncio.get_running_loop()
-    caught: list[signal.Signals] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stop)
-            caught.append(number)
-    try:
-        yield
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
-
-
-def _new_worker_id() -> str:
-    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "worker"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
