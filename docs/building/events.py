@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from building.schemas import fields
-from penstock.messages.events import EVENTS, EventKind
+from penstock.messages.event_kinds import EventKind
+from penstock.messages.events import EVENTS
 
 ABOUT = """\
 # Events

@@ -10,6 +10,8 @@ local Limits, Quotas, Budgets, Workers, Kinds = {}, {}, {}, {}, {}
 local Executions, States, Children, Unique, Journal, Leases, Fences, Breaches = {}, {}, {}, {}, {}, {}, {}, {}
 local Flows, Graph, FlowWaits, Conditions, Waitpoints, Waits, Entries = {}, {}, {}, {}, {}, {}, {}
 local Schedules, Bulks = {}, {}
+-- What the files of ops/cancel_reconciler/ share.
+local Cancels = {}
 -- Ops.<service>.<op> = function(args) return reply end (ops/).
 local Ops = {
   scheduler = {}, lease_keeper = {}, signal_router = {},

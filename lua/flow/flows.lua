@@ -2,7 +2,7 @@
 --
 -- Fields beside those of flow.get: total (members), counts (members per state), completion and completion_task
 -- (mirrored), work_at (when left-over graph work continues), cancel_at (when the cancel-reconciler has work; with
--- cancel_next, stop_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/cancels.lua), retire_at
+-- cancel_next, stop_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/flows.lua), retire_at
 -- (when the next slice of members is deleted), rule {name, key} (the mirror rule that created the flow), namespace, seq.
 --
 -- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.

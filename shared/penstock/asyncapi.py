@@ -10,7 +10,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from penstock import __version__
-from penstock.messages.events import EVENTS, EventKind, Omitted
+from penstock.messages.event_kinds import EventKind, Omitted
+from penstock.messages.events import EVENTS
 from penstock.messages.flows import PublishedObservation
 from penstock.messages.frames import Frame
 from penstock.messages.workers import Push

@@ -14,7 +14,7 @@ from redis.exceptions import AuthenticationError
 
 import commands
 from commands import Up
-from penstock.local import cluster, deployment, own_servers, servers
+from penstock.local import cluster, own_servers, servers, services
 from penstock.local.data_dir import DataDir
 from penstock.local.deployment import Deployment
 from penstock.local.options import Options
@@ -126,7 +126,7 @@ async def test_a_library_that_does_not_load_ends_it(tmp_path: Path, nats_url: st
 async def test_servers_that_never_answer_end_it(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployment, "READY_PATIENCE_S", 1.0)
+    monkeypatch.setattr(services, "READY_PATIENCE_S", 1.0)
     options = Options(tmp_path / "data", nats_url=f"nats://127.0.0.1:{free_port()}", valkey_url=valkey_url)
     with pytest.raises(Problem, match=r"is not ready after 1 s, nor are others: ") as caught:
         await asyncio.wait_for(Deployment(options, Quiet()).run(), DEADLINE_S)

@@ -20,6 +20,7 @@ from penstock.machine import Machine
 from penstock.secure.folder import Folder
 from penstock.secure.valkey_acl import ADMIN
 from penstock.secure.wishes import Deployment
+from penstock.secure.writing import write
 from penstock.testing.servers import ServerProcess, ValkeyServer, running
 
 DEADLINE_S = 60.0
@@ -97,7 +98,7 @@ class SecuredSentinel(SentinelServer):
 
 @pytest.fixture
 def security(tmp_path: Path) -> Security:
-    Folder(tmp_path / "files").write(Deployment())
+    write(Folder(tmp_path / "files"), Deployment())
     return Security(tmp_path / "files", "penstock")
 
 

@@ -23,6 +23,7 @@ from penstock.secure import certificates, roles, services, valkey_acl
 from penstock.secure.folder import Folder
 from penstock.secure.roles import PERMISSIONS, ROLES, Role
 from penstock.secure.wishes import Deployment, SecureError, changed, wanted
+from penstock.secure.writing import write
 from penstock.store.places import Host, parse
 from penstock.verbs import SERVICES, VERBS, WORK_NEXT, WORKER_DRAIN
 
@@ -37,8 +38,10 @@ def someone(name: str, role: str, *lanes: str) -> Identity:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     made = Folder(tmp_path_factory.mktemp("secure") / "folder")
-    made.write(
-        Deployment(streams=(services.Followed("CD", "cd.>"),)), [*ALL, wanted("worker", "mail=mail,bulk")]
+    write(
+        made,
+        Deployment(streams=(services.Followed("CD", "cd.>"),)),
+        [*ALL, wanted("worker", "mail=mail,bulk")],
     )
     return made
 
@@ -141,9 +144,9 @@ def test_everything_is_its_owners_alone(written: Folder) -> None:
 
 def test_a_second_run_keeps_all_and_adds(written: Folder) -> None:
     before = {path: path.read_bytes() for path in written.path.rglob("*") if path.is_file()}
-    assert written.write(written.deployment()) == []
+    assert write(written, written.deployment()) == []
     assert {path: path.read_bytes() for path in written.path.rglob("*") if path.is_file()} == before
-    assert written.write(written.deployment(), [wanted("viewer", "second")]) == ["users/second.json: viewer"]
+    assert write(written, written.deployment(), [wanted("viewer", "second")]) == ["users/second.json: viewer"]
     after = {
         path.name
         for path in written.path.rglob("*")
@@ -154,23 +157,23 @@ def test_a_second_run_keeps_all_and_adds(written: Folder) -> None:
 
 def test_only_the_rotated_gets_a_new_key(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [wanted("viewer", "a"), wanted("worker", "b=x")])
+    write(made, Deployment(), [wanted("viewer", "a"), wanted("worker", "b=x")])
     before, password = made.users(), made.service("scheduler").valkey_password
-    made.write(made.deployment(), rotate=["b", "scheduler"])
+    write(made, made.deployment(), rotate=["b", "scheduler"])
     after = made.users()
     assert after[0] == before[0]
     assert after[1].nkey_seed != before[1].nkey_seed and (after[1].lanes, after[1].role) == (("x",), "worker")
     assert made.service("scheduler").valkey_password not in (password, None)
     with pytest.raises(SecureError, match="no user 'nobody'"):
-        made.write(made.deployment(), rotate=["nobody"])
+        write(made, made.deployment(), rotate=["nobody"])
 
 
 def test_a_new_authority_reaches_every_file(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [wanted("viewer", "a")])
+    write(made, Deployment(), [wanted("viewer", "a")])
     old = made.authority.read_text()
     made.authority.unlink()
-    made.write(made.deployment())
+    write(made, made.deployment())
     new = made.authority.read_text()
     assert new != old
     assert {each.ca for each in (*made.users(), *map(made.service, SERVICES))} == {new}
@@ -179,8 +182,8 @@ def test_a_new_authority_reaches_every_file(tmp_path: Path) -> None:
 
 def test_a_certificate_is_made_anew_for_further_hosts(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment())
-    made.write(Deployment(hosts=("nats.example", "10.0.0.7")))
+    write(made, Deployment())
+    write(made, Deployment(hosts=("nats.example", "10.0.0.7")))
     found, ca = (tmp_path / "tls" / "nats.crt").read_text(), made.authority.read_text()
     assert certificates.good(found, ["nats.example", "10.0.0.7", "localhost"], ca)
     assert not certificates.good(found, ["other.example"], ca)
@@ -190,7 +193,7 @@ def test_a_certificate_is_made_anew_for_further_hosts(tmp_path: Path) -> None:
 def test_clusters_are_named_by_some_of_their_servers(tmp_path: Path) -> None:
     made = Folder(tmp_path)
     nats_url, valkey_url = "tls://n1:4222,tls://n2:4222", "valkeys+cluster://v1:6379,v2:6379"
-    made.write(changed(Deployment(), nats_url=nats_url, valkey_url=valkey_url))
+    write(made, changed(Deployment(), nats_url=nats_url, valkey_url=valkey_url))
     ca = made.authority.read_text()
     assert certificates.good((tmp_path / "tls" / "nats.crt").read_text(), ["n1", "n2"], ca)
     assert certificates.good((tmp_path / "tls" / "valkey.crt").read_text(), ["v1", "v2"], ca)
@@ -204,7 +207,7 @@ def test_clusters_are_named_by_some_of_their_servers(tmp_path: Path) -> None:
 def test_a_login_keeps_the_options_of_the_url(tmp_path: Path) -> None:
     made = Folder(tmp_path)
     url = "rediss+sentinel://s1,s2/main?sentinel_password=p"
-    made.write(changed(Deployment(), valkey_url=url))
+    write(made, changed(Deployment(), valkey_url=url))
     place = parse(made.valkey_login(url, "scheduler"))
     assert place.sentinel_login == (("password", "p"),)
     assert place.options == f"ssl_ca_certs={quote(str(made.authority), safe='')}"
@@ -215,11 +218,11 @@ def test_a_login_keeps_the_options_of_the_url(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_replicas_password_says_what_to_do(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment())
+    write(made, Deployment())
     (tmp_path / "valkey" / "replica.password").unlink()
     with pytest.raises(SecureError, match=r"replica\.password cannot be read: .*run `penstock secure` again"):
         made.valkey_password("replica")
-    assert made.write(made.deployment()) == [
+    assert write(made, made.deployment()) == [
         "valkey/replica.password: for replicas of Valkey (masteruser replica, masterauth)"
     ]
 
@@ -227,7 +230,7 @@ def test_a_folder_without_a_replicas_password_says_what_to_do(tmp_path: Path) ->
 def test_a_certificate_for_one_side_is_made_anew(tmp_path: Path) -> None:
     """Folders of earlier versions have certificates with which no cluster forms."""
     made = Folder(tmp_path)
-    made.write(Deployment())
+    write(made, Deployment())
     found, ca = (tmp_path / "tls" / "nats.crt").read_text(), made.authority.read_text()
     assert certificates.good(found, ["localhost"], ca)
     with pytest.MonkeyPatch.context() as earlier:
@@ -304,11 +307,11 @@ def test_bad_users_are_refused(role: roles.Role, text: str, why: str) -> None:
 
 def test_what_disagrees_with_the_folder_is_refused(written: Folder) -> None:
     with pytest.raises(SecureError, match="a service's name"):
-        written.write(written.deployment(), [wanted("viewer", "scheduler")])
+        write(written, written.deployment(), [wanted("viewer", "scheduler")])
     with pytest.raises(SecureError, match="a worker 'mail' already"):
-        written.write(written.deployment(), [wanted("worker", "mail=other")])
+        write(written, written.deployment(), [wanted("worker", "mail=other")])
     with pytest.raises(SecureError, match="for the root 'penstock'"):
-        written.write(Deployment(root="other"))
+        write(written, Deployment(root="other"))
     for wrong in (
         {"valkey_url": "redis://h"},
         {"valkey_url": "redis+cluster://h,i"},
@@ -327,7 +330,7 @@ def test_what_disagrees_with_the_folder_is_refused(written: Folder) -> None:
 
 def test_a_folder_with_a_broken_identity_says_which(tmp_path: Path) -> None:
     made = Folder(tmp_path)
-    made.write(Deployment(), [wanted("viewer", "a")])
+    write(made, Deployment(), [wanted("viewer", "a")])
     good = made.user_file("a").read_text()
     for text, why in (
         (good[:40], "cut or garbled"),
@@ -337,7 +340,7 @@ def test_a_folder_with_a_broken_identity_says_which(tmp_path: Path) -> None:
     ):
         made.user_file("a").write_text(text)
         with pytest.raises(SecureError, match=f"a.json.*{why}"):
-            made.write(made.deployment())
+            write(made, made.deployment())
 
 
 def test_a_credentials_file_is_no_identity(tmp_path: Path) -> None:

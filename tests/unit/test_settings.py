@@ -13,7 +13,8 @@ from penstock.bus.request_id import handled
 from penstock.runtime import Settings, SettingsError
 from penstock.runtime.addresses import login_of
 from penstock.runtime.logging import configure, logger
-from penstock.runtime.settings import FIELDS, help_text, markdown_table, unknown
+from penstock.runtime.settings import FIELDS, help_text, markdown_table
+from penstock.runtime.variables import unknown
 from penstock.urls import redact
 
 
@@ -176,7 +177,7 @@ def test_unknown_variables_are_refused_but_not_those_of_others() -> None:
         "PENSTOCKER": "x",
         "PATH": "x",
     }
-    assert unknown(others) == []
+    assert unknown(others, FIELDS) == []
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"PENSTOCK_PARTITION": "hunter2", "PENSTOCK_COLOUR": "hunter2", **others})
     assert str(caught.value).splitlines() == [

@@ -77,6 +77,7 @@ def secure(
         raise Problem("penstock secure needs more: pip install 'penstock[secure]'")
     from penstock.secure import wishes
     from penstock.secure.folder import Folder
+    from penstock.secure.writing import write
 
     asked: dict[Any, list[str]] = {
         "worker": worker,
@@ -103,7 +104,7 @@ def secure(
         )
         if not wanted and not folder.users():
             wanted = [wishes.wanted(role, role) for role in asked if role != "publisher"]
-        news = folder.write(deployment, wanted, rotate)
+        news = write(folder, deployment, wanted, rotate)
     except wishes.SecureError as error:
         raise UsageProblem(str(error)) from None
     except OSError as error:

@@ -1,169 +1,20 @@
 """Every event of the audit trail: its entity, its name, what it says, and the form of its `data`.
 
 The Lua library emits them, except for `state_rewound`, which is the audit-relay's. A test compares the names with the
-library's, and each event that the contract tests cause with its form here.
+library's, and each event that the contract tests cause with its form here. Those of an execution are in
+execution_events.py.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
-
-
-class EventKind(NamedTuple):
-    """One kind of event. `data` is the type of its data; without one, its data is null.
-
-    Data of which no field is there is null too, as `nullable` says.
-    """
-
-    entity: str
-    event: str
-    meaning: str
-    data: type[Struct] | None
-
-    @property
-    def nullable(self) -> bool:
-        return self.data is None or all(field.default is UNSET for field in msgspec.structs.fields(self.data))
-
-
-class Data(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Data of an event."""
-
-
-class Omitted(Data):
-    """What stands in place of data with which the event would be larger than a message of NATS may be."""
-
-    omitted: str
-    bytes: int
-
+from penstock.messages.event_kinds import EventTable, kinds_of
+from penstock.messages.execution_events import EXECUTION
 
 _Texts = list[str]
 _Amounts = dict[str, int]
 
-# entity -> event -> what it says, and the fields of its data; a name with `?` is of a field that may be absent.
-_EVENTS: Final[dict[str, dict[str, tuple[str, dict[str, Any]]]]] = {
-    "execution": {
-        "created": (
-            "it was created, in the state `to`",
-            {
-                "kind": str,
-                "lane": str,
-                "parent_id?": str,
-                "replay_of?": str,
-                "forked_from?": str,
-                "continues?": str,
-                "schedule_id?": str,
-                "due_at?": int,
-            },
-        ),
-        "replaced": ("`execution.create` with its `unique_key` gave it another input", {"run_at?": int}),
-        "released": (
-            "its dependencies are met and it waits for its `run_at`, or its worker gave it back without an outcome",
-            {},
-        ),
-        "ready": ("its time has come, its dependencies are met, or its retry is due", {}),
-        "leased": (
-            "a worker has the lease, and has not begun",
-            {"worker_id": str, "lease_epoch": int, "lease_expires_at": int},
-        ),
-        "started": (
-            "an attempt begins or goes on; with `via` the lease was taken in the same step",
-            {
-                "attempt_index": int,
-                "via?": str,
-                "worker_id?": str,
-                "lease_epoch?": int,
-                "lease_expires_at?": int,
-            },
-        ),
-        "returned": ("the worker was gone when the task arrived: no attempt and no reclaim is used", {}),
-        "reclaimed": (
-            "the lease was lost (`lease_expired`) or taken away (`lease_revoked`): it is in its queue again",
-            {"worker_id": str, "lease_epoch": int, "loop_blocked_ms?": int, "reason?": str},
-        ),
-        "progress": ("the worker told how far it is", {"pct?": float, "message?": str}),
-        "retry_wait": (
-            "the attempt failed, and another one follows at `ready_at`",
-            {"category": str, "reason": str, "attempt_index": int, "ready_at": int},
-        ),
-        "suspended": (
-            "it waits without a lease, for what `reason` says",
-            {
-                "suspension_id?": str,
-                "waitpoint_id?": str,
-                "timeout_at?": int,
-                "timeout_behavior?": str,
-                "until_at?": int,
-                "children_open?": int,
-                "budget_id?": str,
-                "dimension?": str,
-                "reason?": str,
-                "key?": str,
-                "message?": str,
-                "keys?": _Texts,
-                "n?": int,
-                "wake_at?": int,
-                "waits?": int,
-                "mode?": str,
-            },
-        ),
-        "resumed": (
-            "its wait is over, for `reason`",
-            {
-                "waitpoint_id?": str,
-                "signal_id?": str,
-                "key?": str,
-                "ended_by?": str,
-                "child_id?": str,
-                "budget_id?": str,
-                "was?": str,
-                "reason?": str,
-            },
-        ),
-        "escalated": (
-            "its suspension timed out, and an operator or its signals must end the wait",
-            {"waitpoint_id?": str},
-        ),
-        "cancel_requested": ("the worker that holds it was asked to stop", {"grace_ms": int}),
-        "compensating": (
-            "it ends as `to` says once its compensations have run, for which a worker gets it",
-            {"to": str},
-        ),
-        "priority_changed": ("it has another priority", {"priority": int, "before": int}),
-        "tags_changed": ("it has other tags", {"tags?": dict[str, str]}),
-        "version_recorded": (
-            "the first version of code that a worker gave was recorded",
-            {"version": str, "pinned?": str},
-        ),
-        "journal_appended": ("entries were stored in its journal", {"n": int, "keys": _Texts}),
-        "journal_filling": (
-            "its journal is so full",
-            {"pct": int, "entries": int, "bytes": int},
-        ),
-        "completed": (
-            "it has ended with a result",
-            {
-                "attempt_index": int,
-                "continued_by?": str,
-                "orphans?": Any,
-                "drift?": Any,
-            },
-        ),
-        "failed": (
-            "it has ended with a failure, whose category is `reason`",
-            {
-                "category?": str,
-                "reason?": str,
-                "attempt_index?": int,
-                "worker_id?": str,
-                "lease_epoch?": int,
-                "loop_blocked_ms?": int,
-                "budget_id?": str,
-                "dimension?": str,
-            },
-        ),
-        "canceled": ("it was canceled, or skipped by its flow", {}),
-    },
+_EVENTS: Final[dict[str, EventTable]] = {
+    "execution": EXECUTION,
     "flow": {
         "created": ("it was created, in the status `to`", {"kind": str, "owner?": str}),
         "started": ("its members may run", {}),
@@ -326,26 +177,5 @@ _EVENTS: Final[dict[str, dict[str, tuple[str, dict[str, Any]]]]] = {
     },
 }
 
-
-def _data(entity: str, event: str, fields: dict[str, Any]) -> type[Struct] | None:
-    if not fields:
-        return None
-    name = "".join(word.title() for word in f"{entity}_{event}_data".split("_"))
-    rename = {"from_": "from"}
-    required = [(_named(each), type_) for each, type_ in fields.items() if not each.endswith("?")]
-    optional = [
-        (_named(each[:-1]), type_ | UnsetType, UNSET) for each, type_ in fields.items() if each.endswith("?")
-    ]
-    return msgspec.defstruct(name, [*required, *optional], bases=(Data,), rename=rename, kw_only=True)
-
-
-def _named(field: str) -> str:
-    return "from_" if field == "from" else field
-
-
-EVENTS: Final = {
-    (entity, event): EventKind(entity, event, meaning, _data(entity, event, fields))
-    for entity, events in _EVENTS.items()
-    for event, (meaning, fields) in events.items()
-}
+EVENTS: Final = kinds_of(_EVENTS)
 """Every kind of event, by entity and name."""

@@ -1,16 +1,13 @@
 """Run a service inside an event loop: open its resources in order, and close them in reverse order."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from nats.errors import Error as NatsError
 from nats.js.errors import BadRequestError
 
 from penstock import PenstockError, __version__
-from penstock.backoff import Backoff
 from penstock.bus import connection, streams
 from penstock.bus.endpoints import Endpoints
 from penstock.bus.hints import Hints
@@ -18,9 +15,11 @@ from penstock.bus.seal import Seal
 from penstock.machine import Machine
 from penstock.metrics_port import MetricsPort
 from penstock.runtime import gauges, logging
+from penstock.runtime.closing import Closing
 from penstock.runtime.due import DueLoop
 from penstock.runtime.health import Health
 from penstock.runtime.logging import Log
+from penstock.runtime.loops import keep, renew_key, share, watch_streams
 from penstock.runtime.membership import Membership
 from penstock.runtime.metrics import Metrics
 from penstock.runtime.retrying import retrying
@@ -32,14 +31,8 @@ from penstock.store.wire import ReplyError
 
 LISTEN_S: Final = 0.2
 """Seconds after which a new instance knows the others: they answer its first heartbeat at once."""
-STREAMS_S: Final = 5.0
-"""Seconds between two looks at whether the streams that a service consumes still store messages."""
-KEY_S: Final = 5.0
-"""Least seconds between two reads of the key of hints: forged hints must not each cause one."""
 VALKEY_S: Final = 5.0
 """Seconds after which a call that Valkey has not answered fails as `valkey_unavailable`, before its caller gives up."""
-CLOSING_S: Final = 3.0
-"""Seconds that each closing step may take (flush, disconnect), beside the drain timeout of patient steps."""
 
 
 def _retryable(error: Exception) -> bool:
@@ -60,10 +53,7 @@ class Running:
         self.service: Service
         self.endpoints: Endpoints
         self._port = MetricsPort(self.metrics.exposition, self.health.missing)
-        self._steps = contextlib.AsyncExitStack()
-        self._stopping: asyncio.Task[None] | None = None
-        self._patience = settings.drain_timeout_ms / 1000
-        self._deadline = 0.0
+        self._closing = Closing(settings.drain_timeout_ms / 1000, self.log)
         self._sharing = asyncio.Event()
 
     @property
@@ -73,16 +63,13 @@ class Running:
     async def stop(self) -> None:
         """Stop taking requests, let running ones finish within the drain timeout, then disconnect."""
         self.health.drain()
-        if self._stopping is None:
-            self._deadline = time.monotonic() + self._patience
-            self._stopping = asyncio.create_task(self._steps.aclose())
-        await asyncio.shield(self._stopping)
+        await self._closing.run()
 
     async def open(self, build: Build, skew: Callable[[], int] | None) -> None:
         """Start the service step by step. Each step registers its undo step; `stop` runs those in reverse order."""
         settings, name, log, health, metrics = self.settings, self.name, self.log, self.health, self.metrics
         await self._port.start(settings.metrics_host, settings.metrics_port)
-        self._undo("closing the metrics port", self._port.stop)
+        self._closing.add("closing the metrics port", self._port.stop)
 
         nats = await retrying(
             "NATS",
@@ -93,7 +80,7 @@ class Running:
             passing=lambda error: False,  # `connect` retries by itself and raises only for wrong settings
         )
 
-        self._undo("disconnecting from NATS", lambda: connection.leave(nats))
+        self._closing.add("disconnecting from NATS", lambda: connection.leave(nats))
         health.set("nats", True)
 
         wakes: Wakes | None = None  # set below: it needs the due loop, which needs the state machine
@@ -129,7 +116,7 @@ class Running:
             log,
             passing=_retryable,
         )
-        self._undo("disconnecting from Valkey", machine.close)
+        self._closing.add("disconnecting from Valkey", machine.close)
         health.set("valkey", True)
         health.set("library", True)
 
@@ -171,7 +158,7 @@ class Running:
         )
         wakes = Wakes(name, settings.root, nats, hints, membership, due, settings.sweep_ms, log)
         tasks = Tasks(log)
-        self._undo("stopping background tasks", tasks.cancel)
+        self._closing.add("stopping background tasks", tasks.cancel)
         self.context = Context(
             settings=settings,
             nats=nats,
@@ -189,10 +176,10 @@ class Running:
         )
         service = self.service = build(self.context)
         if service.close is not None:
-            self._undo("closing the service", service.close, patient=True)
+            self._closing.add("closing the service", service.close, patient=True)
         await self._serve(service)
         tasks.spawn(health.watch(nats, machine.ping, machine.store.heard_s))
-        tasks.spawn(self._keep(lambda: self._renew(seal)))
+        tasks.spawn(keep(lambda: renew_key(machine, seal), log))
 
     async def _serve(self, service: Service) -> None:
         """Start the service's hints, membership, due work, loops, consumers and endpoints."""
@@ -214,19 +201,19 @@ class Running:
         async def stop_wakes() -> None:
             context.wakes.stop()
 
-        self._undo("sending the last hints", stop_wakes)
+        self._closing.add("sending the last hints", stop_wakes)
         await context.membership.start()
-        self._undo("saying goodbye", context.membership.stop)
+        self._closing.add("saying goodbye", context.membership.stop)
         if service.due:
             context.due.start()
             self.health.on_back.append(context.due.rebalance)
-            self._undo("stopping due work", context.due.stop, patient=True)
+            self._closing.add("stopping due work", context.due.stop, patient=True)
         if service.start is not None:
             await service.start()
         loops = Tasks(self.log)
         for loop in service.background:
-            loops.spawn(self._keep(loop))
-        self._undo("stopping background loops", loops.cancel, patient=True)
+            loops.spawn(keep(loop, self.log))
+        self._closing.add("stopping background loops", loops.cancel, patient=True)
         for consumer in service.consumers:
             # The instance that takes an ordered consumer's messages is chosen once the other instances are known.
             await consumer.start(
@@ -236,21 +223,21 @@ class Running:
                 settings.stream_bounds(),
                 taking=not consumer.in_order,
             )
-            self._undo("stopping a consumer", consumer.stop, patient=True)
+            self._closing.add("stopping a consumer", consumer.stop, patient=True)
         if service.consumers:
-            loops.spawn(self._keep(lambda: self._watch_streams(service)))
+            loops.spawn(keep(lambda: watch_streams(context, service), self.log))
         await endpoints.start()
 
         async def drain() -> None:
             await endpoints.stop_taking()
             if service.drain is not None:
                 await service.drain()
-            await endpoints.finish(max(0.0, self._deadline - time.monotonic()))
+            await endpoints.finish(self._closing.left_s())
 
-        self._undo("draining requests", drain, patient=True)
+        self._closing.add("draining requests", drain, patient=True)
         sharing = Tasks(self.log)
-        sharing.spawn(self._keep(lambda: self._share(endpoints, service)))
-        self._undo("keeping its share of requests", sharing.cancel)
+        sharing.spawn(keep(lambda: share(context, service, endpoints, self._sharing), self.log))
+        self._closing.add("keeping its share of requests", sharing.cancel)
         if any(consumer.in_order for consumer in service.consumers):
             asyncio.get_running_loop().call_later(LISTEN_S, self._sharing.set)
         self.health.set("endpoints", True)
@@ -258,74 +245,6 @@ class Running:
     def _members_changed(self) -> None:
         self.context.due.rebalance()
         self._sharing.set()
-
-    async def _share(self, endpoints: Endpoints, service: Service) -> None:
-        """Leave requests and messages to other instances while this one cannot work and they can. The leader alone
-        takes the messages of ordered consumers."""
-        membership = self.context.membership
-        taking = True
-        while True:
-            await self._sharing.wait()
-            self._sharing.clear()
-            for consumer in service.consumers:
-                await consumer.share(membership.is_leader() if consumer.in_order else not membership.idle)
-            if taking != membership.idle:
-                continue
-            taking = not membership.idle
-            self.log.warning(
-                "takes its share again" if taking else "leaves its share to others: Valkey is away"
-            )
-            await endpoints.share(taking)
-            if not taking and service.release is not None:
-                service.release()
-
-    async def _renew(self, seal: Seal) -> None:
-        """Read the key of hints again when one was signed with another: Valkey's may have been lost and made anew."""
-        while True:
-            await seal.doubted.wait()
-            seal.key = await self.context.machine.hint_key()
-            seal.doubted.clear()
-            await asyncio.sleep(KEY_S)
-
-    async def _watch_streams(self, service: Service) -> None:
-        """Watch whether the streams that the service consumes, and that of dead letters, store what is published."""
-        root, nats = self.settings.root, self.context.nats
-        names = {streams.stream_name(root, each.stream) for each in service.consumers}
-        names.add(streams.stream_name(root, streams.DEAD))
-        while True:
-            for name in sorted(names):
-                error = await streams.write_error(nats, name)
-                advice = f"{error}; make room on nats-server's disk, then restart nats-server"
-                self.health.set(name, error is None, advice)
-            await asyncio.sleep(STREAMS_S)
-
-    async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a background loop, and restart it with backoff when it fails: a failure must not end its work."""
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            try:
-                await loop()
-                return
-            except Exception as error:
-                expected = isinstance(error, PenstockError) and error.retryable
-                self.log.warning("a loop failed; starting it again", exc_info=not expected, error=str(error))
-            await asyncio.sleep(backoff.next_s())
-
-    def _undo(self, what: str, step: Callable[[], Awaitable[None]], *, patient: bool = False) -> None:
-        """Register a step of `stop`. `patient` steps may also use what is left of the drain timeout."""
-
-        async def undo() -> None:
-            left = self._deadline - time.monotonic() if patient else 0.0
-            seconds = max(left, 0.0) + CLOSING_S
-            try:
-                async with asyncio.timeout(seconds):
-                    await step()
-            except TimeoutError:
-                self.log.warning(f"{what} took too long")
-            except Exception:
-                self.log.exception(f"{what} failed")
-
-        self._steps.push_async_callback(undo)
 
 
 async def start(

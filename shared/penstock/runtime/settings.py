@@ -1,32 +1,24 @@
 """The settings of a service: one frozen struct, each field set by the variable `PENSTOCK_<NAME>`.
 
-`Settings` is the only list of settings: the parsing of the environment, `--help` and the docs derive from it.
+`Settings` is the only list of settings: the parsing of the environment (`variables.py`), `--help` and the docs derive
+from it.
 """
 
-import difflib
 import os
 import re
 import secrets
 import socket
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from penstock.bus.streams import Bounds
-from penstock.environment import GATEWAY, set_by_kubernetes
 from penstock.ids import TOKEN_PATTERN
 from penstock.runtime.addresses import SettingsError, login_of, secret_in, wrong_urls
-from penstock.urls import redact
+from penstock.runtime.variables import HIDDEN, SECRET, fields_of, unknown
 
-PREFIX: Final = "PENSTOCK_"
-NOT_SETTINGS: Final = frozenset({"PENSTOCK_READY_FILE"})
-"""Variables that the runtime reads but that are no settings: a supervisor sets them for one start."""
-SECRET: Final = {"secret": True}
-"""Mark of a field that may hold credentials: it is shown redacted."""
-HIDDEN: Final = {"secret": True, "hidden": True}
-"""Mark of a field whose value is never shown."""
 KEY_CHARS: Final = 32
 """The least length of a signing key in characters: 128 bits if each is a hex digit (four bits)."""
 LEAST_AGE_MS: Final = 120_000
@@ -177,13 +169,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        wrong = unknown(environ)
+        wrong = unknown(environ, FIELDS)
         for field in FIELDS:
             text = environ.get(field.variable)
             if text is None or not text.strip():
                 continue  # in compose files and systemd units, an empty variable means "not set"
             try:
-                values[field.name] = _parse(text.strip(), field.type)
+                values[field.name] = field.parse(text.strip())
             except msgspec.ValidationError as error:
                 got = "" if field.secret else f" (it is {text.strip()!r})"
                 wrong.append(f"{field.variable}: {str(error).removesuffix(', got `str`')}{got}")
@@ -221,7 +213,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def shown(self) -> dict[str, Any]:
         """Return all fields without their secrets, fit for logs."""
-        return {field.name: _shown(field, getattr(self, field.name)) for field in FIELDS}
+        return {field.name: field.shown(getattr(self, field.name)) for field in FIELDS}
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
@@ -254,74 +246,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return key.encode()
 
 
-def _shown(field: "Field", value: Any) -> Any:
-    if field.hidden:
-        return "***" if value else value
-    return redact(value) if field.secret else value
-
-
-class Field(NamedTuple):
-    """One setting, as `--help` and the docs show it."""
-
-    name: str
-    variable: str
-    type: Any
-    default: str
-    description: str
-    secret: bool
-    """The value may hold a login, and is shown without it."""
-    hidden: bool = False
-    """The value is never shown."""
-
-
-def _fields() -> tuple[Field, ...]:
-    rows: list[Field] = []
-    hints = get_type_hints(Settings, include_extras=True)
-    for info in msgspec.structs.fields(Settings):
-        annotation = hints[info.name]
-        meta: Meta = get_args(annotation)[1]
-        default = "" if info.default in (msgspec.NODEFAULT, None) else _text(info.default)
-        rows.append(
-            Field(
-                name=info.name,
-                variable=PREFIX + info.name.upper(),
-                type=annotation,
-                default=default,
-                description=meta.description or "",
-                secret=bool((meta.extra or {}).get("secret")),
-                hidden=bool((meta.extra or {}).get("hidden")),
-            )
-        )
-    return tuple(rows)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _parse(text: str, annotation: Any) -> Any:
-    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    if kind is bool:  # accept more words than msgspec does
-        text = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
-    return msgspec.convert(text, annotation, strict=False)
-
-
-FIELDS: Final = _fields()
-
-
-def unknown(environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable that begins with PENSTOCK_ and is no setting, with the likely name if any."""
-    known = [field.variable for field in FIELDS]
-    found: list[str] = []
-    for name, value in sorted(environ.items()):
-        if not name.startswith(PREFIX) or name in known or name in NOT_SETTINGS:
-            continue
-        if name.startswith(GATEWAY) or set_by_kubernetes(name, value):
-            continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        advice = f"did you mean {close[0]}?" if close else "unset it; --help of a service names all settings"
-        found.append(f"{name} is no setting: {advice}")
-    return found
+FIELDS: Final = fields_of(Settings)
 
 
 def help_text() -> str:
