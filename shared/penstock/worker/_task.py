@@ -39,7 +39,7 @@ class Task(TaskData, JournaledTask):
     that is not consumed is completed. The durable calls (`step`, `sleep` …) are in `DurableCalls`.
     """
 
-    __slots__ = ("_frames", "_loop", "_resumed", "_signals", "context")
+    __slots__ = ("_frames", "_resumed", "_signals", "context")
 
     def __init__(
         self,
@@ -55,7 +55,6 @@ class Task(TaskData, JournaledTask):
         self._requester = requester
         self._leases = leases
         self._lease = lease
-        self._loop = asyncio.get_running_loop()
         self._calls = FencedCalls(requester, leases, lease)
         self._resumed = lease.message.resumed
         self._signals: list[Signal] | None = None
@@ -224,7 +223,7 @@ class Task(TaskData, JournaledTask):
 
     def run(self, call: Awaitable[T]) -> T:
         """Run one of the async methods from a sync handler's thread: `task.run(task.progress(50))`."""
-        return asyncio.run_coroutine_threadsafe(_awaited(call), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(_awaited(call), self._requester.loop).result()
 
 
 async def _awaited(call: Awaitable[T]) -> T:
