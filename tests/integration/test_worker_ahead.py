@@ -64,7 +64,7 @@ async def test_brief_tasks_are_asked_for_ahead(
     async with running:
         await services.until(lambda: completed(services) == 40 * SLOTS)
         await services.until(lambda: services.parked)
-        assert ahead and set(ahead) == {SLOTS} and slots.most == SLOTS
+        assert max(ahead) == 2 * SLOTS and min(ahead) >= _intake.AHEAD_FROM and slots.most == SLOTS
         assert len(services.parked) == 1  # without work there is one request, and it waits
     assert not services.got("lease.release")
 
@@ -84,7 +84,7 @@ async def test_what_finds_no_slot_goes_back(
             lambda: len(services.ready) + SLOTS + len(services.got("lease.release")) == 4 * SLOTS
         )
         released = services.got("lease.release")
-        assert len(released) <= SLOTS and all(each.unbegun for each in released)
+        assert len(released) <= 3 * SLOTS and all(each.unbegun for each in released)
         slots.go_on.set()
         await services.until(lambda: completed(services) == 14 * SLOTS - len(released))
     assert slots.most == SLOTS

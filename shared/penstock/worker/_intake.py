@@ -2,8 +2,9 @@
 
 A worker with one request under way gets at most MAX_TASKS in the time that a request takes, and where handlers are
 brief it mostly waits. Once all tasks of a full reply had ended when the next one came, BRIEF_S later at most, a second
-request is kept under way, for as many tasks as there are slots. It does not wait for work. It ends with the first reply
-that is not full, or when a task that came ahead finds no free slot soon (`_surplus.py` gives that one back).
+request is kept under way, for twice as many tasks as there are slots: a reply costs five processes a turn each, however
+many tasks it has. It does not wait for work. It ends with the first reply that is not full, or when a task that came
+ahead finds no free slot soon (`_surplus.py` gives that one back).
 """
 
 import asyncio
@@ -108,7 +109,7 @@ class TaskIntake:
     async def _ask_ahead(self) -> None:
         while not self._stopping:
             await self._brief.wait()
-            room = min(MAX_TASKS, self._slots, self._room(2 * self._slots) - self._parked.asked)
+            room = min(MAX_TASKS, 2 * self._slots, self._room(4 * self._slots) - self._parked.asked)
             if room < AHEAD_FROM:
                 await self._wait_for_slot()
             elif not await self._ahead.ask(room) or self._ahead.error is not None:
