@@ -27,6 +27,8 @@ def raw_of(value: Any) -> Raw:
     Raise `TypeError` or `ValueError`, also for a `Raw` that is not valid JSON: in a batch of requests, one
     invalid payload would make the whole message unreadable.
     """
+    if value is None:
+        return NULL
     try:
         if not isinstance(value, Raw):
             return Raw(_encode(value))

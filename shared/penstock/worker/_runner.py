@@ -17,7 +17,7 @@ from penstock.messages.common import readable
 from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
 from penstock.sdk.requester import Extras
-from penstock.worker._endings import Endings, Outcome, send, too_late, undoes
+from penstock.worker._endings import Endings, Failure, Outcome, send, too_late, undoes
 from penstock.worker._errors import Suspend
 from penstock.worker._hooks import Hooks
 from penstock.worker._invoke import Handler
@@ -132,7 +132,8 @@ class Runner:
             reason = f"this worker has no handler for kind {task.kind!r} (lane {task.lane!r})"
             return task.fail(reason, "no_handler")
         try:
-            await self._decode(lease)
+            if self._coding is not None or is_coded(lease.message.raw_input):
+                await self._decode(lease)
             if lease.message.journal is not None:
                 await task.open_journal()
             if (ending := lease.message.ending) is not None:
@@ -174,14 +175,17 @@ class Runner:
                     raise
                 return await self._endings.undone(task, lease, None)
             else:
-                return await self._endings.undone(task, lease, self._endings.returned(task, lease, result))
+                ending = self._endings.returned(task, lease, result)
+                if task.durable is None and not isinstance(ending, Failure):
+                    return ending
+                return await self._endings.undone(task, lease, ending)
 
     async def _decode(self, lease: Lease) -> None:
-        """Decode a task's input. If that fails, the attempt fails, as with an error of the handler."""
+        """Decode a task's input, which a codec has made or will be asked about. If that fails, the attempt fails."""
         if self._coding is not None:
             await self._coding.decode(lease.message, TaskMessage)
             readable(lease.message, "raw_input")
-        elif is_coded(lease.message.raw_input):
+        else:
             raise UnknownCodec("the input was made by a codec, and this worker has none (codec=)")
 
     async def _call(self, handler: Handler, task: Task, lease: Lease) -> Any:

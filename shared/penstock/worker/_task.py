@@ -76,7 +76,7 @@ class Task(TaskData, JournaledTask):
         `execution.create`. Raises `TypeError` if the result or a child cannot be encoded: then the task is
         not consumed.
         """
-        raw, specs = raw_of(result), [spec_of(child) for child in children]
+        raw, specs = raw_of(result), list(map(spec_of, children))
         notes = None if self._durable is None else await self._durable.finish()
         reply = await self._calls.consume(verbs.LEASE_COMPLETE, result=raw, children=specs, journal=notes)
         return reply.state
