@@ -35,6 +35,25 @@ def in_words(message: str) -> str:
     return message
 
 
+_DRAWN: Final = 256
+"""Of how many ids the chance is drawn at once: a system call for each would be a third of what an id costs."""
+_chances: Final[list[str]] = []
+"""Drawn and not used yet: 16 hex digits each. A forked process draws its own."""
+os.register_at_fork(after_in_child=_chances.clear)
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit that stands for the variant and two random bits, by a random digit."""
+
+
+def _chance() -> str:
+    """Return 16 random hex digits, from the operating system."""
+    try:
+        return _chances.pop()
+    except IndexError:
+        drawn = os.urandom(8 * _DRAWN).hex()
+        _chances.extend(drawn[i : i + 16] for i in range(16, len(drawn), 16))
+        return drawn[:16]
+
+
 class Uuid7:
     """Makes version 7 UUIDs (RFC 9562 §5.7), each greater than the one before it.
 
@@ -46,19 +65,23 @@ class Uuid7:
     def __init__(self) -> None:
         self._last_ms = 0
         self._counter = 0
+        self._begin = ""
+        """How ids of the last millisecond begin: the timestamp and the version."""
 
     def make(self, now_ms: int) -> str:
         """Return the next UUID. `now_ms`: milliseconds since the Unix epoch, by the clock that the ids shall follow."""
         if now_ms > self._last_ms:
-            self._last_ms, self._counter = now_ms, 0
+            self._begin_at(now_ms)
         else:
             self._counter += 1
             if self._counter > 0xFFF:
-                self._last_ms, self._counter = self._last_ms + 1, 0
-        tail = os.urandom(8).hex()
-        stamp = f"{self._last_ms:012x}"
-        variant = "89ab"[int(tail[0], 16) & 3]
-        return f"{stamp[:8]}-{stamp[8:]}-7{self._counter:03x}-{variant}{tail[1:4]}-{tail[4:]}"
+                self._begin_at(self._last_ms + 1)
+        tail = _chance()
+        return f"{self._begin}{self._counter:03x}-{_VARIANTS[tail[0]]}{tail[1:4]}-{tail[4:]}"
+
+    def _begin_at(self, ms: int) -> None:
+        stamp = f"{ms:012x}"
+        self._last_ms, self._counter, self._begin = ms, 0, f"{stamp[:8]}-{stamp[8:]}-7"
 
 
 _is_id: Final = re.compile(ID_PATTERN).match

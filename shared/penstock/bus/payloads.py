@@ -41,18 +41,16 @@ def raw_of(value: Any) -> Raw:
 
 
 class Plan(Struct, frozen=True):
-    """The payload fields of a message type (`own`), and its fields that hold messages with payloads (`inner`).
-
-    `wire`: the names on the wire of `own`.
+    """The payload fields of a message type (`own`: their names in Python and on the wire), and its fields that hold
+    messages with payloads (`inner`).
     """
 
-    own: tuple[str, ...]
-    wire: tuple[str, ...]
+    own: tuple[tuple[str, str], ...]
     inner: tuple[tuple[str, "Plan"], ...]
 
     def to_text(self, message: Struct, limit: int, path: str = "") -> None:
         """Check the payloads of a decoded request and turn them from `Raw` into text, in place. `limit` is in bytes."""
-        for name, wire in zip(self.own, self.wire, strict=True):
+        for name, wire in self.own:
             value = getattr(message, name)
             if value is not UNSET:
                 setattr(message, name, None if value is NULL else _text(value, limit, path + wire))
@@ -67,10 +65,11 @@ class Plan(Struct, frozen=True):
     def to_raw(self, result: Any) -> None:
         """Turn the text payloads of a result (a dict or a Struct) back into `Raw`, in place."""
         if isinstance(result, dict):
-            fields, own = cast("dict[str, Any]", result), self.wire
+            fields, by_wire = cast("dict[str, Any]", result), True
         else:
-            fields, own = _Attributes(result), self.own
-        for name in own:
+            fields, by_wire = _Attributes(result), False
+        for in_python, on_wire in self.own:
+            name = on_wire if by_wire else in_python
             value = fields.get(name)
             if isinstance(value, str):
                 fields[name] = Raw(value)
@@ -118,7 +117,7 @@ def _plan(message_type: Any, above: tuple[Any, ...]) -> Plan | None:
                 inner.append((field.name, plan))
     if not own and not inner:
         return None
-    return Plan(tuple(f.name for f in own), tuple(f.encode_name for f in own), tuple(inner))
+    return Plan(tuple((f.name, f.encode_name) for f in own), tuple(inner))
 
 
 def _structs_in(annotation: Any) -> Iterator[Any]:

@@ -92,7 +92,7 @@ class Coding:
 
     async def _encoded(self, message: M, plan: Plan) -> M:
         coded: dict[str, Any] = {}
-        for name in plan.own:
+        for name, _ in plan.own:
             value = getattr(message, name)
             if value is not UNSET:
                 code = self._encode_state if name.removeprefix("raw_") in _STATES else self.encode_payload
@@ -120,7 +120,7 @@ class Coding:
         return Raw(_encode(dict(zip(values, coded, strict=True))))
 
     async def _decode(self, message: Struct, plan: Plan) -> None:
-        for name in plan.own:
+        for name, _ in plan.own:
             try:
                 setattr(message, name, await self.decode_payload(getattr(message, name)))
             except (CodecError, errors.PenstockError) as error:

@@ -13,13 +13,15 @@ from penstock.messages.executions import ExecutionSpec
 
 def limit_of(spec: ExecutionSpec, namespace: str, partitions: int) -> str | None:
     """Return the execution's tokens, joined; None if nothing limits it."""
+    if not spec.budget_ids and spec.concurrency_key is None and spec.quota_id is None:
+        return None  # as for nearly all executions
     tokens = [f"b/{budget_id}" for budget_id in sorted(set(spec.budget_ids))]
     if spec.concurrency_key is not None:
         key = f"{namespace}.{spec.concurrency_key}"
         tokens.append(f"c/{partition_for(key, partitions)}/{spec.concurrency_limit}/{key}")
     if spec.quota_id is not None:
         tokens.append(f"q/{spec.quota_id}")
-    return "&".join(tokens) or None
+    return "&".join(tokens)
 
 
 def home_of(token: str) -> int:
