@@ -2,7 +2,7 @@
 -- Placements of records fill these sets. A service's DueLoop sleeps until the earliest time, then calls the `due` op;
 -- where a hint may be lost it asks all partitions for that time, with `next_due`.
 --
--- Needs: Call, Errors, Keys, Records, Undo, Zsets.
+-- Needs: Call, Errors, Keys, Places, Records, Undo, Zsets.
 
 -- A record whose handler failed is due again after this time, so that it does not block the head of the set.
 local POSTPONE_MS = 60000
@@ -37,7 +37,7 @@ function Due.key(service, kind)
     key = Keys.due(service, kind)
     of[kind] = key
     services[key] = NAMES[service]
-    Records.watch(key, joined)
+    Places.watch(key, joined)
   end
   return key
 end

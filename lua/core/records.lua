@@ -1,37 +1,22 @@
 -- Records (executions, flows, waitpoints …): one msgpack string each, cached during a call, written at its end.
 --
--- A kind's *placement* is a pure function of a record: {zset key = score}, for every index, queue and due set that
--- contains the record. Sorted sets are changed only by the difference between the old and the new placement, so an
--- index never disagrees with its record. In all of these sets the member is the record's id.
---
--- Most records of a kind may be *plain*: always in the same index of all, in one more index (score 0) and in one queue or
--- due set. A kind may have a function that says so; then the comparison needs no tables.
+-- A record's places in the sorted sets are settled as it changes (core/places.lua).
 --
 -- `record.log` (an execution's packed events, its history) follows the record in the same string. When the log is
 -- longer than LOG_LIMIT, it is moved to the key `h:<id>`.
 --
--- Needs: Call, Keys, Undo, Words, Zsets.
+-- Needs: Call, Keys, Places, Undo, Words, Zsets.
 
 local LOG_LIMIT = 2048   -- bytes
 
-local kinds = {}    -- kind -> placement function
-local plains = {}   -- kind -> function that returns a plain record's places: the index of all, the other index, the queue
-                    -- or due set and the score in it; nil for a record that is not plain
 local forms = {}    -- kind -> {open, close}: see Records.form
 local shorts = {}   -- kind -> function that says of a record whether it is stored shortened (core/words.lua)
 local cached        -- kind -> id -> record, or false when there is none
-local books         -- edited record -> its book: {kind, places, noted, early, all, index, zset, score}. places: its placement
-                    -- as it is in Valkey; for a plain record PLAIN, and all, index, zset, score tell it; nil when there is
-                    -- nothing to write. noted: the number of the attempt that edited it last; early: it was placed by
-                    -- Records.settle, and not edited since
+local books         -- edited record -> its book: {kind, noted, early, …}. noted: the number of the attempt that edited it last;
+                    -- early: it was placed by Records.settle, and not edited since; the rest: see core/places.lua
 local taken_up      -- edited records in the order of their edits; a record may occur several times
 local settled       -- how many entries of `taken_up` Records.settle has already placed
-local watched       -- sorted set -> f(key, score), called when an id joins the set
 local unlinks       -- keys to be deleted at the end of the call
-
-local PLAIN, NOWHERE, NOBODY = {}, {}, {}
-
-function Records.define(kind, placement, plain) kinds[kind], plains[kind] = placement, plain end
 
 -- Give the records of a kind a form of their own. close(record, log): return a string whose first byte is below 128; it
 -- may empty the record. open(string): return the record, with its log. Strings of the common form, a msgpack map with the
@@ -41,12 +26,8 @@ function Records.form(kind, open, close) forms[kind] = { open = open, close = cl
 -- Store the records of a kind shortened (core/words.lua) for which short(record) holds.
 function Records.shorten(kind, short) shorts[kind] = short end
 
--- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
--- records, but must not write sorted sets.
-function Records.watch(key, f) watched[key] = f end
-
 Call.on_begin(function()
-  cached, books, taken_up, unlinks, settled, watched = {}, {}, {}, {}, 0, {}
+  cached, books, taken_up, unlinks, settled = {}, {}, {}, {}, 0
 end)
 
 local function opened(kind, id, packed)
@@ -94,50 +75,13 @@ end
 -- Delete a key at the end of the call.
 function Records.unlink(name) Undo.set(unlinks, name, true) end
 
--- Move a record from one placement to another in the sorted sets. watchers: {sorted set = f(key, score)} to be called
--- for the sets that the record joins.
-local function move(id, book, before, after, watchers)
-  local changing = false
-  for zset in pairs(before) do
-    if not after[zset] then
-      changing = changing or Zsets.change(book)
-      Zsets.remove(zset, id)
-    end
-  end
-  for zset, score in pairs(after) do
-    if before[zset] ~= score then
-      changing = changing or Zsets.change(book)
-      Zsets.add(zset, score, id)
-      local f = watchers[zset]
-      if f then f(zset, score) end
-    end
-  end
-end
-
--- Set book.places to the placement that the record has now.
-local function look_up(book, record)
-  local plain, all, index, zset, score = plains[book.kind], nil, nil, nil, nil
-  if plain then all, index, zset, score = plain(record) end
-  -- A placement that fails must leave the book as it is.
-  local places = all and PLAIN or kinds[book.kind](record)
-  book.places, book.all, book.index, book.zset, book.score = places, all, index, zset, score
-end
-
--- Return book.places as a table.
-local function places_of(book)
-  if book.places ~= PLAIN then return book.places end
-  return { [book.all] = 0, [book.index] = 0, [book.zset] = book.score }
-end
-
 -- Undo a failed attempt's changes to a record: restore its contents, and its places in the indexes.
 local function refill(record, contents)
   local book, id = books[record], record.id
   for name in pairs(record) do record[name] = nil end
   for name, value in pairs(contents) do record[name] = value end
   cached[book.kind][id] = record
-  local now = places_of(book) or NOWHERE
-  look_up(book, record)
-  move(id, book, now, places_of(book), NOBODY)
+  Places.restore(book, record)
 end
 
 -- Undo the changes to a record that this call had already edited before the attempt.
@@ -153,15 +97,14 @@ end
 -- Undo the creation of a record.
 local function forget(record)
   local book = books[record]
-  move(record.id, book, places_of(book) or NOWHERE, NOWHERE, NOBODY)
-  book.places = nil
+  Places.leave(book, record)
   local of = cached[book.kind]
   if of[record.id] == record then of[record.id] = false end
 end
 
 -- Return a book for a record that is nowhere yet. It names all of its fields, so that the table need not grow.
 local function new_book(kind, attempt)
-  return { kind = kind, noted = attempt, places = NOWHERE, changed = false, early = false, all = nil, index = nil,
+  return { kind = kind, noted = attempt, places = Places.NOWHERE, changed = false, early = false, all = nil, index = nil,
     zset = nil, score = nil }
 end
 
@@ -174,14 +117,14 @@ function Records.edit(kind, id)
   if not book then
     book = new_book(kind, attempt)
     books[record] = book
-    look_up(book, record)
+    Places.look_up(book, record)
     Undo.note(reload, record)
     taken_up[#taken_up + 1] = record
   elseif book.noted ~= attempt then
     if book.places then
       Undo.note(restore, record, pack(record))
     else
-      look_up(book, record)
+      Places.look_up(book, record)
       Undo.note(reload, record)
     end
     book.noted = attempt
@@ -208,41 +151,14 @@ end
 function Records.delete(kind, id)
   local record = Records.edit(kind, id)
   if not record then return end
-  local book = books[record]
-  move(id, book, places_of(book), NOWHERE, NOBODY)
+  Places.leave(books[record], record)
   Records.unlink(Keys.of(kind, id))
-  book.places = nil
   cached[kind][id] = false
-end
-
--- Move a plain record to its places now, if it is plain still. Return whether it is.
-local function move_plain(book, record)
-  local all, index, zset, score = plains[book.kind](record)
-  if not all then return false end
-  local id, old_index, old_zset = record.id, book.index, book.zset
-  if zset == old_zset and score == book.score and index == old_index then return true end
-  Zsets.change(book)
-  if index ~= old_index then
-    Zsets.remove(old_index, id)
-    Zsets.add(index, 0, id)
-    book.index = index
-  end
-  if zset ~= old_zset or score ~= book.score then
-    if zset ~= old_zset then Zsets.remove(old_zset, id) end
-    Zsets.add(zset, score, id)
-    book.zset, book.score = zset, score
-    local f = watched[zset]
-    if f then f(zset, score) end
-  end
-  return true
 end
 
 local function place(record)
   local book = books[record]
-  if not book.places or (book.places == PLAIN and move_plain(book, record)) then return book end
-  local before = places_of(book)
-  look_up(book, record)
-  move(record.id, book, before, places_of(book), watched)
+  if book.places then Places.settle(book, record) end
   return book
 end
 

@@ -10,7 +10,7 @@
 -- (execution/journal.lua), ending (execution/endings.lua), park, hold, woken, parent_entry (journal/waits.lua), stalled_at
 -- (since when its worker's event loop has been blocked, as the worker told), bulks (schedule/bulks.lua).
 --
--- Needs: Call, Due, Errors, Events, Keys, Queues, Records, Undo.
+-- Needs: Call, Due, Errors, Events, Keys, Places, Queues, Records, Undo.
 
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
@@ -20,7 +20,7 @@ local lane_of, indexes            -- a lane, and its keys by state
 
 Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil end)
 
--- Return the places of a plain execution (see Records.define), or nil. A field that puts an execution into a further set
+-- Return the places of a plain execution (see Places.define), or nil. A field that puts an execution into a further set
 -- must be named in the first line, beside its rule in the placement below.
 local function plain(x)
   if x.tags or x.parent_id or x.flow_id or x.deadline_at or x.grant_id or x.aside or x.cancel_at or x.closing or x.version or x.failure then
@@ -54,7 +54,7 @@ local function earliest(a, b)
   return b
 end
 
-Records.define('x', function(x)
+Places.define('x', function(x)
   local placement = { [Keys.executions()] = 0, [Keys.state(x.lane, x.state)] = 0 }
   for name, value in pairs(x.tags or {}) do
     placement[Keys.tag(name)] = 0

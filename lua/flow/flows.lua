@@ -5,7 +5,7 @@
 -- cancel_next, stop_next, cancel_policy, cancel_grace_ms and unstopped: ops/cancel_reconciler/flows.lua), retire_at
 -- (when the next slice of members is deleted), rule {name, key} (the mirror rule that created the flow), namespace, seq.
 --
--- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Records.
+-- Needs: Call, Due, Errors, Events, Executions, Keys, Payloads, Places, Records.
 
 local MOVES = {
   created = { running = true, cancelled = true },
@@ -28,7 +28,7 @@ local also   -- also(flow, placement): adds further places of a flow (flow/waits
 -- Register f(flow, placement), which adds further places to a flow's placement.
 function Flows.also_placed(f) also = f end
 
-Records.define('f', function(f)
+Places.define('f', function(f)
   local placement = { [Keys.flows(f.status)] = 0, [Keys.flows_of(f.owner, f.status)] = 0 }
   if f.work_at then
     placement[Due.key('scheduler', 'f')] = f.work_at

@@ -1,6 +1,6 @@
 -- Lanes: the index of lanes, their status (active, paused, draining) and their depth.
 --
--- Needs: Call, Errors, Keys, Records, Rings, Undo.
+-- Needs: Call, Errors, Keys, Places, Records, Rings, Undo.
 
 local used   -- lanes that got an execution in this call
 local known  -- lanes of `used` that are already written to the index
@@ -49,7 +49,7 @@ function Lanes.known(lane) return used[lane] or redis.call('ZSCORE', Keys.lanes(
 
 -- The record of a lane that was ever paused, drained or resumed: status (active | paused | draining), version (of the
 -- change; ops/scheduler/lanes.lua), seq.
-Records.define('lane', function() return {} end)
+Places.define('lane', function() return {} end)
 
 function Lanes.status(lane)
   local record = Records.read('lane', lane)

@@ -11,7 +11,7 @@
 -- suspended, else it is dropped. It leaves `held` when its execution was resumed. Each step may be repeated; the due
 -- loop hands out late ones again.
 --
--- Needs: Call, Due, Errors, Events, Keys, Limits, Records.
+-- Needs: Call, Due, Errors, Events, Keys, Limits, Places, Records.
 
 local REPAIR_MS = 2000          -- a step that was not reported back after this time is repeated
 -- Blocked executions look again after this time, in case the wake-up after a reset or replenishment was lost.
@@ -30,7 +30,7 @@ local function in_use(b)
   return false
 end
 
-Records.define('budget', function(b)
+Places.define('budget', function(b)
   local at = b.look_at
   if b.reset_at and in_use(b) and (not at or b.reset_at < at) then at = b.reset_at end
   return at and { [Due.key('lease_keeper', 'budget')] = at } or {}

@@ -13,7 +13,7 @@
 --
 -- Executions with equal limits share a queue; one refusal blocks them all at once (queue/blocks.lua).
 --
--- Needs: Blocks, Call, Due, Keys, Records.
+-- Needs: Blocks, Call, Due, Keys, Places, Records.
 
 -- How many expired slots are checked at once.
 local ASKED_ABOUT = 100
@@ -164,7 +164,7 @@ local function vacancies(token)
 end
 
 -- A wake record: those woken for a token may not use up its room, so look at the token again at `at`.
-Records.define('wake', function(wake) return { [Due.key('scheduler', 'wake')] = wake.at } end)
+Places.define('wake', function(wake) return { [Due.key('scheduler', 'wake')] = wake.at } end)
 
 local function look_again(token)
   local wake = Records.edit('wake', token) or Records.create('wake', token, { at = Call.now + AGAIN_MS })

@@ -1,8 +1,8 @@
 -- Quotas: at most so many executions per sliding window, and so many at once. limit/limits.lua counts the usage.
 --
--- Needs: Call, Errors, Events, Limits, Records.
+-- Needs: Call, Errors, Events, Limits, Places, Records.
 
-Records.define('quota', function() return {} end)
+Places.define('quota', function() return {} end)
 
 local function token(quota) return 'q/' .. quota.id end
 

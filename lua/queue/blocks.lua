@@ -5,7 +5,7 @@
 -- {queue name: {lane, caps, kind, fair}}; and, of the full token with the latest until_at: code (of the error), reason (for
 -- `execution.get`), until_at.
 --
--- Needs: Call, Due, Keys, Records, Zsets.
+-- Needs: Call, Due, Keys, Places, Records, Zsets.
 
 -- How many blocks of a lane Blocks.aside looks at.
 local LOOKED_AT = 100
@@ -17,7 +17,7 @@ function Blocks.on_open(f) reopen = f end
 
 local REASONS = { rate_limit_exceeded = 'quota', concurrency_limit_exceeded = 'quota', budget_exceeded = 'budget' }
 
-Records.define('block', function(block)
+Places.define('block', function(block)
   local placement = { [Due.key('scheduler', 'block')] = block.until_at }
   for _, place in pairs(block.queues) do placement[Keys.aside(place[1])] = block.until_at end
   return placement

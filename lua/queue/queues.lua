@@ -6,7 +6,7 @@
 --   turns:<lane>                        all fairness keys with work in the lane, by turns taken
 --   rings:<lane>|<fair>                 the rings that contain a fairness key, as `<caps>|<kind>`
 --
--- Needs: Blocks, Call, Keys, Records, Rings, Undo, Zsets.
+-- Needs: Blocks, Call, Keys, Places, Rings, Undo, Zsets.
 
 -- A score sorts by priority (higher is sooner), then by ready_at: 8 + 42 bits fit a double exactly.
 local TIME_SPAN = 2 ^ 42
@@ -65,7 +65,7 @@ function Queues.key(x)
   local name = plain and table_at(plain_keys, x.lane)[kind]
   if not name then
     name = Keys.queue(x.lane, x.caps or '', kind, x.fairness_key or '', x.limit)
-    if not named[name] then Records.watch(name, joined) end
+    if not named[name] then Places.watch(name, joined) end
     named[name] = x
     if plain then plain_keys[x.lane][kind] = name end
   end

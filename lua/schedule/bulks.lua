@@ -10,7 +10,7 @@
 --
 -- A field of an execution: bulks (ids of the last bulk changes that are not to change it a second time).
 --
--- Needs: Call, Due, Errors, Events, Keys, Lists, Payloads, Records.
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Payloads, Places, Records.
 
 -- A step that was handed out but not taken (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 5000
@@ -18,7 +18,7 @@ local TELL_MS = 1000
 local MOST = 100   -- that run at once in a partition
 local NOTED = 8    -- bulk changes that an execution remembers: a step is repeated within seconds, and few change one at once
 
-Records.define('bulk', function(b)
+Places.define('bulk', function(b)
   local placement = { [Keys.bulks(b.status)] = 0 }
   local at = b.status == 'running' and math.max(b.next_at, b.look_at or 0) or b.finished_at and b.finished_at + Call.retention_ms()
   placement[Due.key('scheduler', 'bulk')] = at

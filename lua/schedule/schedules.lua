@@ -7,7 +7,7 @@
 -- last_execution_id, missed (due times that were left out), missed_at (when that was last), spec (of the executions; its input is a payload under the schedule's id), limit (its tokens,
 -- limit/limits.lua).
 --
--- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Lists, Payloads, Records.
+-- Needs: Call, Due, Errors, Events, Executions, Keys, Lanes, Lists, Payloads, Places, Records.
 
 -- A schedule that was handed out but not fired (the scheduler died) is handed out again after this time.
 local AGAIN_MS = 2000
@@ -18,7 +18,7 @@ local MOVES = {
   finished = {},
 }
 
-Records.define('schedule', function(s)
+Places.define('schedule', function(s)
   local placement = { [Keys.schedules(s.status)] = 0 }
   local key = Due.key('scheduler', 'schedule')
   if s.status == 'active' then

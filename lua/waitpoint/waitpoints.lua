@@ -13,7 +13,7 @@
 -- Fields of an execution: waitpoints {id = key} (those that have not ended), waiting_on (the open one), on_timeout,
 -- woken_by (the waitpoint whose signals resumed the execution).
 --
--- Needs: Call, Conditions, Due, Errors, Events, Hashes, Keys, Records, States.
+-- Needs: Call, Conditions, Due, Errors, Events, Hashes, Keys, Places, Records, States.
 
 -- The longest time that an ended waitpoint is kept, to recognize repeated signals.
 local KEEP_MS = 86400000
@@ -36,7 +36,7 @@ Waitpoints.STATUSES = { 'pending', 'active', 'closed' }
 
 function Waitpoints.status(w) return STATUS[w.state] end
 
-Records.define('w', function(w)
+Places.define('w', function(w)
   local at
   if w.state == 'pending' then at = w.expires_at elseif ENDED[w.state] then at = w.retire_at end
   local placement = at and { [Due.key('signal_router', 'w')] = at } or {}

@@ -3,12 +3,12 @@
 --
 -- Fields: input (the schema, JSON text), description, lanes (of the worker that told), registered_at.
 --
--- Needs: Call, Due, Keys, Lists, Records.
+-- Needs: Call, Due, Keys, Lists, Places, Records.
 
 local FORGET_MS = 30 * 86400000    -- a kind of which no worker has told for this long is forgotten
 local MOST = 10000                 -- kinds
 
-Records.define('kind', function(kind)
+Places.define('kind', function(kind)
   return { [Keys.kind_names()] = 0, [Due.key('lease_keeper', 'kind')] = kind.registered_at + FORGET_MS }
 end)
 

@@ -5,7 +5,7 @@
 -- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
 -- forgotten gets a new one, since its events are numbered from 1 again); slots, lag (ms), holds: as its heartbeat told.
 --
--- Needs: Call, Due, Errors, Events, Keys, Lists, Records, Undo.
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Places, Records, Undo.
 
 local MISSED = 3            -- a worker is lost after this many missed heartbeats
 local FORGET_MS = 600000    -- how long a lost worker is kept
@@ -21,7 +21,7 @@ local held                  -- worker -> leases begun minus leases ended in this
 local function begin() held = {} end
 Call.on_begin(begin)
 
-Records.define('worker', function(w)
+Places.define('worker', function(w)
   local at = w.status == 'lost' and w.lost_at + FORGET_MS or w.seen_at + MISSED * w.interval
   return { [Keys.workers()] = 0, [Due.key('lease_keeper', 'worker')] = at }
 end)

@@ -6,7 +6,7 @@
 -- which takes the name again goes on with its numbers: observers know a rule by its revision, and the audit trail
 -- numbers the events of a name without a gap.
 --
--- Needs: Call, Errors, Events, Flows, Keys, Lists, Records.
+-- Needs: Call, Errors, Events, Flows, Keys, Lists, Places, Records.
 local ops = Ops.mirror_observer
 
 local MOST = 500        -- rules of one kind, as each observer keeps all rules in memory
@@ -15,7 +15,7 @@ local TELL_MS = 10000   -- at least this long between two `dropped` events of a 
 local ENTITY = { rule = 'mirror_rule', trigger = 'trigger' }
 
 local function define(kind)
-  Records.define(kind, function(r) return r.body and { [Keys.rules(kind)] = 0 } or {} end)
+  Places.define(kind, function(r) return r.body and { [Keys.rules(kind)] = 0 } or {} end)
 end
 
 define('rule')
