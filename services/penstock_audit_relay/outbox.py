@@ -95,6 +95,11 @@ class Outbox:
         self._confirmed |= cursor
 
     @property
+    def at_hand(self) -> bool:
+        """Whether `gather` has more to return."""
+        return bool(self._entries)
+
+    @property
     def busy(self) -> bool:
         """Whether `exchange` or `gather` has work now."""
         return bool(self._entries or self.behind) or bool(

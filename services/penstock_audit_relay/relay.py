@@ -25,8 +25,8 @@ from penstock_audit_relay.rewound import Rewinds
 
 SMALL: Final = 900
 LINGER_S: Final = 0.03
-"""Seconds to pause after the first new event, or after a batch of fewer than SMALL events. Meanwhile more events
-gather: a larger batch costs less per event, and the relay leaves the CPU to the work that makes events.
+"""Seconds to pause after the first new event, or after a batch of fewer than SMALL events that took all that was there.
+Meanwhile more events gather: a larger batch costs less per event, and the relay leaves the CPU to the work that makes events.
 """
 STAND_BY_S: Final = 0.25
 
@@ -144,7 +144,7 @@ class Relay:
                     flying = batch, await self._publisher.send(batch)
                 else:
                     self._outbox.confirm(batch.cursor)
-                if batch.events < SMALL:
+                if batch.events < SMALL and not self._outbox.at_hand:
                     await asyncio.sleep(LINGER_S)
             elif self._outbox.behind:
                 await self._rewound(chain, next(iter(self._outbox.behind)))
