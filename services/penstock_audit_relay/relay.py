@@ -26,7 +26,8 @@ from penstock_audit_relay.rewound import Rewinds
 SMALL: Final = 900
 LINGER_S: Final = 0.03
 """Seconds to pause after the first new event, or after a batch of fewer than SMALL events that took all that was there.
-Meanwhile more events gather: a larger batch costs less per event, and the relay leaves the CPU to the work that makes events.
+Meanwhile more events gather: a larger batch costs less per event, and the relay leaves the CPU to the work that makes
+events.
 """
 STAND_BY_S: Final = 0.25
 
