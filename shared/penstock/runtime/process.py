@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from penstock import PenstockError, __version__
+from penstock.collector import collect_rarely
 from penstock.files import write_whole
 from penstock.machine import DeploymentError
 from penstock.runtime import logging
@@ -38,7 +38,8 @@ REFUSALS: Final = (
 )
 """What `start` raises for a reason outside of the service, told in one line. Any other exception is a bug."""
 TELL_AGAIN_S: Final = 1.0
-GC_THRESHOLD: Final = (50_000, 20, 50)
+COLLECT_AFTER: Final = 50_000
+"""Containers that begin a garbage collection (`collect_rarely`)."""
 
 
 def run(name: str, build: Build) -> None:
@@ -96,9 +97,7 @@ async def _live(name: str, build: Build, settings: Settings) -> int:
     except Exception:
         log.exception("cannot start")
         return 1
-    gc.collect()
-    gc.freeze()  # objects made at start-up live as long as the process: exclude them from collections
-    gc.set_threshold(*GC_THRESHOLD)
+    collect_rarely(COLLECT_AFTER)
     log.info("ready", metrics_url=running.metrics_url, pid=os.getpid(), version=__version__)
     telling = asyncio.create_task(_tell_when_possible(ready_file, running, log))
     nats = running.context.nats

@@ -205,7 +205,11 @@ class Worker:
         self._stop.ask()
 
     def main(self) -> None:
-        """Run the worker until SIGTERM or SIGINT, with uvloop if it is installed."""
+        """Run the worker until SIGTERM or SIGINT, with uvloop if it is installed, in a process of its own.
+
+        What exists now is left out of Python's garbage collections, and these come more rarely (`gc.freeze`,
+        `gc.set_threshold`). In a process that has more to do than to work, await `run`.
+        """
         run_as_process(self._live())
 
     async def _live(self) -> int:

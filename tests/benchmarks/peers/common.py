@@ -34,15 +34,17 @@ class Peer(Protocol):
         """Create one no-op and wait for its result."""
         ...
 
-    async def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
-        """Run a worker until cancelled. Call `ran` for every no-op."""
+    def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> Coroutine[Any, Any, None] | None:
+        """Run a worker until the process is killed, or return the coroutine that does. Call `ran` for every no-op."""
         ...
 
 
 def main(peer: Peer) -> None:
     role, url, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     roles = {"create": _create, "work": _work, "latency": _latency}
-    _run(roles[role](peer, url, **options))
+    running = roles[role](peer, url, **options)
+    if running is not None:
+        _run(running)
 
 
 async def _create(peer: Peer, url: str, count: int, batch: int, producers: int) -> None:
@@ -58,7 +60,7 @@ async def _create(peer: Peer, url: str, count: int, batch: int, producers: int) 
     _say(seconds=time.monotonic() - started)
 
 
-async def _work(peer: Peer, url: str, concurrency: int, count: int) -> None:
+def _work(peer: Peer, url: str, concurrency: int, count: int) -> Coroutine[Any, Any, None] | None:
     ran = 0
 
     def on_run() -> None:
@@ -69,7 +71,7 @@ async def _work(peer: Peer, url: str, concurrency: int, count: int) -> None:
         if ran == count:
             _say(last=time.monotonic())
 
-    await peer.work(url, concurrency, on_run)
+    return peer.work(url, concurrency, on_run)
 
 
 async def _latency(peer: Peer, url: str, count: int, seconds: float, warm_up: int) -> None:

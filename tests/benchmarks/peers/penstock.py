@@ -18,14 +18,14 @@ class Penstock:
         run = await self._clients[0].submit("noop", TEXT)
         await run.result(timeout=30)
 
-    async def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
+    def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
         worker = Worker(url, lanes=["default"], concurrency=concurrency)
 
         @worker.handler("noop")
         async def noop() -> None:  # pyright: ignore[reportUnusedFunction]
             ran()
 
-        await worker.run()
+        worker.main()
 
 
 if __name__ == "__main__":
