@@ -5,6 +5,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
+from msgspec import Raw
+
 from penstock import errors, verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
@@ -39,8 +41,8 @@ class Failure(NamedTuple):
     after: Duration | None = None
 
 
-# How a run of a handler has ended, before its compensations: a failure is not sent yet.
-Ending = Failure | Outcome
+# How a run of a handler has ended, before its compensations: a failure, a result, or with nothing to send.
+Ending = Failure | Raw | None
 
 
 class Endings:
@@ -62,7 +64,7 @@ class Endings:
             )
         if undoes(task):
             return None
-        return task.complete(raw)
+        return raw
 
     def canceled(self, task: Task, lease: Lease, error: asyncio.CancelledError) -> Failure | None:
         """Return the ending of a handler that was interrupted. Raise the error if the event loop is closing."""
@@ -112,7 +114,7 @@ class Endings:
             return task.fail(
                 ending.reason, ending.category, retryable=ending.retryable, retry_after=ending.after
             )
-        return ending
+        return None if ending is None else task.complete(ending)
 
     async def _undo(self, task: Task, lease: Lease, ending: Ending) -> Failure | None:
         told = ending if isinstance(ending, Failure) else Failure("it failed", "error")

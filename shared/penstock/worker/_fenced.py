@@ -13,7 +13,7 @@ from penstock.messages.signals import Suspended
 from penstock.verbs import Verb
 from penstock.worker._errors import TaskConsumedError
 from penstock.worker._leases import LOST, Lease, LeaseRenewer
-from penstock.worker._outcomes import deliver
+from penstock.worker._outcomes import ANSWER_S, deliver
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Fence)
@@ -56,6 +56,20 @@ class FencedCalls:
                 self._lease.lose(error.code)
             raise
 
+    def post(self, verb: Verb[Any, Rep], **fields: Any) -> "asyncio.Future[Rep]":
+        """Send an outcome without waiting for the answer. If that fails, `consume_posted` says how to go on."""
+        self.consumed = True
+        return self._requester.send(verb, self.request(verb, **fields), timeout=ANSWER_S)
+
+    async def consume_posted(self, error: BaseException, verb: Verb[Any, Rep], **fields: Any) -> Rep:
+        """Go on with a posted outcome, for which this error came instead of an answer: deliver it if it may not have
+        arrived, else raise the error. Raises as `consume` does.
+        """
+        self.consumed = not (isinstance(error, errors.UnavailableError) or _is_refusal(error))
+        if isinstance(error, errors.UnavailableError):
+            return await self.consume(verb, **fields)
+        raise error
+
     async def consume(self, verb: Verb[Any, Rep], **fields: Any) -> Rep:
         """Deliver an outcome. Raise `TaskConsumedError` if the attempt already has one."""
         request = self.request(verb, **fields)
@@ -68,9 +82,7 @@ class FencedCalls:
         try:
             reply = await deliver(self._requester, self._lease, verb, request)
         except BaseException as error:
-            refused = isinstance(error, errors.PenstockError) and error.code not in LOST
-            if refused or isinstance(error, CodecError):
-                # Only this request was refused: too large, no such waitpoint, not codable.
+            if _is_refusal(error):
                 self._go_on(on_stop, interrupts)
             else:
                 self._leases.drop(self._lease)
@@ -95,3 +107,10 @@ class FencedCalls:
             self._lease.interrupts != interrupts
         ):  # a stop came meanwhile: apply it now, if the handler still runs
             asyncio.get_running_loop().call_soon(self._lease.stop)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether only this request was refused (too large, no such waitpoint, not codable), and the lease holds."""
+    return isinstance(error, CodecError) or (
+        isinstance(error, errors.PenstockError) and error.code not in LOST
+    )

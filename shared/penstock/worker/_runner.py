@@ -9,6 +9,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
+from msgspec import Raw
+
 from penstock import errors
 from penstock.bus.requester import Requester
 from penstock.codecs import CodecError, UnknownCodec
@@ -17,7 +19,7 @@ from penstock.messages.common import readable
 from penstock.messages.leases import TaskMessage
 from penstock.messages.signals import Suspended
 from penstock.sdk.requester import Extras
-from penstock.worker._endings import Endings, Failure, Outcome, send, too_late, undoes
+from penstock.worker._endings import Endings, Outcome, send, too_late, undoes
 from penstock.worker._errors import Suspend
 from penstock.worker._hooks import Hooks
 from penstock.worker._invoke import Handler
@@ -55,7 +57,8 @@ class Runner:
         self._concurrency = concurrency
         self._on_free_slot = on_free_slot
         self._threads: ThreadPoolExecutor | None = None
-        self.running: set[asyncio.Task[None]] = set()
+        self.running: set[asyncio.Future[Any]] = set()
+        """The tasks and answers that bring an attempt to its end."""
         # Lease ids of the handlers that run in a thread and so cannot be interrupted.
         self.in_threads: set[str] = set()
 
@@ -73,6 +76,11 @@ class Runner:
         options = None if handler is None else handler.options
         return Task(self._requester, self._leases, lease, self._context, options)
 
+    async def finished(self) -> None:
+        """Wait until every attempt has come to its end."""
+        while self.running:
+            await asyncio.wait(self.running)
+
     def close(self) -> None:
         """Abandon all leases and cancel all handlers. No outcome is sent after this."""
         for lease in list(self._leases.held.values()):
@@ -84,6 +92,7 @@ class Runner:
 
     async def _run(self, lease: Lease) -> None:
         task = self.task(lease)
+        delivering = False
         try:
             try:
                 outcome = await self._handle(task, lease)
@@ -93,17 +102,50 @@ class Runner:
                     task.durable.close()
                 self.active -= 1
                 self._on_free_slot()
-            if outcome is not None:
+            if isinstance(outcome, Raw) and self._tracing is None:
+                self._complete(task, lease, outcome)
+                delivering = True
+            elif isinstance(outcome, Raw):
+                await send(task, task.complete(outcome))  # the attempt's span lasts until the answer
+            elif outcome is not None:
                 await send(task, outcome)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("%s %s: could not be brought to its end", task.kind, task.execution_id)
         finally:
-            self._leases.drop(lease)
             if lease.runner is not None:
                 self.running.discard(lease.runner)
-            self._on_free_slot()  # where too many outcomes were on their way, there may be room again
+            if not delivering:
+                self._ended(lease)
+
+    def _ended(self, lease: Lease) -> None:
+        self._leases.drop(lease)
+        self._on_free_slot()  # where too many outcomes were on their way, there may be room again
+
+    def _complete(self, task: Task, lease: Lease, result: Raw) -> None:
+        """Send the outcome of a handler that has returned. No coroutine waits for the answer, only a callback: every
+        task has such an outcome, and nearly all are simply accepted.
+        """
+        sent = task.post_completion(result)
+        self.running.add(sent)
+        sent.add_done_callback(partial(self._answered, task, lease, result))
+
+    def _answered(self, task: Task, lease: Lease, result: Raw, sent: "asyncio.Future[Any]") -> None:
+        self.running.discard(sent)
+        if sent.cancelled() or (error := sent.exception()) is None:
+            self._ended(lease)
+        else:
+            mending = self._requester.loop.create_task(self._mend(task, lease, error, result))
+            self.running.add(mending)
+            mending.add_done_callback(self.running.discard)
+
+    async def _mend(self, task: Task, lease: Lease, error: BaseException, result: Raw) -> None:
+        """Bring a completion to its end for which an error came instead of an answer."""
+        try:
+            await send(task, task.complete_posted(error, result))
+        finally:
+            self._ended(lease)
 
     async def _run_traced(self, lease: Lease) -> None:
         """Run a task inside a span of its own."""
@@ -124,7 +166,7 @@ class Runner:
         except Exception:
             log.exception("%s %s: on_suspended failed", task.kind, task.execution_id)
 
-    async def _handle(self, task: Task, lease: Lease) -> Outcome:
+    async def _handle(self, task: Task, lease: Lease) -> Outcome | Raw:
         """Run the handler and return its outcome. Run it again if it suspends and its signals are already there."""
         handler = self._handlers.get(task.kind)
         if handler is None:
@@ -176,7 +218,7 @@ class Runner:
                 return await self._endings.undone(task, lease, None)
             else:
                 ending = self._endings.returned(task, lease, result)
-                if task.durable is None and not isinstance(ending, Failure):
+                if task.durable is None and (ending is None or isinstance(ending, Raw)):
                     return ending
                 return await self._endings.undone(task, lease, ending)
 

@@ -246,7 +246,7 @@ class Session:
         await asyncio.gather(self._surplus.close(), *self._confirming)
         if runner.running:
             hurry = asyncio.create_task(self._stop.hurry.wait())
-            everything = asyncio.gather(*runner.running, return_exceptions=True)
+            everything = asyncio.ensure_future(runner.finished())
             await asyncio.wait({everything, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
         if runner.running:

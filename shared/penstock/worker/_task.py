@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from msgspec import Raw
+
 from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
@@ -14,7 +16,7 @@ from penstock.ids import uuid7
 from penstock.messages.common import NULL
 from penstock.messages.executions import ExecutionCreate
 from penstock.messages.frames import FrameStored
-from penstock.messages.leases import Failed
+from penstock.messages.leases import Completed, Failed
 from penstock.messages.limits import Usage
 from penstock.messages.signals import Suspended, WaitpointCreated
 from penstock.worker import _usage as usage
@@ -80,6 +82,14 @@ class Task(TaskData, JournaledTask):
         notes = None if self._durable is None else await self._durable.finish()
         reply = await self._calls.consume(verbs.LEASE_COMPLETE, result=raw, children=specs, journal=notes)
         return reply.state
+
+    def post_completion(self, result: Raw) -> "asyncio.Future[Completed]":
+        """Send that the execution is complete, without waiting; for the worker itself."""
+        return self._calls.post(verbs.LEASE_COMPLETE, result=result)
+
+    async def complete_posted(self, error: BaseException, result: Raw) -> None:
+        """Go on after a posted completion has failed with this error; for the worker itself."""
+        await self._calls.consume_posted(error, verbs.LEASE_COMPLETE, result=result)
 
     async def fail(
         self,
