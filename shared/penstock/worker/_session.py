@@ -246,9 +246,10 @@ class Session:
         await asyncio.gather(self._surplus.close(), *self._confirming)
         if runner.running:
             hurry = asyncio.create_task(self._stop.hurry.wait())
-            everything = asyncio.ensure_future(runner.finished())
-            await asyncio.wait({everything, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            finished = asyncio.create_task(runner.finished())
+            await asyncio.wait({finished, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
+            finished.cancel()
         if runner.running:
             log.warning("worker %s leaves %d tasks to expire", self._worker_id, len(runner.running))
             for lease in list(self.leases.held.values()):
