@@ -28,9 +28,10 @@ from penstock.ids import Uuid7
 ids = Uuid7()
 ids.make(1)
 child = os.fork()
-print(*(ids.make(1)[19:] for _ in range(300)), flush=True)
+drawn = [ids.make(1)[19:] for _ in range(300)]
 if child:
     os.waitpid(child, 0)
+print(*drawn, flush=True)
 """
 
 
