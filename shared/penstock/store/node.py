@@ -18,7 +18,7 @@ from penstock.store.wire import ReplyError, Wire
 
 UNDER_WAY: Final = 2
 """The most pipelines under way: Valkey works on one while the other travels. More would make smaller batches."""
-MOST: Final = 64
+MOST: Final = 100
 """The most weight of one FCALL, so that it blocks Valkey for 1 or 2 ms. A command of that weight or more goes alone."""
 
 
