@@ -284,6 +284,9 @@ async def test_operators_and_flows_that_wait_by_the_sdk(client: Client, worker: 
     assert (await flow.wait_for_resume()).status == "waiting"
     assert (await flow.resume({"on": 1})).status == "running"
     assert (await flow.wait_until(1)).status == "running"
+    with pytest.raises(errors.PenstockError, match="revision") as late:
+        await flow.wait_until(1, expected_revision=1)
+    assert late.value.code == "revision_mismatch"
 
 
 async def test_sigterm_drains_a_worker_process(client: Client, penstock: RunningPenstock) -> None:

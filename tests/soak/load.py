@@ -226,9 +226,16 @@ class Load:
         id = self._next("event")
         waiting = []
         for flow in flows:
-            # A flow that waits already has taken a request whose answer was lost.
+            # A service that was frozen answers late: its request must not count once the flow has gone on.
+            revision = (await self._ask(flow.get)).revision
+            # A flow that waits already, at another revision, has taken a request whose answer was lost.
             asked = await self._ask(
-                lambda flow=flow: flow.wait_for_event("soak", id), "illegal_transition", "already_terminal"
+                lambda flow=flow, revision=revision: flow.wait_for_event(
+                    "soak", id, expected_revision=revision
+                ),
+                "illegal_transition",
+                "already_terminal",
+                "revision_mismatch",
             )
             if asked is not None or (await self._ask(flow.get)).status == "waiting":
                 waiting.append(flow)

@@ -87,27 +87,40 @@ class FlowRun:
         )
         return await self._requester.call(verbs.FLOW_UPDATE_STATE, request)
 
-    async def wait_until(self, at: int) -> Flow:
-        """Make the flow wait until `at` (ms since the Unix epoch). Running members go on, no member is started."""
-        return await self._set_waiting(TimerWait(at=at))
+    # A request to wait that arrives late, after the flow has waited and gone on, would make it wait once more: of a
+    # request that was sent again because no answer came, the first may still be under way. `expected_revision` (that of
+    # the flow as it was read before) lets only one of them count; the other raises `revision_mismatch`.
 
-    async def wait_for_event(self, topic: str, correlation_id: str, *, timeout_at: int | None = None) -> Flow:
+    async def wait_until(self, at: int, *, expected_revision: int | None = None) -> Flow:
+        """Make the flow wait until `at` (ms since the Unix epoch). Running members go on, no member is started.
+
+        To send this again when no answer came, pass the revision that the flow has now as `expected_revision`.
+        """
+        return await self._set_waiting(TimerWait(at=at), expected_revision)
+
+    async def wait_for_event(
+        self,
+        topic: str,
+        correlation_id: str,
+        *,
+        timeout_at: int | None = None,
+        expected_revision: int | None = None,
+    ) -> Flow:
         """Make the flow wait for an event with this topic and id (`client.publish_event`). A recent past event counts.
 
         When the flow goes on, its state has the event as `event`. The flow goes on without an event at `timeout_at`.
+        To send this again when no answer came, pass the revision that the flow has now as `expected_revision`.
         """
-        return await self._set_waiting(
-            EventWait(topic=topic, correlation_id=correlation_id, timeout_at=timeout_at)
-        )
+        wait = EventWait(topic=topic, correlation_id=correlation_id, timeout_at=timeout_at)
+        return await self._set_waiting(wait, expected_revision)
 
-    async def wait_for_resume(self) -> Flow:
-        """Make the flow wait until `resume` is called."""
-        return await self._set_waiting(ManualWait())
+    async def wait_for_resume(self, *, expected_revision: int | None = None) -> Flow:
+        """Make the flow wait until `resume` is called. `expected_revision`: see `wait_until`."""
+        return await self._set_waiting(ManualWait(), expected_revision)
 
-    async def _set_waiting(self, wait: TimerWait | EventWait | ManualWait) -> Flow:
-        return await self._requester.call(
-            verbs.FLOW_SET_WAITING, FlowSetWaiting(flow_id=self.flow_id, wait=wait)
-        )
+    async def _set_waiting(self, wait: TimerWait | EventWait | ManualWait, revision: int | None) -> Flow:
+        request = FlowSetWaiting(flow_id=self.flow_id, wait=wait, expected_revision=revision)
+        return await self._requester.call(verbs.FLOW_SET_WAITING, request)
 
     async def resume(
         self, patch: Any = UNSET, *, next_step: str | None = None, expected_revision: int | None = None
