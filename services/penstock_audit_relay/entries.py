@@ -80,27 +80,24 @@ def _run(entity: str, namespace: str, ids: list[str], event: Any, limit: int) ->
     """Return the events of a run: encoded once, with each id put in. None where only one at a time will do."""
     if len(ids) < 2 or not all(ids) or not _TOKEN("".join(ids)):
         return None
-    kind, subject, form = _form(entity, namespace, ids[0], event)
-    if (
-        subject != f"{namespace}.{entity}.{event[1]}.{ids[0]}".encode()
-        or len(form) + 2 * max(map(len, ids)) > limit
-    ):
+    kind, subject, form = _form(entity, namespace, _SLOT, event)
+    prefix = f"{namespace}.{entity}.{event[1]}."
+    if subject != f"{prefix}_".encode() or len(form) + 2 * max(map(len, ids)) > limit:
         return None
-    prefix = subject.removesuffix(ids[0].encode())
-    _, _, open_form = _form(entity, namespace, _SLOT, event)
     # An id is in the form twice, and before it only what has just been found to be tokens.
-    before, between, after = open_form.split(_SLOT_IN_JSON, 2)
-    return [(kind, prefix + id, b"".join((before, id, between, id, after))) for id in map(str.encode, ids)]
+    before, between, after = form.split(_SLOT_IN_JSON, 2)
+    start = prefix.encode()
+    return [(kind, start + id, b"".join((before, id, between, id, after))) for id in map(str.encode, ids)]
 
 
 def _alone(entity: str, namespace: str, id: str, event: Any, limit: int) -> Formed:
-    formed = _form(entity, namespace, id, event)
-    if (size := len(formed[2])) <= limit:
-        return formed
-    formed = _form(entity, namespace, id, [*event[:7], {"omitted": "too large for a message", "bytes": size}])
-    if len(formed[2]) > limit:
+    whole = _form(entity, namespace, id, event)
+    if (size := len(whole[2])) <= limit:
+        return whole
+    short = _form(entity, namespace, id, [*event[:7], {"omitted": "too large for a message", "bytes": size}])
+    if len(short[2]) > limit:
         raise ValueError("too large for a message")
-    return formed
+    return short
 
 
 def _form(entity: Any, namespace: Any, id: Any, event: Any) -> Formed:
@@ -111,8 +108,13 @@ def _form(entity: Any, namespace: Any, id: Any, event: Any) -> Formed:
         raise ValueError("entity, namespace, id and name must be texts")
     if not type(actor) is type(from_) is type(to) is type(reason) is str:
         actor, from_, to, reason = map(str, (actor, from_, to, reason))
-    facts = Facts(
+    return formed(Facts(
         f"{id}:{seq}", SCHEMA_VERSION, seq, namespace, entity, id, name, at,
         actor or None, from_ or None, to or None, reason or None, data or None,
-    )  # fmt: skip
-    return (entity, name), tokens(namespace, entity, name, id).encode(), canonical(facts)
+    ))  # fmt: skip
+
+
+def formed(facts: Facts) -> Formed:
+    """Return an event, ready for the chain."""
+    subject = tokens(facts.namespace, facts.entity, facts.event, facts.id)
+    return (facts.entity, facts.event), subject.encode(), canonical(facts)

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from penstock import audit
 from penstock.ids import in_partition
 from penstock.machine import Machine
-from penstock_audit_relay.entries import Entry
+from penstock_audit_relay.entries import Entry, formed
 from penstock_audit_relay.outbox import Outbox, key
 from penstock_audit_relay.position import cursor_of
 
@@ -89,9 +89,7 @@ class Rewinds:
             f"{id}:1", audit.SCHEMA_VERSION, 1, "default", audit.PARTITION, id, audit.REWOUND, behind.now,
             "audit-relay", told, lost.common, "valkey_behind", facts,
         )  # fmt: skip
-        subject = audit.tokens(event.namespace, event.entity, event.event, event.id).encode()
-        formed = ((event.entity, event.event), subject, audit.canonical(event))
-        return Entry(partition, lost.common, [formed], [])
+        return Entry(partition, lost.common, [formed(event)], [])
 
     async def _lost(
         self, partition: int, known: str, waiting: list[Entry], first_seq: int, last_seq: int
