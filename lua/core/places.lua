@@ -88,38 +88,32 @@ local function move_plain(book, record)
   return true
 end
 
--- Put a new record into its places, if it is plain. Return whether it is.
-local function enter_plain(book, record)
-  local plain = plains[book.kind]
-  if not plain then return false end
-  local all, index, zset, score = plain(record)
-  if not all then return false end
-  local id = record.id
+-- Put a record that stood nowhere into the places of a plain one.
+local function enter_plain(id, book, watchers)
+  local zset, score = book.zset, book.score
   Zsets.change(book)
-  Zsets.add(all, 0, id)
-  Zsets.add(index, 0, id)
+  Zsets.add(book.all, 0, id)
+  Zsets.add(book.index, 0, id)
   Zsets.add(zset, score, id)
-  book.places, book.all, book.index, book.zset, book.score = PLAIN, all, index, zset, score
-  local f = watched[zset]
+  local f = watchers[zset]
   if f then f(zset, score) end
-  return true
+end
+
+local function shift(book, record, watchers)
+  local before = places_of(book)
+  Places.look_up(book, record)
+  if before == NOWHERE and book.places == PLAIN then return enter_plain(record.id, book, watchers) end
+  move(record.id, book, before, places_of(book), watchers)
 end
 
 -- Move a record to the places that it has now, and tell the watchers of the sets that it joins.
 function Places.settle(book, record)
-  local places = book.places
-  if places == PLAIN and move_plain(book, record) or places == NOWHERE and enter_plain(book, record) then return end
-  local before = places_of(book)
-  Places.look_up(book, record)
-  move(record.id, book, before, places_of(book), watched)
+  if book.places == PLAIN and move_plain(book, record) then return end
+  shift(book, record, watched)
 end
 
 -- The same, after the record's contents were restored: nobody is told.
-function Places.restore(book, record)
-  local before = places_of(book)
-  Places.look_up(book, record)
-  move(record.id, book, before, places_of(book), NOBODY)
-end
+function Places.restore(book, record) shift(book, record, NOBODY) end
 
 -- Remove a record from all its places. Nobody is told, and there is nothing more to write of it.
 function Places.leave(book, record)
