@@ -65,9 +65,10 @@ class FencedCalls:
         """Go on with a posted outcome, for which this error came instead of an answer: deliver it if it may not have
         arrived, else raise the error. Raises as `consume` does.
         """
-        self.consumed = not (isinstance(error, errors.UnavailableError) or _is_refusal(error))
         if isinstance(error, errors.UnavailableError):
+            self.consumed = False
             return await self.consume(verb, **fields)
+        self.consumed = not _is_refusal(error)
         raise error
 
     async def consume(self, verb: Verb[Any, Rep], **fields: Any) -> Rep:
