@@ -326,6 +326,12 @@ class Limits(Model):
                 for first, next_one in zip(times, times[token.per_window :], strict=False):
                     assert next_one - first > WINDOW, f"too many in a window: {token}"
 
+    def _never_started(self, job: Job) -> None:
+        """A task that went back had reached nobody: it takes no place in a window."""
+        for token in job.tokens:
+            if token.per_window is not None:
+                self.starts[token.name].remove(job.admitted[token.name])
+
     def _running(self, token: Token) -> int:
         return sum(job.lease_ends > self.now and token in job.tokens for job in self._alive() if job.lease)
 
@@ -375,6 +381,8 @@ class Limits(Model):
                 job.lease_ends = self.now + 3 * HALF
             case _:
                 attempts = job.lease["attempt_index"]
+                if op == "give_back" and job.started:
+                    self._never_started(job)
                 job.lease = None
                 job.ended = op == "complete" or (op == "fail" and attempts == 3)
 
