@@ -17,6 +17,7 @@ UNDER_BOTH_LOOPS = frozenset(
         "test_bus",
         "test_consumer",
         "test_due",
+        "test_connection",
         "test_endpoints",
         "test_link",
         "test_matching",

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from penstock.bus.listening import listen
 from penstock_audit_relay.batch import Batch
 
 ACK_TIMEOUT_S: Final = 10.0
@@ -50,7 +51,7 @@ class Publisher:
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
-        self._subscription = await self._nats.subscribe(f"{self.inbox}.*", cb=self._heard)
+        self._subscription = await listen(self._nats, f"{self.inbox}.*", self._heard)
 
     async def stop(self) -> None:
         if self._subscription is not None and not self._nats.is_closed:
@@ -85,7 +86,7 @@ class Publisher:
         else:
             loop.call_later(WATCH_S, self._watch, token, deadline, reconnects)
 
-    async def _heard(self, message: Msg) -> None:
+    def _heard(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
         if not message.data and message.headers and message.headers.get("Status") == "503":
             self._settle(token, NoStream("nobody listens: JetStream is away, or the stream is missing"))

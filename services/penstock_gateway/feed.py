@@ -19,7 +19,7 @@ from nats.js import errors as js_errors
 from penstock.audit import stream
 from penstock.backoff import Backoff
 from penstock.bus.connection import Connection
-from penstock.bus.requester import listen
+from penstock.bus.listening import listen
 from penstock.bus.streams import AUDIT, stream_name
 
 log: Final = logging.getLogger("penstock.gateway")
@@ -197,7 +197,7 @@ class Feed:
         self._newest.clear()
         self._bytes = 0
 
-    async def _on_live(self, msg: Msg) -> None:
+    def _on_live(self, msg: Msg) -> None:
         try:
             self._heard = _event(msg.data).event_id
         except msgspec.MsgspecError:

@@ -1,13 +1,17 @@
-"""A connection's flush confirms everything sent before it; no call waits for a server that is gone."""
+"""A connection to NATS: nothing is lost, doubled or reordered on it, and no call waits for a server that is gone."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from penstock import Client, errors
 from penstock.bus.connection import connect
+from penstock.bus.listening import listen, unsubscribe
+from proxies import Proxy
 from servers import NatsServer
 
 
@@ -53,3 +57,142 @@ async def test_a_stream_of_events_ends_with_its_connection(tmp_path: Path) -> No
                     await events.next(10)
     finally:
         server.kill()
+
+
+class Stalling(Proxy):
+    """A proxy that takes nothing more from its clients while `flowing` is not set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
+    async def _sent(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        while data := await reader.read(65536):
+            await self.flowing.wait()
+            yield data
+
+
+async def until(condition: asyncio.Event, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        await condition.wait()
+
+
+class Heard:
+    """Counts the messages of a subject, whose data are 0, 1, 2 … and padding."""
+
+    def __init__(self, goal: int) -> None:
+        self.numbers: list[int] = []
+        self.goal = goal
+        self.all = asyncio.Event()
+
+    def take(self, msg: Msg) -> None:
+        self.numbers.append(int(msg.data[:8]))
+        if len(self.numbers) == self.goal:
+            self.all.set()
+
+
+async def test_messages_of_all_sizes_arrive_in_their_order(nats_url: str) -> None:
+    sender, receiver = await connect(nats_url, "sender"), await connect(nats_url, "receiver")
+    heard = Heard(300)
+    await listen(receiver, "sizes", heard.take)
+    await receiver.flush()
+    for number in range(300):
+        padding = b"\r\n" * (number**3 % 500_000)
+        headers = {"Number": str(number)} if number % 3 else None
+        await sender.publish("sizes", b"%08d" % number + padding, headers=headers)
+        if number % 20 == 0:
+            await sender.flush()
+    await until(heard.all)
+    assert heard.numbers == list(range(300))
+    await sender.close()
+    await receiver.close()
+
+
+async def test_a_server_that_reads_slowly_is_waited_for(nats_url: str) -> None:
+    """Beyond the socket's buffer nothing is written, so that nats-py's own bound on unsent bytes holds."""
+    async with Stalling.before(nats_url) as slow:
+        sender, receiver = await connect(slow.url, "sender"), await connect(nats_url, "receiver")
+        heard = Heard(200)
+        await listen(receiver, "slow", heard.take)
+        await receiver.flush()
+        slow.flowing.clear()
+        for number in range(200):
+            await sender.publish("slow", b"%08d" % number + bytes(50_000))
+            await asyncio.sleep(0)
+        assert sender.pending_data_size > 2_000_000
+        slow.flowing.set()
+        await until(heard.all)
+        assert heard.numbers == list(range(200))
+        await sender.close()
+        await receiver.close()
+
+
+async def test_listening_and_publishing_go_on_after_a_restart_of_the_server(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    nats = await connect(server.url, "stays")
+    heard = Heard(3)
+    await listen(nats, "again", heard.take)
+    await nats.publish("again", b"%08d" % 0)
+    await nats.flush()
+    server.kill()
+    async with asyncio.timeout(10):
+        while nats.is_connected:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+    await nats.publish("again", b"%08d" % 1)
+    server.start()
+    async with asyncio.timeout(20):
+        while not nats.is_connected:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+    await nats.publish("again", b"%08d" % 2)
+    await until(heard.all)
+    assert heard.numbers == [0, 1, 2]
+    await nats.close()
+    server.kill()
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_unsubscribing_takes_what_was_sent_before(nats_url: str, together: bool) -> None:
+    sender, receiver = await connect(nats_url, "sender"), await connect(nats_url, "receiver")
+    heard = Heard(1000)
+    subscription = await listen(receiver, "ends", heard.take)
+    await receiver.flush()
+    for number in range(1000):
+        await sender.publish("ends", b"%08d" % number)
+    await sender.flush()
+    if together:
+        await unsubscribe(receiver, [subscription])
+    else:
+        await subscription.drain()
+    assert heard.all.is_set()
+    await sender.publish("ends", b"%08d" % 1000)
+    await sender.flush()
+    await receiver.flush()
+    assert len(heard.numbers) == 1000
+    await sender.close()
+    await receiver.close()
+
+
+async def test_what_is_published_right_before_closing_is_sent(nats_url: str) -> None:
+    receiver = await connect(nats_url, "receiver")
+    heard = Heard(10)
+    await listen(receiver, "last", heard.take)
+    await receiver.flush()
+    for number in range(10):
+        sender = await connect(nats_url, "sender")
+        await sender.publish("last", b"%08d" % number)
+        await sender.close()
+    await until(heard.all)
+    assert sorted(heard.numbers) == list(range(10))
+    await receiver.close()
+
+
+async def test_another_client_of_nats_py_can_listen_too(nats_url: str) -> None:
+    other = Nats()
+    await other.connect(nats_url)
+    heard = Heard(1)
+    await listen(other, "other", heard.take)
+    await other.publish("other", b"%08d" % 5)
+    await until(heard.all)
+    await other.close()

@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from penstock.bus.consumer import Consumer
-from penstock.bus.endpoints import unsubscribe
+from penstock.bus.listening import listen, unsubscribe
 from penstock.bus.outcomes import ACK, Outcome, Retry
 from penstock.bus.published import read as read_published
 from penstock.errors import PenstockError
@@ -72,7 +72,7 @@ class Follower(ABC):
     async def _start(self, root: str) -> None:
         if self.stream is None or (durable := self.durable(root)) is None:
             queue = f"{root}-{self.kind}-{self.name}"
-            self._subscription = await self._nats.subscribe(self._subject, queue=queue, cb=self._arrived)
+            self._subscription = await listen(self._nats, self._subject, self._arrived, queue=queue)
         else:
             self._consumer = Consumer(self.stream, durable, self._handle, subject=self._subject)
             await self._consumer.start(self._nats, root)
@@ -90,7 +90,7 @@ class Follower(ABC):
         if self._working is not None:
             await self._working
 
-    async def _arrived(self, msg: Msg) -> None:
+    def _arrived(self, msg: Msg) -> None:
         if len(self._waiting) >= WAITING:
             self.seen += 1
             self.drop("too many messages at once: some are lost, as core NATS does")

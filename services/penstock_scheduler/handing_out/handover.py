@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from penstock import verbs
 from penstock.bus.codec import codec_of
-from penstock.bus.endpoints import unsubscribe
+from penstock.bus.listening import listen, unsubscribe
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
@@ -59,7 +59,7 @@ class Handover:
 
     async def start(self) -> None:
         """Subscribe to the reports of undeliverable answers. Call it before the first answer."""
-        self._returns = await self._nats.subscribe(f"{self._inbox}.*", cb=self._returned)
+        self._returns = await listen(self._nats, f"{self._inbox}.*", self._returned)
 
     async def stop(self) -> None:
         """Unsubscribe. Call it after the last answer."""
@@ -115,7 +115,7 @@ class Handover:
         except PenstockError as refusal:
             log.warning("%s could not be failed: %s", fence.execution_id, refusal)
 
-    async def _returned(self, msg: Msg) -> None:
+    def _returned(self, msg: Msg) -> None:
         """Give the leases back if nats-server reports that the worker is gone (503, no responders on its inbox)."""
         if msg.headers and msg.headers.get("Status") == "503":
             fences = self._sent.pop(msg.subject.rpartition(".")[2], None)

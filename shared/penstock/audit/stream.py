@@ -14,6 +14,7 @@ from nats.errors import NoRespondersError
 from nats.js.errors import NotFoundError
 
 from penstock.audit.verifier import Report, Verifier
+from penstock.bus.listening import listen
 
 PAGE: Final = 1000
 PAGE_TIMEOUT_S: Final = 15.0
@@ -117,15 +118,14 @@ async def _pages(nats: Client, stream: str, first_seq: int, last_seq: int) -> As
     page: list[Msg] = []
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def take(message: Msg) -> None:
+    def take(message: Msg) -> None:
         headers = message.headers or {}
         if "Nats-Sequence" in headers:
             page.append(message)
         elif not ended.done():
             ended.set_result(headers.get("Status", ""))
 
-    # No pending limits: nats-py drops messages beyond them.
-    subscription = await nats.subscribe(inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+    subscription = await listen(nats, inbox, take)
     try:
         while first_seq <= last_seq:
             page, ended = [], asyncio.get_running_loop().create_future()

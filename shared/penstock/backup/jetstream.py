@@ -25,6 +25,7 @@ from nats.js.errors import NotFoundError
 from penstock import audit
 from penstock.backup.folder import BackupError, Sink, Stream
 from penstock.bus import streams
+from penstock.bus.listening import listen
 
 PIECE: Final = 128 * 1024
 PIECE_S: Final = 30.0
@@ -72,7 +73,7 @@ async def snapshot(nats: Client, name: str, sink: Sink, *, consumers: bool) -> _
     """
     inbox = nats.new_inbox()
     pieces: asyncio.Queue[Msg] = asyncio.Queue()
-    subscription = await nats.subscribe(inbox, cb=pieces.put, pending_bytes_limit=0, pending_msgs_limit=0)
+    subscription = await listen(nats, inbox, pieces.put_nowait)
     try:
         request = {"deliver_subject": inbox, "no_consumers": not consumers, "chunk_size": PIECE}
         answer = await _api(nats, f"STREAM.SNAPSHOT.{name}", request)

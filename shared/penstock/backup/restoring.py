@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from penstock.backup import jetstream
 from penstock.backup.folder import BackupError, Manifest, opened
 from penstock.backup.valkey import Valkey
+from penstock.bus.listening import listen
 from penstock.store import LIBRARY_VERSION
 from penstock.verbs import SERVICES
 
@@ -80,11 +81,11 @@ async def _running(nats: Client, root: str) -> list[str]:
     names = {f"{inbox}.{service}": service for service in SERVICES}
     found: set[str] = set()
 
-    async def heard(message: Msg) -> None:
+    def heard(message: Msg) -> None:
         if message.data:  # the server itself answers "no responders" without data
             found.add(names[message.subject])
 
-    subscription = await nats.subscribe(f"{inbox}.*", cb=heard)  # pyright: ignore[reportUnknownMemberType]
+    subscription = await listen(nats, f"{inbox}.*", heard)
     for reply, service in names.items():
         await nats.publish(f"$SRV.PING.{root}-{service}", b"", reply=reply)
     await asyncio.sleep(LISTEN_S)

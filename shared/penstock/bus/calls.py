@@ -9,7 +9,6 @@ from typing import Any, Final, Generic
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from penstock import errors
@@ -76,7 +75,7 @@ class Request:
 class Endpoint:
     """One verb with its handler and the queue of messages that arrived together."""
 
-    __slots__ = ("codec", "handler", "merge", "queue", "served", "subscription", "verb")
+    __slots__ = ("codec", "handler", "merge", "queue", "served", "verb")
 
     def __init__(self, verb: Verb[Any, Any], handler: Handler, served: Served) -> None:
         self.verb = verb
@@ -85,7 +84,6 @@ class Endpoint:
         self.codec = codec_of(verb)
         self.served = served
         self.queue: list[tuple[Caller | None, Msg]] = []
-        self.subscription: Subscription | None = None
 
 
 class Calls:

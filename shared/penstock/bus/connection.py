@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
-import ssl
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +11,14 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from penstock import errors
 from penstock.bus.identity import Identity
 from penstock.bus.identity import read as read_identity
+from penstock.bus.incoming import Incoming, Take, Takers
+from penstock.bus.watch import Watch, text_of
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -25,7 +26,6 @@ log: Final = logging.getLogger("penstock.bus")
 _OUTBOUND_BYTES: Final = 16 * 1024 * 1024
 _RECONNECT_WAIT_S: Final = 0.25
 _PING_INTERVAL_S: Final = 15
-_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]*)"')
 FLUSH_S: Final = 10
 LEAVE_S: Final = 2.0
 
@@ -50,7 +50,7 @@ async def connect(
         else:
             login = identity.login()
     client = Connection(identity)
-    watch = _Watch(client, name, ", ".join(servers))
+    watch = Watch(client, name, ", ".join(servers), client.on_refused)
     opening = asyncio.ensure_future(
         client.connect(
             servers=servers,
@@ -149,6 +149,9 @@ def _split(url: str) -> tuple[list[str], dict[str, Any]]:
 class Connection(Client):
     """nats-py's client with a reliable `flush`, and an event `closed` that tells when it is closed for good.
 
+    Messages are taken in the tick in which they arrive (`listening.py`, `incoming.py`), and what is published in a tick
+    is written at its end: nats-py has a task for each, and waking a task is a turn of the event loop.
+
     A server error that concerns the whole connection (login revoked, too many connections) closes the client
     for good: nats-py reconnects only after a lost connection.
     """
@@ -160,11 +163,23 @@ class Connection(Client):
         self.on_refused: list[Callable[[str], None]] = []
         """Called with the subject, in lower case, that the server does not let this user publish to."""
         self.closed = asyncio.Event()
+        self.takers = Takers()
+        self._incoming: Incoming | None = None
+        self._will_write = False
+        self._ended = False
+
+    def take_at_once(self, subscription: Subscription, take: Take) -> None:
+        """Call `take` with each message of a subscription in the tick of its arrival, instead of its callback."""
+        self.takers.by_sid[b"%d" % subscription._id] = take  # pyright: ignore[reportPrivateUsage]
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        self.takers.by_sid.pop(b"%d" % sid, None)
 
     @property
     def why_closed(self) -> str:
         """One line that tells why the connection was closed, for code that did not close it itself."""
-        return f"the connection to NATS was closed for good: {_text(self.last_error)}"
+        return f"the connection to NATS was closed for good: {text_of(self.last_error)}"
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # nats-py goes on without TLS when the server (or somebody between) says that it needs none. It has not logged
@@ -173,18 +188,62 @@ class Connection(Client):
             raise NatsError("the server offers no TLS, without which this identity does not log in")
         await super()._process_info(info, initial_connection)
 
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py cancels its attempt to reconnect. Before Python 3.12 `wait_for` may swallow that, and an attempt that
+        # fails then goes on for ever, as if the connection had not been closed.
+        if self._ended:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
+
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
         # nats-py does not tell the stream that it is over TLS, and asyncio would warn at the end of each connection.
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None and writer.get_extra_info("sslcontext") is not None:
             writer.transport.get_protocol()._over_ssl = True
+        self._incoming = None if writer is None else self._stand_before(writer.transport)
+
+    def _stand_before(self, transport: asyncio.Transport) -> Incoming:
+        """Let `Incoming` have what arrives from now on, and what nats-py has not read yet."""
+        streams: Any = transport.get_protocol()
+        incoming = Incoming(self, self.takers, streams)
+        transport.set_protocol(incoming)
+        unread = bytes(streams._stream_reader._buffer)
+        streams._stream_reader._buffer.clear()
+        incoming.data_received(unread)
+        self._loop = asyncio.get_running_loop()
+        return incoming
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        if force_flush or self._incoming is None or self._incoming.paused or not self.is_connected:
+            return await super()._flush_pending(force_flush)  # nats-py waits until there is room
+        if not self._will_write:
+            self._will_write = True
+            self._loop.call_soon(self._write)
+        return None
+
+    def _write(self) -> None:
+        """Write what was published in this tick."""
+        self._will_write = False
+        if not self._pending or not self.is_connected or self._transport is None:
+            return  # nats-py writes it when it is connected again
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        with contextlib.suppress(OSError, RuntimeError):  # the socket has ended, which its reader notices
+            self._transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
+        task = asyncio.current_task()
+        self._ended = self._ended or do_cbs  # False between two attempts to connect
         try:
             await super()._close(status, do_cbs)
+        except asyncio.CancelledError:
+            # nats-py cancels its own attempt to reconnect, which may be waiting for the end of the socket. That cancels
+            # what all wait for who wait for the end of the socket, here too, though nobody has canceled this task.
+            if task is None or task.cancelling():
+                raise
         finally:  # nats-py skips `closed_cb` when `_close` fails, as in writing to a dead socket
-            if do_cbs:  # False between two attempts to connect
+            if do_cbs:
+                self.takers.by_sid.clear()
                 self.closed.set()
 
     async def flush(self, timeout: int = FLUSH_S) -> None:
@@ -195,51 +254,3 @@ class Connection(Client):
         """
         await super().flush(timeout)
         await super().flush(timeout)
-
-
-class _Watch:
-    """Logger of a connection: it logs each state change once, and not every attempt to reconnect."""
-
-    def __init__(self, client: "Connection", name: str, servers: str) -> None:
-        self._client = client
-        self._name = name
-        self.servers = servers
-        self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._last: Exception | None = None
-        self._told = False
-
-    def advice(self) -> str:
-        if self.refused.done():
-            return "it refused the login; check the user, password, token or credentials file"
-        if isinstance(self._last, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: are these the right credentials for it? ({_text(self._last)})"
-        return f"is nats-server running, and is this its address? ({_text(self._last)})"
-
-    async def on_error(self, error: Exception) -> None:
-        self._last = error
-        if refused := _REFUSED.search(str(error)):
-            for tell in list(self._client.on_refused):
-                tell(refused[1])
-        if "authorization violation" in str(error).lower() and not self.refused.done():
-            self.refused.set_result(None)
-        if self._client.is_connected:
-            log.warning("%s: NATS: %s", self._name, _text(error))
-        elif not self._told:
-            self._told = True
-            log.warning("%s: NATS at %s is away (%s); trying on", self._name, self.servers, _text(error))
-
-    async def on_disconnect(self) -> None:
-        if not self._told and not self._client.is_closed:
-            self._told = True
-            log.warning("%s: lost the connection to NATS at %s; trying on", self._name, self.servers)
-
-    async def on_reconnect(self) -> None:
-        self._told = False
-        log.warning("%s: connected to NATS again", self._name)
-
-    async def on_close(self) -> None:
-        log.info("%s: the connection to NATS is closed", self._name)
-
-
-def _text(error: Exception | None) -> str:
-    return "no answer" if error is None else str(error) or type(error).__name__

@@ -9,7 +9,6 @@ are spread over their replies; each message of any other verb gets a task of its
 # pyright: reportUnknownMemberType=false
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -19,7 +18,6 @@ from msgspec import json
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import Error as NatsError
 
 from penstock import __version__
 from penstock.bus import callers
@@ -29,6 +27,7 @@ from penstock.bus.codec import MAX_PAYLOAD_BYTES
 from penstock.bus.connection import identity_of
 from penstock.bus.discovery import Discovery, Served
 from penstock.bus.identity import inbox_of
+from penstock.bus.listening import after_read, listen, unsubscribe
 from penstock.bus.reply_guard import ReplyGuard
 from penstock.errors import PenstockError
 from penstock.ids import uuid7
@@ -38,9 +37,6 @@ log: Final = logging.getLogger("penstock.bus")
 
 # The most items in a merged call, so that a small request never waits for a huge batch.
 MERGE_ITEMS: Final = 512
-_PENDING_MESSAGES: Final = 1_000_000
-_PENDING_BYTES: Final = 1024 * 1024 * 1024
-_UNSUBSCRIBE_S: Final = 5.0
 
 
 class Endpoints:
@@ -109,15 +105,14 @@ class Endpoints:
 
     async def _subscribe(self) -> None:
         for endpoint in self._endpoints:
-            subscription = await self._nats.subscribe(
-                endpoint.served.subject,
-                queue=self._queue_group,
-                cb=partial(self._arrived, endpoint),
-                pending_msgs_limit=_PENDING_MESSAGES,
-                pending_bytes_limit=_PENDING_BYTES,
+            self._subscriptions.append(
+                await listen(
+                    self._nats,
+                    endpoint.served.subject,
+                    partial(self._arrived, endpoint),
+                    queue=self._queue_group,
+                )
             )
-            endpoint.subscription = subscription
-            self._subscriptions.append(subscription)
 
     async def _unsubscribe(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, []
@@ -143,12 +138,12 @@ class Endpoints:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _arrived(self, endpoint: Endpoint, msg: Msg) -> None:
+    def _arrived(self, endpoint: Endpoint, msg: Msg) -> None:
         caller = self._caller(endpoint, msg)
         if self.replies.admits(msg.reply, f"{inbox_of(caller.name)}." if caller else ""):
+            if not endpoint.queue:
+                after_read(self._nats, partial(self._flush, endpoint))
             endpoint.queue.append((caller, msg))
-        if endpoint.subscription is None or not endpoint.subscription.pending_msgs:
-            self._flush(endpoint)  # this was the last message of one socket read
 
     def _caller(self, endpoint: Endpoint, msg: Msg) -> Caller | None:
         return callers.caller_in(msg.subject, endpoint.served.subject) if self._secured else None
@@ -183,26 +178,6 @@ class Endpoints:
 def _permitted(verb: Verb[Any, Any], caller: Caller, item: Any) -> Any:
     """Return the item, or the error for one that this caller may not ask for."""
     return item if isinstance(item, PenstockError) else callers.objection(verb, caller, item) or item
-
-
-async def unsubscribe(nats: Client, subscriptions: Sequence[Subscription]) -> None:
-    """End subscriptions after their callbacks have received everything that the server had already sent.
-
-    As `Subscription.drain` of nats-py for each, but with one round trip for all of them.
-    """
-    try:
-        async with asyncio.timeout(_UNSUBSCRIBE_S):
-            if nats.is_connected:
-                for subscription in subscriptions:
-                    await nats._send_unsubscribe(subscription._id)  # pyright: ignore[reportPrivateUsage]
-                await nats.flush()
-                for subscription in subscriptions:
-                    await subscription._pending_queue.join()  # pyright: ignore[reportPrivateUsage]
-    except (NatsError, TimeoutError) as error:
-        log.debug("unsubscribing: %s", error)
-    for subscription in subscriptions:
-        with contextlib.suppress(NatsError):
-            await subscription.unsubscribe()
 
 
 def _served(verb: Verb[Any, Any], subject: str, queue_group: str) -> Served:

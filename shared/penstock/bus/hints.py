@@ -4,9 +4,6 @@ A hint may be lost, so correctness must never depend on one. All payloads sent t
 event-loop tick leave as one message, a msgpack list, with a signature (`penstock.bus.seal`): others are dropped.
 """
 
-# nats-py leaves the types of its options open.
-# pyright: reportUnknownMemberType=false
-
 import asyncio
 import logging
 from collections import Counter
@@ -20,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from penstock.bus.listening import listen
 from penstock.bus.seal import HEADER, Seal
 from penstock.throttle import Throttle
 
@@ -53,7 +51,7 @@ class Hints:
 
     async def listen(self, topic: str, callback: Callable[[Any], None]) -> Subscription:
         """Call `callback` with each payload of this topic. Return the subscription; unsubscribe it to stop."""
-        return await self._nats.subscribe(self._prefix + topic, cb=partial(self._heard, callback))
+        return await listen(self._nats, self._prefix + topic, partial(self._heard, callback))
 
     async def _flush(self) -> None:
         """Publish the pending hints. The task starts one tick after `send`, so it finds all hints of that tick."""
@@ -69,7 +67,7 @@ class Hints:
             except (NatsError, MsgspecError, TypeError) as error:
                 log.warning("a hint on %s could not be sent: %s", topic, error)
 
-    async def _heard(self, callback: Callable[[Any], None], msg: Msg) -> None:
+    def _heard(self, callback: Callable[[Any], None], msg: Msg) -> None:
         refusal = self._seal.refusal(msg.subject, msg.data, (msg.headers or {}).get(HEADER))
         if refusal is not None:
             self._refuse(msg.subject, refusal)

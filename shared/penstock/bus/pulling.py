@@ -23,7 +23,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from penstock.backoff import Backoff
-from penstock.bus.endpoints import unsubscribe
+from penstock.bus.listening import listen, unsubscribe
 
 log: Final = logging.getLogger("penstock.bus")
 
@@ -92,9 +92,7 @@ class Pulling:
             return
         self._taking = self._catching_up = taking
         if taking:
-            self._subscription = await self._nats.subscribe(
-                self._inbox, cb=self._arrived, pending_bytes_limit=0
-            )
+            self._subscription = await listen(self._nats, self._inbox, self._arrived)
             self._lost = True
             self._wake.set()
         else:
@@ -142,7 +140,7 @@ class Pulling:
             self._lost = True
             self._wake.set()
 
-    async def _arrived(self, msg: Msg) -> None:
+    def _arrived(self, msg: Msg) -> None:
         if msg.reply and not msg.reply.startswith(_ACKS):
             return  # not JetStream's: an outcome must not be published where a stranger points
         self._heard = self._loop.time()

@@ -6,7 +6,7 @@ that a request costs its caller little more than a future.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from penstock import errors
 from penstock.bus import callers
 from penstock.bus.connection import Connection, identity_of
+from penstock.bus.listening import listen
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
@@ -37,13 +38,6 @@ _HEADROOM: Final = 1024
 _PARKED: Final = frozenset({"execution.wait", "work.next"})
 
 encode: Final = msgspec.json.Encoder().encode
-
-
-async def listen(nats: Nats, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-    """Subscribe without pending limits: beyond them nats-py drops messages, and a dropped reply never arrives."""
-    return await nats.subscribe(  # pyright: ignore[reportUnknownMemberType] - nats-py leaves `future` open
-        subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0
-    )
 
 
 class _Queue:
@@ -240,7 +234,7 @@ class Requester:
             how = f"no answer within {timeout:g} s from"
             self._settle(token, nobody_answers(message.verb, self.root, how))
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_reply(self, msg: Msg) -> None:
         token = msg.subject[len(self._inbox) :]
         if is_no_responders(msg):
             self._ask_again(token)

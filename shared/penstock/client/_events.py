@@ -13,7 +13,7 @@ from nats.aio.subscription import Subscription
 
 from penstock import errors
 from penstock.bus.connection import Connection
-from penstock.bus.requester import listen
+from penstock.bus.listening import listen
 
 
 class AuditEvent(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
@@ -89,7 +89,7 @@ class EventStream:
         while True:
             yield await self.next()
 
-    async def _on_event(self, msg: Msg) -> None:
+    def _on_event(self, msg: Msg) -> None:
         try:
             self._queue.put_nowait(_decode(msg.data))
         except msgspec.DecodeError:

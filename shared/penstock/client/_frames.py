@@ -10,7 +10,8 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from penstock import verbs
-from penstock.bus.requester import Requester, listen
+from penstock.bus.listening import listen
+from penstock.bus.requester import Requester
 from penstock.client._run import Run
 from penstock.codecs._coding import Coding
 from penstock.messages.common import Record
@@ -53,7 +54,7 @@ async def followed(
     """
     live: asyncio.Queue[Frame] = asyncio.Queue()
 
-    async def heard(msg: Msg) -> None:
+    def heard(msg: Msg) -> None:
         live.put_nowait(_decode(msg.data))
 
     subscription = await listen(nats, frame_subject(requester.root, execution_id), heard)

@@ -18,8 +18,9 @@ from nats.aio.subscription import Subscription
 from penstock import errors, verbs
 from penstock.bus import callers
 from penstock.bus.connection import Connection, identity_of
+from penstock.bus.listening import listen
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal
-from penstock.bus.requester import encode, listen
+from penstock.bus.requester import encode
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage, Tasks
 
@@ -97,7 +98,7 @@ class Asker:
             self.error = errors.make("not_permitted", "NATS does not let this user ask for work")
             self._answered.set()
 
-    async def _on_reply(self, msg: Msg) -> None:
+    def _on_reply(self, msg: Msg) -> None:
         if is_no_responders(msg):
             self.error = nobody_answers(verbs.WORK_NEXT, self._root, "nobody answers")
         else:

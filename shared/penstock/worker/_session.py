@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from penstock import errors, verbs
 from penstock.bus.connection import Connection
-from penstock.bus.requester import listen
+from penstock.bus.listening import listen
 from penstock.codecs import Codecs
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage
@@ -219,7 +219,7 @@ class Session:
             log.info("worker %s is told to drain", self._worker_id)
             self._stop.ask()
 
-    async def _on_push(self, msg: Msg) -> None:
+    def _on_push(self, msg: Msg) -> None:
         try:
             push = _decode_push(msg.data)
         except msgspec.MsgspecError as error:
