@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError
 
 from penstock import Client, errors
 from penstock.bus.connection import connect
 from penstock.bus.listening import listen, unsubscribe
+from penstock.bus.sending import post, send
 from proxies import Proxy
 from servers import NatsServer
 
@@ -100,7 +102,7 @@ async def test_messages_of_all_sizes_arrive_in_their_order(nats_url: str) -> Non
     for number in range(300):
         padding = b"\r\n" * (number**3 % 500_000)
         headers = {"Number": str(number)} if number % 3 else None
-        await sender.publish("sizes", b"%08d" % number + padding, headers=headers)
+        await send(sender, "sizes", b"%08d" % number + padding, headers=headers)
         if number % 20 == 0:
             await sender.flush()
     await until(heard.all)
@@ -118,8 +120,9 @@ async def test_a_server_that_reads_slowly_is_waited_for(nats_url: str) -> None:
         await receiver.flush()
         slow.flowing.clear()
         for number in range(200):
-            await sender.publish("slow", b"%08d" % number + bytes(50_000))
+            await send(sender, "slow", b"%08d" % number + bytes(50_000))
             await asyncio.sleep(0)
+        assert not post(sender, "slow", b"", "")
         assert sender.pending_data_size > 2_000_000
         slow.flowing.set()
         await until(heard.all)
@@ -140,7 +143,8 @@ async def test_listening_and_publishing_go_on_after_a_restart_of_the_server(tmp_
     async with asyncio.timeout(10):
         while nats.is_connected:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.001)
-    await nats.publish("again", b"%08d" % 1)
+    assert not post(nats, "again", b"lost", "")
+    await send(nats, "again", b"%08d" % 1)
     server.start()
     async with asyncio.timeout(20):
         while not nats.is_connected:  # noqa: ASYNC110 - it has no event
@@ -174,6 +178,14 @@ async def test_unsubscribing_takes_what_was_sent_before(nats_url: str, together:
     await receiver.close()
 
 
+async def test_a_message_that_is_too_large_is_refused(nats_url: str) -> None:
+    nats = await connect(nats_url, "sender")
+    with pytest.raises(MaxPayloadError):
+        await send(nats, "large", bytes(nats.max_payload + 1))
+    assert nats.is_connected
+    await nats.close()
+
+
 async def test_what_is_published_right_before_closing_is_sent(nats_url: str) -> None:
     receiver = await connect(nats_url, "receiver")
     heard = Heard(10)
@@ -193,6 +205,6 @@ async def test_another_client_of_nats_py_can_listen_too(nats_url: str) -> None:
     await other.connect(nats_url)
     heard = Heard(1)
     await listen(other, "other", heard.take)
-    await other.publish("other", b"%08d" % 5)
+    await send(other, "other", b"%08d" % 5)
     await until(heard.all)
     await other.close()

@@ -219,3 +219,9 @@ async def test_closing_fails_what_is_under_way(nats: Nats) -> None:
     await requester.close()
     with pytest.raises(errors.Timeout, match="closed"):
         await call
+
+
+@pytest.mark.parametrize("root", ["", "two words", "a.b", "a\r\nPING", "*"])
+async def test_a_root_that_is_no_token_is_refused(nats: Nats, root: str) -> None:
+    with pytest.raises(errors.InvalidError, match="root: must be a name"):
+        Requester(nats, root)

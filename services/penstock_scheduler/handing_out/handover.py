@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 from penstock import verbs
 from penstock.bus.codec import codec_of
 from penstock.bus.listening import listen, unsubscribe
+from penstock.bus.sending import send
 from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
@@ -102,7 +103,7 @@ class Handover:
         asyncio.get_running_loop().call_later(KEEP_S, self._sent.pop, token, None)
         body, headers = self._codec.encode([{"tasks": tasks}], True)
         try:
-            await self._nats.publish(reply_to, body, headers=headers, reply=f"{self._inbox}.{token}")
+            await send(self._nats, reply_to, body, f"{self._inbox}.{token}", headers)
         except NatsError as error:
             log.warning("tasks could not be sent: %s", error)
             del self._sent[token]

@@ -16,6 +16,7 @@ from penstock.bus.callers import Caller
 from penstock.bus.codec import codec_of
 from penstock.bus.discovery import Served
 from penstock.bus.request_id import handled
+from penstock.bus.sending import send
 from penstock.errors import PenstockError
 from penstock.verbs import Req, Verb
 from penstock.who import asking
@@ -162,7 +163,7 @@ class Calls:
                     [errors.make("internal")] * len(answers), request.single
                 )
             try:
-                await self._nats.publish(request.reply, body, headers=headers)
+                await send(self._nats, request.reply, body, headers=headers)
             except NatsError as error:
                 log.warning("%s: a reply could not be sent: %s", endpoint.verb.name, error)
         return failed

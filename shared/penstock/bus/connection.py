@@ -214,13 +214,32 @@ class Connection(Client):
         self._loop = asyncio.get_running_loop()
         return incoming
 
+    def post(self, subject: str, body: bytes, reply: str) -> bool:
+        """Publish at the end of this tick. See `sending.post`."""
+        if not self._may_write or len(body) > self.max_payload:
+            return False
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(body)
+        command = b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        self._write_soon()
+        return True
+
+    @property
+    def _may_write(self) -> bool:
+        return self.is_connected and self._incoming is not None and not self._incoming.paused
+
     async def _flush_pending(self, force_flush: bool = False) -> Any:
-        if force_flush or self._incoming is None or self._incoming.paused or not self.is_connected:
+        if force_flush or not self._may_write:
             return await super()._flush_pending(force_flush)  # nats-py waits until there is room
+        self._write_soon()
+        return None
+
+    def _write_soon(self) -> None:
         if not self._will_write:
             self._will_write = True
             self._loop.call_soon(self._write)
-        return None
 
     def _write(self) -> None:
         """Write what was published in this tick."""

@@ -6,6 +6,7 @@ that a request costs its caller little more than a future.
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -21,6 +22,8 @@ from penstock.bus import callers
 from penstock.bus.connection import Connection, identity_of
 from penstock.bus.listening import listen
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
+from penstock.bus.sending import post
+from penstock.ids import IN_WORDS, TOKEN_PATTERN
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
 
@@ -83,6 +86,9 @@ class Requester:
     def __init__(
         self, nats: Nats, root: str = "penstock", *, timeout: float = 10.0, patience: float = PATIENCE_S
     ) -> None:
+        """Raise InvalidError if `root` is no token: it begins every subject."""
+        if not re.match(TOKEN_PATTERN, root):
+            raise errors.invalid("root", f"must be {IN_WORDS[TOKEN_PATTERN]}")
         self.nats = nats
         self.root = root
         self._timeout = timeout
@@ -119,7 +125,7 @@ class Requester:
         if timeout is None:
             timeout = self._timeout
         if not self._queues:
-            self._start(self._flush())
+            self.loop.call_soon(self._flush)
         key = (verb.name, timeout)
         queue = self._queues.get(key)
         if queue is None:
@@ -147,12 +153,12 @@ class Requester:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         """Send the requests that were queued in this tick."""
         queues, self._queues = self._queues, {}
         for queue in queues.values():
             for message in self._messages(queue):
-                await self._send_message(message, queue.timeout)
+                self._send_message(message, queue.timeout)
 
     def _messages(self, queue: _Queue) -> Iterator[_Message]:
         """Pack a queue's requests into messages: arrays as large as allowed for batch verbs, else one by one."""
@@ -187,13 +193,15 @@ class Requester:
         if bodies:
             yield message()
 
-    async def _send_message(self, message: _Message, timeout: float) -> None:
+    def _send_message(self, message: _Message, timeout: float) -> None:
         self._serial += 1
         token = str(self._serial)
         message.patience = self.loop.time() + min(self._patience, timeout)
         message.timer = self.loop.call_later(timeout, self._expire, token, timeout)
         self._inflight[token] = message
-        await self._publish(token, message)
+        subject = callers.subject(message.verb, self.root, self._identity)
+        if self._subscription is None or not post(self.nats, subject, message.body, self._inbox + token):
+            self._start(self._publish(token, message))
 
     async def _publish(self, token: str, message: _Message) -> None:
         try:

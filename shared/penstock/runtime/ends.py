@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from penstock import verbs
 from penstock.bus.codec import codec_of
+from penstock.bus.sending import post
 from penstock.machine.replies import inside
 from penstock.messages.common import Record
 
@@ -34,20 +35,19 @@ class Ends:
     def answer(self, ended: Sequence[tuple[Any, list[str]]]) -> list[tuple[str, list[str]]]:
         """Send each record to its reply subjects, which a scheduler has checked. Return ids and subjects."""
         told: list[tuple[str, list[str]]] = []
-        messages: list[tuple[str, bytes, dict[str, str] | None]] = []
         for packed, replies in ended:
             record = msgspec.convert(packed, _record)
             body, headers = self._codec.encode([record], True, self._nats.max_payload)
-            messages += [(reply, body, headers) for reply in replies]
+            for reply in replies:
+                if headers or not post(self._nats, reply, body):
+                    sending = asyncio.get_running_loop().create_task(self._publish(reply, body, headers))
+                    self._sending.add(sending)
+                    sending.add_done_callback(self._sending.discard)
             told.append((record.execution_id, replies))
-        sending = asyncio.get_running_loop().create_task(self._send(messages))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
         return told
 
-    async def _send(self, messages: Sequence[tuple[str, bytes, dict[str, str] | None]]) -> None:
-        for reply, body, headers in messages:
-            try:
-                await self._nats.publish(reply, body, headers=headers)
-            except NatsError as error:  # the caller asks again
-                log.warning("the end of an execution could not be told: %s", error)
+    async def _publish(self, reply: str, body: bytes, headers: dict[str, str] | None) -> None:
+        try:
+            await self._nats.publish(reply, body, headers=headers)
+        except NatsError as error:  # the caller asks again
+            log.warning("the end of an execution could not be told: %s", error)

@@ -21,10 +21,12 @@ from penstock.bus.connection import Connection, identity_of
 from penstock.bus.listening import listen
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal
 from penstock.bus.requester import encode
+from penstock.bus.sending import send
 from penstock.messages.executions import WorkNext
 from penstock.messages.leases import TaskMessage, Tasks
 
 MARGIN_S: Final = 3.0
+LOOK_S: Final = 1.0
 UNSUBSCRIBE_S: Final = 2.0
 
 _decode: Final = msgspec.json.Decoder(Tasks).decode
@@ -49,7 +51,9 @@ class Asker:
         self._accept = accept
         self._inbox = nats.new_inbox()
         self._subscription: Subscription | None = None
-        self._answered = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._answered: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Subscribe to the inbox on which tasks arrive."""
@@ -68,35 +72,39 @@ class Asker:
     async def ask(self, most: int) -> bool:
         """Ask for at most so many tasks. Return False if the reply is late or lost, or the connection was remade
         meanwhile. After True, `empty` and `error` tell what came."""
-        self._answered.clear()
+        self._answered = self._loop.create_future()
         self.empty, self.error = False, None
         self.asked = self._ask.max = most
+        self._watch(self._nats.stats["reconnects"], self._loop.time() + self._ask.wait_ms / 1000 + MARGIN_S)
         try:
-            await self._nats.publish(self._subject, encode(self._ask), reply=self._inbox)
+            await send(self._nats, self._subject, encode(self._ask), self._inbox)
         except (nats_errors.Error, OSError) as error:
             self.error = errors.make("timeout", f"work.next could not be sent ({type(error).__name__})")
-            self._answered.set()
+            self._end(answered=True)
         try:
-            return await self._wait()
+            return await self._answered
         finally:
             self.asked = 0
+            if self._timer is not None:
+                self._timer.cancel()
 
-    async def _wait(self) -> bool:
-        loop = asyncio.get_running_loop()
-        connection = self._nats.stats["reconnects"]
-        end = loop.time() + self._ask.wait_ms / 1000 + MARGIN_S
-        while True:
-            try:
-                await asyncio.wait_for(self._answered.wait(), min(1.0, max(0.0, end - loop.time())))
-                return True
-            except TimeoutError:
-                if loop.time() >= end or self._nats.stats["reconnects"] != connection:
-                    return False
+    def _watch(self, connection: int, until: float) -> None:
+        """Give the reply up once its time is over, or the connection that it would have come on is lost."""
+        now = self._loop.time()
+        if now >= until or self._nats.stats["reconnects"] != connection:
+            self._end(answered=False)
+        else:
+            self._timer = self._loop.call_later(min(LOOK_S, until - now), self._watch, connection, until)
+
+    def _end(self, *, answered: bool) -> None:
+        """End the wait for the present reply."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(answered)
 
     def _refused(self, subject: str) -> None:
         if subject == self._subject.lower():
             self.error = errors.make("not_permitted", "NATS does not let this user ask for work")
-            self._answered.set()
+            self._end(answered=True)
 
     def _on_reply(self, msg: Msg) -> None:
         if is_no_responders(msg):
@@ -111,4 +119,4 @@ class Asker:
                 else:
                     self.empty = not tasks
                     self._accept(self, tasks)
-        self._answered.set()
+        self._end(answered=True)
