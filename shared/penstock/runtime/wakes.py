@@ -48,6 +48,8 @@ AUDIENCE: Final = {
 """The service whose instances listen to each topic."""
 AUDIT_GAP_S: Final = 0.02
 """Seconds between two audit hints: nearly every call has one, and one hint wakes the relay for all earlier ones."""
+ANSWERED_GAP_S: Final = 0.02
+"""Seconds until schedulers hear which callers have their answer: they only have to forget them."""
 
 
 class Wakes:
@@ -79,6 +81,8 @@ class Wakes:
         self._pushes: set[asyncio.Task[None]] = set()
         self._audit: dict[int, Any] = {}
         self._audit_timer: asyncio.TimerHandle | None = None
+        self._answered: defaultdict[int, list[tuple[str, list[str]]]] = defaultdict(list)
+        self._answered_timer: asyncio.TimerHandle | None = None
 
     def listen(self, topic: str, callback: Listener) -> None:
         """Call `callback(partition, value)` for every hint on this topic. Must be called before `start`."""
@@ -97,6 +101,9 @@ class Wakes:
         if self._audit_timer is not None:
             self._audit_timer.cancel()
             self._send_audit()
+        if self._answered_timer is not None:
+            self._answered_timer.cancel()
+            self._send_answered()
 
     def route(self, partition: int, hints: dict[str, Any]) -> None:
         """Route the hints that came with a reply from Valkey (the `on_hints` of `Store`)."""
@@ -106,7 +113,7 @@ class Wakes:
             elif topic == "cancel":
                 self._push(value)
             elif topic == "ended":
-                self._tell_others("answered", partition, self._ends.answer(value))
+                self._gather_answered(partition, self._ends.answer(value))
             elif topic == "audit":
                 self._tell(topic, partition, value)
                 self._gather_audit(partition, value)
@@ -161,6 +168,23 @@ class Wakes:
         origin, partition, times = payload
         if origin != self._instance and self._service in times:
             self._due.wake(partition, times[self._service])
+
+    # -- answered callers -----------------------------------------------------------------------------
+
+    def _gather_answered(self, partition: int, told: list[tuple[str, list[str]]]) -> None:
+        self._tell("answered", partition, told)
+        if not self._alone(SCHEDULER):
+            self._answered[partition] += told
+            if self._answered_timer is None:
+                self._answered_timer = asyncio.get_running_loop().call_later(
+                    ANSWERED_GAP_S, self._send_answered
+                )
+
+    def _send_answered(self) -> None:
+        self._answered_timer = None
+        answered, self._answered = self._answered, defaultdict(list)
+        for partition, told in answered.items():
+            self._hints.send("answered", (self._instance, partition, told))
 
     # -- audit --------------------------------------------------------------------------------------
 
