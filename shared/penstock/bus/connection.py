@@ -205,13 +205,13 @@ class Connection(Client):
 
     def _stand_before(self, transport: asyncio.Transport) -> Incoming:
         """Let `Incoming` have what arrives from now on, and what nats-py has not read yet."""
+        self._loop = asyncio.get_running_loop()
         streams: Any = transport.get_protocol()
         incoming = Incoming(self, self.takers, streams)
         transport.set_protocol(incoming)
         unread = bytes(streams._stream_reader._buffer)
         streams._stream_reader._buffer.clear()
         incoming.data_received(unread)
-        self._loop = asyncio.get_running_loop()
         return incoming
 
     def post(self, subject: str, body: bytes, reply: str) -> bool:

@@ -59,8 +59,8 @@ class Incoming(asyncio.Protocol):
         """The beginning of something whose end has not arrived."""
         self._missing = 0
         """The bytes that have to arrive before it is worth looking again."""
-        self._lost = False
-        """Whether something came that is not understood here: all is nats-py's from then on."""
+        self._given_up = False
+        """Whether something came that is not understood here: all goes to nats-py from then on."""
 
     def data_received(self, data: bytes) -> None:
         if self._held:
@@ -70,8 +70,8 @@ class Incoming(asyncio.Protocol):
                 return
             data = b"".join(self._held)
             self._held.clear()
-        taken = 0 if self._lost else self._sort(data)
-        if self._lost:
+        taken = 0 if self._given_up else self._sort(data)
+        if self._given_up:
             self._streams.data_received(data[taken:])
         elif taken < len(data):
             self._held.append(data[taken:] if taken else data)
@@ -95,7 +95,7 @@ class Incoming(asyncio.Protocol):
                     continue
                 stop = head + int(length)
             except ValueError:
-                self._lost = True
+                self._given_up = True
                 return at
             after = stop + 2
             if after > size:
