@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from urllib.parse import urlsplit
 
 import pytest
 from nats.js.api import DeliverPolicy
@@ -57,4 +58,25 @@ async def test_no_published_message_is_a_bug(
         each.getMessage() for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR
     ]
     assert all(service.health.ready for service in penstock.running.values())
+    await penstock.js.delete_stream(published.other.upper())
+
+
+async def test_a_subject_that_is_no_text_is_a_dead_letter(penstock: RunningPenstock) -> None:
+    """NATS takes any bytes as a subject. nats-py stops reading for ever at the first that is no text."""
+    published = await Published.prepare(penstock.request, penstock.js, penstock.root, Noise(SEED))
+    place = urlsplit(penstock.settings.nats_url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    root = penstock.root.encode()
+    writer.write(b"CONNECT {}\r\n")
+    for subject in (b"signal.\xff", b"event.\xff\xfe", b"event.a.\xff", b"obs.\xff", b"v1.execution.\xff"):
+        writer.write(b"PUB " + root + b"." + subject + b" \xff 2\r\n{}\r\n")
+    writer.write(b"PING\r\n")
+    while b"PONG" not in await reader.readline():
+        pass
+    for stream in published.streams:
+        await settled(penstock, stream)
+    assert await reasons(penstock)
+    assert await penstock.create(kind="k")
+    assert all(service.health.ready for service in penstock.running.values())
+    writer.close()
     await penstock.js.delete_stream(published.other.upper())

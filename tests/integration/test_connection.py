@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from nats.aio.client import Client as Nats
@@ -176,6 +177,31 @@ async def test_unsubscribing_takes_what_was_sent_before(nats_url: str, together:
     assert len(heard.numbers) == 1000
     await sender.close()
     await receiver.close()
+
+
+async def test_a_subject_that_is_no_text_ends_no_connection(nats_url: str) -> None:
+    """NATS takes any bytes as a subject; nats-py stops reading for ever."""
+    nats = await connect(nats_url, "receiver")
+    heard: list[Msg] = []
+    both = asyncio.Event()
+
+    def take(msg: Msg) -> None:
+        heard.append(msg)
+        if len(heard) == 2:
+            both.set()
+
+    await listen(nats, "text.*", take)
+    await nats.flush()
+    place = urlsplit(nats_url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write(b"CONNECT {}\r\nPUB text.\xff\xfe 1\r\nx\r\nPUB text.good 1\r\ny\r\nPING\r\n")
+    while b"PONG" not in await reader.readline():
+        pass
+    await until(both)
+    assert [msg.data for msg in heard] == [b"x", b"y"]
+    assert nats.is_connected
+    writer.close()
+    await nats.close()
 
 
 async def test_a_message_that_is_too_large_is_refused(nats_url: str) -> None:

@@ -90,7 +90,10 @@ def test_messages_are_taken_in_order_however_they_are_cut(
     assert house.client.stats["in_msgs"] == len(ours)
 
 
-@pytest.mark.parametrize("bad", [b"MSG a 7 many\r\n", b"MSG 7 1\r\n", b"HMSG a 7 b c 9\r\n"])
+@pytest.mark.parametrize(
+    "bad",
+    [b"MSG a 7 many\r\n", b"MSG 7 1\r\n", b"MSG a 7 -20\r\n", b"HMSG a 7 b c 9\r\n", b"HMSG a 7 9 4\r\n"],
+)
 def test_what_is_not_understood_is_left_to_nats_py(bad: bytes) -> None:
     house = House()
     first = Sent(b"7", "a", "", b"", b"1").wire
@@ -113,6 +116,20 @@ def test_one_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixtur
     )
     assert [msg.subject for _, msg in house.taken] == ["good"]
     assert "bad" in caplog.text
+
+
+def test_a_subject_that_is_no_text_is_taken_too() -> None:
+    house = House()
+    good = Sent(b"12", "good", "", b"", b"").wire
+    house.incoming.data_received(
+        b"MSG a.\xff\xfe 12 1\r\nx\r\n" + good + b"MSG a 12 b.\xff 1\r\nx\r\n" + good
+    )
+    assert [(msg.subject, msg.reply) for _, msg in house.taken] == [
+        ("a.\ufffd\ufffd", ""),
+        ("good", ""),
+        ("a", "b.\ufffd"),
+        ("good", ""),
+    ]
 
 
 def test_what_is_left_for_the_end_of_a_read_runs_once_after_all_its_messages() -> None:

@@ -94,6 +94,8 @@ class Incoming(asyncio.Protocol):
                     at = head
                     continue
                 stop = head + int(length)
+                if stop < body:
+                    raise ValueError("a message that ends before it begins")
             except ValueError:
                 self._given_up = True
                 return at
@@ -105,19 +107,21 @@ class Incoming(asyncio.Protocol):
             if take is None:
                 self._streams.data_received(data[at:after])
             else:
-                to = reply[0].decode() if reply else ""
-                self._deliver(take, subject.decode(), to, data[head:body], data[body:stop])
+                self._deliver(take, subject, reply[0] if reply else b"", data[head:body], data[body:stop])
             at = after
         return at
 
-    def _deliver(self, take: Take, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+    def _deliver(self, take: Take, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         stats = self._client.stats
         stats["in_msgs"] += 1
         stats["in_bytes"] += len(headers) + len(payload)
+        # NATS takes any bytes as a subject. What is no text is for its taker to refuse: a stream's message comes again
+        # and again until it is acknowledged.
+        on, to = subject.decode(errors="replace"), reply.decode(errors="replace")
         try:
-            take(Msg(self._client, subject, reply, payload, parse_headers(headers) if headers else None))
+            take(Msg(self._client, on, to, payload, parse_headers(headers) if headers else None))
         except Exception:
-            log.exception("a message on %s could not be handled", subject)
+            log.exception("a message on %s could not be handled", on)
 
     # -- what concerns the connection is nats-py's ------------------------------------------------
 
