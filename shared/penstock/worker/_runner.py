@@ -136,16 +136,15 @@ class Runner:
         if sent.cancelled() or (error := sent.exception()) is None:
             self._ended(lease)
         else:
-            mending = self._requester.loop.create_task(self._mend(task, lease, error, result))
+            # An error came instead of an answer: bring the completion to its end.
+            mending = self._requester.loop.create_task(send(task, task.complete_posted(error, result)))
             self.running.add(mending)
-            mending.add_done_callback(self.running.discard)
+            mending.add_done_callback(partial(self._mended, lease))
 
-    async def _mend(self, task: Task, lease: Lease, error: BaseException, result: Raw) -> None:
-        """Bring a completion to its end for which an error came instead of an answer."""
-        try:
-            await send(task, task.complete_posted(error, result))
-        finally:
-            self._ended(lease)
+    def _mended(self, lease: Lease, mending: "asyncio.Future[Any]") -> None:
+        # In this order: who is told that there may be room counts what is on its way, and is told once.
+        self.running.discard(mending)
+        self._ended(lease)
 
     async def _run_traced(self, lease: Lease) -> None:
         """Run a task inside a span of its own."""
