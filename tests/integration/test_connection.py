@@ -15,6 +15,7 @@ from penstock.bus.connection import connect
 from penstock.bus.listening import listen, unsubscribe
 from penstock.bus.sending import post, send
 from proxies import Proxy
+from served import until
 from servers import NatsServer
 
 
@@ -76,23 +77,18 @@ class Stalling(Proxy):
             yield data
 
 
-async def until(condition: asyncio.Event, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        await condition.wait()
-
-
 class Heard:
-    """Counts the messages of a subject, whose data are 0, 1, 2 … and padding."""
+    """The messages of a subject, whose data are 0, 1, 2 … and padding."""
 
     def __init__(self, goal: int) -> None:
         self.numbers: list[int] = []
         self.goal = goal
-        self.all = asyncio.Event()
 
     def take(self, msg: Msg) -> None:
         self.numbers.append(int(msg.data[:8]))
-        if len(self.numbers) == self.goal:
-            self.all.set()
+
+    def all(self) -> bool:
+        return len(self.numbers) >= self.goal
 
 
 async def test_messages_of_all_sizes_arrive_in_their_order(nats_url: str) -> None:
@@ -141,15 +137,11 @@ async def test_listening_and_publishing_go_on_after_a_restart_of_the_server(tmp_
     await nats.publish("again", b"%08d" % 0)
     await nats.flush()
     server.kill()
-    async with asyncio.timeout(10):
-        while nats.is_connected:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.001)
+    await until(lambda: not nats.is_connected)
     assert not post(nats, "again", b"lost", "")
     await send(nats, "again", b"%08d" % 1)
     server.start()
-    async with asyncio.timeout(20):
-        while not nats.is_connected:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.001)
+    await until(lambda: nats.is_connected)
     await nats.publish("again", b"%08d" % 2)
     await until(heard.all)
     assert heard.numbers == [0, 1, 2]
@@ -170,7 +162,7 @@ async def test_unsubscribing_takes_what_was_sent_before(nats_url: str, together:
         await unsubscribe(receiver, [subscription])
     else:
         await subscription.drain()
-    assert heard.all.is_set()
+    assert heard.all()
     await sender.publish("ends", b"%08d" % 1000)
     await sender.flush()
     await receiver.flush()
@@ -183,21 +175,14 @@ async def test_a_subject_that_is_no_text_ends_no_connection(nats_url: str) -> No
     """NATS takes any bytes as a subject; nats-py stops reading for ever."""
     nats = await connect(nats_url, "receiver")
     heard: list[Msg] = []
-    both = asyncio.Event()
-
-    def take(msg: Msg) -> None:
-        heard.append(msg)
-        if len(heard) == 2:
-            both.set()
-
-    await listen(nats, "text.*", take)
+    await listen(nats, "text.*", heard.append)
     await nats.flush()
     place = urlsplit(nats_url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     writer.write(b"CONNECT {}\r\nPUB text.\xff\xfe 1\r\nx\r\nPUB text.good 1\r\ny\r\nPING\r\n")
     while b"PONG" not in await reader.readline():
         pass
-    await until(both)
+    await until(lambda: len(heard) == 2)
     assert [msg.data for msg in heard] == [b"x", b"y"]
     assert nats.is_connected
     writer.close()

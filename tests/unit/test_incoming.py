@@ -1,6 +1,5 @@
 """What nats-server sends is sorted: messages that are taken at once; all else, byte for byte, for nats-py."""
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -49,6 +48,13 @@ class Streams:
 
     def __init__(self) -> None:
         self.passed = b""
+        self.paused = False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
 
     def data_received(self, data: bytes) -> None:
         self.passed += data
@@ -165,11 +171,9 @@ async def test_headers_are_read_as_nats_py_reads_them(block: bytes, headers: dic
     assert await Connection()._process_headers(block) == headers  # pyright: ignore[reportPrivateUsage]
 
 
-async def test_a_full_socket_is_told_to_both() -> None:
-    streams = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+def test_a_full_socket_is_told_to_both() -> None:
     house = House()
-    incoming = Incoming(house.client, house.takers, streams)
-    incoming.pause_writing()
-    assert incoming.paused
-    incoming.resume_writing()
-    assert not incoming.paused
+    house.incoming.pause_writing()
+    assert house.incoming.paused and house.streams.paused
+    house.incoming.resume_writing()
+    assert not house.incoming.paused and not house.streams.paused

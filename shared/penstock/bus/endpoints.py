@@ -5,9 +5,6 @@ messages are decoded and handed to the handler. Messages of a batch verb are mer
 are spread over their replies; each message of any other verb gets a task of its own.
 """
 
-# nats-py leaves the types of its options open.
-# pyright: reportUnknownMemberType=false
-
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence

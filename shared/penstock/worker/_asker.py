@@ -78,11 +78,10 @@ class Asker:
         self._watch(self._nats.stats["reconnects"], self._loop.time() + self._ask.wait_ms / 1000 + MARGIN_S)
         try:
             await send(self._nats, self._subject, encode(self._ask), self._inbox)
+            return await self._answered
         except (nats_errors.Error, OSError) as error:
             self.error = errors.make("timeout", f"work.next could not be sent ({type(error).__name__})")
-            self._end(answered=True)
-        try:
-            return await self._answered
+            return True
         finally:
             self.asked = 0
             if self._timer is not None:
