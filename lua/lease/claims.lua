@@ -22,6 +22,14 @@ function Leases.task(x)
   return task
 end
 
+-- Lease a new execution to a worker that waits for it, before it is in any queue. taker: {worker_id, lease_ttl_ms, start}. Return the
+-- task, or nil if the execution has to wait: for its time, for others, for its lane, or for room in a limit.
+function Leases.eager(x, taker)
+  if x.state ~= 'ready' or x.limit or x.flow_id or Lanes.paused(x.lane) then return nil end
+  Leases.take(x, taker.worker_id, taker.lease_ttl_ms, taker.start)
+  return Leases.task(x)
+end
+
 -- Refuse a claim by another verb than the grant requires (x.via).
 local function check_verb(x, verb)
   if verb == 'claim' and x.via == 'resumed' then Errors.raise('use_claim_resumed_execution') end

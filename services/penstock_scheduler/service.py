@@ -13,6 +13,7 @@ from penstock_scheduler.explaining.verbs import Explanations
 from penstock_scheduler.flows.changes import FlowChanges
 from penstock_scheduler.flows.verbs import Flows
 from penstock_scheduler.handing_out.admission import Admission
+from penstock_scheduler.handing_out.eager import Eager
 from penstock_scheduler.handing_out.grants import Grants
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.work import Work
@@ -60,7 +61,7 @@ def build(context: Context) -> Service:
             schedules.due(partition, fires, done.now)
 
     context.due.on_result = due
-    executions = Executions(context.machine, references, work.expect)
+    executions = Executions(context.machine, references, Eager(context.machine, work))
 
     async def drain() -> None:
         waits.drain()

@@ -57,6 +57,7 @@ CREATE = command(
     categories=st.sampled_from([{}, {}, {}, {"fail_on": ["bad"]}, {"retry_on": ["good", "timeout"]}]),
     parent=st.sampled_from([None, None, 0, 1, 2]),
     parent_close=st.sampled_from([None, None, "let_run"]),
+    taker=maybe(st.tuples(worker, st.sampled_from([True, True, False]), lease_ttls)),
 )
 GRANT = command(
     "grant",

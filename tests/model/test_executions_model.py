@@ -206,6 +206,7 @@ class Executions(WaitingCommands, Agreement, Model):
         categories: dict[str, list[str]],
         parent: int | None,
         parent_close: str | None,
+        taker: tuple[str, bool, int] | None,
         **plain: Any,
     ) -> tuple[str, dict[str, Any], Check]:
         of = None
@@ -243,9 +244,23 @@ class Executions(WaitingCommands, Agreement, Model):
             if of is not None:
                 of.children.append(job)
                 of.children_open += 1
+            assert ("task" in reply) == (taker is not None and job.state == "ready")
+            if taker is not None and job.state == "ready":
+                worker, start, ttl = taker
+                self._check_taken(job, worker, ttl, start, reply["task"])
 
         args = {"id": job.execution_id, "namespace": "default", "spec": sent, "parent_close": parent_close}
+        if taker is not None:
+            worker, start, ttl = taker
+            args["taker"] = {"worker_id": worker, "max": 1, "lease_ttl_ms": ttl, "start": start}
         return "create", args, check
+
+    def _check_taken(self, job: WaitingJob, worker: str, ttl: int, start: bool, task: dict[str, Any]) -> None:
+        """Check the task of a job that a worker has just got."""
+        expected = job.take(self.now, None, worker, ttl, start, task)
+        assert {name: task[name] for name in expected} == expected
+        assert job.lease is not None
+        self.fences.setdefault(job.execution_id, []).append(job.lease.fence)
 
     def _grant(
         self, worker: str, lanes: list[str], caps: list[str], max: int
@@ -280,10 +295,7 @@ class Executions(WaitingCommands, Agreement, Model):
             for tasks, (worker, _) in zip(taken, workers, strict=True):
                 for task in tasks:
                     [job] = [job for job in self.jobs if job.execution_id == task["execution_id"]]
-                    expected = job.take(self.now, None, worker, ttl, start, task)
-                    assert {name: task[name] for name in expected} == expected
-                    assert job.lease is not None
-                    self.fences.setdefault(job.execution_id, []).append(job.lease.fence)
+                    self._check_taken(job, worker, ttl, start, task)
 
         takers = [
             {"worker_id": worker, "max": most, "lease_ttl_ms": ttl, "start": start}

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec import Raw
+
 from penstock.bus.calls import Call
-from penstock.errors import PenstockError
-from penstock.machine.ops.scheduler import Given, Granted, HandOut, Task
-from penstock.messages.executions import WorkNext
+from penstock.errors import PenstockError, make
+from penstock.machine.ops.scheduler import Create, Given, Granted, HandOut, Task
+from penstock.messages.executions import ExecutionSpec, WorkNext
+from penstock_scheduler.handing_out.eager import Eager
 from penstock_scheduler.handing_out.work import Work
 
 DEADLINE_S = 60.0
@@ -31,7 +34,7 @@ class Answers:
         self.asked = 0
         self.reply = reply
 
-    async def run_many(self, ops: list[HandOut], at: list[int]) -> list[Any]:
+    async def run_many(self, ops: list[Any], at: list[int] | None = None) -> list[Any]:
         self.asked += 1
         return await self.reply(ops)
 
@@ -94,12 +97,12 @@ async def test_news_beside_a_sweep_are_not_lost() -> None:
         return empty(orders)
 
     matching = work(Answers(reply))
-    matching.ready(0, ["default"])
+    matching.ready(0, {"default|*": 1})
     waiting = asyncio.create_task(ask(matching))
     async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
         matching.forget()  # as a sweep does
-        matching.ready(0, ["default"])
+        matching.ready(0, {"default|*": 1})
         answer.set()
         await again.wait()
         await matching.drain()
@@ -135,3 +138,57 @@ async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> 
     async with asyncio.timeout(DEADLINE_S):
         assert await asyncio.gather(ask(matching, "first"), ask(matching, "second")) == [None, None]
     assert claimed == ["second", "first"]
+
+
+def creating() -> Create:
+    spec = ExecutionSpec(kind="t", raw_input=Raw(b"1"))
+    return Create(id="0-0190c42a-0000-7000-8000-000000000000", namespace="n", spec=spec)
+
+
+async def test_a_call_whose_execution_was_not_made_goes_on_waiting() -> None:
+    """The worker that an execution was meant for gets other work, also what was announced while it was out of line."""
+    asked, announced = asyncio.Event(), False
+
+    async def reply(orders: list[Any]) -> list[Any]:
+        nonlocal announced
+        if isinstance(orders[0], HandOut):
+            asked.set()
+            return [Given([[TASK]], [[]])] if announced else empty(orders)
+        assert [order.taker.worker_id for order in orders] == ["w1"]
+        announced = True
+        matching.ready(0, {"default|t": 1})
+        return [make("valkey_unavailable")]
+
+    store = Answers(reply)
+    matching = work(store)
+    eager = Eager(store, matching)  # pyright: ignore[reportArgumentType]
+    waiting = asyncio.create_task(ask(matching))
+    async with asyncio.timeout(DEADLINE_S):
+        await asked.wait()
+        [error] = await eager.create([creating()])
+        assert isinstance(error, PenstockError)
+        assert await waiting is None
+
+
+async def test_a_service_that_stops_leaves_no_call_behind() -> None:
+    asked, made = asyncio.Event(), asyncio.Event()
+
+    async def reply(orders: list[Any]) -> list[Any]:
+        if isinstance(orders[0], HandOut):
+            asked.set()
+            return empty(orders)
+        made.set()
+        await asyncio.Event().wait()
+        return []
+
+    store = Answers(reply)
+    matching = work(store)
+    eager = Eager(store, matching)  # pyright: ignore[reportArgumentType]
+    waiting = asyncio.create_task(ask(matching))
+    async with asyncio.timeout(DEADLINE_S):
+        await asked.wait()
+        making = asyncio.create_task(eager.create([creating()]))
+        await made.wait()
+        await matching.drain()
+        making.cancel()
+        assert await waiting == [{"tasks": []}]

@@ -1,6 +1,6 @@
 -- The scheduler's ops that create executions and read them.
 --
--- Needs: Children, Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Lists, Records, States, Unique.
+-- Needs: Children, Errors, Events, Executions, Graph, Idempotency, Keys, Lanes, Leases, Lists, Records, States, Unique.
 local ops = Ops.scheduler
 
 -- Create the execution that `create` asks for. Return the op's reply.
@@ -31,14 +31,19 @@ end
 
 -- create: create an execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit (its tokens,
--- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id).
--- reply: {execution_id, state, duplicate}. errors: invalid_request, idempotency_conflict (also of a unique_key),
--- those of Children.admit (the parent), those of Graph.join (the flow). events: created; flow executions_added.
+-- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id), taker (a worker
+-- that waits for such work, as in hand_out).
+-- reply: {execution_id, state (in which it was created), duplicate, task (if the taker has it)}. errors: invalid_request,
+-- idempotency_conflict (also of a unique_key), those of Children.admit (the parent), those of Graph.join (the flow).
+-- events: created; flow executions_added; leased (with `start`: started).
 function ops.create(a)
   local existing = Records.read('x', a.id)
   -- The command came twice: the service's connection broke before the first reply arrived.
   if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
-  return Idempotency.once('execution', a.namespace, a, create)
+  local reply = Idempotency.once('execution', a.namespace, a, create)
+  -- The reply that an idempotency key keeps has no task.
+  if a.taker and not reply.duplicate then reply.task = Leases.eager(Records.edit('x', reply.execution_id), a.taker) end
+  return reply
 end
 
 -- get: return an execution with its payloads. args: execution_id. errors: execution_not_found.

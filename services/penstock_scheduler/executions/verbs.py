@@ -1,7 +1,7 @@
 """execution.create, .get, .list and .history."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.bus.calls import Call
@@ -20,9 +20,7 @@ from penstock.messages.executions import (
     ExecutionHistory,
     ExecutionList,
 )
-
-Expect = Callable[[Iterable[tuple[int, str, str]]], None]
-"""Called with the partition, lane and kind of each execution that is about to be created."""
+from penstock_scheduler.handing_out.eager import Eager
 
 _SEQS: Final = 10**6
 """A history cursor is a byte offset times this, plus the seq of the event before that offset."""
@@ -32,10 +30,10 @@ _EVENT: Final = ("seq", "event", "at", "actor", "from", "to", "reason", "data")
 class Executions:
     """Handlers for executions; each takes a list of requests and returns a list of results."""
 
-    def __init__(self, machine: Machine, references: References, expect: Expect) -> None:
+    def __init__(self, machine: Machine, references: References, eager: Eager) -> None:
         self._machine = machine
         self._references = references
-        self._expect = expect
+        self._eager = eager
 
     async def create(self, call: Call[ExecutionCreate]) -> Sequence[Any]:
         wrong = await self._references.missing(call.items)
@@ -49,21 +47,14 @@ class Executions:
     async def _create_all(self, items: Sequence[ExecutionCreate]) -> Sequence[Any]:
         keyed = [item for item in items if _is_keyed_child(item)]
         if not keyed:
-            return await self._make(items)
+            return await self._eager.create([self._create(item) for item in items])
         others = [item for item in items if not _is_keyed_child(item)]
         made, created = await asyncio.gather(
             asyncio.gather(*map(self._create_keyed_child, keyed), return_exceptions=True),
-            self._make(others),
+            self._eager.create([self._create(item) for item in others]),
         )
         first, rest = iter(made), iter(created)
         return [next(first if _is_keyed_child(item) else rest) for item in items]
-
-    async def _make(self, items: Sequence[ExecutionCreate]) -> list[ExecutionCreated | PenstockError]:
-        creates = [self._create(item) for item in items]
-        # Parked workers ask for this work in the next loop tick: behind these creates, but in the same batch.
-        pairs = zip(creates, items, strict=True)
-        self._expect((create.home(), item.lane, item.kind) for create, item in pairs)
-        return await self._machine.run_many(creates)
 
     async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:
         """Create `item` in the partition of its parent, flow or unique key; its idempotency key may be in another."""

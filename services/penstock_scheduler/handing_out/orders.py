@@ -165,8 +165,7 @@ class HandOut:
 
 
 def _described(takers: Sequence[Parked]) -> list[ops.Taker]:
-    requests = [parked.request for parked in takers]
-    return [ops.Taker(each.worker_id, each.max, each.lease_ttl_ms, each.start) for each in requests]
+    return [parked.taker(parked.request.max) for parked in takers]
 
 
 def _rounds(rooms: Sequence[int]) -> "itertools.chain[int]":

@@ -8,7 +8,8 @@ import msgspec
 
 from penstock.errors import invalid
 from penstock.machine.kinds import takes
-from penstock.messages.executions import MAX_TASKS, WorkGrant, WorkNext
+from penstock.machine.ops.scheduler import Taker
+from penstock.messages.executions import MAX_TASKS, ExecutionSpec, WorkGrant, WorkNext
 
 MAX_PREFIXES: Final = 100
 """The most prefixes among the kinds of a worker: each costs Valkey a search in every capability set."""
@@ -26,6 +27,14 @@ class Profile(NamedTuple):
         """Return whether the worker takes work of a kind."""
         return takes(self.kinds, kind)
 
+    def serves(self, spec: ExecutionSpec) -> bool:
+        """Return whether the worker takes such an execution."""
+        return (
+            spec.lane in self.lanes
+            and self.takes(spec.kind)
+            and set(spec.capabilities) <= set(self.capabilities)
+        )
+
     def asked_for(self, most: int) -> dict[str, Any]:
         """Return the search arguments for the state machine's ops."""
         return {**self._asdict(), "max": min(most, MAX_TASKS)}
@@ -35,6 +44,7 @@ class Parked(msgspec.Struct, eq=False):
     """One `work.next` in line. Its future's result is None if the worker was already sent tasks."""
 
     request: WorkNext
+    profile: Profile
     reply_to: str
     answer: "asyncio.Future[Sequence[Any] | None]"
     late: bool = False
@@ -46,6 +56,10 @@ class Parked(msgspec.Struct, eq=False):
     def unasked(self) -> bool:
         """Whether the call does not wait and has not asked Valkey yet; a hint under way would come too late for it."""
         return self.request.wait_ms == 0 and self.asked == 0
+
+    def taker(self, most: int) -> Taker:
+        """Describe the worker to the state machine, for at most so many tasks."""
+        return Taker(self.request.worker_id, most, self.request.lease_ttl_ms, self.request.start)
 
     def settle(self, answer: Sequence[Any] | None) -> None:
         """Answer the call, unless it is answered already."""

@@ -16,7 +16,7 @@ from penstock.bus.calls import Call
 from penstock.errors import PenstockError, make
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
-from penstock.messages.executions import MAX_TASKS, WorkNext
+from penstock.messages.executions import MAX_TASKS, ExecutionSpec, WorkNext
 from penstock_scheduler.handing_out.admission import Admission
 from penstock_scheduler.handing_out.handover import Handover
 from penstock_scheduler.handing_out.news import ANY, News
@@ -51,17 +51,16 @@ class Work:
     async def next(self, call: Call[WorkNext]) -> Sequence[Any] | None:
         request = call.items[0]
         loop = asyncio.get_running_loop()
-        parked = Parked(request, call.reply_to, loop.create_future())
         if self._stopping:
             return [{"tasks": []}]
-        profile = profile_of(request)
-        line = self._lines.setdefault(profile, deque())
+        parked = Parked(request, profile_of(request), call.reply_to, loop.create_future())
+        line = self._lines.setdefault(parked.profile, deque())
         if parked.unasked:
             line.appendleft(parked)
         else:
             line.append(parked)
         self._wake()
-        timer = loop.call_later(request.wait_ms / 1000, self._give_up, profile, parked)
+        timer = loop.call_later(request.wait_ms / 1000, self._give_up, parked)
         try:
             return await parked.answer
         finally:
@@ -113,23 +112,48 @@ class Work:
             for parked in line:
                 parked.settle([{"tasks": []}])
 
-    def _give_up(self, profile: Profile, parked: Parked) -> None:
-        """End a call whose time is over, perhaps after GRACE_S. A call in the present round is left to that round."""
+    # -- calls out of line ------------------------------------------------------------------------
+
+    def take_out(self, spec: ExecutionSpec) -> Parked | None:
+        """Take a call out of line that waits for such work, and for which nothing else is there; None if there is none.
+
+        `serve` or `put_back` must follow.
+        """
+        for profile, line in self._lines.items():
+            if line and profile.serves(spec) and not line[0].unasked and not self._anywhere(profile):
+                while line:
+                    parked = line.popleft()
+                    if not parked.answer.done():
+                        return parked
+        return None
+
+    async def serve(self, tasks: Mapping[Parked, Sequence[ops.Task]]) -> None:
+        """Send the tasks to calls that are out of line; who gets none is put back."""
+        self.put_back([parked for parked, of in tasks.items() if not await self._handed_over(parked, of)])
+
+    def put_back(self, calls: Iterable[Parked]) -> None:
+        """Put calls back in line, in their order, before others; end those whose time is over."""
+        for parked in reversed(list(calls)):
+            if self._stopping or (parked.late and not self._may_find(parked)):
+                parked.settle([{"tasks": []}])
+            else:
+                self._lines.setdefault(parked.profile, deque()).appendleft(parked)
+                self._wake()
+
+    def _give_up(self, parked: Parked) -> None:
+        """End a call whose time is over, perhaps after GRACE_S. A call that is out of line gets its answer there."""
         first, parked.late = not parked.late, True
-        line = self._lines.get(profile)
+        line = self._lines.get(parked.profile)
         if line and parked in line:
-            if first and self._may_find(profile, parked):
-                asyncio.get_running_loop().call_later(GRACE_S, self._give_up, profile, parked)
+            if first and self._may_find(parked):
+                asyncio.get_running_loop().call_later(GRACE_S, self._give_up, parked)
                 return
             line.remove(parked)
             parked.settle([{"tasks": []}])
 
-    def _may_find(self, profile: Profile, parked: Parked) -> bool:
+    def _may_find(self, parked: Parked) -> bool:
         """Whether a partition may still have work for the call: even a call that does not wait gets what is there."""
-        if parked.unasked:
-            return True
-        partitions = range(self._machine.partitions)
-        return parked.asked < ROUNDS and any(self._may_have_work(p, profile) for p in partitions)
+        return parked.unasked or (parked.asked < ROUNDS and self._anywhere(parked.profile))
 
     def _wake(self) -> None:
         if self._running is None:
@@ -178,6 +202,10 @@ class Work:
                 asks.append(Ask(profile, search, partitions, takers))
         return asks
 
+    def _anywhere(self, profile: Profile) -> bool:
+        """Whether any partition may have work for a profile."""
+        return any(self._may_have_work(p, profile) for p in range(self._machine.partitions))
+
     def _may_have_work(self, partition: int, profile: Profile) -> bool:
         return any(self._news.may_have_work((partition, lane), profile) for lane in profile.lanes)
 
@@ -191,10 +219,10 @@ class Work:
         # Look at the news before asking: a lane with work that is announced meanwhile must not count as exhausted.
         asked = self._news.now()
         answers = await self._hand_out(asks)
-        back: list[tuple[Profile, Parked]] = []
+        back: list[Parked] = []
         delivered = False
         deliveries: list[Coroutine[Any, Any, bool]] = []
-        takers: list[tuple[Profile, Parked]] = []
+        takers: list[Parked] = []
         for ask, answer in zip(asks, answers, strict=True):
             for place in answer.exhausted:
                 self._news.exhaust(place, ask.profile, asked)
@@ -206,13 +234,13 @@ class Work:
                     if await self._handed_over(parked, given.tasks):
                         delivered = True
                     else:
-                        back.append((ask.profile, parked))
+                        back.append(parked)
                 else:
                     deliveries.append(self._deliver(parked, given))
-                    takers.append((ask.profile, parked))
+                    takers.append(parked)
         # Limits in other partitions cost a question each, so deliver to all workers at the same time.
         outcomes = await asyncio.gather(*deliveries, return_exceptions=True)
-        for (profile, parked), outcome in zip(takers, outcomes, strict=True):
+        for parked, outcome in zip(takers, outcomes, strict=True):
             if isinstance(outcome, PenstockError):  # another partition is away: the grants expire
                 parked.settle([outcome])
             elif isinstance(outcome, BaseException):
@@ -221,12 +249,8 @@ class Work:
             elif outcome:
                 delivered = True
             else:
-                back.append((profile, parked))
-        for profile, parked in reversed(back):
-            if self._stopping or (parked.late and not self._may_find(profile, parked)):
-                parked.settle([{"tasks": []}])
-            else:
-                self._lines.setdefault(profile, deque()).appendleft(parked)
+                back.append(parked)
+        self.put_back(back)
         return delivered
 
     async def _deliver(self, parked: Parked, given: Given) -> bool:

@@ -35,7 +35,16 @@ from penstock.machine.ops.scheduler.control import (
     SetTags,
     Settle,
 )
-from penstock.machine.ops.scheduler.executions import Create, FoundHere, Get, History, List, Search, Wait
+from penstock.machine.ops.scheduler.executions import (
+    Create,
+    FoundHere,
+    Get,
+    History,
+    List,
+    Made,
+    Search,
+    Wait,
+)
 from penstock.machine.ops.scheduler.explain import (
     Ahead,
     BlockedHere,
@@ -163,6 +172,7 @@ __all__ = [
     "LimitUse",
     "LimitsBlocked",
     "List",
+    "Made",
     "NewResult",
     "Query",
     "QuotaCreate",

@@ -2,18 +2,28 @@
 
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from penstock.machine.op import Op, op
-from penstock.machine.ops.common import PAGE, Slice
+from penstock.machine.ops.common import PAGE, Slice, Task
+from penstock.machine.ops.scheduler.hand_out import Taker
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionCreated, ExecutionSpec
 from penstock.messages.search import ExecutionRow
 
 
+class Made(ExecutionCreated, kw_only=True):
+    """task: the execution's task, if it was leased to the taker at once."""
+
+    task: Task | UnsetType = UNSET
+
+
 @op("scheduler", by="id")
-class Create(Op[ExecutionCreated], kw_only=True):
+class Create(Op[Made], kw_only=True):
     """Create an execution. again: an earlier request settled the id, so an existing execution is a duplicate.
 
-    parent_close: None stands for cancel. on_conflict: existing, reject or replace, if there is a unique_key.
+    parent_close: None stands for cancel. on_conflict: existing, reject or replace, if there is a unique_key. taker: a
+    worker that waits for such work, and gets the execution if it can begin at once.
     """
 
     id: str
@@ -26,6 +36,7 @@ class Create(Op[ExecutionCreated], kw_only=True):
     digest: str | None = None
     idempotency_key: str | None = None
     again: bool = False
+    taker: Taker | None = None
 
     def cost(self) -> int:
         return (
