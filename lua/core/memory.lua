@@ -15,13 +15,18 @@ local LOOK_MS = 100
 local looked_at, refusal = 0, nil
 local asked_at = 0   -- time of the call that asked last: the clock stands still within a call
 
+-- Return the number behind a name in the text of INFO, or 0. (A pattern would be tried at every byte of the text.)
+local function number(info, name)
+  local _, at = string.find(info, '\n' .. name .. ':', 1, true)
+  return at and tonumber(string.match(info, '^%d+', at + 1)) or 0
+end
+
 local function look()
   -- Where the service's Valkey user may not run INFO, nothing is refused, and Valkey grows past its maxmemory.
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then return nil end
-  local limit = tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
-  local used = tonumber(string.match(info, 'used_memory:(%d+)')) or 0
-  local apart = tonumber(string.match(info, 'mem_not_counted_for_evict:(%d+)')) or 0
+  local limit, used = number(info, 'maxmemory'), number(info, 'used_memory')
+  local apart = number(info, 'mem_not_counted_for_evict')
   if limit == 0 or used - apart < limit then return nil end
   return {
     code = 'valkey_unavailable',
