@@ -1,20 +1,22 @@
 -- The state of one FCALL (a *call*): its clock, settings and hints. A call carries a batch of commands
--- (core/dispatch.lua). Modules that keep state for one call register their begin, end and write functions here.
+-- (core/dispatch.lua). Modules that keep state for one call have notes (core/notes.lua), or register begin, end and write
+-- functions here.
 --
--- Needs: nothing.
+-- Needs: Kept, Notes.
 
 -- The suffixes of ids. The first NUMERALS of them are built once and kept between calls.
 local NUMERALS = 1000
 local numerals = {}
-local secrets   -- holder -> hash, for this call
 local begins, ends, writes = {}, {}, {}
 
 -- Call f() at the beginning of every call.
 function Call.on_begin(f) begins[#begins + 1] = f end
 -- Call f() after the last command; f may still change records.
 function Call.on_end(f) ends[#ends + 1] = f end
--- Call f() after all on_end functions, to write the gathered changes to Valkey.
+-- Call f() after all on_end functions and before the notes are written, to write other changes to Valkey.
 function Call.on_write(f) writes[#writes + 1] = f end
+
+local secrets = Notes.new()   -- holder -> hash
 
 -- Begin a call. header: skew (ms added to the clock, for tests), nonce (unique text for ids), secret (random
 -- text), random (0..1, for jitter), limits (settings of the service: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms,
@@ -27,16 +29,18 @@ function Call.begin(root, header)
   Call.limits = header.limits or {}
   Call.user = nil    -- who asked for the command that runs now
   Call.counter = 0
-  secrets = {}
-  Call.hints = {}
+  Kept.begin(root)
+  Notes.begin()
+  Call.hints = { audit = nil, due = nil, ready = nil }   -- with room for those that are usual
   local t = redis.call('TIME')
   Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + (header.skew or 0)
-  for _, f in ipairs(begins) do f() end
+  for i = 1, #begins do begins[i]() end
 end
 
 function Call.finish()
-  for _, f in ipairs(ends) do f() end
-  for _, f in ipairs(writes) do f() end
+  for i = 1, #ends do ends[i]() end
+  for i = 1, #writes do writes[i]() end
+  Notes.write()
 end
 
 -- Lua's unpack() fails above about 8,000 values.
@@ -81,10 +85,10 @@ function Call.unique() return Call.nonce .. numeral() end
 -- Return a text that is unique among all calls, for the ids of leases and grants: who knows one may act for its holder,
 -- so nobody but the holder can guess it (96 bits). A hash is dear, so one call makes one for each holder.
 function Call.secret_of(holder)
-  local hash = secrets[holder]
+  local hash = secrets.of[holder]
   if not hash then
     hash = string.sub(redis.sha1hex(Call.secret .. holder), 1, 24)
-    secrets[holder] = hash
+    Notes.table(secrets)[holder] = hash
   end
   return hash .. numeral()
 end

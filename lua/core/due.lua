@@ -2,7 +2,7 @@
 -- Placements of records fill these sets. A service's DueLoop sleeps until the earliest time, then calls the `due` op;
 -- where a hint may be lost it asks all partitions for that time, with `next_due`.
 --
--- Needs: Call, Errors, Keys, Places, Records, Undo, Zsets.
+-- Needs: Call, Errors, Kept, Keys, Notes, Places, Records, Undo, Zsets.
 
 -- A record whose handler failed is due again after this time, so that it does not block the head of the set.
 local POSTPONE_MS = 60000
@@ -17,15 +17,15 @@ local NAMES = {
 }
 
 local handlers = {} -- service -> kind -> function(record)
-local keys          -- due sets that this call has used: service -> kind -> key
+local keys          -- due sets, kept between calls: service -> kind -> key
 local services      -- the same: key -> service
-local outside       -- work items that handlers of this call hand to their service
+local outside = Notes.new()   -- work items that handlers of this call hand to their service
 
-Call.on_begin(function() keys, services, outside = {}, {}, {} end)
+Kept.on_root(function() keys, services = Kept.table('due'), Kept.table('services') end)
 
 -- Hand a work item to the service, in the reply of `due`: work that needs another partition or Python. The handler must
 -- postpone its record's due time, so that a lost work item is handed out again.
-function Due.outside(item) Undo.append(outside, item) end
+function Due.outside(item) Undo.append(Notes.table(outside), item) end
 
 -- Tell the service's due loop that an id joined its due set.
 local function joined(key, at) Call.hint('due', services[key], at) end
@@ -35,9 +35,9 @@ function Due.key(service, kind)
   local key = of[kind]
   if not key then
     key = Keys.due(service, kind)
-    of[kind] = key
-    services[key] = NAMES[service]
+    Kept.put(services, key, NAMES[service])
     Places.watch(key, joined)
+    Kept.put(of, kind, key)
   end
   return key
 end
@@ -100,5 +100,5 @@ function Due.run(service, limit)
     end
   end
   return { handled = handled, more = more, now = Call.now, next_at = earliest(service),
-    errors = #errors > 0 and errors or nil, outside = #outside > 0 and outside or nil }
+    errors = #errors > 0 and errors or nil, outside = outside.of[1] and outside.of or nil }
 end

@@ -11,18 +11,22 @@ local PER_ENTRY = 400
 local RUN_BYTES = 1024                -- longer events form no runs, so that an entry never means much more than its size
 local THREE = '\147'                  -- msgpack header of an array of 3 items
 local EMPTY = '\160'                  -- the empty text in msgpack
-local KNOWN = 1000                    -- size of the cache `known`; a full cache is emptied
+local KNOWN = 1000                    -- size of the caches `known` and `heads`; full ones are emptied when a call begins
 local known, count = {}, 0            -- text -> packed text, kept between calls: names, states and workers repeat
 local beginnings = {}                 -- seq -> how an event begins: the header of 8 items, the number; kept between calls
 local id_heads = {}                   -- length of an id -> its msgpack header, kept between calls
-local now, heads                      -- heads: entity -> namespace -> how its heads begin
-local told                            -- how many events this call has told: {n}
-local told_heads, told_ids, told_events   -- of each of them: how its head begins, the record's id, the event, packed
+local heads = {}                      -- entity -> namespace -> how its heads begin, kept between calls
+local told = { n = 0 }                -- three values of each event of this call: how its head begins, the record's id, the
+                                      -- event, packed; n: how many values there are. What is behind them is of no use
+local LONG = 100                      -- a list that had so many values is not kept for the next call
+local now                             -- the time of this call, packed
 local last                            -- the last event of this call that was packed, and what it says
 local last_seq, last_name, last_actor, last_from, last_to, last_reason, last_data
 
 Call.on_begin(function()
-  told, told_heads, told_ids, told_events, now, heads, last, last_seq = { n = 0 }, {}, {}, {}, nil, {}, nil, nil
+  if count > KNOWN then known, heads, count = {}, {}, 0 end
+  if told[LONG] then told = { n = 0 } else told.n = 0 end
+  now, last, last_seq = nil, nil, nil
 end)
 
 -- Pack a text, through the cache. cmsgpack makes, hashes and joins a string for each argument: strings are a sixth of a
@@ -32,10 +36,16 @@ local function text(value)
   if not packed then
     packed = pack(value)
     if #packed > 64 then return packed end
-    if count >= KNOWN then known, count = {}, 0 end
     known[value], count = packed, count + 1
   end
   return packed
+end
+
+-- Return how the head of an event begins.
+local function head_of(entity, namespace)
+  local head = THREE .. text(entity) .. text(namespace)
+  table_at(heads, entity)[namespace], count = head, count + 1
+  return head
 end
 
 -- Return how an event with this number begins.
@@ -75,15 +85,9 @@ function Events.tell(entity, record, name, actor, from, to, reason, data)
   record.seq = seq
   if data and type(data) ~= 'string' then data = pack(data) end
   local event = packed_event(seq, name, actor, from, to, reason, data)
-  local of = heads[entity] or table_at(heads, entity)
-  local head = of[namespace]
-  if not head then
-    head = THREE .. text(entity) .. text(namespace)
-    of[namespace] = head
-  end
-  local n = told.n + 1
-  told_heads[n], told_ids[n], told_events[n] = head, id, event
-  Undo.set(told, 'n', n)
+  local of, n = heads[entity], told.n
+  told[n + 1], told[n + 2], told[n + 3] = of and of[namespace] or head_of(entity, namespace), id, event
+  Undo.set(told, 'n', n + 3)
   return event
 end
 
@@ -99,29 +103,29 @@ function Events.array_header(n)
   return string.char(0xdd, math.floor(n / 16777216), math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
 end
 
--- Return the number of the last event of the run that begins with event i, and does not go beyond event `last`.
+-- Return the place of the last event of the run that begins with the event at place i, and does not go beyond `last`.
 local function run_end(i, last)
-  local head, event = told_heads[i], told_events[i]
+  local head, event = told[i], told[i + 2]
   if #event > RUN_BYTES then return i end
-  while i < last and told_events[i + 1] == event and told_heads[i + 1] == head do i = i + 1 end
+  while i < last and told[i + 5] == event and told[i + 3] == head do i = i + 3 end
   return i
 end
 
--- Append an entry with the events from number `i` to number `last`.
+-- Append an entry with the events from place i to place `last`.
 local function append(i, last)
-  local parts, n, pairs_told = { '' }, 1, 0
+  local parts, n, pairs_told = { '', '', '', '', '' }, 1, 0   -- mostly one event, which makes five parts
   while i <= last do
     local till = run_end(i, last)
     n = n + 1
-    parts[n] = till > i and told_heads[i] .. Events.array_header(till - i + 1) or told_heads[i]
-    for k = i, till do
-      local id = told_ids[k]
+    parts[n] = till > i and told[i] .. Events.array_header((till - i) / 3 + 1) or told[i]
+    for k = i + 1, till + 1, 3 do
+      local id = told[k]
       parts[n + 1], parts[n + 2] = id_heads[#id] or id_head(#id), id
       n = n + 2
     end
     n = n + 1
-    parts[n] = told_events[i]
-    i, pairs_told = till + 1, pairs_told + 1
+    parts[n] = told[till + 2]
+    i, pairs_told = till + 3, pairs_told + 1
   end
   parts[1] = Events.array_header(pairs_told * 2)
   redis.call('XADD', Keys.outbox(), '*', 'e', table.concat(parts))
@@ -129,7 +133,7 @@ end
 
 Call.on_write(function()
   local n = told.n
-  for i = 1, n, PER_ENTRY do append(i, math.min(i + PER_ENTRY - 1, n)) end
+  for i = 1, n, PER_ENTRY * 3 do append(i, math.min(i + PER_ENTRY * 3, n + 1) - 3) end
   if n > 0 then Call.hints.audit = 1 end
 end)
 

@@ -1,16 +1,20 @@
 -- Idempotency keys: a request with the same key and body gets the first reply again (contract §1).
 --
--- Needs: Call, Errors, Keys, Undo.
+-- Needs: Call, Errors, Keys, Notes, Undo.
 
-local kept   -- changes of this call: key -> packed {digest, reply}, or false when the key is to be deleted
-
-Call.on_begin(function() kept = {} end)
+-- Changes of this call: key -> packed {digest, reply}, or false when the key is to be deleted.
+local kept = Notes.new(function(changes)
+  local ttl_ms = Call.limits.idempotency_ttl_ms or 86400000
+  for k, packed in pairs(changes) do
+    if packed then redis.call('SET', k, packed, 'PX', ttl_ms) else redis.call('UNLINK', k) end
+  end
+end)
 
 -- Return the first reply, or nil if the key is new. digest: of the request's body. Errors: idempotency_conflict.
 function Idempotency.check(verb, namespace, name, digest)
   if not name then return nil end
   local k = Keys.idempotency(verb, namespace, name)
-  local packed = kept[k]
+  local packed = kept.of[k]
   if packed == nil then packed = redis.call('GET', k) end
   if not packed then return nil end
   local first = unpack_msg(packed)
@@ -19,19 +23,12 @@ function Idempotency.check(verb, namespace, name, digest)
 end
 
 function Idempotency.drop(verb, namespace, name)
-  Undo.set(kept, Keys.idempotency(verb, namespace, name), false)
+  Undo.put(kept, Keys.idempotency(verb, namespace, name), false)
 end
 
 function Idempotency.keep(verb, namespace, name, digest, reply)
-  if name then Undo.set(kept, Keys.idempotency(verb, namespace, name), pack({ digest = digest, reply = reply })) end
+  if name then Undo.put(kept, Keys.idempotency(verb, namespace, name), pack({ digest = digest, reply = reply })) end
 end
-
-Call.on_write(function()
-  local ttl_ms = Call.limits.idempotency_ttl_ms or 86400000
-  for k, packed in pairs(kept) do
-    if packed then redis.call('SET', k, packed, 'PX', ttl_ms) else redis.call('UNLINK', k) end
-  end
-end)
 
 -- Return a creating op's reply: the first reply if the idempotency key is known, else that of make(a), which is kept.
 -- Errors: idempotency_conflict, and those of `make`.

@@ -3,27 +3,29 @@
 --
 -- The module that uses a key describes its content; docs/architecture.md has the table of all keys.
 --
--- Needs: Call.
+-- Needs: Call, Kept.
 
-local prefixes           -- part of an entity -> what its keys begin with
-local states, all        -- keys that this call has built: a cache, since the same ones are needed again and again
+-- Keys that are needed again and again are kept between calls, and what others begin with: name -> key; part of an
+-- entity -> prefix; lane -> state -> key.
+local singles, prefixes, states
 
-Call.on_begin(function() prefixes, states, all = {}, {}, nil end)
+Kept.on_root(function()
+  singles, prefixes, states = Kept.table('singles'), Kept.table('prefixes'), Kept.table('states')
+end)
+
+local function keep(of, name, ending) return Kept.put(of, name, Call.root .. ending) end
+
+local function single(name) return singles[name] or keep(singles, name, ':' .. name) end
 
 -- The key of one part of an entity: a record (`x`, `f`), a payload (`input`), `h` (history), `fr` (frames), `sg` …
 function Keys.of(part, id)
-  local prefix = prefixes[part]
-  if not prefix then
-    prefix = Call.root .. ':' .. part .. ':'
-    prefixes[part] = prefix
-  end
-  return prefix .. id
+  return (prefixes[part] or keep(prefixes, part, ':' .. part .. ':')) .. id
 end
 
 function Keys.partitions() return Call.root .. ':partitions' end
 function Keys.hint_key() return Call.root .. ':hint-key' end
 function Keys.mark() return Call.root .. ':mark' end
-function Keys.outbox() return Call.root .. ':outbox' end
+function Keys.outbox() return single('outbox') end
 function Keys.relayed() return Call.root .. ':relayed' end
 function Keys.secrets() return Call.root .. ':secrets' end
 function Keys.idempotency(verb, namespace, name) return Call.root .. ':idem:' .. verb .. ':' .. namespace .. ':' .. name end
@@ -33,18 +35,12 @@ function Keys.due(service, kind) return Call.root .. ':due:' .. service .. ':' .
 
 -- Indexes of executions: all of them, by lane and state, by tag (`name` and `name=value`), by the last failure's category,
 -- by parent.
-function Keys.executions()
-  if not all then all = Call.root .. ':all' end
-  return all
-end
+function Keys.executions() return single('all') end
+-- Return what is kept of a lane: {state = key}.
+function Keys.states(lane) return states[lane] or table_at(states, lane) end
 function Keys.state(lane, state)
-  local of = states[state] or table_at(states, state)
-  local key = of[lane]
-  if not key then
-    key = Call.root .. ':s:' .. lane .. ':' .. state
-    of[lane] = key
-  end
-  return key
+  local of = Keys.states(lane)
+  return of[state] or keep(of, state, ':s:' .. lane .. ':' .. state)
 end
 function Keys.tag(tag) return Call.root .. ':tag:' .. tag end
 function Keys.failures(category) return Call.root .. ':failures:' .. category end
@@ -55,7 +51,7 @@ function Keys.unique(namespace, name) return Call.root .. ':uq:' .. namespace ..
 -- Of a kind of durable functions: the versions that were recorded, and the executions of one that have not ended.
 function Keys.versions(kind) return Call.root .. ':versions:' .. kind end
 function Keys.version(kind, version) return Call.root .. ':version:' .. kind .. '|' .. version end
-function Keys.lanes() return Call.root .. ':lanes' end
+function Keys.lanes() return single('lanes') end
 
 -- Ready queues, and the indexes that lead to them (queue/queues.lua, queue/rings.lua).
 function Keys.queue(lane, caps, kind, fair, limit)
@@ -110,4 +106,4 @@ function Keys.schedules(status) return Call.root .. ':schedules:' .. status end
 function Keys.bulks(status) return Call.root .. ':bulks:' .. status end
 function Keys.workers() return Call.root .. ':workers' end
 function Keys.kind_names() return Call.root .. ':kind-names' end
-function Keys.held() return Call.root .. ':held' end
+function Keys.held() return single('held') end

@@ -2,13 +2,24 @@
 -- (`record[field]` is the text). A large one has its own key (`record[field]` is true): it is written once, however
 -- often the record changes.
 --
--- Needs: Call, Keys, Undo.
+-- Needs: Call, Keys, Notes, Undo.
 
 local INLINE = 512   -- bytes
 
-local writes   -- changes of this call: key -> text, or false when the key is to be deleted
-
-Call.on_begin(function() writes = {} end)
+-- Changes of this call: key -> text, or false when the key is to be deleted.
+local writes = Notes.new(function(changes)
+  local args, gone = {}, {}
+  for k, text in pairs(changes) do
+    if text then
+      args[#args + 1] = k
+      args[#args + 1] = text
+    else
+      gone[#gone + 1] = k
+    end
+  end
+  Call.bulk('MSET', args)
+  Call.bulk('UNLINK', gone)
+end)
 
 -- Set a payload of a record. text: JSON, or nil for null, which is not stored.
 function Payloads.hold(record, field, text)
@@ -34,29 +45,15 @@ end
 
 -- Store a payload in its own key. text: JSON, or nil for null (nothing is stored).
 function Payloads.put(field, id, text)
-  if text then Undo.set(writes, Keys.of(field, id), text) end
+  if text then Undo.put(writes, Keys.of(field, id), text) end
 end
 
 function Payloads.get(field, id)
   local k = Keys.of(field, id)
-  local written = writes[k]
+  local written = writes.of[k]
   if written == nil then written = redis.call('GET', k) end
   return written or nil
 end
 
 -- Delete the payload key: its record is leaving Valkey.
-function Payloads.drop(field, id) Undo.set(writes, Keys.of(field, id), false) end
-
-Call.on_write(function()
-  local args, gone = {}, {}
-  for k, text in pairs(writes) do
-    if text then
-      args[#args + 1] = k
-      args[#args + 1] = text
-    else
-      gone[#gone + 1] = k
-    end
-  end
-  Call.bulk('MSET', args)
-  Call.bulk('UNLINK', gone)
-end)
+function Payloads.drop(field, id) Undo.put(writes, Keys.of(field, id), false) end

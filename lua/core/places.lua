@@ -10,24 +10,24 @@
 -- A *book* (core/records.lua) holds the places of a record as they are in Valkey, with what this call has gathered: places
 -- (its placement; for a plain record PLAIN, and all, index, zset, score tell it; nil when there is nothing to write).
 --
--- Needs: Call, Zsets.
+-- Needs: Kept, Zsets.
 
 local kinds = {}    -- kind -> placement function
 local plains = {}   -- kind -> function that returns a plain record's places: the index of all, the other index, the queue
                     -- or due set and the score in it; nil for a record that is not plain
-local watched       -- sorted set -> f(key, score), called when an id joins the set
+local watched       -- sorted set -> f(key, score), called when an id joins the set; kept between calls
 
 local PLAIN, NOBODY = {}, {}
 Places.NOWHERE = {}   -- the placement of a record that stands in no set
 local NOWHERE = Places.NOWHERE
 
-Call.on_begin(function() watched = {} end)
+Kept.on_root(function() watched = Kept.table('watched') end)
 
 function Places.define(kind, placement, plain) kinds[kind], plains[kind] = placement, plain end
 
--- Call f(key, score) in this call whenever a record's id joins this sorted set or gets another score in it. f may edit
--- records, but must not write sorted sets.
-function Places.watch(key, f) watched[key] = f end
+-- Call f(key, score) whenever a record's id joins this sorted set or gets another score in it. f may edit records, but must
+-- not write sorted sets. The set is watched as long as Kept keeps anything.
+function Places.watch(key, f) Kept.put(watched, key, f) end
 
 -- Move a record from one placement to another in the sorted sets. watchers: {sorted set = f(key, score)} to be called
 -- for the sets that the record joins.

@@ -2,8 +2,8 @@
 -- Files are joined in the order of lua/manifest; a file's header ends with the names of the other modules it needs.
 
 -- The base of all other modules (core/).
-local Errors, Undo, Call, Keys, Zsets, Hashes, Words, Places, Records, Payloads = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
-local Events, Due, Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}, {}, {}
+local Errors, Notes, Kept, Call, Undo, Keys, Zsets, Hashes, Words, Places, Records = {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}
+local Payloads, Events, Due, Idempotency, Lists, Memory, Dispatch = {}, {}, {}, {}, {}, {}, {}
 -- The domain modules: one folder for each kind of thing, with its record and its rules.
 local Profiles, Rings, Lines, Tenants, Blocks, Queues, Lanes, Statistics = {}, {}, {}, {}, {}, {}, {}, {}
 local Limits, Quotas, Budgets, Workers, Kinds = {}, {}, {}, {}, {}

@@ -5,7 +5,7 @@
 -- `record.log` (an execution's packed events, its history) follows the record in the same string. When the log is
 -- longer than LOG_LIMIT, it is moved to the key `h:<id>`.
 --
--- Needs: Call, Keys, Places, Undo, Words, Zsets.
+-- Needs: Call, Keys, Notes, Places, Undo, Words, Zsets.
 
 local LOG_LIMIT = 2048   -- bytes
 
@@ -16,7 +16,6 @@ local books         -- edited record -> its book: {kind, noted, early, …}. not
                     -- early: it was placed by Records.settle, and not edited since; the rest: see core/places.lua
 local taken_up      -- edited records in the order of their edits; a record may occur several times
 local settled       -- how many entries of `taken_up` Records.settle has already placed
-local unlinks       -- keys to be deleted at the end of the call
 
 -- Give the records of a kind a form of their own. close(record, log): return a string whose first byte is below 128; it
 -- may empty the record. open(string): return the record, with its log. Strings of the common form, a msgpack map with the
@@ -26,15 +25,23 @@ function Records.form(kind, open, close) forms[kind] = { open = open, close = cl
 -- Store the records of a kind shortened (core/words.lua) for which short(record) holds.
 function Records.shorten(kind, short) shorts[kind] = short end
 
-Call.on_begin(function()
-  cached, books, taken_up, unlinks, settled = {}, {}, {}, {}, 0
+Call.on_begin(function() cached, books, taken_up, settled = {}, {}, {}, 0 end)
+
+-- Keys to be deleted at the end of the call.
+local unlinks = Notes.new(function(names)
+  local gone = {}
+  for name in pairs(names) do gone[#gone + 1] = name end
+  Call.bulk('UNLINK', gone)
 end)
 
 local function opened(kind, id, packed)
   if not packed then return false end
-  if Words.is_short(packed) then packed = Words.whole(packed) end
-  local form, record = forms[kind], nil
-  if form and string.byte(packed) < 128 then
+  local form, first, record = forms[kind], string.byte(packed), nil
+  if first == Words.FIRST then
+    packed = Words.whole(packed)
+    first = string.byte(packed)
+  end
+  if form and first < 128 then
     record = form.open(packed)
   else
     local at
@@ -73,7 +80,7 @@ function Records.prefetch(kind, ids)
 end
 
 -- Delete a key at the end of the call.
-function Records.unlink(name) Undo.set(unlinks, name, true) end
+function Records.unlink(name) Undo.put(unlinks, name, true) end
 
 -- Undo a failed attempt's changes to a record: restore its contents, and its places in the indexes.
 local function refill(record, contents)
@@ -142,7 +149,7 @@ function Records.create(kind, id, record)
   table_at(cached, kind)[id] = record
   books[record] = new_book(kind, Undo.attempt_number())
   Undo.note(forget, record)
-  if next(unlinks) and unlinks[Keys.of(kind, id)] then Undo.set(unlinks, Keys.of(kind, id), nil) end
+  if next(unlinks.of) and unlinks.of[Keys.of(kind, id)] then Undo.put(unlinks, Keys.of(kind, id), nil) end
   taken_up[#taken_up + 1] = record
   return record
 end
@@ -190,8 +197,7 @@ end
 function Records.attempt(f, a, b, c) return Undo.attempt(perform, f, a, b, c) end
 
 Call.on_write(function()
-  local gone, writes = {}, {}
-  for name in pairs(unlinks) do gone[#gone + 1] = name end
+  local writes = { nil, nil }   -- mostly one record
   for _, record in ipairs(taken_up) do
     local book = books[record]
     if book.places then
@@ -209,6 +215,5 @@ Call.on_write(function()
       writes[n + 2] = short and Words.short(packed) or packed
     end
   end
-  Call.bulk('UNLINK', gone)
   Call.bulk('MSET', writes)
 end)

@@ -4,13 +4,19 @@
 --
 -- Direct writes to Valkey (slots, rings, signals …) are not in this log: a rule makes them after its last check.
 --
--- Needs: Call.
+-- Needs: Call, Notes.
 
-local log, n      -- log has three values per change: table, key, old value; or function, two arguments. n: its length
+local log = {}    -- three values per change: table, key, old value; or function, two arguments
+local n           -- how many values there are; what is behind them, also from the call before, is of no use
 local attempts    -- number of attempts that this call has begun
 local current     -- number of the innermost running attempt; 0: none
+local NOTHING = Notes.NOTHING
+local LONG = 34   -- a log that had so many changes is not kept for the next call
 
-Call.on_begin(function() log, n, attempts, current = {}, 0, 0, 0 end)
+Call.on_begin(function()
+  if log[LONG * 3 - 2] then log = {} end
+  n, attempts, current = 0, 0, 0
+end)
 
 -- Return the running attempt's number, by which Records.edit knows whether this attempt has already noted a record.
 function Undo.attempt_number() return current end
@@ -20,6 +26,12 @@ function Undo.set(t, key, value)
   list[at + 1], list[at + 2], list[at + 3] = t, key, t[key]
   n = at + 3
   t[key] = value
+end
+
+-- The same in the table of notes (core/notes.lua).
+function Undo.put(notes, key, value)
+  local of = notes.of
+  return Undo.set(of ~= NOTHING and of or Notes.table(notes), key, value)
 end
 
 function Undo.append(list, item) Undo.set(list, #list + 1, item) end

@@ -43,8 +43,7 @@ function Words.short(packed)
   return SHORT .. packed
 end
 
--- Return whether a string is shortened.
-function Words.is_short(stored) return string.byte(stored) == 2 end
+Words.FIRST = 2   -- the first byte of what is shortened, as a number
 
 -- Return what was shortened.
 function Words.whole(stored)

@@ -10,15 +10,18 @@
 -- (execution/journal.lua), ending (execution/endings.lua), park, hold, woken, parent_entry (journal/waits.lua), stalled_at
 -- (since when its worker's event loop has been blocked, as the worker told), bulks (schedule/bulks.lua).
 --
--- Needs: Call, Due, Errors, Events, Keys, Places, Queues, Records, Undo.
+-- Needs: Call, Due, Errors, Events, Kept, Keys, Notes, Places, Queues, Records, Undo.
 
 local DEFAULT_MAX_RECLAIMS = 10
 Executions.TERMINAL = { completed = true, failed = true, canceled = true }
 
-local all, leases_due, ends_due   -- keys that this call has asked for: the index of all, the due sets of leases and of ends
+local all, leases_due, ends_due   -- the index of all, the due sets of leases and of ends
 local lane_of, indexes            -- a lane, and its keys by state
 
-Call.on_begin(function() all, leases_due, ends_due, lane_of = nil, nil, nil, nil end)
+Kept.on_root(function()
+  all, leases_due, ends_due = Keys.executions(), Due.key('lease_keeper', 'x'), Due.key('scheduler', 'x')
+  lane_of = nil
+end)
 
 -- Return the places of a plain execution (see Places.define), or nil. A field that puts an execution into a further set
 -- must be named in the first line, beside its rule in the placement below.
@@ -31,21 +34,14 @@ local function plain(x)
     zset, score = Queues.key(x), Queues.score(x)
   elseif x.lease_id then
     if x.attempt_expires_at or x.progress_untold then return nil end
-    if not leases_due then leases_due = Due.key('lease_keeper', 'x') end
     zset, score = leases_due, x.lease_expires_at
   elseif Executions.TERMINAL[state] then
-    if not ends_due then ends_due = Due.key('scheduler', 'x') end
     zset, score = ends_due, x.finished_at + (x.retention_ms or Call.retention_ms())
   else
     return nil
   end
-  if lane ~= lane_of then lane_of, indexes = lane, {} end
-  local index = indexes[state]
-  if not index then
-    index, all = Keys.state(lane, state), Keys.executions()
-    indexes[state] = index
-  end
-  return all, index, zset, score
+  if lane ~= lane_of then lane_of, indexes = lane, Keys.states(lane) end
+  return all, indexes[state] or Keys.state(lane, state), zset, score
 end
 
 local function earliest(a, b)
@@ -112,20 +108,18 @@ end
 
 function Executions.max_reclaims(x) return x.max_reclaims or DEFAULT_MAX_RECLAIMS end
 
-local later   -- execution -> f: tells an event that waits for more of its kind
-
-Call.on_begin(function() later = {} end)
+local later = Notes.new()   -- execution -> f: tells an event that waits for more of its kind
 
 -- Call f() before the next event of this execution, or else at the end of the call: so events of one kind that follow
 -- each other in a call can become one.
-function Executions.tell_later(x, f) Undo.set(later, x, f) end
+function Executions.tell_later(x, f) Undo.put(later, x, f) end
 
 -- Emit an event of this execution, to the outbox and to its history. data: a table, or packed; see Events.tell. brief: a
 -- function that packs it as the history keeps it, where that is shorter (execution/history.lua).
 function Executions.note(x, name, actor, from, to, reason, data, brief)
-  local before = later[x]
+  local before = later.of[x]
   if before then
-    Undo.set(later, x, nil)
+    Undo.put(later, x, nil)
     before()
   end
   local log, event = x.log, Events.tell('execution', x, name, actor, from, to, reason, data)
@@ -178,8 +172,8 @@ function Executions.failure(x, reason, category)
 end
 
 Call.on_end(function()
-  for x, f in pairs(later) do
-    later[x] = nil
+  for x, f in pairs(later.of) do
+    later.of[x] = nil
     f()
   end
 end)

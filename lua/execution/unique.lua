@@ -3,16 +3,19 @@
 -- When an execution that has begun is replaced, its follower takes the key and waits for its end: x.followed_by is the
 -- follower's id, x.follows the id of the replaced execution.
 --
--- Needs: Call, Errors, Executions, Keys, Payloads, Records, States, Undo.
+-- Needs: Call, Errors, Executions, Keys, Notes, Payloads, Records, States, Undo.
 
-local held   -- changes of this call: key -> execution id, or false when the key is free
-
-Call.on_begin(function() held = {} end)
+-- Changes of this call: key -> execution id, or false when the key is free.
+local held = Notes.new(function(changes)
+  for key, id in pairs(changes) do
+    if id then redis.call('SET', key, id) else redis.call('UNLINK', key) end
+  end
+end)
 
 local function key_of(x) return Keys.unique(x.namespace or 'default', x.unique_key) end
 
 local function holder(key)
-  local id = held[key]
+  local id = held.of[key]
   if id == nil then id = redis.call('GET', key) end
   return id and Records.read('x', id) or nil
 end
@@ -52,7 +55,7 @@ end
 
 -- Give a new execution its unique key. It follows the execution `begun`, if given.
 function Unique.hold(x, begun)
-  Undo.set(held, key_of(x), x.id)
+  Undo.put(held, key_of(x), x.id)
   if begun then
     x.follows = begun.id
     Records.edit('x', begun.id).followed_by = x.id
@@ -63,7 +66,7 @@ end
 -- it from now on.
 function Unique.pass(x, heir)
   local now = holder(key_of(x))
-  if now and now.id == x.id then Undo.set(held, key_of(x), heir.id) end
+  if now and now.id == x.id then Undo.put(held, key_of(x), heir.id) end
   local follower = x.followed_by and Records.edit('x', x.followed_by)
   if follower then follower.follows, heir.followed_by, x.followed_by = heir.id, follower.id, nil end
 end
@@ -76,16 +79,10 @@ function Unique.ended(x)
   if now and now.id == x.id then
     local before = x.follows and Records.read('x', x.follows)
     local open = before and not States.TERMINAL[before.state]
-    Undo.set(held, key, open and before.id or false)
+    Undo.put(held, key, open and before.id or false)
   end
   local follower = x.followed_by and Records.edit('x', x.followed_by)
   if follower and follower.state == 'scheduled' and follower.reason == 'dependencies' then
     Executions.release(follower, 'scheduler')
   end
 end
-
-Call.on_write(function()
-  for key, id in pairs(held) do
-    if id then redis.call('SET', key, id) else redis.call('UNLINK', key) end
-  end
-end)

@@ -14,7 +14,11 @@ local AGAIN_MS = 60000    -- an item that failed is tried again after this time
 local work                -- list of the items of this call, {flow, kind, …}; work.at: index of the next item
 local budget              -- steps that this call may still do
 
-Call.on_begin(function() work, budget = { at = 1 }, BUDGET end)
+work = { at = 1 }
+Call.on_begin(function()
+  if work[1] then work = { at = 1 } end
+  budget = BUDGET
+end)
 
 -- Append an item of work for a flow.
 function Graph.push(f, item)
@@ -247,6 +251,7 @@ end
 
 -- Do this call's graph work as far as its steps go. An item that fails changes nothing and is tried again later.
 function Graph.work()
+  if not work[work.at] then return end
   local flows, left = {}, {}
   local function keep(item, packed, at)
     local of = left[item.flow] or { at = at }

@@ -1,22 +1,20 @@
 -- Entries that a worker stores in the journal of its execution, and forks: journals that are copied.
 --
--- Needs: Call, Errors, Executions, Journal, Undo, Waitpoints, Waits.
+-- Needs: Call, Errors, Executions, Journal, Notes, Undo, Waitpoints, Waits.
 
 -- At most so many keys of entries are named in an event, and so many entries of a journal are state.
 local NAMED, MOST_STATE = 20, 100
 
-local told   -- execution -> {n, keys, actor}: entries of this call whose event is still to be told
-
-Call.on_begin(function() told = {} end)
+local told = Notes.new()   -- execution -> {n, keys, actor}: entries of this call whose event is still to be told
 
 -- Tell that an entry was stored: in one event for all that a call stores in a row.
 local function tell_stored(x, key, actor)
-  local about = told[x]
+  local about = told.of[x]
   if not about then
     about = { n = 0, keys = {} }
-    Undo.set(told, x, about)
+    Undo.put(told, x, about)
     Executions.tell_later(x, function()
-      Undo.set(told, x, nil)
+      Undo.put(told, x, nil)
       Executions.tell(x, 'journal_appended', { actor = actor, data = about })
     end)
   end
@@ -27,9 +25,9 @@ end
 -- Return what is to be told of entries that were stored, {n, keys}, for an event that tells it together with something
 -- else. nil if there is nothing.
 function Entries.untold(x)
-  local about = told[x]
+  local about = told.of[x]
   if about then
-    Undo.set(told, x, nil)
+    Undo.put(told, x, nil)
     Executions.tell_later(x, nil)
   end
   return about

@@ -1,33 +1,19 @@
 -- Lanes: the index of lanes, their status (active, paused, draining) and their depth.
 --
--- Needs: Call, Errors, Keys, Places, Records, Rings, Undo.
+-- Needs: Errors, Keys, Notes, Places, Records, Rings, Undo.
 
-local used   -- lanes that got an execution in this call
-local known  -- lanes of `used` that are already written to the index
-local left   -- lanes of executions that this call deleted
-
-Call.on_begin(function() used, known, left = {}, {}, {} end)
-
--- A lane got an execution: put the lane into the index at the end of the call.
-function Lanes.used(lane)
-  if not used[lane] then Undo.set(used, lane, true) end
-end
-
--- Write the used lanes to the index.
-function Lanes.write()
-  for lane in pairs(used) do
-    if not known[lane] then
+-- Write lanes to the index: {lane = true, or false if that is done}.
+local function write(used)
+  for lane, new in pairs(used) do
+    if new then
       redis.call('ZADD', Keys.lanes(), 'NX', 0, lane)
-      known[lane] = true
+      used[lane] = false
     end
   end
 end
 
--- An execution of this lane was deleted from Valkey.
-function Lanes.left(lane) left[lane] = true end
-
 -- Remove lanes without executions from the index, with the indexes of their queues. Paused and draining lanes stay.
-local function forget()
+local function forget(left)
   for lane in pairs(left) do
     local of = {}
     for i, state in ipairs(Lanes.STATES) do of[i] = Keys.state(lane, state) end
@@ -38,14 +24,25 @@ local function forget()
   end
 end
 
+local used = Notes.new(write)    -- lanes that got an execution in this call, see `write`
+local left = Notes.new(forget)   -- lanes of executions that this call deleted
+
+-- A lane got an execution: put the lane into the index at the end of the call.
+function Lanes.used(lane)
+  if used.of[lane] == nil then Undo.put(used, lane, true) end
+end
+
+-- An execution of this lane was deleted from Valkey.
+function Lanes.left(lane) Notes.table(left)[lane] = true end
+
 -- Return at most `limit` lanes in alphabetical order after `cursor`.
 function Lanes.page(cursor, limit)
-  Lanes.write()
+  write(used.of)
   local from = cursor and '(' .. cursor or '-'
   return redis.call('ZRANGE', Keys.lanes(), from, '+', 'BYLEX', 'LIMIT', 0, limit)
 end
 
-function Lanes.known(lane) return used[lane] or redis.call('ZSCORE', Keys.lanes(), lane) ~= false end
+function Lanes.known(lane) return used.of[lane] ~= nil or redis.call('ZSCORE', Keys.lanes(), lane) ~= false end
 
 -- The record of a lane that was ever paused, drained or resumed: status (active | paused | draining), version (of the
 -- change; ops/scheduler/lanes.lua), seq.
@@ -77,8 +74,3 @@ function Lanes.depth(lane)
   local x = oldest and Records.read('x', oldest)
   return { lane = lane, status = Lanes.status(lane), depth = depth, oldest_ready_at = x and x.ready_at }
 end
-
-Call.on_write(function()
-  Lanes.write()
-  forget()
-end)

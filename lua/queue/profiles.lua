@@ -6,10 +6,9 @@
 -- Return the profile of a worker. a: capabilities (list), kinds (list of kinds and of prefixes such as `mail.*`; nil:
 -- all kinds).
 function Profiles.of(a)
-  local profile = { has = {} }
+  local profile = { has = {}, kinds = a.kinds and {}, names = a.kinds and {}, prefixes = a.kinds and {} }
   for _, name in ipairs(a.capabilities or {}) do profile.has[name] = true end
   if a.kinds then
-    profile.kinds, profile.names, profile.prefixes = {}, {}, {}
     for _, kind in ipairs(a.kinds) do
       local list = profile.names
       if string.sub(kind, -2) == '.*' then kind, list = string.sub(kind, 1, -2), profile.prefixes end

@@ -6,15 +6,15 @@
 --   turns:<lane>                        all fairness keys with work in the lane, by turns taken
 --   rings:<lane>|<fair>                 the rings that contain a fairness key, as `<caps>|<kind>`
 --
--- Needs: Blocks, Call, Keys, Places, Rings, Undo, Zsets.
+-- Needs: Blocks, Call, Kept, Keys, Notes, Places, Rings, Undo, Zsets.
 
 -- A score sorts by priority (higher is sooner), then by ready_at: 8 + 42 bits fit a double exactly.
 local TIME_SPAN = 2 ^ 42
-local named       -- queues that this call has used: name -> one of its executions
-local filled      -- queues that got work in this call and are already in the indexes: name -> the lowest score
-local plain_keys  -- lane -> kind -> its queue without capabilities, fairness key and limit
+local named       -- queues, kept between calls: name -> {lane, caps, kind, fair, limit}
+local plain_keys  -- the same: lane -> kind -> its queue without capabilities, fairness key and limit
+local filled = Notes.new()   -- queues that got work in this call and are already in the indexes: name -> the lowest score
 
-Call.on_begin(function() named, filled, plain_keys = {}, {}, {} end)
+Kept.on_root(function() named, plain_keys = Kept.table('queues'), Kept.table('plain_queues') end)
 
 function Queues.score(x) return (127 - (x.priority or 0)) * TIME_SPAN + x.ready_at end
 
@@ -47,15 +47,15 @@ end
 -- An id joined a queue with a score. If it is the first one of this call, or the call's first by score, put the queue
 -- into the indexes, or into the block of its limit.
 local function joined(name, score)
-  local x = named[name]
-  if not x or (filled[name] and filled[name] <= score) then return end
-  Undo.set(filled, name, score)
-  local caps, fair = x.caps or '', x.fairness_key or ''
-  local block = x.limit and Blocks.read(x.limit)
+  local before = filled.of[name]
+  if before and before <= score then return end
+  Undo.put(filled, name, score)
+  local lane, caps, kind, fair, limit = unpack(named[name])
+  local block = limit and Blocks.read(limit)
   if block then
-    Blocks.add(x.limit, nil, name, { x.lane, caps, Queues.kind(x), fair })
+    Blocks.add(limit, nil, name, { lane, caps, kind, fair })
   else
-    open(score, x.lane, caps, Queues.kind(x), fair, x.limit)
+    open(score, lane, caps, kind, fair, limit)
   end
 end
 
@@ -64,10 +64,13 @@ function Queues.key(x)
   local plain, kind = not (x.caps or x.fairness_key or x.limit), Queues.kind(x)
   local name = plain and table_at(plain_keys, x.lane)[kind]
   if not name then
-    name = Keys.queue(x.lane, x.caps or '', kind, x.fairness_key or '', x.limit)
-    if not named[name] then Places.watch(name, joined) end
-    named[name] = x
-    if plain then plain_keys[x.lane][kind] = name end
+    local caps, fair = x.caps or '', x.fairness_key or ''
+    name = Keys.queue(x.lane, caps, kind, fair, x.limit)
+    if not named[name] then
+      Places.watch(name, joined)
+      Kept.put(named, name, { x.lane, caps, kind, fair, x.limit })
+    end
+    if plain then Kept.put(plain_keys[x.lane], kind, name) end
   end
   return name
 end
@@ -75,7 +78,7 @@ end
 -- Remove a fairness key without work from a ring. Clearing `filled` lets work of this call put the key back.
 function Queues.leave_ring(ring, fair)
   local lane = ring.lane
-  filled[Keys.queue(lane, ring.caps, ring.kind, fair)] = nil
+  Notes.table(filled)[Keys.queue(lane, ring.caps, ring.kind, fair)] = nil
   if redis.call('ZREM', ring.key, fair) == 0 then return end
   redis.call('SREM', Keys.rings(lane, fair), ring.place)
   if redis.call('EXISTS', Keys.rings(lane, fair)) == 0 then redis.call('ZREM', Keys.turns(lane), fair) end
@@ -84,7 +87,7 @@ end
 -- Remove a limit from the lines of its fairness key: its queue is empty or set aside.
 function Queues.leave_lines(lane, caps, kind, fair, limit)
   redis.call('ZREM', Keys.lines(lane, caps, kind, fair), limit)
-  filled[Keys.queue(lane, caps, kind, fair, limit)] = nil
+  Notes.table(filled)[Keys.queue(lane, caps, kind, fair, limit)] = nil
 end
 
 -- A block has ended: put its queue back into the indexes if it has work. place: {lane, caps, kind, fair}.
@@ -94,7 +97,7 @@ Blocks.on_open(function(name, place, limit)
     open(score, place[1], place[2], place[3], place[4], limit)
   else
     -- The queue is empty. Work that joins it later in this call must put it back into the indexes.
-    filled[name] = nil
+    Notes.table(filled)[name] = nil
   end
 end)
 

@@ -10,7 +10,7 @@
 -- A front is lowered with each execution that joins, and raised only when a search finds that the first work has a
 -- higher score: so the rings can be merged in the order of their fronts without looking at all of them.
 --
--- Needs: Call, Keys, Profiles.
+-- Needs: Call, Keys, Profiles, Zsets.
 
 -- How many capability sets a call looks at. Where there are more, each call draws some at random, so that none starves.
 local SETS = 32
@@ -78,7 +78,7 @@ end
 
 -- Work with this score joined a ring: put the ring into the indexes, and lower its front. Return whether it is new.
 function Rings.lower(lane, caps, kind, score)
-  local new = redis.call('ZADD', Keys.fronts(lane, caps), 'LT', string.format('%.17g', score), kind) == 1
+  local new = redis.call('ZADD', Keys.fronts(lane, caps), 'LT', Zsets.text(score), kind) == 1
   if new then
     redis.call('ZADD', Keys.kinds(lane, caps), 0, kind)
     add_set(lane, caps)
@@ -88,7 +88,7 @@ end
 
 -- The first work of a ring has this score.
 function Rings.correct(ring, score)
-  redis.call('ZADD', Keys.fronts(ring.lane, ring.caps), 'XX', string.format('%.17g', score), ring.kind)
+  redis.call('ZADD', Keys.fronts(ring.lane, ring.caps), 'XX', Zsets.text(score), ring.kind)
 end
 
 -- A ring has no work: remove it from the indexes.
@@ -103,10 +103,10 @@ end
 -- Return the capability sets in use that a worker can serve, whether these are known to be all sets of the lane, and
 -- whether they were drawn at random from more.
 local function served_sets(lane, profile)
-  local served, groups = { '' }, {}
+  local served = { '' }
   local total = redis.call('SCARD', Keys.capability_groups(lane))
   if total == 0 then return served, true, false end
-  local names = {}
+  local names, groups = {}, {}
   for name in pairs(profile.has) do names[#names + 1] = name end
   if #names == 0 then return served, false, false end
   for i, known in ipairs(redis.call('SMISMEMBER', Keys.capability_groups(lane), unpack(names))) do
@@ -171,7 +171,7 @@ end
 local function add_named(found, lane, caps, profile)
   local names, cut = named(lane, caps, profile)
   for from = 1, #names, 2000 do
-    local part = { unpack(names, from, math.min(#names, from + 1999)) }
+    local part = #names <= 2000 and names or { unpack(names, from, math.min(#names, from + 1999)) }
     for i, front in ipairs(redis.call('ZMSCORE', Keys.fronts(lane, caps), unpack(part))) do
       if front then add(found, caps, part[i], front) end
     end

@@ -5,7 +5,7 @@
 -- registered_at, seen_at, lost_at, seq, entity (the worker's id in audit events: a worker that comes back after it was
 -- forgotten gets a new one, since its events are numbered from 1 again); slots, lag (ms), holds: as its heartbeat told.
 --
--- Needs: Call, Due, Errors, Events, Keys, Lists, Places, Records, Undo.
+-- Needs: Call, Due, Errors, Events, Keys, Lists, Notes, Places, Records, Undo.
 
 local MISSED = 3            -- a worker is lost after this many missed heartbeats
 local FORGET_MS = 600000    -- how long a lost worker is kept
@@ -16,38 +16,33 @@ local MOVES = {
   lost = { active = true, draining = true, stopped = true },
   stopped = {},
 }
-local held                  -- worker -> leases begun minus leases ended in this call
-
-local function begin() held = {} end
-Call.on_begin(begin)
-
 Places.define('worker', function(w)
   local at = w.status == 'lost' and w.lost_at + FORGET_MS or w.seen_at + MISSED * w.interval
   return { [Keys.workers()] = 0, [Due.key('lease_keeper', 'worker')] = at }
 end)
 
--- Count a lease of this worker that began (change 1) or ended (-1).
-function Workers.hold(worker_id, change) Undo.set(held, worker_id, (held[worker_id] or 0) + change) end
-
 local function held_by(id) return tonumber(redis.call('HGET', Keys.held(), id) or 0) end
 
 -- Write one command for each worker: every command lengthens the append-only file, a read does not.
-local function flush()
+local function flush(held)
   for id, change in pairs(held) do
     if change < 0 and held_by(id) + change <= 0 then
       redis.call('HDEL', Keys.held(), id)
     elseif change ~= 0 then
       redis.call('HINCRBY', Keys.held(), id, change)
     end
+    held[id] = nil
   end
 end
 
-Call.on_write(flush)
+local held = Notes.new(flush)   -- worker -> leases begun minus leases ended in this call
+
+-- Count a lease of this worker that began (change 1) or ended (-1).
+function Workers.hold(worker_id, change) Undo.put(held, worker_id, (held.of[worker_id] or 0) + change) end
 
 -- Return how many leases each of these workers holds in this partition.
 function Workers.held(ids)
-  flush()
-  begin()
+  flush(held.of)
   local counts = {}
   for i, id in ipairs(ids) do counts[i] = held_by(id) end
   return counts
