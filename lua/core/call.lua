@@ -7,6 +7,8 @@
 -- The suffixes of ids. The first NUMERALS of them are built once and kept between calls.
 local NUMERALS = 1000
 local numerals = {}
+local told_limits   -- the limits that the last call told
+Call.limits = {}
 local begins, ends, writes = {}, {}, {}
 
 -- Call f() at the beginning of every call.
@@ -18,22 +20,22 @@ function Call.on_write(f) writes[#writes + 1] = f end
 
 local secrets = Notes.new()   -- holder -> hash
 
--- Begin a call. header: skew (ms added to the clock, for tests), nonce (unique text for ids), secret (random
--- text), random (0..1, for jitter), limits (settings of the service: grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms,
--- event_ttl_ms …).
-function Call.begin(root, header)
+-- Return the limits that a header tells: as JSON, which most calls tell alike; or as a map, by services of release 0.1.0.
+local function limits_of(told) return type(told) == 'string' and cjson.decode(told) or told or {} end
+
+-- Begin a call. skew: ms added to the clock, for tests; nonce: unique text for ids; secret: random text; random: 0..1, for
+-- jitter; limits: settings of the service (grant_ttl_ms, retention_ms, idempotency_ttl_ms, progress_events_ms, event_ttl_ms …).
+function Call.begin(root, skew, nonce, secret, random, limits)
   Call.root = root
-  Call.nonce = header.nonce
-  Call.secret = header.secret or header.nonce   -- services of release 0.1.0 send no secret
-  Call.random = header.random or 0
-  Call.limits = header.limits or {}
+  Call.nonce, Call.secret, Call.random = nonce, secret, random
+  if limits ~= told_limits then Call.limits, told_limits = limits_of(limits), limits end
   Call.user = nil    -- who asked for the command that runs now
   Call.counter = 0
   Kept.begin(root)
   Notes.begin()
   Call.hints = { audit = nil, due = nil, ready = nil }   -- with room for those that are usual
   local t = redis.call('TIME')
-  Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + (header.skew or 0)
+  Call.now = t[1] * 1000 + math.floor(t[2] / 1000) + skew
   for i = 1, #begins do begins[i]() end
 end
 

@@ -44,19 +44,42 @@ local function answer(ops, command)
   return failure('internal', type(reply) == 'table' and tostring(reply.err) or tostring(reply))
 end
 
+-- Begin a call, and return whether it must be marked. header: the arguments of Call.begin, and then that, packed in a row;
+-- or a map of them, as services of release 0.1.0 send it: most of them may be missing there.
+local function begin(root, header)
+  local skew, nonce, secret, random, limits, mark = unpack_msg(header)
+  if type(skew) == 'table' then
+    local map = skew
+    skew, nonce, secret = map.skew or 0, map.nonce, map.secret or map.nonce
+    random, limits, mark = map.random or 0, map.limits, map.mark
+  end
+  Call.begin(root, skew, nonce, secret, random, limits)
+  return mark
+end
+
 -- Look at many partitions in one call: run a command that only reads in each of them. args: root, command, root, command …
 -- Return the packed replies. When they are longer than LOOKED together, the call has done enough, and the caller asks for
 -- the rest again.
-local function look(service, header, args)
+local function look(service, args)
   local replies, bytes = {}, 0
   for i = 2, #args, 2 do
     if bytes > LOOKED then break end
-    Call.begin(args[i], header)
+    begin(args[i], args[1])
     local reply = answer(Ops[service], unpack_msg(args[i + 1]))
     replies[#replies + 1] = reply
     bytes = bytes + #reply
   end
   return replies
+end
+
+-- Load the executions that commands are about.
+local function prefetch(commands)
+  local ids = {}
+  for _, command in ipairs(commands) do
+    local a = command[2]
+    ids[#ids + 1] = a.execution_id or command[1] == 'create' and a.id or nil
+  end
+  Records.prefetch('x', ids)
 end
 
 local function run(service, keys, args)
@@ -65,28 +88,22 @@ local function run(service, keys, args)
     -- Collect when Lua's memory has grown to four times what was in use, not to twice. That is a few MiB.
     collectgarbage('setpause', 400)
   end
-  local header = unpack_msg(args[1])
-  if #keys == 0 then return look(service, header, args) end
-  Call.begin(keys[1], header)
+  if #keys == 0 then return look(service, args) end
+  local mark = begin(keys[1], args[1])
   local ops = Ops[service]
   local replies = { '' }
-  local commands, ids = {}, {}
-  for i = 2, #args do
-    local command = unpack_msg(args[i])
-    local a = command[2]
-    commands[i] = command
-    ids[#ids + 1] = a.execution_id or command[1] == 'create' and a.id or nil
-  end
-  Records.prefetch('x', ids)
-  for i = 2, #args do
-    Call.user = commands[i][3]
-    replies[i] = answer(ops, commands[i])
+  local commands = {}
+  for i = 2, #args do commands[i - 1] = unpack_msg(args[i]) end
+  if #commands > 1 then prefetch(commands) end
+  for i, command in ipairs(commands) do
+    Call.user = command[3]
+    replies[i + 1] = answer(ops, command)
   end
   Call.user = nil
   Call.finish()
   -- A call that only reads may see what no replica has yet. With a write of its own at the end, Valkey's WAIT after this
   -- call waits for all that the call has seen (store/acknowledged.py).
-  if header.mark then redis.call('SET', Keys.mark(), '') end
+  if mark then redis.call('SET', Keys.mark(), '') end
   replies[1] = Call.packed_hints()
   return replies
 end

@@ -62,7 +62,8 @@ class Store:
         self.root = root
         self._function = f"penstock_{service.replace('-', '_')}"
         self._acknowledged = Acknowledged(acknowledged)
-        self._limits = limits or {}
+        marked = self._acknowledged.wait is not None
+        self._settings = _encode(msgspec.json.encode(limits or {}).decode()) + _encode(marked)
         self._on_hints = on_hints
         self._observer = observer
         self._skew = skew or (lambda: 0)
@@ -169,16 +170,10 @@ class Store:
         return f"{self.root}:{{{partition}}}"
 
     def _header(self) -> bytes:
-        header: dict[str, Any] = {
-            "skew": self._skew(),
-            "nonce": f"{self._nonce}{next(self._calls):x}",
-            "secret": os.urandom(16).hex(),
-            "random": random.random(),
-            "limits": self._limits,
-        }
-        if self._acknowledged.wait is not None:
-            header["mark"] = True
-        return _encode(header)
+        """Return how a call begins: what changes with each call, then what stays (lua/core/dispatch.lua)."""
+        nonce = f"{self._nonce}{next(self._calls):x}"
+        changing = (self._skew(), nonce, os.urandom(16).hex(), random.random())
+        return b"".join(map(_encode, changing)) + self._settings
 
     def frame(self, partition: int, commands: list[Command]) -> tuple[Any, ...]:
         """Return the FCALL of these commands (for `Node`)."""
