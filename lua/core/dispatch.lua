@@ -85,10 +85,11 @@ end
 local function run(service, keys, args)
   if not pack then
     pack, unpack_msg = cmsgpack.pack, cmsgpack.unpack
-    -- Collect when Lua's memory has grown to four times what was in use, not to twice; and collect slowly, since Valkey
-    -- begins a round of it every 50 calls, however little there is to collect. That is a few MiB.
+    -- Collect when Lua's memory has grown to four times what was in use, not to twice; and half as fast, since Valkey
+    -- begins a round of it every 50 calls, however little there is to collect. That is a few MiB. Slower still is dearer:
+    -- the processor's caches hold less of a larger memory.
     collectgarbage('setpause', 400)
-    collectgarbage('setstepmul', 50)
+    collectgarbage('setstepmul', 100)
   end
   if #keys == 0 then return look(service, args) end
   local mark = begin(keys[1], args[1])
