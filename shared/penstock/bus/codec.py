@@ -36,7 +36,8 @@ class Codec(Generic[Req, Rep]):
     def __init__(self, verb: Verb[Req, Rep]) -> None:
         self.verb = verb
         self._one = msgspec.json.Decoder(verb.request)
-        self._many = msgspec.json.Decoder(list[verb.request])
+        many: Any = list[verb.request]
+        self._many: msgspec.json.Decoder[list[Req]] = msgspec.json.Decoder(many)
         self._takes = plan_of(verb.request)
         self._gives = plan_of(verb.reply)
 

@@ -25,7 +25,8 @@ def _decoders(verb: Verb[Any, Any]) -> tuple[msgspec.json.Decoder[Any], msgspec.
     item = msgspec.defstruct(
         "Item", [("ok", verb.reply | None, None), ("error", dict[str, Any] | None, None)]
     )
-    return msgspec.json.Decoder(verb.reply), msgspec.json.Decoder(list[item])
+    items: Any = list[item]
+    return msgspec.json.Decoder(verb.reply), msgspec.json.Decoder(items)
 
 
 def refusal(msg: Msg) -> errors.PenstockError | None:
