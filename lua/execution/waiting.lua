@@ -1,4 +1,4 @@
--- Who waits for the end of an execution (execution.wait), and what they are told.
+-- Who waits for the end of an execution (execution.wait and .execute), and what they are told.
 --
 -- Callers are remembered in this library's memory and in no key: a caller that asks changes nothing, so that nothing has to
 -- reach the disk for it. A restart of Valkey, a failover or another version of the library forgets them; so does a call when

@@ -7,6 +7,7 @@ from penstock.machine.references import References
 from penstock.runtime import Context, Service
 from penstock_scheduler.executions.control import Control
 from penstock_scheduler.executions.durable import Durable
+from penstock_scheduler.executions.execute import Execute
 from penstock_scheduler.executions.verbs import Executions
 from penstock_scheduler.executions.waits import Waits
 from penstock_scheduler.explaining.verbs import Explanations
@@ -77,6 +78,7 @@ def build(context: Context) -> Service:
         name=verbs.SCHEDULER,
         endpoints={
             verbs.EXECUTION_CREATE: executions.create,
+            verbs.EXECUTION_EXECUTE: parked(Execute(executions, waits).execute),
             verbs.EXECUTION_GET: executions.get,
             verbs.EXECUTION_LIST: executions.list,
             verbs.EXECUTION_SEARCH: searches.search,

@@ -29,6 +29,7 @@ _GRAPH: Final = f"{_FLOW} stale_graph_revision"
 
 _OWN: Final = {
     "execution.create": f"{_SPEC} {_OPEN_FLOW} execution_not_found",
+    "execution.execute": f"{_SPEC} {_OPEN_FLOW} execution_not_found",
     "execution.get": "execution_not_found",
     "execution.history": "execution_not_found",
     "execution.wait": "execution_not_found",

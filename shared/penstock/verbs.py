@@ -68,6 +68,7 @@ DESCRIPTIONS: Final = {
 SERVICES: Final = tuple(DESCRIPTIONS)
 
 EXECUTION_CREATE = Verb("execution.create", SCHEDULER, e.ExecutionCreate, e.ExecutionCreated, True)
+EXECUTION_EXECUTE = Verb("execution.execute", SCHEDULER, e.ExecutionExecute, Record, True)
 EXECUTION_GET = Verb("execution.get", SCHEDULER, e.ExecutionGet, Record, True)
 EXECUTION_LIST = Verb("execution.list", SCHEDULER, e.ExecutionList, Page[Record], True)
 EXECUTION_SEARCH = Verb("execution.search", SCHEDULER, se.ExecutionSearch, se.Found, True)

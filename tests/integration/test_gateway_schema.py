@@ -17,7 +17,7 @@ from running_penstock import RunningPenstock
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # An answer to these waits for an event, or does not end.
-WAIT = {"/v1/execution/wait", "/v1/work/next", "/v1/events"}
+WAIT = {"/v1/execution/execute", "/v1/execution/wait", "/v1/work/next", "/v1/events"}
 PHASES = [Phase.generate]
 
 

@@ -32,17 +32,22 @@ end
 -- create: create an execution.
 -- args: id, namespace, digest, idempotency_key, spec {fields of execution.create}, limit (its tokens,
 -- limit/limits.lua), parent_close, unique_key, on_conflict, again (true: an earlier request chose this id), taker (a worker
--- that waits for such work, as in hand_out).
+-- that waits for such work, as in hand_out), reply (the subject on which the creator expects the record at its end, as in
+-- wait; not of a duplicate).
 -- reply: {execution_id, state (in which it was created), duplicate, task (if the taker has it)}. errors: invalid_request,
 -- idempotency_conflict (also of a unique_key), those of Children.admit (the parent), those of Graph.join (the flow).
 -- events: created; flow executions_added; leased (with `start`: started).
 function ops.create(a)
-  local existing = Records.read('x', a.id)
-  -- The command came twice: the service's connection broke before the first reply arrived.
-  if existing then return { execution_id = a.id, state = existing.state, duplicate = a.again or false } end
-  local reply = Idempotency.once('execution', a.namespace, a, create)
-  -- The reply that an idempotency key keeps has no task.
-  if a.taker and not reply.duplicate then reply.task = Leases.eager(Records.edit('x', reply.execution_id), a.taker) end
+  local existing, reply = Records.read('x', a.id), nil
+  if existing then
+    -- The command came twice: the service's connection broke before the first reply arrived.
+    reply = { execution_id = a.id, state = existing.state, duplicate = a.again or false }
+  else
+    reply = Idempotency.once('execution', a.namespace, a, create)
+    -- The reply that an idempotency key keeps has no task.
+    if a.taker and not reply.duplicate then reply.task = Leases.eager(Records.edit('x', reply.execution_id), a.taker) end
+  end
+  if a.reply and not reply.duplicate then Executions.await(a.id, a.reply) end
   return reply
 end
 

@@ -44,6 +44,18 @@ class Executions:
         created = iter(await self._create_all(good))
         return [wrong.get(index) or next(created) for index in range(len(call.items))]
 
+    async def create_awaited(
+        self, item: ExecutionCreate, reply: str | None
+    ) -> ExecutionCreated | PenstockError:
+        """Create one execution. At its end its record is sent to the subject `reply`, unless it is a duplicate."""
+        wrong = await self._references.missing([item])
+        if error := wrong.get(0) or _check(item):
+            return error
+        if _is_keyed_child(item):
+            return await self._create_keyed_child(item, reply)
+        [made] = await self._eager.create([self._create(item, reply)])
+        return made
+
     async def _create_all(self, items: Sequence[ExecutionCreate]) -> Sequence[Any]:
         keyed = [item for item in items if _is_keyed_child(item)]
         if not keyed:
@@ -56,9 +68,9 @@ class Executions:
         first, rest = iter(made), iter(created)
         return [next(first if _is_keyed_child(item) else rest) for item in items]
 
-    async def _create_keyed_child(self, item: ExecutionCreate) -> ExecutionCreated:
+    async def _create_keyed_child(self, item: ExecutionCreate, reply: str | None = None) -> ExecutionCreated:
         """Create `item` in the partition of its parent, flow or unique key; its idempotency key may be in another."""
-        create = self._create(item)
+        create = self._create(item, reply)
         create.idempotency_key = create.digest = None
 
         async def make(execution_id: str, again: bool) -> ExecutionCreated:
@@ -69,7 +81,7 @@ class Executions:
             self._machine, "execution", item.namespace, item, create.home(), make, ExecutionCreated
         )
 
-    def _create(self, item: ExecutionCreate) -> ops.Create:
+    def _create(self, item: ExecutionCreate, reply: str | None = None) -> ops.Create:
         normalize(item)
         machine = self._machine
         if owner := item.flow_id or item.parent_id:
@@ -88,6 +100,7 @@ class Executions:
             on_conflict=None if item.unique_key is None else item.on_conflict,
             idempotency_key=item.idempotency_key,
             digest=digest(item),
+            reply=reply,
         )
 
     async def get(self, call: Call[ExecutionGet]) -> Sequence[Any]:

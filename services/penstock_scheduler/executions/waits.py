@@ -1,4 +1,4 @@
-"""execution.wait: park until an execution ends.
+"""execution.wait: park until an execution ends. execution.execute does so after it has created one (execute.py).
 
 The state machine remembers the caller (lua/execution/waiting.lua). The service whose call ends the execution answers
 him (penstock.runtime.ends) and tells the schedulers so: the hint `answered`. What it cannot answer, calls for several
@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from penstock.bus.calls import Call
-from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
 from penstock.messages.common import Record
@@ -60,24 +59,35 @@ class Waits:
 
     async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any] | None:
         if len(call.items) == 1:
-            answer = await self._wait(call.items[0], call.reply_to if call.single else None)
+            [item] = call.items
+            answer = await self.ended(item.execution_id, item.wait_ms, call.reply_to if call.single else None)
             return None if answer is None else [answer]
-        return await asyncio.gather(*(self._wait(item, None) for item in call.items), return_exceptions=True)
+        waits = (self.ended(item.execution_id, item.wait_ms, None) for item in call.items)
+        return await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _wait(self, item: ExecutionWait, reply: str | None) -> Record | PenstockError | None:
-        """Return the record, or None if the caller has been sent it. reply: the subject that he expects it on."""
+    async def ended(
+        self, execution_id: str, wait_ms: int, reply: str | None, *, known: bool = False
+    ) -> Record | None:
+        """Return the record at the execution's end or after `wait_ms`, or None if the caller has been sent it.
+
+        reply: the subject that he expects it on. known: the state machine knows that, and that it has not ended. Raise
+        PenstockError.
+        """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + item.wait_ms / 1000
+        deadline = loop.time() + wait_ms / 1000
         while True:
-            waiting = self._waiting.setdefault(item.execution_id, set())
+            waiting = self._waiting.setdefault(execution_id, set())
             # Park before the look, so that an end in between is not missed.
             parked = _Parked(reply, loop.create_future())
             waiting.add(parked)
             try:
-                record = await self._machine.run(ops.Wait(execution_id=item.execution_id, reply=reply))
                 left = deadline - loop.time()
-                if record.state in TERMINAL or left <= 0 or self._stopping:
-                    return record
+                if not known or left <= 0 or self._stopping:
+                    record = await self._machine.run(ops.Wait(execution_id=execution_id, reply=reply))
+                    left = deadline - loop.time()
+                    if record.state in TERMINAL or left <= 0 or self._stopping:
+                        return record
+                known = False
                 async with asyncio.timeout(min(left, self._sweep_s)):
                     if await parked.told:
                         return None
@@ -86,4 +96,4 @@ class Waits:
             finally:
                 waiting.discard(parked)
                 if not waiting:
-                    self._waiting.pop(item.execution_id, None)
+                    self._waiting.pop(execution_id, None)

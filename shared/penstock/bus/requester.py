@@ -38,7 +38,7 @@ FIRST_RETRY_S: Final = 0.05
 # Bytes reserved within max_payload for what travels with the body: subject, headers, reply subject.
 _HEADROOM: Final = 1024
 # The service holds these requests open until an event comes: in a batch, all would wait for the slowest.
-_PARKED: Final = frozenset({"execution.wait", "work.next"})
+_PARKED: Final = frozenset({"execution.execute", "execution.wait", "work.next"})
 
 encode: Final = msgspec.json.Encoder().encode
 

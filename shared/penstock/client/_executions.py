@@ -1,5 +1,6 @@
 """The methods of `Client` about executions: creates, reads, steers and explains them."""
 
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Unpack, overload
 
@@ -10,9 +11,9 @@ from penstock import errors, verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
 from penstock.client import _frames as frames
-from penstock.client._options import ExecutionOptions, create_request
+from penstock.client._options import ExecutionOptions, create_request, execute_request
 from penstock.client._pages import each
-from penstock.client._run import Run
+from penstock.client._run import EXECUTE_S, MARGIN_S, Run, T, result_of
 from penstock.codecs._coding import Coding
 from penstock.messages.common import NULL, Record
 from penstock.messages.control import (
@@ -35,7 +36,7 @@ from penstock.messages.executions import (
 from penstock.messages.frames import Frame
 from penstock.messages.search import ExecutionFilter, ExecutionRow, ExecutionSearch
 from penstock.messages.statistics import FailureGroup, FailureGroups
-from penstock.states import ExecutionState
+from penstock.states import TERMINAL, ExecutionState
 
 
 class ExecutionCalls:
@@ -51,6 +52,48 @@ class ExecutionCalls:
         request = create_request(kind, input, options)
         created = await self._requester.call(verbs.EXECUTION_CREATE, request)
         return Run(self._requester, created.execution_id, duplicate=created.duplicate)
+
+    @overload
+    async def execute(
+        self,
+        kind: str,
+        input: Any = NULL,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[ExecutionOptions],
+    ) -> Any: ...
+    @overload
+    async def execute(
+        self,
+        kind: str,
+        input: Any = NULL,
+        *,
+        timeout: float | None = None,
+        type: type[T],
+        **options: Unpack[ExecutionOptions],
+    ) -> T: ...
+    async def execute(
+        self,
+        kind: str,
+        input: Any = NULL,
+        *,
+        timeout: float | None = None,
+        type: Any = Any,
+        **options: Unpack[ExecutionOptions],
+    ) -> Any:
+        """Create an execution, wait for its end and return its result, converted to `type` if given.
+
+        As `submit` and `Run.result`, in one request. Raises what they raise; after a `TimeoutError` (`timeout`:
+        seconds) the execution goes on, and the same call with the same `idempotency_key` waits for it again.
+        """
+        began = time.monotonic()
+        left = EXECUTE_S if timeout is None else max(0.0, min(EXECUTE_S, timeout))
+        request = execute_request(kind, input, options, round(left * 1000))
+        record = await self._requester.call(verbs.EXECUTION_EXECUTE, request, timeout=left + MARGIN_S)
+        if record.state not in TERMINAL:
+            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+            record = await Run(self._requester, record.execution_id).wait(left)
+        return result_of(record, type)
 
     @overload
     async def submit_many(

@@ -9,7 +9,7 @@ from penstock import errors
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import encode
 from penstock.ids import in_words
-from penstock.messages.executions import Backoff, ExecutionCreate
+from penstock.messages.executions import Backoff, ExecutionCreate, ExecutionExecute
 from penstock.verbs import VERBS, Verb
 
 
@@ -61,6 +61,11 @@ StepStatus = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 def create_request(kind: str, input: Any, options: Mapping[str, Any]) -> ExecutionCreate:
     """Build an `execution.create` request. Raise `TypeError` for an unknown option."""
     return ExecutionCreate(kind=kind, raw_input=raw_of(input), **options)
+
+
+def execute_request(kind: str, input: Any, options: Mapping[str, Any], wait_ms: int) -> ExecutionExecute:
+    """Build an `execution.execute` request. Raise `TypeError` for an unknown option."""
+    return ExecutionExecute(kind=kind, raw_input=raw_of(input), wait_ms=wait_ms, **options)
 
 
 def request_of(verb: Verb[Any, Any], fields: Mapping[str, Any]) -> Any:

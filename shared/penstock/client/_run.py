@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # How long one wait request stays parked at a scheduler. Killing that scheduler can delay the wait by this much.
 PARK_S: Final = 5.0
+# The same of `execution.execute`: who gets no reply to that does not know the execution's id.
+EXECUTE_S: Final = 1.0
 MARGIN_S: Final = 3.0
 # How long a wait without a timeout goes on asking while no scheduler answers.
 UNAVAILABLE_S: Final = 60.0
@@ -48,12 +50,7 @@ class Run:
         Raises `ExecutionFailed`, `ExecutionCanceled`, or `TimeoutError` after `timeout` seconds. After a
         `TimeoutError` the execution goes on, and `result` can be called again.
         """
-        record = await self.wait(timeout)
-        if record.state == "failed":
-            raise ExecutionFailed(record)
-        if record.state == "canceled":
-            raise ExecutionCanceled(record)
-        return msgspec.json.decode(readable(record, "raw_result"), type=type)
+        return result_of(await self.wait(timeout), type)
 
     async def wait(self, timeout: float | None = None) -> Record:
         """Wait until the execution has ended in any way, and return its record. Raises `TimeoutError`."""
@@ -93,3 +90,12 @@ class Run:
         """Cancel the execution; a running handler has `grace_ms` to stop. Return the execution's state."""
         request = ExecutionCancel(execution_id=self.execution_id, reason=reason, grace_ms=grace_ms)
         return (await self._requester.call(verbs.EXECUTION_CANCEL, request)).state
+
+
+def result_of(record: Record, type: Any) -> Any:
+    """Return the result of an execution that has ended, converted to `type`. Raise as `Run.result` does."""
+    if record.state == "failed":
+        raise ExecutionFailed(record)
+    if record.state == "canceled":
+        raise ExecutionCanceled(record)
+    return msgspec.json.decode(readable(record, "raw_result"), type=type)

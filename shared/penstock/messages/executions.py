@@ -101,6 +101,12 @@ class ExecutionCreate(ExecutionSpec, kw_only=True):
     idempotency_key: IdempotencyKey | None = None
 
 
+class ExecutionExecute(ExecutionCreate, kw_only=True):
+    """Create an execution, and wait up to `wait_ms` for its end."""
+
+    wait_ms: WaitMs = 30_000
+
+
 class ExecutionCreated(Reply, kw_only=True):
     execution_id: str
     state: str

@@ -1,4 +1,4 @@
-"""Answer those who wait for an execution's end (`execution.wait`), in the process whose call has ended it.
+"""Answer those who wait for an execution's end (`execution.wait`, `.execute`), in the process whose call has ended it.
 
 Without this, that process would tell the scheduler at which a caller waits, and the scheduler the caller: one more
 process to wake for each result.
@@ -25,7 +25,7 @@ _record: Final = inside(Record)
 
 
 class Ends:
-    """The sender of records to callers of `execution.wait`."""
+    """The sender of records to those who wait for them."""
 
     def __init__(self, nats: Client) -> None:
         self._nats = nats

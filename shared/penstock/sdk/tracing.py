@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 Ended = Callable[["asyncio.Future[Any]"], None]
 Creating = ExecutionCreate | ExecutionReplay | FlowCreate | FlowAddExecution
 
-_SUBMITS: Final = frozenset({"execution.create", "execution.replay", "flow.create", "flow.add_execution"})
+_SUBMITS: Final = frozenset(
+    {"execution.create", "execution.execute", "execution.replay", "flow.create", "flow.add_execution"}
+)
 _OUTCOMES: Final = frozenset(
     {
         "lease.complete",

@@ -48,8 +48,8 @@ _READ: Final = frozenset(
 # A submitter starts and steers work whose ids it knows. It has no list of other people's work.
 _SUBMIT: Final = frozenset(
     {
-        "execution.create", "execution.get", "execution.history", "execution.wait", "execution.cancel", "frame.read",
-        "execution.query", "journal.read",
+        "execution.create", "execution.execute", "execution.get", "execution.history", "execution.wait",
+        "execution.cancel", "frame.read", "execution.query", "journal.read",
         "flow.create", "flow.create_mirrored", "flow.start", "flow.get", "flow.graph", "flow.steps",
         "flow.update_state", "flow.finish", "flow.fail", "flow.add_execution", "flow.add_dependency",
         "flow.set_join", "flow.set_waiting", "flow.resume", "flow.request_cancel", "flow.cancel",

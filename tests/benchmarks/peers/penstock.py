@@ -15,8 +15,7 @@ class Penstock:
         await self._clients[producer].submit_many([("noop", TEXT)] * count)
 
     async def round_trip(self) -> None:
-        run = await self._clients[0].submit("noop", TEXT)
-        await run.result(timeout=30)
+        await self._clients[0].execute("noop", TEXT, timeout=30)
 
     def work(self, url: str, concurrency: int, ran: Callable[[], None]) -> None:
         worker = Worker(url, lanes=["default"], concurrency=concurrency)

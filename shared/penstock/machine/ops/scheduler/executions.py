@@ -23,7 +23,8 @@ class Create(Op[Made], kw_only=True):
     """Create an execution. again: an earlier request settled the id, so an existing execution is a duplicate.
 
     parent_close: None stands for cancel. on_conflict: existing, reject or replace, if there is a unique_key. taker: a
-    worker that waits for such work, and gets the execution if it can begin at once.
+    worker that waits for such work, and gets the execution if it can begin at once. reply: the subject on which the
+    creator expects the record at its end, as in Wait; nothing is sent there for a duplicate.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Create(Op[Made], kw_only=True):
     idempotency_key: str | None = None
     again: bool = False
     taker: Taker | None = None
+    reply: str | None = None
 
     def cost(self) -> int:
         return (
