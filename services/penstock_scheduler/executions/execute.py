@@ -34,7 +34,8 @@ class Execute:
 
     async def _execute(self, item: ExecutionExecute, reply: str | None) -> Record | PenstockError | None:
         """Return the record, or None if the caller has been sent it. reply: the subject that he expects it on."""
-        made = await self._executions.create_awaited(_create(item), reply)
+        create = item if item.idempotency_key is None else _create(item)
+        made = await self._executions.create_awaited(create, reply)
         if isinstance(made, PenstockError):
             return made
         # A duplicate may have ended: it is looked at first.

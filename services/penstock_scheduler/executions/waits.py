@@ -80,6 +80,7 @@ class Waits:
             # Park before the look, so that an end in between is not missed.
             parked = _Parked(reply, loop.create_future())
             waiting.add(parked)
+            timer = None
             try:
                 left = deadline - loop.time()
                 if not known or left <= 0 or self._stopping:
@@ -88,12 +89,12 @@ class Waits:
                     if record.state in TERMINAL or left <= 0 or self._stopping:
                         return record
                 known = False
-                async with asyncio.timeout(min(left, self._sweep_s)):
-                    if await parked.told:
-                        return None
-            except TimeoutError:
-                pass
+                timer = loop.call_later(min(left, self._sweep_s), parked.tell, False)
+                if await parked.told:
+                    return None
             finally:
+                if timer is not None:
+                    timer.cancel()
                 waiting.discard(parked)
                 if not waiting:
                     self._waiting.pop(execution_id, None)

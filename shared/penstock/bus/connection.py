@@ -239,9 +239,9 @@ class Connection(Client):
     def _write_soon(self) -> None:
         if not self._will_write:
             self._will_write = True
-            self._loop.call_soon(self._write)
+            self._loop.call_soon(self.write)
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """Write what was published in this tick."""
         self._will_write = False
         if not self._pending or not self.is_connected or self._transport is None:

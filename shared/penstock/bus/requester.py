@@ -22,7 +22,7 @@ from penstock.bus import callers
 from penstock.bus.connection import Connection, identity_of
 from penstock.bus.listening import listen
 from penstock.bus.replies import is_no_responders, nobody_answers, refusal, spread
-from penstock.bus.sending import post
+from penstock.bus.sending import post, write
 from penstock.ids import IN_WORDS, TOKEN_PATTERN
 from penstock.messages.common import Reply, Request
 from penstock.verbs import Verb
@@ -159,6 +159,7 @@ class Requester:
         for queue in queues.values():
             for message in self._messages(queue):
                 self._send_message(message, queue.timeout)
+        write(self.nats)
 
     def _messages(self, queue: _Queue) -> Iterator[_Message]:
         """Pack a queue's requests into messages: arrays as large as allowed for batch verbs, else one by one."""

@@ -20,3 +20,9 @@ async def send(
     """Publish a message, and wait only where `post` is not possible. Raise NatsError."""
     if headers or not post(nats, subject, body, reply):
         await nats.publish(subject, body, reply, headers)
+
+
+def write(nats: Client) -> None:
+    """Let what was posted leave now, where the tick is at its end: else that takes one more turn of the event loop."""
+    if isinstance(nats, Connection):
+        nats.write()
