@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from lifecycles import names, outcome, working
@@ -69,6 +70,19 @@ async def test_a_keyed_child_that_is_new(penstock: RunningPenstock) -> None:
     task = await penstock.begin(kinds=["t"], wait_ms=20_000)
     await outcome(penstock, "complete", task)
     assert (await call)["parent_id"] == parent
+
+
+@pytest.mark.parametrize("verb", ["execute", "wait"])
+async def test_nobody_need_expect_an_answer(penstock: RunningPenstock, verb: str) -> None:
+    """A request may be published without a reply subject. Then nothing is sent, and no connection suffers from that."""
+    body = BODY if verb == "execute" else {"execution_id": await penstock.create(kind="t"), "wait_ms": 60_000}
+    lost = [service.context.nats.stats["errors_received"] for service in penstock.running.values()]
+    await penstock.nats.publish(f"{penstock.root}.v1.execution.{verb}", msgspec.json.encode(body))
+    await penstock.request("work.next", {"worker_id": "w", "lanes": ["other"], "wait_ms": 0})
+    await outcome(penstock, "complete", await penstock.begin(wait_ms=20_000))
+    for service in penstock.running.values():
+        await service.context.nats.flush()
+    assert [service.context.nats.stats["errors_received"] for service in penstock.running.values()] == lost
 
 
 async def test_a_large_result(penstock: RunningPenstock) -> None:

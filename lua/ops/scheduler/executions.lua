@@ -45,7 +45,7 @@ function ops.create(a)
   else
     reply = Idempotency.once('execution', a.namespace, a, create)
     -- The reply that an idempotency key keeps has no task.
-    if a.taker and not reply.duplicate then reply.task = Leases.eager(Records.edit('x', reply.execution_id), a.taker) end
+    if a.taker and not reply.duplicate then reply.task = Leases.eager(Records.edit('x', a.id), a.taker) end
   end
   if a.reply and not reply.duplicate then Executions.await(a.id, a.reply) end
   return reply

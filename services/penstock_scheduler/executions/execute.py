@@ -4,7 +4,6 @@ The state machine hears of the caller in the step that creates the execution. So
 by the service whose call ends the execution, the record.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from penstock.errors import PenstockError
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionCreate, ExecutionExecute
 from penstock_scheduler.executions.verbs import Executions
-from penstock_scheduler.executions.waits import Waits
+from penstock_scheduler.executions.waits import Waits, answer_each
 
 
 class Execute:
@@ -26,11 +25,7 @@ class Execute:
         self._waits = waits
 
     async def execute(self, call: Call[ExecutionExecute]) -> Sequence[Any] | None:
-        if len(call.items) == 1:
-            record = await self._execute(call.items[0], call.reply_to or None if call.single else None)
-            return None if record is None else [record]
-        executing = (self._execute(item, None) for item in call.items)
-        return await asyncio.gather(*executing, return_exceptions=True)
+        return await answer_each(call, self._execute)
 
     async def _execute(self, item: ExecutionExecute, reply: str | None) -> Record | PenstockError | None:
         """Return the record, or None if the caller has been sent it. reply: the subject that he expects it on."""

@@ -7,17 +7,30 @@ parked call looks again every sweep.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from penstock.bus.calls import Call
+from penstock.errors import PenstockError
 from penstock.machine import Machine
 from penstock.machine.ops import scheduler as ops
 from penstock.messages.common import Record
 from penstock.messages.executions import ExecutionWait
 from penstock.states import TERMINAL
+from penstock.verbs import Req
+
+
+async def answer_each(
+    call: Call[Req], wait: Callable[[Req, str | None], Awaitable[Record | PenstockError | None]]
+) -> Sequence[Any] | None:
+    """Wait for each item of a call. wait(item, reply): return its record, or None if that was sent to the subject
+    `reply`, which only a caller of one item has."""
+    if len(call.items) == 1:
+        answer = await wait(call.items[0], call.reply_to or None if call.single else None)
+        return None if answer is None else [answer]
+    return await asyncio.gather(*(wait(item, None) for item in call.items), return_exceptions=True)
 
 
 class _Parked(msgspec.Struct, eq=False):
@@ -58,12 +71,7 @@ class Waits:
                 parked.tell(parked.reply in replies)
 
     async def wait(self, call: Call[ExecutionWait]) -> Sequence[Any] | None:
-        if len(call.items) == 1:
-            [item] = call.items
-            answer = await self.ended(item.execution_id, item.wait_ms, call.reply_to if call.single else None)
-            return None if answer is None else [answer]
-        waits = (self.ended(item.execution_id, item.wait_ms, None) for item in call.items)
-        return await asyncio.gather(*waits, return_exceptions=True)
+        return await answer_each(call, lambda item, reply: self.ended(item.execution_id, item.wait_ms, reply))
 
     async def ended(
         self, execution_id: str, wait_ms: int, reply: str | None, *, known: bool = False
