@@ -140,6 +140,12 @@ async def test_a_slow_limit_of_another_partition_keeps_nobody_else_waiting() -> 
     assert claimed == ["second", "first"]
 
 
+def creator(reply: Callable[[list[Any]], Awaitable[list[Any]]]) -> tuple[Work, Eager]:
+    store = Answers(reply)
+    matching = work(store)
+    return matching, Eager(store, matching)  # pyright: ignore[reportArgumentType]
+
+
 def creating() -> Create:
     spec = ExecutionSpec(kind="t", raw_input=Raw(b"1"))
     return Create(id="0-0190c42a-0000-7000-8000-000000000000", namespace="n", spec=spec)
@@ -159,9 +165,7 @@ async def test_a_call_whose_execution_was_not_made_goes_on_waiting() -> None:
         matching.ready(0, {"default|t": 1})
         return [make("valkey_unavailable")]
 
-    store = Answers(reply)
-    matching = work(store)
-    eager = Eager(store, matching)  # pyright: ignore[reportArgumentType]
+    matching, eager = creator(reply)
     waiting = asyncio.create_task(ask(matching))
     async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
@@ -181,9 +185,7 @@ async def test_a_service_that_stops_leaves_no_call_behind() -> None:
         await asyncio.Event().wait()
         return []
 
-    store = Answers(reply)
-    matching = work(store)
-    eager = Eager(store, matching)  # pyright: ignore[reportArgumentType]
+    matching, eager = creator(reply)
     waiting = asyncio.create_task(ask(matching))
     async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
