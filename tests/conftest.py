@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
@@ -38,12 +39,37 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escape what has no UTF-8 in captured output: pytest-xdist cannot send it from its workers."""
+    """Escape what has no UTF-8 in a report: pytest-xdist cannot send it from its workers, and ends the whole run."""
     report = yield
-    report.sections = [
-        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
-    ]
+    report.sections = [(name, _escaped(text)) for name, text in report.sections]
+    if report.failed and (text := str(report.longrepr)) != (escaped := _escaped(text)):
+        report.longrepr = escaped
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Escape what has no UTF-8 in a warning, as in a report."""
+    text = str(warning_message.message)
+    if text != (escaped := _escaped(text)):
+        warning_message.message = Warning(escaped)
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+_internal_errors: list[str] = []
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    _internal_errors.append(str(excrepr))
+
+
+def pytest_unconfigure() -> None:
+    """Tell once more, at the end, what ended the run: the error of a pytest-xdist worker is followed by long others."""
+    if _internal_errors:
+        print("The first internal error ended so:", *_internal_errors[0].splitlines()[-20:], sep="\n")
 
 
 @pytest.fixture(scope="session")
