@@ -165,6 +165,7 @@ class Connection(Client):
         self.closed = asyncio.Event()
         self.takers = Takers()
         self._incoming: Incoming | None = None
+        self._socket: asyncio.Transport | None = None
         self._will_write = False
         self._ended = False
 
@@ -201,7 +202,8 @@ class Connection(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None and writer.get_extra_info("sslcontext") is not None:
             writer.transport.get_protocol()._over_ssl = True
-        self._incoming = None if writer is None else self._stand_before(writer.transport)
+        self._socket = None if writer is None else writer.transport
+        self._incoming = None if self._socket is None else self._stand_before(self._socket)
 
     def _stand_before(self, transport: asyncio.Transport) -> Incoming:
         """Let `Incoming` have what arrives from now on, and what nats-py has not read yet."""
@@ -216,7 +218,7 @@ class Connection(Client):
 
     def post(self, subject: str, body: bytes, reply: str) -> bool:
         """Publish at the end of this tick. See `sending.post`."""
-        if not self._may_write or len(body) > self.max_payload:
+        if not self._may_write or len(body) > self._max_payload:
             return False
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(body)
@@ -228,7 +230,10 @@ class Connection(Client):
 
     @property
     def _may_write(self) -> bool:
-        return self.is_connected and self._incoming is not None and not self._incoming.paused
+        incoming = self._incoming
+        if incoming is None or incoming.paused:
+            return False
+        return self._status == Client.CONNECTED or self.is_draining
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         if force_flush or not self._may_write:
@@ -244,11 +249,11 @@ class Connection(Client):
     def write(self) -> None:
         """Write what was published in this tick."""
         self._will_write = False
-        if not self._pending or not self.is_connected or self._transport is None:
+        if not self._pending or self._transport is None or self._socket is None or not self.is_connected:
             return  # nats-py writes it when it is connected again
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         with contextlib.suppress(OSError, RuntimeError):  # the socket has ended, which its reader notices
-            self._transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
+            self._socket.write(pending[0] if len(pending) == 1 else b"".join(pending))
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         task = asyncio.current_task()

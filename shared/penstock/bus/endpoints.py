@@ -136,14 +136,11 @@ class Endpoints:
             await asyncio.wait(self._tasks)
 
     def _arrived(self, endpoint: Endpoint, msg: Msg) -> None:
-        caller = self._caller(endpoint, msg)
+        caller = callers.caller_in(msg.subject, endpoint.served.subject) if self._secured else None
         if self.replies.admits(msg.reply, f"{inbox_of(caller.name)}." if caller else ""):
             if not endpoint.queue:
                 after_read(self._nats, partial(self._flush, endpoint))
             endpoint.queue.append((caller, msg))
-
-    def _caller(self, endpoint: Endpoint, msg: Msg) -> Caller | None:
-        return callers.caller_in(msg.subject, endpoint.served.subject) if self._secured else None
 
     def _flush(self, endpoint: Endpoint) -> None:
         messages, endpoint.queue = endpoint.queue, []

@@ -65,36 +65,30 @@ class Plan(Struct, frozen=True):
     def to_raw(self, result: Any) -> None:
         """Turn the text payloads of a result (a dict or a Struct) back into `Raw`, in place."""
         if isinstance(result, dict):
-            fields, by_wire = cast("dict[str, Any]", result), True
-        else:
-            fields, by_wire = _Attributes(result), False
-        for in_python, on_wire in self.own:
-            name = on_wire if by_wire else in_python
-            value = fields.get(name)
+            return self._to_raw_in(cast("dict[str, Any]", result))
+        for name, _ in self.own:
+            value = getattr(result, name, None)
             if isinstance(value, str):
-                fields[name] = Raw(value)
+                setattr(result, name, Raw(value))
         for name, plan in self.inner:
-            value = fields.get(name)
-            if isinstance(value, list):
-                for item in cast("list[Any]", value):
-                    plan.to_raw(item)
-            elif value is not None:
-                plan.to_raw(value)
+            plan.to_raw_inside(getattr(result, name, None))
+        return None
 
+    def _to_raw_in(self, result: dict[str, Any]) -> None:
+        for _, name in self.own:
+            value = result.get(name)
+            if isinstance(value, str):
+                result[name] = Raw(value)
+        for name, plan in self.inner:
+            plan.to_raw_inside(result.get(name))
 
-class _Attributes:
-    """Wrapper of a Struct with the two dict methods that `Plan.to_raw` uses."""
-
-    __slots__ = ("_of",)
-
-    def __init__(self, of: Struct) -> None:
-        self._of = of
-
-    def get(self, name: str) -> Any:
-        return getattr(self._of, name, None)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self._of, name, value)
+    def to_raw_inside(self, value: Any) -> None:
+        """The same for what a field holds: a message, a list of them, or nothing."""
+        if isinstance(value, list):
+            for item in cast("list[Any]", value):
+                self.to_raw(item)
+        elif value is not None:
+            self.to_raw(value)
 
 
 @cache

@@ -98,6 +98,7 @@ class Requester:
         self._serial = 0
         self._inbox = nats.new_inbox() + "."
         self._identity = identity_of(nats)
+        self._subjects: dict[str, str] = {}
         if isinstance(nats, Connection):
             nats.on_refused.append(self._refused)
         self._subscription: Subscription | None = None
@@ -200,15 +201,21 @@ class Requester:
         message.patience = self.loop.time() + min(self._patience, timeout)
         message.timer = self.loop.call_later(timeout, self._expire, token, timeout)
         self._inflight[token] = message
-        subject = callers.subject(message.verb, self.root, self._identity)
+        subject = self._subject(message.verb)
         if self._subscription is None or not post(self.nats, subject, message.body, self._inbox + token):
             self._start(self._publish(token, message))
+
+    def _subject(self, verb: Verb[Any, Any]) -> str:
+        subject = self._subjects.get(verb.name)
+        if subject is None:
+            subject = self._subjects[verb.name] = callers.subject(verb, self.root, self._identity)
+        return subject
 
     async def _publish(self, token: str, message: _Message) -> None:
         try:
             if self._subscription is None:
                 await self._subscribe()
-            subject = callers.subject(message.verb, self.root, self._identity)
+            subject = self._subject(message.verb)
             await self.nats.publish(subject, message.body, reply=self._inbox + token)
         except (nats_errors.Error, OSError) as error:
             # Nothing was sent: the connection is closed, or the outgoing buffer is full after a long outage.
@@ -233,7 +240,7 @@ class Requester:
     def _refused(self, subject: str) -> None:
         """Fail the requests that NATS has not let pass, instead of waiting for their replies."""
         for token, message in list(self._inflight.items()):
-            if callers.subject(message.verb, self.root, self._identity).lower() == subject:
+            if self._subject(message.verb).lower() == subject:
                 text = f"NATS does not let this user ask for {message.verb.name}"
                 self._settle(token, errors.make("not_permitted", text, detail={"verb": message.verb.name}))
 

@@ -69,8 +69,6 @@ class _Pipeline(msgspec.Struct, gc=False):
     """The FCALLs written together. The pipeline is over when each of them, and the wait, is answered (`left`)."""
 
     left: int
-    sent_at: float
-    timer: asyncio.TimerHandle
     held: list[tuple[Batch, list[bytes]]]
     """Answered calls that are not acknowledged yet."""
 
@@ -95,6 +93,8 @@ class Node:
         self._asked_at = 0.0
         """When the first of the pipelines under way was sent, by the loop's clock."""
         self._connecting: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
+        """The timer that looks for silence, while calls are under way and a little longer."""
         self._left = False
         self._loop = asyncio.get_running_loop()
 
@@ -122,6 +122,8 @@ class Node:
     def leave(self) -> None:
         """Disconnect for good. Calls under way fail, and commands that were not sent go back to the store."""
         self._left = True
+        if self._watch is not None:
+            self._watch.cancel()
         pending, self._pending = self._pending, {}
         self.link.close()
         if pending:
@@ -164,12 +166,12 @@ class Node:
             for batch in _batches(commands)
         ]
         wait = self._acknowledged.wait
-        timer = self._loop.call_later(self._late_s, lambda: self._late(pipeline, wire))
-        now = self._loop.time()
-        pipeline = _Pipeline(len(batches) + (wait is not None), now, timer, [])
+        pipeline = _Pipeline(len(batches) + (wait is not None), [])
         if not self._under_way:
-            self._asked_at = now
+            self._asked_at = self._loop.time()
         self._under_way += 1
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._late_s, self._look)
         receiver = self._receiver if wait is None else self._holding_receiver
         calls = [
             wire.send(self._owner.frame(batch.partition, batch.commands), receiver(pipeline, batch))
@@ -210,23 +212,29 @@ class Node:
         self._heard_at = self._loop.time()
         pipeline.left -= 1
         if not pipeline.left:
-            pipeline.timer.cancel()
             self._under_way -= 1
             if self._pending and not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._dispatch)
 
-    def _late(self, pipeline: _Pipeline, wire: Wire) -> None:
-        """A dead peer is detected by its silence: closing the wire fails all calls that still wait for a reply. A peer
-        that answers slowly is left alone, however long the whole pipeline takes."""
-        silent_s = self._loop.time() - max(self._heard_at, pipeline.sent_at)
+    def _look(self) -> None:
+        """A dead peer is detected by its silence: closing the link fails all calls that still wait for a reply. A peer
+        that answers slowly is left alone, however long a whole pipeline takes. One timer watches all pipelines, since
+        to set and cancel one for each is work that an idle round trip waits for.
+        """
+        self._watch = None
+        if not self._under_way:
+            return  # nothing ticks while nothing is asked
+        silent_s = self._loop.time() - max(self._heard_at, self._asked_at)
         if silent_s >= self._timeout:
-            wire.close()
+            self.link.close()
             return
-        again_s = max(0.01, min(self._late_s, self._timeout - silent_s))
-        pipeline.timer = self._loop.call_later(again_s, lambda: self._late(pipeline, wire))
         if silent_s >= self._late_s:
             self._owner.late(self)
+            again_s = min(self._late_s, self._timeout - silent_s)
+        else:
+            again_s = self._late_s - silent_s
+        self._watch = self._loop.call_later(max(0.01, again_s), self._look)
 
 
 def _left() -> ConnectionError:
