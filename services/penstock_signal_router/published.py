@@ -1,5 +1,6 @@
 """Signals published on `<root>.signal.<waitpoint_id>.<name>`. JetStream keeps them until they are applied here."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,16 +27,22 @@ _plan = plan_of(SignalDeliver)
 
 
 class Published:
-    """Handles the stream of published signals. A whole batch of messages is delivered at once."""
+    """Handles the stream of published signals. A whole batch of messages is delivered at once.
+
+    Batches may overlap: the signals of one are queued for Valkey before those of the next, so that they stay in order.
+    """
 
     def __init__(self, signals: Signals, root: str, max_payload_bytes: int) -> None:
         self._signals = signals
         self._prefix = f"{root}.signal."
         self._limit = max_payload_bytes
+        self._order = asyncio.Lock()
 
     async def handle(self, messages: list[Msg]) -> Sequence[Outcome]:
-        asked = [self._read(message) for message in messages]
-        delivered = iter(await self._signals.deliver([each for each in asked if isinstance(each, Delivery)]))
+        async with self._order:
+            asked = [self._read(message) for message in messages]
+            delivering = await self._signals.begin([each for each in asked if isinstance(each, Delivery)])
+        delivered = iter(await delivering)
         refused = iter(await self._signals.refuse([each for each in asked if isinstance(each, Refusal)]))
         return [outcome(next(delivered if isinstance(each, Delivery) else refused)) for each in asked]
 

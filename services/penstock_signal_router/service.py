@@ -17,10 +17,10 @@ def build(context: Context) -> Service:
     settings, machine = context.settings, context.machine
     tokens = Tokens(machine, now=context.due.clock.now, master=settings.signing_key())
     context.listen("ring", tokens.forget)
-    waits = Waits(machine, tokens)
+    signals = Signals(machine, tokens)
+    waits = Waits(machine, tokens, signals.remember)
     waitpoints = Waitpoints(machine, tokens)
     holds = Holds(machine)
-    signals = Signals(machine, tokens)
     published = Published(signals, settings.root, settings.max_payload_bytes)
     context.metrics.counter(
         "penstock_refused_signals", "Signals refused for their token or form", lambda: signals.refusals.seen
@@ -48,7 +48,7 @@ def build(context: Context) -> Service:
             verbs.FLOW_RESUME: flow_waits.resume,
         },
         consumers=[
-            Consumer(streams.SIGNALS, "signal-router", published.handle),
+            Consumer(streams.SIGNALS, "signal-router", published.handle, at_once=2),
             Consumer(streams.EVENTS_IN, "signal-router", flow_waits.handle),
         ],
     )

@@ -1,6 +1,6 @@
 """signal.deliver: check the token here; then one atomic operation acts on the waitpoint's state at that time."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
 from penstock.bus.calls import Call
@@ -36,7 +36,9 @@ _Asked = tuple[PenstockError | None, tuple[int, Op[Any]] | None]
 
 
 class Signals:
-    """Checks tokens and delivers signals. A batch costs one round trip (two with waitpoints not seen before)."""
+    """Checks tokens and delivers signals. A batch costs one round trip (two with waitpoints that this router has
+    neither made nor seen).
+    """
 
     def __init__(self, machine: Machine, tokens: Tokens) -> None:
         self._machine = machine
@@ -44,12 +46,24 @@ class Signals:
         self._facts: dict[str, Facts] = {}
         self.refusals = Refusals()
 
+    def remember(self, facts: Facts) -> None:
+        """Keep the facts of a waitpoint, so that its first signal need not ask for them."""
+        self._facts[facts.waitpoint_id] = facts
+        if len(self._facts) > REMEMBERED:
+            del self._facts[next(iter(self._facts))]
+
     async def handle(self, call: Call[SignalDeliver]) -> Sequence[Any]:
         return await self.deliver([Delivery(item) for item in call.items])
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> list[Delivered | PenstockError]:
         """Deliver signals; return their results in order. Every bad token (wrong, foreign, malformed, unknown) is
         `invalid_token`. Raise PenstockError("valkey_unavailable") if Valkey cannot be asked about the tokens.
+        """
+        return await (await self.begin(deliveries))
+
+    async def begin(self, deliveries: Sequence[Delivery]) -> Coroutine[Any, Any, list[Any]]:
+        """The same in two steps: when this returns, the signals are queued, and what is delivered later comes later.
+        Return what then waits for the results.
         """
         parsed = [Token.parse(delivery.signal.token) for delivery in deliveries]
         tokens = [token for token in parsed if token]
@@ -70,17 +84,20 @@ class Signals:
                     delivery.signal, waitpoint_id=facts.waitpoint_id, signal_id=signal_id
                 )
                 asked.append((None, (deliver.home(), deliver)))
-        return await self._run(asked)
+        return self._run(asked)
 
-    async def _run(self, asked: Sequence["_Asked"]) -> list[Any]:
-        """Run the commands. Return for each its error, or the reply if there is none.
+    def _run(self, asked: Sequence["_Asked"]) -> Coroutine[Any, Any, list[Any]]:
+        """Queue the commands. Return what waits for the results: for each its error, or the reply if there is none.
 
-        If the audit event of a refusal failed, return that error, so that the signal comes again.
+        If the audit event of a refusal failed, that is the error, so that the signal comes again.
         """
         commands = [command for _, command in asked if command]
-        replies = iter(
-            await self._machine.run_many([each for _, each in commands], [place for place, _ in commands])
+        return self._results(
+            asked, self._machine.run_many([each for _, each in commands], [place for place, _ in commands])
         )
+
+    async def _results(self, asked: Sequence["_Asked"], running: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+        replies = iter(await running)
         results: list[Any] = []
         for error, command in asked:
             reply = next(replies) if command else None

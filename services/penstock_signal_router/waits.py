@@ -1,6 +1,6 @@
 """waitpoint.create, lease.suspend and signal.resumed_by: a worker's verbs about signals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock.bus.calls import Call
@@ -21,9 +21,11 @@ DEFAULT_KEY = "default"
 class Waits:
     """Handlers of the verbs that carry a fence (the worker's lease)."""
 
-    def __init__(self, machine: Machine, tokens: Tokens) -> None:
+    def __init__(self, machine: Machine, tokens: Tokens, remember: Callable[[Facts], None]) -> None:
+        """remember: called with the facts of each waitpoint for which a token is given out."""
         self._machine = machine
         self._tokens = tokens
+        self._remember = remember
 
     async def create(self, call: Call[WaitpointCreate]) -> Sequence[Any]:
         # Read the ring first: without it no token can be minted, so no waitpoint may be created.
@@ -31,7 +33,9 @@ class Waits:
         replies = await self._machine.run_many(
             [ops.Create.of(item, id=self._new_id(item)) for item in call.items]
         )
-        return [reply if isinstance(reply, PenstockError) else _created(ring, reply) for reply in replies]
+        return [
+            reply if isinstance(reply, PenstockError) else self._created(ring, reply) for reply in replies
+        ]
 
     async def suspend(self, call: Call[LeaseSuspend]) -> Sequence[Any]:
         ring = await self._tokens.ring()
@@ -41,8 +45,32 @@ class Waits:
         )
         results = [each if isinstance(each, PenstockError) else next(replies) for each in suspensions]
         return [
-            result if isinstance(result, PenstockError) else _suspended(ring, result) for result in results
+            result if isinstance(result, PenstockError) else self._suspended(ring, result)
+            for result in results
         ]
+
+    def _created(self, ring: Ring, created: ops.Created) -> WaitpointCreated:
+        return WaitpointCreated(
+            waitpoint_id=created.waitpoint_id,
+            token=self._token(ring, created),
+            expires_at=created.expires_at,
+        )
+
+    def _suspended(self, ring: Ring, done: ops.SuspendDone) -> Suspended:
+        reply = Suspended(
+            outcome=done.outcome,
+            suspension_id=done.suspension_id,
+            waitpoint_id=done.waitpoint_id,
+            items=done.items,
+        )
+        if done.outcome == "suspended":
+            reply.token = self._token(ring, done)
+        return reply
+
+    def _token(self, ring: Ring, of: ops.Created | ops.SuspendDone) -> str:
+        facts = _facts(of)
+        self._remember(facts)
+        return ring.mint(facts)
 
     def _new_id(self, item: Fence) -> str:
         """Return a new waitpoint id, in the partition of its execution."""
@@ -59,25 +87,6 @@ def _suspension(item: LeaseSuspend, new_id: str) -> ops.Suspend | PenstockError:
         return error
     key = item.waitpoint_key or DEFAULT_KEY
     return ops.Suspend.of(item, condition=condition, waitpoint_key=key, id=new_id)
-
-
-def _created(ring: Ring, created: ops.Created) -> WaitpointCreated:
-    facts = _facts(created)
-    return WaitpointCreated(
-        waitpoint_id=facts.waitpoint_id, token=ring.mint(facts), expires_at=created.expires_at
-    )
-
-
-def _suspended(ring: Ring, done: ops.SuspendDone) -> Suspended:
-    reply = Suspended(
-        outcome=done.outcome,
-        suspension_id=done.suspension_id,
-        waitpoint_id=done.waitpoint_id,
-        items=done.items,
-    )
-    if done.outcome == "suspended":
-        reply.token = ring.mint(_facts(done))
-    return reply
 
 
 def _facts(of: ops.Created | ops.SuspendDone) -> Facts:

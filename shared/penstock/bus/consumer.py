@@ -50,6 +50,9 @@ class Consumer:
 
     `subject`: `stream` is the full name of a stream that Penstock does not own; only messages of this subject are
     taken. A missing stream is not created, and messages of other subjects are never acked.
+
+    `at_once`: the most batches that are handled at the same time. They begin in stream order; where that matters, the
+    handler sees to it that a batch does not overtake another one.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Consumer:
         ack_wait: float = 5.0,
         heartbeat: float = 2.0,
         in_order: bool = False,
+        at_once: int = 1,
         subject: str | None = None,
     ) -> None:
         self._subject = subject
@@ -74,7 +78,8 @@ class Consumer:
         self._pulling = Pulling(
             durable, batch=batch, ack_wait=ack_wait, heartbeat=heartbeat, in_order=in_order, subject=subject
         )
-        self._in_hand: list[Msg] = []
+        self._in_hand: dict[asyncio.Task[None], list[Msg]] = {}
+        self._at_once = at_once
         self._stopping = False
         self._trimming: Trimming | None = None
         self._running: asyncio.Task[None] | None = None
@@ -116,7 +121,7 @@ class Consumer:
         if self._watching is not None:
             self._watching.cancel()
         if self._running is not None:  # None if `stop` comes before `start` has finished
-            _, late = await asyncio.wait({self._running}, timeout=_STOP_S)
+            _, late = await asyncio.wait({self._running, *self._in_hand}, timeout=_STOP_S)
             for task in late:
                 task.cancel()
             await self._letters.finish(_STOP_S)
@@ -134,15 +139,26 @@ class Consumer:
                 await asyncio.sleep(WATCH_S)
 
     async def _step(self) -> None:
-        self._in_hand = await self._pulling.next()
+        batch = await self._pulling.next()
+        if batch:
+            handling = self._loop.create_task(self._handle(batch))
+            self._in_hand[handling] = batch
+            handling.add_done_callback(self._in_hand.pop)
+        while len(self._in_hand) >= self._at_once:
+            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _handle(self, batch: list[Msg]) -> None:
         try:
-            while self._in_hand:
-                outcomes = await self._outcomes(self._in_hand)
-                self._in_hand = await self._settle(self._in_hand, outcomes)
-                if self._in_hand:
+            while batch:
+                outcomes = await self._outcomes(batch)
+                await asyncio.sleep(0)  # what the handler has published leaves before the acknowledgements
+                held = await self._settle(batch, outcomes)
+                batch[:] = held
+                if held:
                     await asyncio.sleep(_HOLD_S)
-        finally:
-            self._in_hand = []
+        except Exception:  # unacked messages are redelivered after ack_wait
+            log.exception("%s/%s: going on after a bug", self._name, self.durable)
+            await asyncio.sleep(WATCH_S)
 
     async def _watch(self) -> None:
         """Extend the ack deadlines of the messages that this process holds, and watch the pull request."""
@@ -153,7 +169,8 @@ class Consumer:
                 continue
             if self._loop.time() - kept >= self._ack_wait / 4:
                 kept = self._loop.time()
-                for msg in [*self._in_hand, *self._letters.messages, *self._pulling.waiting]:
+                held = [msg for batch in self._in_hand.values() for msg in batch]
+                for msg in [*held, *self._letters.messages, *self._pulling.waiting]:
                     await self._send(msg.reply, b"+WPI")
             self._pulling.watch()
 
