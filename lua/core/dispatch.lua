@@ -72,14 +72,16 @@ local function look(service, args)
   return replies
 end
 
--- Load the executions that commands are about.
+-- Load the executions and waitpoints that commands are about.
 local function prefetch(commands)
-  local ids = {}
+  local executions, waitpoints = {}, {}
   for _, command in ipairs(commands) do
     local a = command[2]
-    ids[#ids + 1] = a.execution_id or command[1] == 'create' and a.id or nil
+    executions[#executions + 1] = a.execution_id or command[1] == 'create' and a.id or nil
+    waitpoints[#waitpoints + 1] = a.waitpoint_id
   end
-  Records.prefetch('x', ids)
+  Records.prefetch('x', executions)
+  Records.prefetch('w', waitpoints)
 end
 
 local function run(service, keys, args)

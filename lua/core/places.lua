@@ -103,7 +103,8 @@ local function shift(book, record, watchers)
   local before = places_of(book)
   Places.look_up(book, record)
   if before == NOWHERE and book.places == PLAIN then return enter_plain(record.id, book, watchers) end
-  move(record.id, book, before, places_of(book), watchers)
+  local after = places_of(book)
+  if after ~= before then move(record.id, book, before, after, watchers) end   -- a kind may keep placements, and give them again
 end
 
 -- Move a record to the places that it has now, and tell the watchers of the sets that it joins.

@@ -33,4 +33,5 @@ local function close(w)
 end
 
 Records.form('w', open, close)
-Records.shorten('w', function() return true end)
+-- A waitpoint that has signals is written again with each of them, and then mostly has little time to live.
+Records.shorten('w', function(w) return w.n == 0 or w.state ~= 'open' end)

@@ -13,7 +13,7 @@
 -- Fields of an execution: waitpoints {id = key} (those that have not ended), waiting_on (the open one), on_timeout,
 -- woken_by (the waitpoint whose signals resumed the execution).
 --
--- Needs: Call, Conditions, Due, Errors, Events, Hashes, Keys, Places, Records, States.
+-- Needs: Call, Conditions, Due, Errors, Events, Hashes, Kept, Keys, Places, Records, States.
 
 -- The longest time that an ended waitpoint is kept, to recognize repeated signals.
 local KEEP_MS = 86400000
@@ -22,6 +22,7 @@ local MAX_SIGNALS = 1000
 local MAX_BYTES = 4 * 1024 * 1024
 local MAX_LIVE = 64
 local PAGE_BYTES = 512 * 1024
+local FIVE, TWO, THREE = '\149', '\130', '\131'   -- msgpack headers: an array of 5 items, maps of 2 and of 3 pairs
 
 local MOVES = {
   pending = { open = true, satisfied = true, closed = true, expired = true },
@@ -36,7 +37,14 @@ Waitpoints.STATUSES = { 'pending', 'active', 'closed' }
 
 function Waitpoints.status(w) return STATUS[w.state] end
 
+local listed   -- namespace -> the placement of an open waitpoint, which stands in the list of the active ones alone; kept
+Kept.on_root(function() listed = Kept.table('waitpoints') end)
+
 Places.define('w', function(w)
+  if w.state == 'open' and w.execution_id and not w.awaits then
+    local namespace = w.namespace or 'default'
+    return listed[namespace] or Kept.put(listed, namespace, { [Keys.waitpoints(namespace, STATUS.open)] = 0 })
+  end
   local at
   if w.state == 'pending' then at = w.expires_at elseif ENDED[w.state] then at = w.retire_at end
   local placement = at and { [Due.key('signal_router', 'w')] = at } or {}
@@ -163,7 +171,7 @@ function Waitpoints.execution_moved(x, from, to)
 end
 
 -- Return whether a signal with this id has come before.
-function Waitpoints.knows(w, signal_id) return Hashes.has(Keys.of('sg', w.id), signal_id) end
+function Waitpoints.knows(w, signal_id) return w.n ~= 0 and Hashes.has(Keys.of('sg', w.id), signal_id) end
 
 -- Store a signal. s: {signal_id, name, source, payload}. Errors: payload_too_large (the waitpoint is full).
 function Waitpoints.keep(w, s)
@@ -177,12 +185,14 @@ function Waitpoints.keep(w, s)
   w.n = w.n + 1
   w.bytes = w.bytes + size
   Conditions.count(w.tally, s.name, s.source)
-  Hashes.set(Keys.of('sg', w.id), s.signal_id, pack({ s.name, s.source or false, Call.now, w.n, s.payload or false }))
+  Hashes.set(Keys.of('sg', w.id), s.signal_id, FIVE .. pack(s.name, s.source or false, Call.now, w.n, s.payload or false))
 end
 
 -- Emit an event about a signal, without its payload. by: {actor, reason} of a signal sent without a token, or nil.
 function Waitpoints.tell_signal(w, event, s, by)
-  tell(w, event, { actor = by and by.actor, reason = by and by.reason, data = { signal_id = s.signal_id, name = s.name, source = s.source } })
+  local data = s.source and THREE .. pack('source', s.source, 'signal_id', s.signal_id, 'name', s.name)
+    or TWO .. pack('signal_id', s.signal_id, 'name', s.name)
+  Events.tell('waitpoint', w, event, by and by.actor, nil, nil, by and by.reason, data)
 end
 
 -- Return the kept signals of a waitpoint for which `wanted(name)` holds, in the order of arrival, each {n, signal_id,

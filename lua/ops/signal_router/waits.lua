@@ -96,31 +96,33 @@ end
 -- errors: none. events: waitpoint token_rejected | signal_rejected.
 function ops.reject(a) Waitpoints.refused(a.waitpoint_id, a.event, a.reason) end
 
+-- Return a reply of signal.deliver, packed: the msgpack header of a map of 2 pairs, and these.
+local function answer(a, effect) return '\130' .. pack('effect', effect, 'signal_id', a.signal_id) end
+
 -- Handle a signal according to its waitpoint's state. by: as in Waitpoints.tell_signal. Return signal.deliver's reply.
 local function deliver(w, a, by)
-  local function answer(effect) return { effect = effect, signal_id = a.signal_id } end
   -- Check for a repeat first: a full waitpoint must not refuse it.
-  if Waitpoints.knows(w, a.signal_id) then return answer('duplicate') end
+  if Waitpoints.knows(w, a.signal_id) then return answer(a, 'duplicate') end
   w = Records.edit('w', w.id)
   if w.state == 'pending' and not Waitpoints.pending(w) then Waitpoints.expire(w) end
   if w.state ~= 'pending' and w.state ~= 'open' then
     Waitpoints.tell_signal(w, 'signal_ignored', a, by)
-    return answer('ignored')
+    return answer(a, 'ignored')
   end
   Waitpoints.keep(w, a)
   if w.state == 'pending' then
     Waitpoints.tell_signal(w, 'signal_buffered', a, by)
-    return answer('buffered')
+    return answer(a, 'buffered')
   end
   Waitpoints.tell_signal(w, 'signal_recorded', a, by)
   local names = Conditions.met(w.condition, w.tally)
-  if not names then return answer('recorded') end
+  if not names then return answer(a, 'recorded') end
   local x = Records.edit('x', w.execution_id)
   local actor = by and by.actor or ACTOR
-  if w.entry then return answer(Waits.signaled(x, w, names, actor) and 'resumed' or 'recorded') end
+  if w.entry then return answer(a, Waits.signaled(x, w, names, actor) and 'resumed' or 'recorded') end
   Waitpoints.satisfy(x, w, names, actor)
   Executions.resume(x, 'signal', actor, { waitpoint_id = w.id, signal_id = a.signal_id })
-  return answer('resumed')
+  return answer(a, 'resumed')
 end
 
 -- deliver: deliver one signal, whose token the service has checked.
