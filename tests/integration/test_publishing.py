@@ -9,7 +9,7 @@ from nats.aio.client import Client as Nats
 from nats.js.api import StreamConfig
 
 from penstock.bus.connection import connect, leave
-from penstock.bus.line import MAX_MESSAGES
+from penstock.bus.line import MAX_MESSAGES, MIN_BATCH
 from penstock.client._publishing import Publisher
 from penstock.errors import PayloadTooLarge, Timeout
 from penstock.testing.servers import NatsServer, running
@@ -58,12 +58,24 @@ async def test_many_at_once_are_stored_once_and_in_order(nats: Nats, atomic: boo
         assert messages == [(str(n), b"%d" % n) for n in range(count)]
 
 
-async def test_what_is_known_already_keeps_nothing_else_out(nats: Nats) -> None:
-    subject = await add_stream(nats, "known")
+async def test_a_few_at_once_are_no_batch_and_in_order(nats: Nats) -> None:
+    subject = await add_stream(nats, "few")
+    publisher = Publisher(nats, 20.0)
+    few = MIN_BATCH - 1
+    await asyncio.gather(*(publisher.publish(subject, b"%d" % n, *ids(n)) for n in range(few)))
+    assert await stored(nats, subject) == [(str(n), b"%d" % n) for n in range(few)]
+    first = await nats.jetstream().get_msg("few", 1)
+    assert first.headers == {"Nats-Msg-Id": "0"}
+
+
+@pytest.mark.parametrize("others", [2, 2 * MIN_BATCH])
+async def test_what_is_known_already_keeps_nothing_else_out(nats: Nats, others: int) -> None:
+    subject = await add_stream(nats, f"known-{others}")
     publisher = Publisher(nats, 20.0)
     await publisher.publish(subject, b"", *ids("a"))
-    await asyncio.gather(*(publisher.publish(subject, b"", header) for header in ids("b", "a", "c", "c")))
-    assert sorted(name for name, _ in await stored(nats, subject)) == ["a", "b", "c"]
+    names = [f"b{n}" for n in range(others)]
+    await asyncio.gather(*(publisher.publish(subject, b"", header) for header in ids(*names, "a", "c", "c")))
+    assert sorted(name for name, _ in await stored(nats, subject)) == sorted([*names, "a", "c"])
 
 
 async def test_a_lone_message_does_not_wait_for_others(nats: Nats) -> None:

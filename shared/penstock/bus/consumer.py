@@ -18,7 +18,9 @@ from nats.errors import Error as NatsError
 from penstock.bus import streams
 from penstock.bus.dead_letters import DeadLetters
 from penstock.bus.outcomes import Ack, Dead, Outcome, Retry
+from penstock.bus.published import place_of
 from penstock.bus.pulling import WATCH_S, Pulling
+from penstock.bus.sending import send
 from penstock.bus.trimming import Trimming
 from penstock.errors import PenstockError
 
@@ -228,7 +230,7 @@ class Consumer:
     async def _done(self, msg: Msg, ack: bytes) -> None:
         await self._send(msg.reply, ack)
         if self._trimming is not None:
-            self._trimming.settled(msg.metadata.sequence.stream)
+            self._trimming.settled(place_of(msg).seq)
 
     async def _nak(self, msg: Msg, delay: float) -> None:
         await self._send(msg.reply, b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode())
@@ -236,7 +238,7 @@ class Consumer:
     async def _send(self, subject: str, data: bytes) -> None:
         # A lost send is made up for: an unacked message is redelivered.
         with contextlib.suppress(NatsError):
-            await self._nats.publish(subject, data)
+            await send(self._nats, subject, data)
 
 
 def _backoff(msg: Msg) -> float:

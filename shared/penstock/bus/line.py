@@ -1,7 +1,7 @@
 """Messages on their way to one JetStream stream: those that are there at the same time go together.
 
-They are an atomic batch (NATS ADR-50): nats-server then syncs its disk once for all of them. It also keeps messages of
-one batch next to each other, in the order in which they were sent.
+Many are an atomic batch (NATS ADR-50): nats-server then syncs its disk once for all of them. A few are sent one by one,
+without a wait between them: nats-server makes a store of its own for each batch, which takes longer than their syncs.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from nats.js import errors as js_errors
 
 TRY_S: Final = 2.0
 MAX_MESSAGES: Final = 500
+MIN_BATCH: Final = 16
+"""An atomic batch takes 2.3 ms, however small it is; one message 0.45 ms, 16 one by one 2.7 ms (each with a sync)."""
 MAX_BYTES: Final = 1024 * 1024
 """The most of one batch: nats-server takes 1,000 messages, and others wait until it has stored them."""
 HEADERS: Final = 512
@@ -83,7 +85,7 @@ class Line:
         messages = [message for message, _ in batch]
         whys: list[str | None]
         try:
-            if len(messages) == 1 or not await self._send_together(messages):
+            if len(messages) < MIN_BATCH or not await self._send_together(messages):
                 whys = await asyncio.gather(*map(self._send_one, messages))
             else:
                 whys = [None] * len(messages)

@@ -1,6 +1,6 @@
 """Read published messages (signals, observations) from JetStream, in the same way for every service."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nats.aio.msg import Msg
 
@@ -8,6 +8,8 @@ from penstock.bus.outcomes import ACK, Dead, Outcome, Retry
 from penstock.errors import PenstockError
 
 RETRY_S = 1.0
+_PLAIN: Final = 9
+"""The tokens of a reply subject without domain and account."""
 
 
 class Published(NamedTuple):
@@ -24,16 +26,35 @@ class Published(NamedTuple):
     """When JetStream stored the message: microseconds since the Unix epoch."""
 
 
+class Place(NamedTuple):
+    """Where JetStream has stored a message, and when."""
+
+    stream: str
+    seq: int
+    at: int
+    """Microseconds since the Unix epoch."""
+
+
+def place_of(message: Msg) -> Place:
+    """Read the place of a message in its reply subject, of which nats-py's `metadata` makes more than is needed here.
+
+    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<consumer's seq>.<ns>.<pending>` (NATS ADR-15).
+    """
+    tokens = message.reply.split(".")
+    first = 2 if len(tokens) == _PLAIN else 4
+    return Place(tokens[first], int(tokens[first + 3]), int(tokens[first + 5]) // 1000)
+
+
 def read(message: Msg, prefix: str) -> Published:
     """Read a message of a stream whose subjects begin with `prefix`."""
     headers = {name.lower(): value for name, value in (message.headers or {}).items()}
-    place = f"{message.metadata.stream}-{message.metadata.sequence.stream}"
+    place = place_of(message)
     return Published(
         message.subject.removeprefix(prefix),
         headers,
         message.data,
-        headers.get("nats-msg-id") or place,
-        int(message.metadata.timestamp.timestamp() * 1e6),
+        headers.get("nats-msg-id") or f"{place.stream}-{place.seq}",
+        place.at,
     )
 
 
