@@ -5,9 +5,9 @@ nats-server answers "no responders" on that subject at once. The executions then
 instead of waiting for their leases to expire.
 """
 
-import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from penstock.machine.tasks import sendable
 log: Final = logging.getLogger(__name__)
 
 KEEP_S: Final = 10.0
-"""How long an answer may be reported as undeliverable; nats-server reports that within a round trip."""
+"""How long an answer may at least be reported as undeliverable; nats-server reports that within a round trip."""
 
 
 class Fence(NamedTuple):
@@ -53,7 +53,10 @@ class Handover:
         self._limit = payload_limit
         self._spawn = spawn
         self._codec = codec_of(verbs.WORK_NEXT)
+        # In two generations of KEEP_S: a timer for each answer would wake this process once more for each.
         self._sent: dict[str, list[Fence]] = {}
+        self._sent_before: dict[str, list[Fence]] = {}
+        self._sent_since = 0.0
         self._numbers = itertools.count(1)
         self._inbox = nats.new_inbox()
         self._returns: Subscription | None = None
@@ -99,15 +102,23 @@ class Handover:
 
     async def _send(self, reply_to: str, tasks: list[ops.Task], fences: list[Fence]) -> None:
         token = str(next(self._numbers))
-        self._sent[token] = fences
-        asyncio.get_running_loop().call_later(KEEP_S, self._sent.pop, token, None)
+        self._remember(token, fences)
         body, headers = self._codec.encode([{"tasks": tasks}], True)
         try:
             await send(self._nats, reply_to, body, f"{self._inbox}.{token}", headers)
         except NatsError as error:
             log.warning("tasks could not be sent: %s", error)
-            del self._sent[token]
+            self._forget(token)
             await self._give_back(fences)
+
+    def _remember(self, token: str, fences: list[Fence]) -> None:
+        now = time.monotonic()
+        if now - self._sent_since >= KEEP_S:
+            self._sent, self._sent_before, self._sent_since = {}, self._sent, now
+        self._sent[token] = fences
+
+    def _forget(self, token: str) -> list[Fence] | None:
+        return self._sent.pop(token, None) or self._sent_before.pop(token, None)
 
     async def _refuse(self, fence: Fence, error: PenstockError) -> None:
         """Fail an execution whose input is too large to send to any worker; a retry would not help."""
@@ -119,7 +130,7 @@ class Handover:
     def _returned(self, msg: Msg) -> None:
         """Give the leases back if nats-server reports that the worker is gone (503, no responders on its inbox)."""
         if msg.headers and msg.headers.get("Status") == "503":
-            fences = self._sent.pop(msg.subject.rpartition(".")[2], None)
+            fences = self._forget(msg.subject.rpartition(".")[2])
             if fences:
                 self._spawn(self._give_back(fences))
 
