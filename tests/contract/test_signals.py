@@ -62,6 +62,16 @@ async def events(penstock: RunningPenstock, name: str, count: int = 1) -> list[d
     return [msgspec.json.decode((await subscription.next_msg(WAIT_S)).data) for _ in range(count)]
 
 
+async def test_the_router_does_not_ask_for_a_waitpoint_that_it_has_made(penstock: RunningPenstock):
+    router, commands = penstock.services["signal-router"], list[float]()
+    for _ in range(5):
+        waits = await suspend(penstock, await running(penstock), condition={"name": "never"})
+        before = metric(router, "penstock_store_call_commands_sum")
+        assert await deliver(penstock, waits["token"]) == "recorded"
+        commands.append(metric(router, "penstock_store_call_commands_sum") - before)
+    assert min(commands) == 1  # more is what the router does by the way
+
+
 async def trail(penstock: RunningPenstock, subject: str) -> Any:
     """Subscribe to these subjects of the audit stream, from its beginning."""
     return await penstock.js.subscribe(

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from journals import append, step
+from penstock.store.caller import MOST
 from running_penstock import RunningPenstock, fence
 from servers import valkey_server
 
 LIMIT_US = 5000
-FULL = 64
-"""Number of tasks that a full FCALL hands out; each task may take as long as creating a flow."""
+FULL = MOST
+"""The weight of a full FCALL: so many tasks or new executions, each of which may take as long as creating a flow."""
 TRIES = 5
 LANES = 5000
 LIMITS = 4000

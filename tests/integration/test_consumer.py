@@ -240,6 +240,33 @@ async def test_stop_gives_back_what_waits(client: Client, url: str, root: str):
     await other.close()
 
 
+async def test_two_batches_at_once(client: Client, root: str):
+    begun, releases = asyncio.Queue[list[bytes]](), asyncio.Queue[None]()
+    stopping: list[asyncio.Task[None]] = []
+
+    async def slow(messages: list[nats.aio.msg.Msg]) -> list[Ack]:
+        begun.put_nowait([message.data for message in messages])
+        await releases.get()
+        return [ACK] * len(messages)
+
+    await streams.ensure(client.jetstream(), root)
+    for n in range(5):
+        await client.jetstream().publish(f"{root}.signal.w.go", b"%d" % n)
+    consumer = Consumer(streams.SIGNALS, "router", slow, batch=1, at_once=2)
+    await consumer.start(client, root)
+    async with asyncio.timeout(DEADLINE_S):
+        assert [await begun.get(), await begun.get()] == [[b"0"], [b"1"]]
+        releases.put_nowait(None)
+        assert await begun.get() == [b"2"]
+        await until(lambda: consumer.acked == 1)
+        assert begun.empty()
+        stopping.append(asyncio.create_task(consumer.stop()))
+        for _ in range(2):
+            releases.put_nowait(None)
+        await stopping[0]
+    assert consumer.acked == 3 and begun.empty()  # it waits for what it has begun, and begins nothing more
+
+
 async def test_what_is_in_hand_comes_to_nobody_else(client: Client, url: str, root: str):
     release, kept = asyncio.Event(), asyncio.Queue[bytes]()
     seen: list[bytes] = []
