@@ -119,11 +119,10 @@ class Signals:
         found = await self._machine.all_of([ops.Peek(waitpoint_id=each) for each in missing])
         for waitpoint_id, facts in zip(missing, found, strict=True):
             if facts is not None:
-                known[waitpoint_id] = self._facts[waitpoint_id] = facts
+                known[waitpoint_id] = facts
+                self.remember(facts)
             else:
                 self.refusals.missed(waitpoint_id)
-        while len(self._facts) > REMEMBERED:
-            del self._facts[next(iter(self._facts))]
         return known
 
     async def refuse(self, refusals: Sequence[Refusal]) -> list[PenstockError]:

@@ -231,9 +231,7 @@ class Connection(Client):
     @property
     def _may_write(self) -> bool:
         incoming = self._incoming
-        if incoming is None or incoming.paused:
-            return False
-        return self._status == Client.CONNECTED or self.is_draining
+        return incoming is not None and not incoming.paused and self.is_connected
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         if force_flush or not self._may_write:

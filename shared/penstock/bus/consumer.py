@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -134,33 +134,32 @@ class Consumer:
 
     async def _run(self) -> None:
         while not self._stopping:
-            try:
-                await self._step()
-            except Exception:  # unacked messages are redelivered after ack_wait
-                log.exception("%s/%s: going on after a bug", self._name, self.durable)
-                await asyncio.sleep(WATCH_S)
+            await self._survive(self._step())
+
+    async def _survive(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work, and go on after a bug in it: unacked messages are redelivered after `ack_wait`."""
+        try:
+            await work
+        except Exception:
+            log.exception("%s/%s: going on after a bug", self._name, self.durable)
+            await asyncio.sleep(WATCH_S)
 
     async def _step(self) -> None:
         batch = await self._pulling.next()
         if batch:
-            handling = self._loop.create_task(self._handle(batch))
+            handling = self._loop.create_task(self._survive(self._handle(batch)))
             self._in_hand[handling] = batch
             handling.add_done_callback(self._in_hand.pop)
         while len(self._in_hand) >= self._at_once:
             await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
 
     async def _handle(self, batch: list[Msg]) -> None:
-        try:
-            while batch:
-                outcomes = await self._outcomes(batch)
-                await asyncio.sleep(0)  # what the handler has published leaves before the acknowledgements
-                held = await self._settle(batch, outcomes)
-                batch[:] = held
-                if held:
-                    await asyncio.sleep(_HOLD_S)
-        except Exception:  # unacked messages are redelivered after ack_wait
-            log.exception("%s/%s: going on after a bug", self._name, self.durable)
-            await asyncio.sleep(WATCH_S)
+        while batch:
+            outcomes = await self._outcomes(batch)
+            await asyncio.sleep(0)  # what the handler has published leaves before the acknowledgements
+            batch[:] = await self._settle(batch, outcomes)  # in place: `_watch` reads it
+            if batch:
+                await asyncio.sleep(_HOLD_S)
 
     async def _watch(self) -> None:
         """Extend the ack deadlines of the messages that this process holds, and watch the pull request."""

@@ -4,8 +4,8 @@ On the wire a payload is JSON inside JSON (`msgspec.Raw`). Inside a service it i
 for null, because msgpack and Valkey keep that form. A `Plan` lists the payload fields of a message type.
 """
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any, Final, cast, get_args, get_origin
 
 import msgspec
@@ -64,31 +64,25 @@ class Plan(Struct, frozen=True):
 
     def to_raw(self, result: Any) -> None:
         """Turn the text payloads of a result (a dict or a Struct) back into `Raw`, in place."""
+        get: Callable[[str, None], Any]
+        put: Callable[[str, Any], None]
         if isinstance(result, dict):
-            return self._to_raw_in(cast("dict[str, Any]", result))
-        for name, _ in self.own:
-            value = getattr(result, name, None)
+            fields, by_wire = cast("dict[str, Any]", result), True
+            get, put = fields.get, fields.__setitem__
+        else:
+            by_wire, get, put = False, partial(getattr, result), partial(setattr, result)
+        for in_python, on_wire in self.own:
+            name = on_wire if by_wire else in_python
+            value = get(name, None)
             if isinstance(value, str):
-                setattr(result, name, Raw(value))
+                put(name, Raw(value))
         for name, plan in self.inner:
-            plan.to_raw_inside(getattr(result, name, None))
-        return None
-
-    def _to_raw_in(self, result: dict[str, Any]) -> None:
-        for _, name in self.own:
-            value = result.get(name)
-            if isinstance(value, str):
-                result[name] = Raw(value)
-        for name, plan in self.inner:
-            plan.to_raw_inside(result.get(name))
-
-    def to_raw_inside(self, value: Any) -> None:
-        """The same for what a field holds: a message, a list of them, or nothing."""
-        if isinstance(value, list):
-            for item in cast("list[Any]", value):
-                self.to_raw(item)
-        elif value is not None:
-            self.to_raw(value)
+            value = get(name, None)
+            if isinstance(value, list):
+                for item in cast("list[Any]", value):
+                    plan.to_raw(item)
+            elif value is not None:
+                plan.to_raw(value)
 
 
 @cache
