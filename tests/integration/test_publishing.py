@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client as Nats
 from nats.js.api import StreamConfig
 
+from penstock.bus import line
 from penstock.bus.connection import connect, leave
 from penstock.bus.line import MAX_MESSAGES, MIN_BATCH
 from penstock.client._publishing import Publisher
@@ -66,6 +67,30 @@ async def test_a_few_at_once_are_no_batch_and_in_order(nats: Nats) -> None:
     assert await stored(nats, subject) == [(str(n), b"%d" % n) for n in range(few)]
     first = await nats.jetstream().get_msg("few", 1)
     assert first.headers == {"Nats-Msg-Id": "0"}
+
+
+async def test_a_line_rests_after_a_batch_and_not_after_a_few(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    sleep = asyncio.sleep
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(seconds)
+
+    subject = await add_stream(nats, "rests")
+    publisher = Publisher(nats, 20.0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    monkeypatch.setattr(line.asyncio, "sleep", rest)
+    await asyncio.gather(*(publisher.publish(subject, b"", *ids(n)) for n in range(3 * MAX_MESSAGES)))
+    taken = loop.time() - began
+    assert len(rests) == 3
+    assert all(seconds > 0 for seconds in rests)
+    assert sum(rests[:2]) <= taken / 2
+    await publisher.publish(subject, b"", *ids("alone"))
+    assert len(rests) == 3
 
 
 @pytest.mark.parametrize("others", [2, 2 * MIN_BATCH])

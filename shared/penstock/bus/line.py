@@ -2,6 +2,9 @@
 
 Many are an atomic batch (NATS ADR-50): nats-server then syncs its disk once for all of them. A few are sent one by one,
 without a wait between them: nats-server makes a store of its own for each batch, which takes longer than their syncs.
+
+A line rests after each batch for as long as that took. Who has thousands to publish takes at most half of the stream's
+time, and what others publish does not wait for batch after batch, there and wherever the messages go from there.
 """
 
 import asyncio
@@ -66,9 +69,12 @@ class Line:
         return outcome
 
     async def _send_queue(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._queue:
-                await self._send_some(self._next_batch())
+                began = loop.time()
+                if await self._send_some(self._next_batch()):
+                    await asyncio.sleep(loop.time() - began)
         finally:
             self._sending = None
 
@@ -81,19 +87,21 @@ class Line:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _send_some(self, batch: list[_Queued]) -> None:
+    async def _send_some(self, batch: list[_Queued]) -> bool:
+        """Publish these. Return True if they were stored as an atomic batch."""
         messages = [message for message, _ in batch]
-        whys: list[str | None]
+        whys: list[str | None] = [None] * len(messages)
+        together = False
         try:
-            if len(messages) < MIN_BATCH or not await self._send_together(messages):
+            together = len(messages) >= MIN_BATCH and await self._send_together(messages)
+            if not together:
                 whys = await asyncio.gather(*map(self._send_one, messages))
-            else:
-                whys = [None] * len(messages)
         except Exception as error:  # whatever it was, the messages may not be stored
             whys = [_why(error)] * len(messages)
         for (_, outcome), why in zip(batch, whys, strict=True):
             if not outcome.done():  # it is, if its caller was cancelled
                 outcome.set_result(why)
+        return together
 
     async def _send_together(self, messages: list[Message]) -> bool:
         """Publish an atomic batch. Return False if the stream refuses it: it takes none, or knows a message already."""
