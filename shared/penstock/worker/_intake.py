@@ -2,9 +2,9 @@
 
 A worker with one request under way gets at most MAX_TASKS in the time that a request takes, and where handlers are
 brief it mostly waits. Once all tasks of a full reply had ended when the next one came, BRIEF_S later at most, a second
-request is kept under way, for twice as many tasks as there are slots: a reply costs five processes a turn each, however
-many tasks it has. It does not wait for work. It ends with the first reply that is not full, or when a task that came
-ahead finds no free slot soon (`_surplus.py` gives that one back).
+request is kept under way, and both are for twice as many tasks as there are slots: a reply costs five processes a turn
+each, however many tasks it has. The second one does not wait for work. This ends with the first reply that is not full,
+or when a task that came ahead finds no free slot soon (`_surplus.py` gives that one back).
 """
 
 import asyncio
@@ -27,6 +27,8 @@ MAX_ASK: Final = 1000
 BRIEF_S: Final = 0.05
 AHEAD_FROM: Final = 16
 """Nothing is asked ahead for fewer tasks: a round trip for each few is the price of small workers."""
+HELD: Final = 6
+"""For each slot so many tasks run, wait for it or are asked for, at most: one reply at work, two on their way."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
@@ -88,7 +90,7 @@ class TaskIntake:
         loop = asyncio.get_running_loop()
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
-            free = self._room(self._slots)
+            free = max(self._room(self._slots), self._room_ahead(self._ahead))
             if free <= 0:
                 await self._wait_for_slot()
                 continue
@@ -109,11 +111,16 @@ class TaskIntake:
     async def _ask_ahead(self) -> None:
         while not self._stopping:
             await self._brief.wait()
-            room = min(MAX_TASKS, 2 * self._slots, self._room(4 * self._slots) - self._parked.asked)
-            if room < AHEAD_FROM:
+            room = self._room_ahead(self._parked)
+            if not room:
                 await self._wait_for_slot()
             elif not await self._ahead.ask(room) or self._ahead.error is not None:
                 self.not_brief()
+
+    def _room_ahead(self, other: Asker) -> int:
+        """Return how many tasks to ask for ahead of free slots, beside those that `other` asks for."""
+        room = min(MAX_TASKS, 2 * self._slots, self._room(HELD * self._slots) - other.asked)
+        return room if self._brief.is_set() and room >= AHEAD_FROM else 0
 
     async def _wait_for_slot(self) -> None:
         self._free.clear()
