@@ -90,7 +90,7 @@ function Flows.move(f, to, about)
   if to ~= 'waiting' then f.wait = nil end
   if Flows.TERMINAL[to] then
     f.finished_at = Call.now
-    Call.hint_item('flow_done', f.id)
+    Call.hint_item('flow_ended', f.id)
   end
   Flows.mutate(f, about.event or to, { from = from, to = to, reason = about.reason, data = about.data, actor = about.actor })
 end

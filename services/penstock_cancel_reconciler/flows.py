@@ -12,7 +12,7 @@ from penstock.bus.connection import Connection
 from penstock.machine import Machine
 from penstock.machine.ops import cancel_reconciler as ops
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
-from penstock_cancel_reconciler.waits import Waits
+from penstock.runtime.parking import Parking
 
 PAGE: Final = 1000
 """Member ids that one call reads, and that a repeated flow.cancel is answered with at most."""
@@ -28,12 +28,12 @@ class Flows:
     def __init__(
         self,
         machine: Machine,
-        waits: Waits,
+        parking: Parking,
         nats: Connection,
         spawn: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
         self._machine = machine
-        self._waits = waits
+        self._parking = parking
         self._nats = nats
         self._spawn = spawn
 
@@ -76,7 +76,12 @@ class Flows:
 
     async def _wait(self, item: FlowCancel, progress: ops.Progress, most: int) -> list[str]:
         """Wait until all members have stopped. Return those that have not, at most `most`."""
-        if not (progress.more or progress.left) or await self._waits.wait(item.flow_id, item.wait_ms / 1000):
+        if not _stopped(progress):
+            look = ops.FlowCancelProgress(flow_id=item.flow_id)
+            progress = await self._parking.until(
+                item.flow_id, item.wait_ms / 1000, lambda: self._machine.run(look), _stopped
+            )
+        if _stopped(progress):
             return []
         left, _ = await self._members(item.flow_id, most, left=True)
         return left
@@ -98,3 +103,7 @@ class Flows:
         """Return how many ids of this flow's members fit into one half of a reply, which may have two lists of them."""
         half = (self._nats.max_payload - MARGIN_BYTES) // 2
         return half // (len(flow_id) + len('"",'))
+
+
+def _stopped(progress: ops.Progress) -> bool:
+    return not progress.more and not progress.left

@@ -6,20 +6,25 @@ due loop also walks the members of cancelled flows whose handler died.
 
 from penstock import verbs
 from penstock.runtime import Context, Service
+from penstock.runtime.parking import Parking
 from penstock_cancel_reconciler.backlog import Backlog
 from penstock_cancel_reconciler.executions import Executions
 from penstock_cancel_reconciler.flows import Flows
 from penstock_cancel_reconciler.gauges import add_gauges
-from penstock_cancel_reconciler.waits import Waits
 
 
 def build(context: Context) -> Service:
-    waits = Waits(context.machine, sweep_s=context.settings.sweep_ms / 1000)
+    parking = Parking(context.settings.sweep_ms / 1000)
     executions = Executions(context.machine)
-    flows = Flows(context.machine, waits, context.nats, context.spawn)
+    flows = Flows(context.machine, parking, context.nats, context.spawn)
     backlog = Backlog(context.machine)
     sizes = add_gauges(context, backlog)
-    context.listen("flow_done", waits.done)
+    context.listen("flow_done", parking.wake)
+
+    async def drain() -> None:
+        # Members that have not stopped yet stay in the backlog.
+        parking.drain()
+
     return Service(
         name=verbs.CANCEL_RECONCILER,
         endpoints={
@@ -29,5 +34,5 @@ def build(context: Context) -> Service:
             verbs.CANCEL_BACKLOG: backlog.list,
         },
         background=[sizes.run],
-        drain=waits.drain,
+        drain=drain,
     )

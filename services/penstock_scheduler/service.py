@@ -5,6 +5,7 @@ from penstock.bus.calls import parked
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
 from penstock.runtime import Context, Service
+from penstock.runtime.parking import Parking
 from penstock_scheduler.executions.control import Control
 from penstock_scheduler.executions.durable import Durable
 from penstock_scheduler.executions.execute import Execute
@@ -39,7 +40,8 @@ def build(context: Context) -> Service:
     control = Control(context.machine)
     durable = Durable(context.machine)
     explanations = Explanations(context.machine, Registry(context.machine))
-    flows = Flows(context.machine, references)
+    parking = Parking(context.settings.sweep_ms / 1000)
+    flows = Flows(context.machine, references, parking)
     changes = FlowChanges(context.machine, references, context.settings.max_payload_bytes)
     lanes = Lanes(context.machine)
     depths = add_gauges(context, lanes)
@@ -66,11 +68,13 @@ def build(context: Context) -> Service:
 
     async def drain() -> None:
         waits.drain()
+        parking.drain()
         await work.drain()
 
     context.listen("ready", work.ready)
     context.listen("done", waits.done)
     context.listen("answered", waits.answered)
+    context.listen("flow_ended", parking.wake)
     context.listen("slot", admission.slot)
     context.listen("slot_check", admission.slot_check)
     context.listen("unblock", admission.unblock)
@@ -131,6 +135,7 @@ def build(context: Context) -> Service:
             verbs.FLOW_ADD_DEPENDENCY: changes.add_dependency,
             verbs.FLOW_SET_JOIN: changes.set_join,
             verbs.FLOW_GET: flows.get,
+            verbs.FLOW_WAIT: parked(flows.wait),
             verbs.FLOW_LIST: flows.list,
             verbs.FLOW_GRAPH: flows.graph,
         },

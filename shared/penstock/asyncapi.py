@@ -27,8 +27,8 @@ Bodies are JSON, UTF-8. A verb's reply goes to the reply subject of its request;
 Nats-Service-Error-Code and Nats-Service-Error. In a secured deployment a user asks on
 `<subject of the verb>.as.<user>`, and workers hear on `<root>.worker.<user>.<worker_id>` (docs/security.md)."""
 TOPICS: Final = (
-    "ready", "done", "answered", "slot", "slot_check", "unblock", "unheld", "flow_done", "ring", "rules", "audit",
-    "due",
+    "ready", "done", "answered", "slot", "slot_check", "unblock", "unheld", "flow_ended", "flow_done", "ring", "rules",
+    "audit", "due",
 )  # fmt: skip
 """What hints are about (docs/architecture.md)."""
 _ANY: Final[Schema] = {"description": "any JSON value, passed on byte for byte"}

@@ -72,6 +72,7 @@ _OWN: Final = {
     "flow.add_dependency": f"{_GRAPH} execution_not_eligible dependency_cycle",
     "flow.set_join": f"{_GRAPH} execution_not_eligible",
     "flow.get": "flow_not_found",
+    "flow.wait": "flow_not_found",
     "flow.graph": "flow_not_found",
     "flow.set_waiting": f"{_FLOW} illegal_transition",
     "flow.resume": f"{_FLOW} illegal_transition",

@@ -123,6 +123,7 @@ FLOW_ADD_EXECUTION = Verb("flow.add_execution", SCHEDULER, f.FlowAddExecution, f
 FLOW_ADD_DEPENDENCY = Verb("flow.add_dependency", SCHEDULER, f.FlowAddDependency, f.Flow)
 FLOW_SET_JOIN = Verb("flow.set_join", SCHEDULER, f.FlowSetJoin, f.Flow)
 FLOW_GET = Verb("flow.get", SCHEDULER, f.FlowGet, f.Flow)
+FLOW_WAIT = Verb("flow.wait", SCHEDULER, f.FlowWait, f.Flow)
 FLOW_LIST = Verb("flow.list", SCHEDULER, f.FlowList, Page[f.Flow])
 FLOW_GRAPH = Verb("flow.graph", SCHEDULER, f.FlowGraph, f.Graph)
 

@@ -220,7 +220,7 @@ class TestRead:
         assert (await penstock.refused("flow.list", {"status": "asleep"})).detail == {"field": "status"}
 
     async def test_what_is_not_there(self, penstock: RunningPenstock) -> None:
-        for verb in ("flow.get", "flow.graph", "flow.start"):
+        for verb in ("flow.get", "flow.wait", "flow.graph", "flow.start"):
             error = await penstock.refused(verb, {"flow_id": NOWHERE})
             assert (error.code, error.detail) == ("flow_not_found", {"flow_id": NOWHERE})
             assert (await penstock.refused(verb, {"flow_id": "x"})).detail == {"field": "flow_id"}

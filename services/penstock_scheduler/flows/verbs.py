@@ -1,4 +1,4 @@
-"""flow.create, .start, .get, .list and .graph."""
+"""flow.create, .start, .get, .wait, .list and .graph."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +9,9 @@ from penstock.machine.idempotency import digest, home_for
 from penstock.machine.ops import scheduler as ops
 from penstock.machine.references import References
 from penstock.machine.specs import new_member
-from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart
+from penstock.messages.flows import FlowCreate, FlowGet, FlowGraph, FlowList, FlowStart, FlowWait
+from penstock.runtime.parking import Parking
+from penstock.states import FLOW_TERMINAL
 from penstock_scheduler.flows import graphs
 
 GRAPH_SLICE: Final = 200
@@ -19,9 +21,10 @@ GRAPH_SLICE: Final = 200
 class Flows:
     """Handlers that create, start and read flows; their verbs take no batches."""
 
-    def __init__(self, machine: Machine, references: References) -> None:
+    def __init__(self, machine: Machine, references: References, parking: Parking) -> None:
         self._machine = machine
         self._references = references
+        self._parking = parking
 
     async def create(self, call: Call[FlowCreate]) -> Sequence[Any]:
         item, machine = call.items[0], self._machine
@@ -44,6 +47,18 @@ class Flows:
 
     async def get(self, call: Call[FlowGet]) -> Sequence[Any]:
         return [await self._machine.run(ops.FlowGet.of(call.items[0]))]
+
+    async def wait(self, call: Call[FlowWait]) -> Sequence[Any]:
+        item = call.items[0]
+        look = ops.FlowGet(flow_id=item.flow_id)
+        return [
+            await self._parking.until(
+                item.flow_id,
+                item.wait_ms / 1000,
+                lambda: self._machine.run(look),
+                lambda flow: flow.status in FLOW_TERMINAL,
+            )
+        ]
 
     async def list(self, call: Call[FlowList]) -> Sequence[Any]:
         item = call.items[0]

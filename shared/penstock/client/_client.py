@@ -57,7 +57,7 @@ class Client(ExecutionCalls, SignalCalls):
         self._requester = extras.requester(nats, root, timeout=timeout)
         self._publisher = Publisher(nats, timeout, extras.coding)
         self.bulks = Bulks(self._requester)
-        self.flows = Flows(nats, self._requester, self._publisher)
+        self.flows = Flows(self._requester, self._publisher)
         self.journals = Journals(self._requester)
         self.schedules = Schedules(self._requester)
         self.quotas = Quotas(self._requester)

@@ -13,7 +13,8 @@ from penstock.bus.requester import Requester
 from penstock.client import _frames as frames
 from penstock.client._options import ExecutionOptions, create_request, execute_request
 from penstock.client._pages import each
-from penstock.client._run import EXECUTE_S, MARGIN_S, Run, T, result_of
+from penstock.client._run import Run, T, result_of
+from penstock.client._waiting import EXECUTE_S, MARGIN_S
 from penstock.codecs._coding import Coding
 from penstock.messages.common import NULL, Record
 from penstock.messages.control import (

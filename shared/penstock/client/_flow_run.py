@@ -1,22 +1,19 @@
 """`FlowRun`: a handle on one flow, managed or mirrored."""
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from msgspec import UNSET
-from nats.aio.client import Client as Nats
 
-from penstock import errors, verbs
+from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester, encode
-from penstock.client._events import EventStream
 from penstock.client._options import CancelPolicy, StepStatus
 from penstock.client._pages import each
 from penstock.client._publishing import Publisher
 from penstock.client._run import Run
+from penstock.client._waiting import wait_for_end
 from penstock.ids import uuid7
 from penstock.messages.cancellation import FlowCancel, FlowCancelled, FlowRequestCancel
 from penstock.messages.common import NULL
@@ -32,6 +29,7 @@ from penstock.messages.flows import (
     FlowStart,
     FlowSteps,
     FlowUpdateState,
+    FlowWait,
     Graph,
     ManualWait,
     Observe,
@@ -41,26 +39,21 @@ from penstock.messages.flows import (
 from penstock.states import FLOW_TERMINAL
 from penstock.subjects import observation_subject
 
-# `wait` reads the flow again on each of the flow's audit events, and this often in case an event was lost.
-LOOK_AGAIN_S: Final = 1.0
 MARGIN_S: Final = 5.0
-PAUSE_S: Final = 0.2
 
 
 class FlowRun:
     """A handle on one flow, `flow_id`. On a newly created managed flow, `members[key]` is the member's `Run`."""
 
-    __slots__ = ("_nats", "_publisher", "_requester", "created", "flow_id", "members")
+    __slots__ = ("_publisher", "_requester", "created", "flow_id", "members")
 
     def __init__(
         self,
-        nats: Nats,
         requester: Requester,
         publisher: Publisher,
         flow_id: str,
         created: Flow | None = None,
     ) -> None:
-        self._nats = nats
         self._requester = requester
         self._publisher = publisher
         self.flow_id = flow_id
@@ -234,21 +227,11 @@ class FlowRun:
 
     async def wait(self, timeout: float | None = None) -> Flow:
         """Wait until the flow is finished, failed or cancelled. Raise `TimeoutError` after `timeout` seconds."""
-        end = None if timeout is None else time.monotonic() + timeout
-        events = EventStream(self._nats, f"{self._requester.root}.audit.*.flow.*.{self.flow_id}")
-        async with events:
-            while True:
-                try:
-                    flow = await self.get()
-                except errors.UnavailableError:
-                    if end is None or time.monotonic() >= end:
-                        raise
-                    await asyncio.sleep(PAUSE_S)
-                    continue
-                if flow.status in FLOW_TERMINAL:
-                    return flow
-                left = LOOK_AGAIN_S if end is None else min(LOOK_AGAIN_S, end - time.monotonic())
-                if left <= 0:
-                    raise TimeoutError(f"flow {self.flow_id} is {flow.status} after {timeout:g} s")
-                with contextlib.suppress(TimeoutError):
-                    await events.next(left)
+        return await wait_for_end(
+            self._requester,
+            verbs.FLOW_WAIT,
+            lambda wait_ms: FlowWait(flow_id=self.flow_id, wait_ms=wait_ms),
+            lambda flow: flow.status in FLOW_TERMINAL,
+            lambda flow: f"flow {self.flow_id} is {flow.status}",
+            timeout,
+        )

@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Literal, Unpack, cast
 
-from nats.aio.client import Client as Nats
-
 from penstock import verbs
 from penstock.bus.payloads import raw_of
 from penstock.bus.requester import Requester
@@ -19,8 +17,7 @@ from penstock.states import FlowStatus
 class Flows:
     """Methods to create and list flows. Each raises the typed error that the service replies with."""
 
-    def __init__(self, nats: Nats, requester: Requester, publisher: Publisher) -> None:
-        self._nats = nats
+    def __init__(self, requester: Requester, publisher: Publisher) -> None:
         self._requester = requester
         self._publisher = publisher
 
@@ -70,10 +67,10 @@ class Flows:
 
     def run(self, flow_id: str) -> FlowRun:
         """Return a handle on an existing flow, without a request."""
-        return FlowRun(self._nats, self._requester, self._publisher, flow_id)
+        return FlowRun(self._requester, self._publisher, flow_id)
 
     def _handle(self, created: Flow) -> FlowRun:
-        return FlowRun(self._nats, self._requester, self._publisher, created.flow_id, created)
+        return FlowRun(self._requester, self._publisher, created.flow_id, created)
 
     def list(
         self, *, owner: str | None = None, status: FlowStatus | None = None, page: int = 100

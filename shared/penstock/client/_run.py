@@ -1,29 +1,19 @@
 """`Run`: a handle on one execution."""
 
-import asyncio
-import time
-from typing import Any, Final, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 
-from penstock import errors, verbs
+from penstock import verbs
 from penstock.bus.requester import Requester
 from penstock.client._errors import ExecutionCanceled, ExecutionFailed
+from penstock.client._waiting import wait_for_end
 from penstock.messages.cancellation import ExecutionCancel
 from penstock.messages.common import Record, readable
 from penstock.messages.executions import ExecutionGet, ExecutionWait
 from penstock.states import TERMINAL
 
 T = TypeVar("T")
-
-# How long one wait request stays parked at a scheduler. Killing that scheduler can delay the wait by this much.
-PARK_S: Final = 5.0
-# The same of `execution.execute`: who gets no reply to that does not know the execution's id.
-EXECUTE_S: Final = 1.0
-MARGIN_S: Final = 3.0
-# How long a wait without a timeout goes on asking while no scheduler answers.
-UNAVAILABLE_S: Final = 60.0
-PAUSE_S: Final = 0.2
 
 
 class Run:
@@ -54,29 +44,14 @@ class Run:
 
     async def wait(self, timeout: float | None = None) -> Record:
         """Wait until the execution has ended in any way, and return its record. Raises `TimeoutError`."""
-        now = time.monotonic()
-        end = None if timeout is None else now + timeout
-        answered = now
-        while True:
-            left = PARK_S if end is None else min(PARK_S, end - now)
-            wait_ms = max(0, round(left * 1000))
-            request = ExecutionWait(execution_id=self.execution_id, wait_ms=wait_ms)
-            try:
-                record = await self._requester.call(
-                    verbs.EXECUTION_WAIT, request, timeout=max(left, 0.0) + MARGIN_S
-                )
-            except errors.UnavailableError:
-                # The service may only be restarting: go on waiting.
-                now = time.monotonic()
-                if now >= (answered + UNAVAILABLE_S if end is None else end):
-                    raise
-                await asyncio.sleep(PAUSE_S)
-                continue
-            if record.state in TERMINAL:
-                return record
-            now = answered = time.monotonic()
-            if end is not None and now >= end:
-                raise TimeoutError(f"{record.kind} {self.execution_id} is {record.state} after {timeout:g} s")
+        return await wait_for_end(
+            self._requester,
+            verbs.EXECUTION_WAIT,
+            lambda wait_ms: ExecutionWait(execution_id=self.execution_id, wait_ms=wait_ms),
+            lambda record: record.state in TERMINAL,
+            lambda record: f"{record.kind} {self.execution_id} is {record.state}",
+            timeout,
+        )
 
     async def get(self) -> Record:
         """Return the execution's record, as `Client.get` does."""

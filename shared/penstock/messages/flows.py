@@ -18,6 +18,7 @@ from penstock.messages.common import (
     Text,
     Token,
     Traceparent,
+    WaitMs,
     decoded,
     raw,
 )
@@ -116,6 +117,11 @@ class Flow(Reply, kw_only=True, dict=True):
 
 class FlowGet(Request, kw_only=True):
     flow_id: Id
+
+
+class FlowWait(Request, kw_only=True):
+    flow_id: Id
+    wait_ms: WaitMs = 30_000
 
 
 class FlowStart(Request, kw_only=True):

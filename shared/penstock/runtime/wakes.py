@@ -40,6 +40,7 @@ AUDIENCE: Final = {
     "slot_check": SCHEDULER,
     "unblock": SCHEDULER,
     "unheld": LEASE_KEEPER,
+    "flow_ended": SCHEDULER,
     "flow_done": CANCEL_RECONCILER,
     "ring": SIGNAL_ROUTER,
     "rules": MIRROR_OBSERVER,

@@ -38,7 +38,7 @@ _READ: Final = frozenset(
         "execution.query", "execution.versions", "journal.read",
         "execution.search", "lane.stats", "failure.groups", "limits.blocked", "kind.list",
         "bulk.get", "bulk.list",
-        "flow.get", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
+        "flow.get", "flow.wait", "flow.list", "flow.graph", "flow.steps", "frame.read", "lane.list", "worker.list",
         "quota.get", "budget.get", "schedule.get", "schedule.list", "schedule.times", "waitpoint.get", "waitpoint.list",
         "signal.list",
         "mirror_rule.get", "mirror_rule.list", "trigger.get", "trigger.list", "cancel.backlog",
@@ -50,7 +50,7 @@ _SUBMIT: Final = frozenset(
     {
         "execution.create", "execution.execute", "execution.get", "execution.history", "execution.wait",
         "execution.cancel", "frame.read", "execution.query", "journal.read",
-        "flow.create", "flow.create_mirrored", "flow.start", "flow.get", "flow.graph", "flow.steps",
+        "flow.create", "flow.create_mirrored", "flow.start", "flow.get", "flow.wait", "flow.graph", "flow.steps",
         "flow.update_state", "flow.finish", "flow.fail", "flow.add_execution", "flow.add_dependency",
         "flow.set_join", "flow.set_waiting", "flow.resume", "flow.request_cancel", "flow.cancel",
         "schedule.create", "schedule.get", "schedule.times", "schedule.pause", "schedule.resume", "schedule.delete",
