@@ -65,6 +65,15 @@ class RunningPenstock(Penstock):
             return error
         raise AssertionError(f"{verb} {body!r} was not refused: {answer!r}")
 
+    async def waits(self, resource: str, id: str, timeout: float = WAIT_S) -> "asyncio.Task[Any]":
+        """Let a caller wait for the end of an execution or a flow. Return his call once the scheduler has got it."""
+        about = {f"{resource}_id": id}
+        waiting = asyncio.create_task(self.request(f"{resource}.wait", {**about, "wait_ms": 60_000}, timeout))
+        await asyncio.sleep(0)  # the request is sent
+        await self.request(f"{resource}.get", about)  # sent after the wait and answered
+        assert not waiting.done()
+        return waiting
+
     async def keys(self) -> list[str]:
         """Return all keys in Valkey, on whichever server they are."""
         store = self.running["scheduler"].context.machine.store

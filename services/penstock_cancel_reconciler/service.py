@@ -20,11 +20,6 @@ def build(context: Context) -> Service:
     backlog = Backlog(context.machine)
     sizes = add_gauges(context, backlog)
     context.listen("flow_done", parking.wake)
-
-    async def drain() -> None:
-        # Members that have not stopped yet stay in the backlog.
-        parking.drain()
-
     return Service(
         name=verbs.CANCEL_RECONCILER,
         endpoints={
@@ -34,5 +29,5 @@ def build(context: Context) -> Service:
             verbs.CANCEL_BACKLOG: backlog.list,
         },
         background=[sizes.run],
-        drain=drain,
+        drain=parking.drain,  # members that have not stopped yet stay in the backlog
     )

@@ -68,7 +68,7 @@ def build(context: Context) -> Service:
 
     async def drain() -> None:
         waits.drain()
-        parking.drain()
+        await parking.drain()
         await work.drain()
 
     context.listen("ready", work.ready)
@@ -135,7 +135,7 @@ def build(context: Context) -> Service:
             verbs.FLOW_ADD_DEPENDENCY: changes.add_dependency,
             verbs.FLOW_SET_JOIN: changes.set_join,
             verbs.FLOW_GET: flows.get,
-            verbs.FLOW_WAIT: parked(flows.wait),
+            verbs.FLOW_WAIT: flows.wait,
             verbs.FLOW_LIST: flows.list,
             verbs.FLOW_GRAPH: flows.graph,
         },

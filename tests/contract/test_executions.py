@@ -292,14 +292,14 @@ class TestWait:
     async def test_who_waits_changes_nothing(self, penstock: RunningPenstock) -> None:
         execution_id = await penstock.create()
         before = await self._stored(penstock, execution_id)
-        waiting = await self._waits(penstock, execution_id)
+        waiting = await penstock.waits("execution", execution_id)
         assert await self._stored(penstock, execution_id) == before
         await penstock.request("lease.complete", {**fence(await penstock.begin())})
         assert (await waiting)["state"] == "completed"
 
     async def test_a_record_too_large_for_a_hint_wakes_too(self, nats_url: str, valkey_url: str) -> None:
         async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=600_000) as penstock:
-            waiting = await self._waits(penstock, await penstock.create(input="x" * 100_000))
+            waiting = await penstock.waits("execution", await penstock.create(input="x" * 100_000))
             await penstock.request(
                 "lease.complete", {**fence(await penstock.begin()), "result": "y" * 100_000}
             )
@@ -309,20 +309,11 @@ class TestWait:
         self, nats_url: str, valkey_url: str
     ) -> None:
         async with RunningPenstock.open(nats_url, valkey_url, sweep_ms=200) as penstock:
-            waiting = await self._waits(penstock, await penstock.create())
+            waiting = await penstock.waits("execution", await penstock.create())
             store = penstock.running["scheduler"].context.machine.store
             await store.execute_everywhere("FUNCTION", "LOAD", "REPLACE", library.assemble()[0])
             await penstock.request("lease.complete", {**fence(await penstock.begin())})
             assert (await waiting)["state"] == "completed"
-
-    @staticmethod
-    async def _waits(penstock: RunningPenstock, execution_id: str) -> "asyncio.Task[Any]":
-        """Let a caller wait. Return his call once Valkey has been asked."""
-        body = {"execution_id": execution_id, "wait_ms": 60_000}
-        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=WAIT_S))
-        await asyncio.sleep(0)  # the request is sent
-        await penstock.get(execution_id)  # sent after the wait and answered, so the wait has been asked
-        return waiting
 
     @staticmethod
     async def _stored(penstock: RunningPenstock, execution_id: str) -> bytes:
@@ -336,10 +327,7 @@ class TestWait:
             assert (await penstock.request("execution.wait", body))["state"] == "ready"
 
     async def test_a_scheduler_that_drains_lets_them_go(self, penstock: RunningPenstock) -> None:
-        execution_id = await penstock.create()
-        body = {"execution_id": execution_id, "wait_ms": 60_000}
-        waiting = asyncio.create_task(penstock.request("execution.wait", body, timeout=WAIT_S))
-        await penstock.get(execution_id)  # sent after the wait and answered, so the wait has arrived
+        waiting = await penstock.waits("execution", await penstock.create())
         await penstock.running["scheduler"].stop()
         assert (await waiting)["state"] == "ready"  # long before the 60 s of the request have passed
 

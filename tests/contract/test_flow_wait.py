@@ -19,19 +19,9 @@ async def hinted(nats_url: str, valkey_url: str) -> AsyncIterator[RunningPenstoc
         yield penstock
 
 
-async def wait(penstock: RunningPenstock, flow_id: str, wait_ms: int = 60_000) -> "asyncio.Task[Any]":
-    """Let a caller wait. Return his call once the scheduler has looked."""
-    body = {"flow_id": flow_id, "wait_ms": wait_ms}
-    waiting = asyncio.create_task(penstock.request("flow.wait", body, timeout=WAIT_S))
-    await asyncio.sleep(0)  # the request is sent
-    await penstock.request("flow.get", {"flow_id": flow_id})  # sent after the wait and answered
-    assert not waiting.done()
-    return waiting
-
-
 async def test_the_end_of_the_last_member_wakes_all_who_wait(hinted: RunningPenstock) -> None:
     graph = await Graph.of(hinted, "a b", "a>b")
-    waiting = [await wait(hinted, graph.flow_id) for _ in range(3)]
+    waiting = [await hinted.waits("flow", graph.flow_id, WAIT_S) for _ in range(3)]
     for key in ("a", "b"):
         await graph.take()
         await hinted.request("lease.complete", fence(graph.held.pop(key)))
@@ -50,7 +40,7 @@ async def test_the_end_of_the_last_member_wakes_all_who_wait(hinted: RunningPens
 )
 async def test_whoever_ends_it(hinted: RunningPenstock, verb: str, more: dict[str, Any], status: str) -> None:
     graph = await Graph.of(hinted, "a")
-    waiting = await wait(hinted, graph.flow_id)
+    waiting = await hinted.waits("flow", graph.flow_id, WAIT_S)
     await hinted.request(verb, {"flow_id": graph.flow_id, **more})
     assert (await waiting)["status"] == status
     assert (await hinted.request("flow.wait", {"flow_id": graph.flow_id}))["status"] == status
@@ -59,7 +49,7 @@ async def test_whoever_ends_it(hinted: RunningPenstock, verb: str, more: dict[st
 async def test_a_mirrored_flow_ends_with_its_steps(hinted: RunningPenstock) -> None:
     mirrored = {"controller_id": "c", "goal": "g", "owner": "o", "completion": "all_steps"}
     flow_id = (await hinted.request("flow.create_mirrored", mirrored))["flow_id"]
-    waiting = await wait(hinted, flow_id)
+    waiting = await hinted.waits("flow", flow_id, WAIT_S)
     step = {"flow_id": flow_id, "run_id": "r", "task": "t", "status": "succeeded"}
     await hinted.request("flow.observe", step)
     assert (await waiting)["status"] == "finished"
@@ -76,6 +66,6 @@ async def test_the_time_limit_answers_the_flow_as_it_is(penstock: RunningPenstoc
 
 async def test_a_scheduler_that_drains_lets_them_go(hinted: RunningPenstock) -> None:
     graph = await Graph.of(hinted, "a")
-    waiting = await wait(hinted, graph.flow_id)
+    waiting = await hinted.waits("flow", graph.flow_id, WAIT_S)
     await hinted.running["scheduler"].stop()
     assert (await waiting)["status"] == "running"  # long before the 60 s of the request have passed

@@ -61,7 +61,7 @@ async def test_it_answers_as_it_is_at_the_end_of_the_time_and_when_draining() ->
     waiting = asyncio.create_task(thing.wait(parking))
     thing.looked.clear()
     await thing.looked.wait()
-    parking.drain()
+    await parking.drain()
     assert await waiting is False
     assert await thing.wait(parking) is False
 

@@ -24,7 +24,7 @@ class Parking:
             for event in self._waiting.get(each, ()):
                 event.set()
 
-    def drain(self) -> None:
+    async def drain(self) -> None:
         """Release all parked calls, now and from now on."""
         self._draining = True
         self.wake(0, self._waiting)
